@@ -1,0 +1,77 @@
+# Everything that a fresh clone needs: Python >= 3.11 and make. `make` lists what there is.
+#   PYTHON=python3.12 make demo     chooses the Python that the virtual environment is made with
+#   make test ARGS="-m slow"        hands ARGS to pytest (and to `contralex train` in make demo)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.contralex-installed
+PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+ARGS ?=
+
+# Nothing of the caller's environment may reach into this one.
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint ruff format-check mypy facts-check format facts clean moved
+
+help:
+	@echo "make demo    set up .venv, then train MoCo v2 on real images (digits) for a few minutes"
+	@echo "make test    set up .venv, then run the tests (ARGS=\"-m slow\" for the slow ones)"
+	@echo "make lint    ruff, mypy --strict, and the check of facts that stand in several places"
+	@echo "make format  let ruff format and fix the code"
+	@echo "make facts   rewrite what tools/facts.py derives (install hints, bounds, tables, licences)"
+	@echo "make clean   remove .venv, caches and build folders; runs/ stays"
+
+demo: $(STAMP)
+	$(BIN)/python -m contralex train moco-v2 --preset digits $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: ruff format-check mypy facts-check
+
+ruff: $(STAMP)
+	$(BIN)/python -m ruff check .
+
+format-check: $(STAMP)
+	$(BIN)/python -m ruff format --check .
+
+mypy: $(STAMP)
+	$(BIN)/python -m mypy
+
+facts-check: $(STAMP)
+	$(BIN)/python tools/facts.py --check
+
+format: $(STAMP)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+facts: $(STAMP)
+	$(BIN)/python tools/facts.py
+
+# The environment is good while its Python runs and nothing that says what to install is newer than the stamp.
+# The stamp holds the folder, because an editable installation of a clone that was moved points to the old place.
+$(STAMP): core/pyproject.toml $(PLUGINS:%=%/pyproject.toml) requirements-dev.txt $(if $(shell [ "`cat $(STAMP) 2>&1`" = "`pwd`" ] || echo moved),moved)
+	@if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	  found=; for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && found="$$python" && break; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "contralex needs Python 3.11 or newer, and $(or $(PYTHON),python3) is `$(or $(PYTHON),python3) --version 2>/dev/null || echo not there`;" \
+	      "install one, or name it: PYTHON=/path/to/python3.12 make $(MAKECMDGOALS)" >&2; exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$found"; \
+	  "$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "Installing contralex, its plugins and the tools into $(VENV)$(if $(wildcard $(STAMP)),,; this takes minutes, because PyTorch is large)"
+	$(BIN)/python -m pip install $(if $(wildcard $(STAMP)),--quiet) -e './core[digits]' $(PLUGINS:%=-e ./%) -r requirements-dev.txt
+	@pwd > $@
+
+moved:
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist core/build core/dist plugins/*/build plugins/*/dist
+	find core plugins tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,131 @@
+"""Facts that stand in several places, each written from one source.
+
+``python tools/facts.py`` writes them; ``python tools/facts.py --check`` names the files that are out of date
+and exits with 1. The sources are
+
+* the version in ``core/pyproject.toml``: every first-party distribution has it, and asks for that core;
+* what the folders ``plugins/*/`` offer: install hints (``known.json``) and the tables of methods;
+* ``LICENSE``: each distribution's wheel carries a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from contralex.errors import ContralexError
+from contralex.hooks import SLOTS
+from contralex.registry import Plugin, Registry
+
+ROOT = Path(__file__).resolve().parent.parent
+FIX = "make facts"
+TABLE = re.compile(r"(<!-- methods: written by tools/facts\.py -->\n).*?(<!-- /methods -->)", re.DOTALL)
+
+
+def derived() -> dict[Path, str]:
+    """Each derived file, and what it should hold."""
+    plugins = first_party()
+    table = methods_table(plugins)
+    licence = (ROOT / "LICENSE").read_text("utf-8")
+    files = {ROOT / "core/src/contralex/known.json": known_json(plugins)}
+    for folder in [ROOT / "core", *plugins]:
+        files[folder / "LICENSE"] = licence
+    for folder in plugins:
+        files[folder / "pyproject.toml"] = lockstep(folder / "pyproject.toml", core_version())
+    for page in (ROOT / "README.md", ROOT / "docs/methods.md"):
+        up = "../" * (len(page.relative_to(ROOT).parts) - 1)
+        rows = table.replace("](plugins/", f"]({up}plugins/")
+        parts = TABLE.split(page.read_text("utf-8"))
+        if len(parts) != 4:  # before, the opening comment, the closing comment, after
+            raise ContralexError(f"{page.relative_to(ROOT)} needs one pair of the comments around the table of methods")
+        files[page] = "".join([*parts[:2], rows, *parts[2:]])
+    return files
+
+
+def first_party() -> dict[Path, Plugin]:
+    """Each folder of ``plugins/``, with what the registry finds in it. All must be installed from this clone."""
+    registry = Registry()  # whatever CONTRALEX_PLUGINS leaves out
+    plugins = {}
+    for project in sorted(ROOT.glob("plugins/*/pyproject.toml")):
+        name = tomllib.loads(project.read_text("utf-8"))["project"]["name"]
+        plugin = registry.plugins.get(name)
+        if plugin is None:
+            raise ContralexError(f"{name} is not installed; run: {sys.executable} -m pip install -e {project.parent}")
+        if not plugin.usable:
+            raise ContralexError(f"{name} is {plugin.state}: {plugin.reason}")
+        module = Path(str(getattr(plugin.module, "__file__", "")))
+        if not module.is_relative_to(project.parent):
+            raise ContralexError(f"{name} is installed from {module.parent}, and not from {project.parent}")
+        plugins[project.parent] = plugin
+    return plugins
+
+
+def known_json(plugins: dict[Path, Plugin]) -> str:
+    kinds: dict[str, dict[str, str]] = {}
+    for slot in SLOTS:
+        found = {spec.kind_name(): plugin.name for plugin in plugins.values() for spec in plugin.kinds[slot]}
+        if found:
+            kinds[slot] = dict(sorted(found.items()))
+    recipes = {recipe: plugin.name for plugin in plugins.values() for recipe in plugin.recipes}
+    return json.dumps({"kinds": kinds, "recipes": dict(sorted(recipes.items()))}, indent=2) + "\n"
+
+
+def core_version() -> str:
+    with (ROOT / "core/pyproject.toml").open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])
+
+
+def lockstep(project: Path, version: str) -> str:
+    """The project's text with the core's version, and bounds that admit the core's minor release alone."""
+    major, minor = (int(part) for part in version.split(".")[:2])
+    bounds = f"contralex>={major}.{minor},<{major}.{minor + 1}"
+    text = project.read_text("utf-8")
+    for pattern, line in (
+        (r'(?m)^version = ".*"$', f'version = "{version}"'),
+        (r'"contralex>=[^"]*"', f'"{bounds}"'),
+    ):
+        text, count = re.subn(pattern, line, text)
+        if count != 1:
+            raise ContralexError(f"{project.relative_to(ROOT)} needs exactly one line like {line}")
+    return text
+
+
+def methods_table(plugins: dict[Path, Plugin]) -> str:
+    """A row for each recipe: which kinds stand in the five slots."""
+    from contralex.spec.layers import resolve
+
+    slots = ("encoder", "key_encoder", "negatives", "targets", "loss")
+    lines = [f"| recipe | package | {' | '.join(slots)} |", "|---" * (len(slots) + 2) + "|"]
+    for folder, plugin in plugins.items():
+        for recipe in sorted(plugin.recipes):
+            method = resolve(recipe).run.method
+            kinds = (f"`{getattr(method, slot).kind_name()}`" for slot in slots)
+            card = f"[{plugin.name}]({folder.relative_to(ROOT).as_posix()})"
+            lines.append(f"| `{recipe}` | {card} | {' | '.join(kinds)} |")
+    return "\n".join(["", *lines, "", ""])
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in ([], ["--check"]):
+        print(__doc__)
+        return 2
+    try:
+        files = derived()
+    except ContralexError as error:
+        print(f"tools/facts.py: {error}", file=sys.stderr)
+        return 1
+    old = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
+    for path in old:
+        if arguments:
+            print(f"{path.relative_to(ROOT)} is out of date; run: {FIX}", file=sys.stderr)
+        else:
+            path.write_text(files[path], "utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    return 1 if arguments and old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
