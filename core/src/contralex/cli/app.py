@@ -1,0 +1,97 @@
+"""The commands and their help. Nothing here imports torch; ``train`` and ``eval`` do, once the spec is known to be good."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from contralex.cli import doctor, look, run
+
+
+def examples(*lines: str) -> str:
+    """An epilog; the blank line between paragraphs keeps each example on a line of its own."""
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+app = typer.Typer(
+    name="contralex",
+    help="Contrastive learning: a method is one spec, made of parts that plugins bring.",
+    epilog=examples(
+        "contralex methods                                  what is installed",
+        "contralex train moco-v2 --data ./images            train on a folder of your own",
+        "contralex train moco-v2 --preset digits --processes 2",
+        "contralex diff moco-v1 moco-v2                     what the second paper changed",
+        "contralex eval knn runs/moco-v2-20250101-120000    judge what was learnt",
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+evaluation = typer.Typer(
+    help="Judge what a run has learnt.",
+    epilog=examples("contralex eval knn runs/my-run"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"contralex {metadata.version('contralex')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(epilog=examples("contralex methods", "contralex methods --json"))(look.methods)
+app.command(epilog=examples("contralex plugins", "CONTRALEX_PLUGINS=-contralex-swav contralex plugins"))(look.plugins)
+app.command(
+    epilog=examples(
+        "contralex show moco-v2",
+        "contralex show moco-v2 --preset digits --set method.loss.temperature=0.1",
+        "contralex show moco-v2 > mine.yaml            a recipe of your own to begin with",
+    )
+)(look.show)
+app.command(
+    epilog=examples(
+        "contralex diff moco-v1 moco-v2",
+        "contralex diff moco-v2 mine.yaml",
+        "contralex diff runs/a/spec.yaml runs/b/spec.yaml",
+    )
+)(look.diff)
+app.command(
+    epilog=examples(
+        "contralex why moco-v2 method.loss.temperature",
+        "contralex why moco-v2 method.encoder                every value of a block",
+        "contralex why moco-v2 train --preset digits --set train.epochs=5",
+    )
+)(look.why)
+app.command(
+    epilog=examples(
+        "contralex train moco-v2 --preset digits",
+        "contralex train moco-v2 --data ./images --out runs/mine --set train.epochs=20",
+        "contralex train mine.yaml --processes 8",
+        "contralex train --resume --out runs/mine",
+        "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
+    )
+)(run.train)
+app.command(epilog=examples("contralex doctor", "contralex doctor --json"))(doctor.doctor)
+evaluation.command(
+    epilog=examples(
+        "contralex eval knn runs/mine",
+        "contralex eval knn runs/mine/checkpoints/step-1000 --set eval.knn.k=20",
+        "contralex eval knn runs/mine --data cifar10 --json",
+    )
+)(run.knn)
+app.add_typer(evaluation, name="eval")

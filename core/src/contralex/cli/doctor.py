@@ -1,0 +1,128 @@
+"""``contralex doctor``: what this environment has, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+import typer
+
+from contralex.cli.options import Json, print_json, print_table
+
+_NEEDED = ("torch", "torchvision", "accelerate")
+_EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard", "scikit-learn": "digits"}
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what the machine has, and what is wrong. Exits with 1 if something is."""
+    facts = {**_software(), **_machine()}
+    problems = [*_missing(facts), *_plugin_problems(), *_installed_twice(), *_out_of_step()]
+    if as_json:
+        print_json({"facts": facts, "plugins": _plugins(), "problems": problems})
+    else:
+        print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
+        print_table(["plugin", "", ""], [[row["name"], row["version"], row["state"]] for row in _plugins()])
+        for problem in problems:
+            typer.echo(f"Problem: {problem}", err=True)
+        typer.echo(f"{len(problems)} problem(s)." if problems else "Everything is in order.")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _software() -> dict[str, Any]:
+    facts: dict[str, Any] = {"contralex": _version("contralex"), "Python": platform.python_version()}
+    facts |= {name: _version(name) or "missing" for name in _NEEDED}
+    return facts | {
+        name: _version(name) or f"not installed (optional): pip install 'contralex[{extra}]'"
+        for name, extra in _EXTRAS.items()
+    }
+
+
+def _machine() -> dict[str, Any]:
+    facts: dict[str, Any] = {"CPU cores": _cores()}
+    try:
+        import torch
+    except Exception as error:  # a broken torch raises many things, and this command is there to say so
+        return facts | {"importing torch": f"failed: {type(error).__name__}: {error}"}
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    spread = torch.distributed
+    available = spread.is_available()
+    return facts | {
+        "CUDA": ", ".join(names) if names else "no",
+        "MPS": "yes" if torch.backends.mps.is_available() else "no",
+        "gloo": "yes" if available and spread.is_gloo_available() else "no",
+        "NCCL": "yes" if available and spread.is_nccl_available() else "no",
+    }
+
+
+def _cores() -> int:
+    """Those that this process may use; a container often has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _plugins() -> list[dict[str, str]]:
+    from contralex.registry import registry
+
+    return [
+        {"name": plugin.name, "version": plugin.version, "state": plugin.state, "reason": plugin.reason}
+        for plugin in registry().plugins.values()
+    ]
+
+
+def _missing(facts: dict[str, Any]) -> Iterator[str]:
+    for name in _NEEDED:
+        if facts[name] == "missing":
+            yield f"{name} is not installed: pip install {name}"
+    if "importing torch" in facts:
+        yield f"importing torch {facts['importing torch']}; install it again, as https://pytorch.org says"
+
+
+def _plugin_problems() -> Iterator[str]:
+    from contralex.registry import VARIABLE, registry
+
+    for plugin in registry().plugins.values():
+        if plugin.state in ("broken", "conflict", "incompatible"):
+            yield f"{plugin.name} is {plugin.state}: {plugin.reason}"
+    for name in registry().unmatched:
+        yield f"{VARIABLE} names {name}, but no plugin of this name is installed"
+
+
+def _installed_twice() -> Iterator[str]:
+    """Two records of one distribution: a stale or shadowed installation, of which Python takes either."""
+    from contralex.registry import registry
+
+    ours = {_normal(name) for name in registry().plugins}
+    places: dict[str, set[str]] = {}
+    for found in metadata.distributions():
+        name = _normal(found.metadata["Name"] or "")
+        if name in ours:
+            places.setdefault(name, set()).add(os.path.realpath(str(found.locate_file(""))) + f" ({found.version})")
+    for name, where in sorted(places.items()):
+        if len(where) > 1:
+            yield f"{name} is installed {len(where)} times, in {' and '.join(sorted(where))}; pip uninstall {name} until none is left, and install it once"
+
+
+def _out_of_step() -> Iterator[str]:
+    """First-party plugins are released together with the core."""
+    from contralex.registry import known_kinds, known_recipes, registry
+
+    first_party = {*known_recipes().values(), *(name for kinds in known_kinds().values() for name in kinds.values())}
+    core = registry().plugins["contralex"].version
+    for plugin in registry().plugins.values():
+        if plugin.name in first_party and plugin.version.split(".")[:2] != core.split(".")[:2]:
+            yield f"{plugin.name} is {plugin.version} and contralex {core}: pip install -U contralex {plugin.name}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

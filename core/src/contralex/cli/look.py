@@ -1,0 +1,160 @@
+"""Commands that look and change nothing: methods, plugins, show, diff, why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from contralex.cli.options import Data, Json, Preset, Recipe, Sets, print_json, print_table
+from contralex.errors import ContralexError
+
+
+def methods(as_json: Json = False) -> None:
+    """List the recipes that are installed."""
+    rows = _methods()
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        typer.echo("No recipes are installed yet; methods come as packages, such as: pip install contralex-moco")
+    else:
+        table = [[row["name"], row["summary"], f"{row['plugin']} {row['version']}"] for row in rows]
+        print_table(["recipe", "what it is", "from"], table)
+    _warn_of_unusable()
+
+
+def _methods() -> list[dict[str, str]]:
+    from contralex.registry import registry
+    from contralex.spec import yaml
+
+    rows = []
+    for name, (plugin, file) in sorted(registry().recipes().items()):
+        try:
+            head = yaml.read(file.read_text("utf-8"), f"{name}.yaml").data
+            summary = str(head.get("summary", "")) if isinstance(head, dict) else ""
+        except ContralexError as error:  # one broken recipe hides no other
+            summary = f"cannot be read: {error}"
+        rows.append({"name": name, "summary": summary, "plugin": plugin.name, "version": plugin.version})
+    return rows
+
+
+def plugins(as_json: Json = False) -> None:
+    """List the plugins, whether each works, and what it offers."""
+    from contralex.registry import registry
+
+    known = registry()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": plugin.name,
+            "version": plugin.version,
+            "state": plugin.state,
+            "reason": plugin.reason,
+            "kinds": {slot: [spec.kind_name() for spec in specs] for slot, specs in plugin.kinds.items() if specs},
+            "recipes": sorted(plugin.recipes),
+        }
+        for plugin in known.plugins.values()
+    ]
+    if as_json:
+        print_json({"plugins": rows, "unmatched": known.unmatched})
+        return
+    table = [[row["name"], row["version"], row["state"], row["reason"] or _offers(row)] for row in rows]
+    print_table(["plugin", "version", "state", "what it offers, or why not"], table)
+    _warn_of_unmatched()
+
+
+def _offers(row: dict[str, Any]) -> str:
+    groups = dict(row["kinds"]) | ({"recipes": row["recipes"]} if row["recipes"] else {})
+    return "; ".join(f"{slot}: {', '.join(names)}" for slot, names in groups.items())
+
+
+def _warn_of_unusable() -> None:
+    from contralex.registry import registry
+
+    for plugin in registry().plugins.values():
+        if plugin.state in ("broken", "conflict", "incompatible"):
+            typer.echo(f"{plugin.name} is {plugin.state}: {plugin.reason}", err=True)
+    _warn_of_unmatched()
+
+
+def _warn_of_unmatched() -> None:
+    from contralex.registry import VARIABLE, registry
+
+    for name in registry().unmatched:
+        typer.echo(f"{VARIABLE} names {name}, but no plugin of this name is installed", err=True)
+
+
+def show(recipe: Recipe, preset: Preset = None, data: Data = None, sets: Sets = None, as_json: Json = False) -> None:
+    """Print a recipe with all its layers and defaults, as YAML that can be run again."""
+    from contralex.spec.layers import resolve
+
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets or ())
+    if as_json:
+        print_json({"spec": resolved.data, "digest": resolved.digest, "plugins": resolved.plugins})
+    else:
+        typer.echo(resolved.to_yaml(), nl=False)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help="A recipe or a YAML file.", show_default=False)],
+    b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    preset: Preset = None,
+    as_json: Json = False,
+) -> None:
+    """Print what differs between two recipes, and nothing else."""
+    from dataclasses import asdict
+
+    from contralex.spec.diff import diff as compare
+    from contralex.spec.layers import resolve
+
+    changes = compare(resolve(a, preset=preset), resolve(b, preset=preset))
+    if as_json:
+        print_json([asdict(change) for change in changes])
+        return
+    for change in changes:
+        typer.echo(str(change))
+    if not changes:
+        typer.echo(f"{a} and {b} are the same run.")
+
+
+def why(
+    recipe: Recipe,
+    path: Annotated[str, typer.Argument(help="A value or a block, such as method.loss.", show_default=False)],
+    preset: Preset = None,
+    data: Data = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Print a value and which layers set it, the one that holds first."""
+    from contralex.spec.diff import shown
+    from contralex.spec.layers import resolve
+
+    origins = resolve(recipe, preset=preset, data=data, sets=sets or ()).origins
+    found = {leaf: history for leaf, history in origins.items() if f"{leaf}.".startswith(f"{path}.")}
+    if not found:
+        raise ContralexError(f"{path}: {recipe} has no such value; {_near(path, list(origins))}")
+    if as_json:
+        listed = {
+            leaf: [{"value": origin.value, "from": str(origin)} for origin in history]
+            for leaf, history in found.items()
+        }
+        print_json(listed)
+        return
+    for leaf, history in found.items():
+        *before, last = history
+        typer.echo(f"{leaf} = {shown(last.value)}\n    {last}")
+        for origin in reversed(before):
+            typer.echo(f"    over {shown(origin.value)}: {origin}")
+
+
+def _near(path: str, leaves: list[str]) -> str:
+    """Names beside the first part of the path that does not exist."""
+    from contralex.spec.mistakes import near
+
+    keys = path.split(".")
+    for depth, key in enumerate(keys):
+        above = ".".join(keys[:depth])
+        inside = [leaf for leaf in leaves if not above or leaf.startswith(f"{above}.")]
+        beside = list(dict.fromkeys(leaf.split(".")[depth] for leaf in inside))
+        if key not in beside:
+            return f"{above or 'a run'} is a single value" if not beside else near(key, beside)
+    return "there are none"

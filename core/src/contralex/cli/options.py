@@ -1,0 +1,47 @@
+"""Options that several commands have, and printing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+Recipe = Annotated[
+    str, typer.Argument(help="The name of an installed recipe, or the path of a YAML file.", show_default=False)
+]
+Preset = Annotated[
+    str | None, typer.Option(help="A named set of changes that the recipe offers, such as digits.", show_default=False)
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="What to train on: a folder of images, or a kind such as cifar10.", show_default=False),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one value; may be repeated.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on a terminal; elsewhere lines of cells with a tab between them, for grep and cut."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text, because a reason may hold [brackets]
+    Console().print(table)

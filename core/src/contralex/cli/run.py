@@ -1,0 +1,103 @@
+"""Commands that compute: train, eval knn. The spec is resolved first, so that its mistakes show before torch is imported."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contralex.cli.options import Data, Json, Preset, Sets, print_json, print_table
+from contralex.errors import ContralexError
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="The name of an installed recipe, or the path of a YAML file. May be left out with --resume.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Preset = None,
+    data: Data = None,
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder. Without it: runs/RECIPE-TIME.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="How many to start: on the GPUs where there are any, else on the CPU.")
+    ] = 1,
+) -> None:
+    """Train a method on images of your own, or on a known data set."""
+    from contralex.spec.layers import resolve
+
+    recipe = _recipe(recipe, out, resume)
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets or ())
+    if processes > 1 and not _is_launched():
+        from contralex.train.launch import launch
+
+        argv = _argv(recipe, preset, data, sets or [], out, resume)
+        raise typer.Exit(launch(argv, processes))
+
+    from contralex.train.run import train as start
+
+    start(resolved, out, resume)
+
+
+def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
+    if resume and out is None:
+        raise ContralexError("--resume: say which run with --out, such as --out runs/my-run")
+    if recipe is not None:
+        return recipe
+    if not resume or out is None:
+        raise ContralexError("train what? give a recipe (`contralex methods` lists them) or the path of a YAML file")
+    if not (out / "spec.yaml").is_file():
+        raise ContralexError(f"--resume: {out} holds no spec.yaml, so it is not a run's folder")
+    return str(out / "spec.yaml")
+
+
+def _is_launched() -> bool:
+    """Whether torchrun, accelerate or our own launcher has started this process as one of several."""
+    return "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
+
+
+def _argv(
+    recipe: str, preset: str | None, data: str | None, sets: list[str], out: Path | None, resume: bool
+) -> list[str]:
+    """The same command for each process."""
+    options = {"--preset": preset, "--data": data, "--out": out}
+    said = [f"{name}={value}" for name, value in options.items() if value is not None]
+    return ["train", *said, *(f"--set={text}" for text in sets), *(["--resume"] if resume else []), "--", recipe]
+
+
+def knn(
+    checkpoint: Annotated[Path, typer.Argument(help="A run's folder, or one checkpoint's.", show_default=False)],
+    data: Data = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
+    if not checkpoint.exists():
+        raise ContralexError(f"there is no folder {checkpoint}; give a run's folder, or one of its checkpoints")
+
+    from contralex.evaluate.offline import knn as judge
+
+    figures: dict[str, dict[str, Any]] = {
+        name: _plain(result) for name, result in judge(checkpoint, data, sets or []).items()
+    }
+    if as_json:
+        print_json(figures)
+        return
+    names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, float)]
+    print_table(["", *names], [[who, *(f"{result[name]:.1%}" for name in names)] for who, result in figures.items()])
+    protocol = next(iter(figures.values())).get("protocol", {})
+    typer.echo("kNN: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
+
+
+def _plain(result: Any) -> dict[str, Any]:
+    return asdict(result) if is_dataclass(result) and not isinstance(result, type) else dict(result)

@@ -1,0 +1,1 @@
+"""Sources of samples, batches and views. Importing :mod:`contralex.data.base` imports torch."""

@@ -1,0 +1,254 @@
+"""Data: what a source of samples is, which samples make a batch, and how a sample becomes views.
+
+Everything random here is a function of (seed, epoch, sample, view), so a run sees the same batches and the
+same pixels on any number of processes and workers, and after a resume.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from contralex.errors import ContralexError
+
+if TYPE_CHECKING:
+    from contralex.parts.views import Views
+
+_log = logging.getLogger("contralex")
+_BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken image
+
+
+class Unreadable(Exception):
+    """One item of a split cannot be read: ``path`` (or another name of it) and the reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+
+class Split(ABC):
+    """A list of raw items: for images, RGB images of PIL. :class:`Unreadable` is raised for a broken one.
+
+    ``labels`` stand in the order of the items; None where there are none, -1 for a single item without one.
+    ``classes`` are the labels' names. ``skipped`` names the items that could not be read, for the count at
+    the end of a run.
+    """
+
+    labels: Sequence[int] | None = None
+    classes: Sequence[str] | None = None
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Any: ...
+
+    def skip(self, path: str, reason: str = "it cannot be read") -> None:
+        """Name an unreadable item, once."""
+        if path not in self.skipped:
+            self.skipped.append(path)
+            _log.warning("%s is skipped: %s.", path, reason)
+
+
+class Source(ABC):
+    """A data set: a split to train on and, where there is one, another to judge with."""
+
+    @abstractmethod
+    def train(self) -> Split: ...
+
+    @abstractmethod
+    def test(self) -> Split | None: ...
+
+
+class Subset(Split):
+    """Some items of another split, in the order of ``indices``."""
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        super().__init__()
+        self.split = split
+        self.indices = indices
+        self.skipped = split.skipped
+        self.labels = None if split.labels is None else [split.labels[index] for index in indices]
+        self.classes = split.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.split[self.indices[index]]
+
+
+class Item(TypedDict):
+    index: int
+    views: dict[int, Tensor]
+    unreadable: list[str]
+
+
+class Batch(TypedDict):
+    """``index`` (B,); ``views``: for each view (B, ...); ``unreadable``: paths that others were taken for."""
+
+    index: Tensor
+    views: dict[int, Tensor]
+    unreadable: list[str]
+
+
+class ViewDataset(Dataset[Item]):
+    """The views of (epoch, index).
+
+    Batches must have the same samples on any number of processes, so an unreadable item cannot be left out:
+    the next readable one of the split stands in, under its own index, and the item says which was unreadable.
+    """
+
+    def __init__(self, split: Split, views: Views, seed: int) -> None:
+        self.split = split
+        self.views = views
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, at: tuple[int, int]) -> Item:
+        epoch, wanted = at
+        index, raw, unreadable = self._readable(wanted)
+        before = torch.random.get_rng_state()  # in the main process, training draws from this generator too
+        try:
+            views = {}
+            for view in range(self.views.count):
+                torch.default_generator.manual_seed(mix(self.seed, epoch, index, view))
+                views[view] = self.views.make(raw, view)
+        finally:
+            torch.random.set_rng_state(before)
+        return {"index": index, "views": views, "unreadable": unreadable}
+
+    def _readable(self, wanted: int) -> tuple[int, Any, list[str]]:
+        unreadable: list[str] = []
+        for offset in range(min(_BAD_IN_A_ROW, len(self.split))):
+            index = (wanted + offset) % len(self.split)
+            try:
+                return index, self.split[index], unreadable
+            except Unreadable as error:
+                unreadable.append(error.path)
+        raise ContralexError(
+            f"{len(unreadable)} items in a row cannot be read, the last of them {unreadable[-1]}; "
+            "see whether the disk that holds the data is still there."
+        )
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    return {
+        "index": torch.tensor([item["index"] for item in items]),
+        "views": {view: torch.stack([item["views"][view] for item in items]) for view in items[0]["views"]},
+        "unreadable": [path for item in items for path in item["unreadable"]],
+    }
+
+
+class EvalDataset(Dataset[tuple[int, Tensor | Unreadable]]):
+    """(index, the item as evaluation sees it), without chance; the fault in place of an unreadable item."""
+
+    def __init__(self, split: Split, views: Views) -> None:
+        self.split = split
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | Unreadable]:
+        try:
+            return index, self.views.plain(self.split[index])
+        except Unreadable as fault:
+            return index, fault
+
+
+def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Tensor, Tensor | None, list[Unreadable]]:
+    """Indices (B',) and inputs (B', ...) of the items that could be read (None where none could), and the faults."""
+    readable = [(index, item) for index, item in items if isinstance(item, Tensor)]
+    inputs = torch.stack([item for _, item in readable]) if readable else None
+    index = torch.tensor([index for index, _ in readable], dtype=torch.long)
+    return index, inputs, [item for _, item in items if isinstance(item, Unreadable)]
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index).
+
+    An epoch's order is a function of (seed, epoch). Global batch s of an epoch is ``order[s·B:(s+1)·B]``, and
+    rank r of W takes its r-th part of B/W: joined in the order of the ranks, the parts are the batch of one
+    process. An incomplete last batch is left out; filling it up would repeat samples, and a sample's second
+    copy is a false negative. One iteration covers all epochs, so a loader's workers never restart.
+    """
+
+    def __init__(
+        self, population: int, batch: int, seed: int, epochs: int, rank: int = 0, world: int = 1, start_step: int = 0
+    ) -> None:
+        if batch % world:
+            raise ContralexError(
+                f"train.batch_size ({batch}) does not divide evenly over {world} processes; "
+                f"set it to a multiple of {world}."
+            )
+        check_population(population, batch, None, "The data set")
+        self.population = population
+        self.batch = batch
+        self.seed = seed
+        self.epochs = epochs
+        self.start_step = start_step
+        self.part = slice(rank * batch // world, (rank + 1) * batch // world)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.population // self.batch
+
+    def __len__(self) -> int:
+        return max(self.epochs * self.steps_per_epoch - self.start_step, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first, offset = divmod(self.start_step, self.steps_per_epoch)
+        for epoch in range(first, self.epochs):
+            order = self.order(epoch)
+            for step in range(offset, self.steps_per_epoch):
+                batch = order[step * self.batch : (step + 1) * self.batch]
+                yield [(epoch, index) for index in batch[self.part].tolist()]
+            offset = 0
+
+    def order(self, epoch: int) -> Tensor:
+        """(population,) the samples in the order of this epoch."""
+        return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+
+
+def mix(*numbers: int) -> int:
+    """A hash of integers, stable across processes and versions, whose every bit depends on every number.
+
+    Source: SplitMix64's finaliser (Steele, Lea & Flood, 2014, section 4), folded over the numbers.
+    """
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & _BITS
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _BITS
+        state ^= state >> 31
+    return state
+
+
+_BITS = (1 << 64) - 1
+
+
+def check_population(population: int, batch: int, queue: int | None, where: str) -> None:
+    """Whether so many samples can fill a batch and a queue. ``where`` names the data: ``image_folder at ./photos``."""
+    if population < batch:
+        raise ContralexError(
+            f"{where} has {population} samples to train on, fewer than one batch of {batch}; "
+            f"set train.batch_size to at most {population}."
+        )
+    if queue is not None and queue > population:
+        raise ContralexError(
+            f"method.negatives.size ({queue}) is larger than the data set ({population}), so that every sample "
+            f"would meet its own old keys; set it to at most {population}."
+        )

@@ -1,0 +1,82 @@
+"""The few collectives that the look-up needs, with the gradients that they must have.
+
+They work on any backend (gloo on the CPU as well as NCCL) and are the identity on one process. Where a
+gradient flows, backward *sums* over the processes: with the mean over processes that
+DistributedDataParallel takes of every parameter's gradient, that is the exact gradient of the mean loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(tensor: Tensor, *, gradient: bool = False) -> Tensor:
+    """(R, ...) on each process to (W·R, ...) on all, in the order of the ranks. Every process has the same R."""
+    if world() == 1:
+        return tensor if gradient else tensor.detach()
+    if gradient and torch.is_grad_enabled():
+        return _Gather.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+    return _all_gather(tensor.detach())
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum over processes, with a backward that sums as well (unlike ``dist.all_reduce``, which has none)."""
+    if world() == 1:
+        return tensor
+    return _Sum.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    return sum_over_processes(tensor) / world()
+
+
+def own_slice(rows: int) -> slice:
+    """Where this process's ``rows`` stand in what :func:`gather` returns."""
+    return slice(rank() * rows, (rank() + 1) * rows)
+
+
+def _all_gather(tensor: Tensor) -> Tensor:
+    parts = [torch.empty_like(tensor) for _ in range(world())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return _all_gather(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # Every process's loss reads this process's rows, so their gradients add up; a backward that kept
+        # only the local slice would lose all but its own.
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[own_slice(ctx.rows)]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,1 @@
+"""Judging a representation. Every figure carries its whole protocol."""

@@ -1,0 +1,188 @@
+"""Weighted nearest neighbours: how well a representation sorts classes, with nothing trained on top.
+
+Source: InstDisc (arXiv:1805.01978), section 3.4; code: lemniscate.pytorch ``test.py``, function ``kNN``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from contralex.data.base import EvalDataset, Source, Split, Subset, collate_plain
+from contralex.errors import ContralexError
+
+if TYPE_CHECKING:
+    from contralex.parts.base import Encoder
+    from contralex.parts.views import Views
+    from contralex.spec.run import KNNSpec
+
+
+class NoLabels(ContralexError):
+    """The data have no labels, or no split to judge with: there is nothing to evaluate."""
+
+
+@dataclass(frozen=True)
+class KNNResult:
+    """Shares of the test samples in [0, 1], and everything that the figures depend on."""
+
+    top1: float
+    top5: float
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate_knn(
+    encoder: Encoder | None,
+    source: Source,
+    views: Views,
+    spec: KNNSpec,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int = 0,
+) -> KNNResult:
+    """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be."""
+    train, test = _labelled(source)
+    classes = 1 + max(max(train.labels or ()), max(test.labels or ()))
+    bank, bank_labels = _features(encoder, train, views, spec, batch_size, device, workers)
+    asked, truth = _features(encoder, test, views, spec, batch_size, device, workers)
+    found = weighted_knn(bank, bank_labels, asked, truth, spec.k, spec.temperature, classes)
+    protocol = {
+        "k": spec.k,
+        "temperature": spec.temperature,
+        "metric": "cosine",
+        "vote": "exp(cosine/temperature)",
+        "features": "pixels" if encoder is None else spec.features,
+        "classes": classes,
+        "train_samples": len(bank),
+        "test_samples": len(asked),
+    }
+    return KNNResult(found["top1"], found["top5"], protocol)
+
+
+@torch.no_grad()
+def weighted_knn(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    k: int,
+    temperature: float,
+    classes: int,
+    chunk: int = 256,
+) -> dict[str, float]:
+    """Top-1 and top-5 of (N, F) test features among (M, F) training features; labels (M,) and (N,).
+
+    Each of the k nearest by cosine votes for its class with weight exp(cosine/temperature). A class that no
+    neighbour votes for is not among the five first.
+    """
+    if k > len(train_features):
+        raise ContralexError(
+            f"eval.knn.k is {k} but there are only {len(train_features)} labelled training samples; "
+            f"set it to at most {len(train_features)}."
+        )
+    bank = F.normalize(train_features.float(), dim=1)
+    first = five = 0
+    for part, truth in zip(test_features.split(chunk), test_labels.split(chunk), strict=True):
+        cosine, nearest = (F.normalize(part.float(), dim=1) @ bank.T).topk(k, dim=1)  # (n, k), best first
+        # Relative to the best neighbour: the same order of classes, and no overflow at a low temperature.
+        weight = ((cosine - cosine[:, :1]) / temperature).exp()
+        votes = weight.new_zeros(len(part), classes).scatter_add_(1, train_labels[nearest], weight)
+        best, ranked = votes.topk(min(5, classes), dim=1)
+        hit = (ranked == truth[:, None]) & (best > 0)
+        first += int(hit[:, 0].sum())
+        five += int(hit.any(dim=1).sum())
+    return {"top1": first / len(test_features), "top5": five / len(test_features)}
+
+
+@torch.no_grad()
+def extract(
+    function: Callable[[Tensor], Tensor],
+    dataset: EvalDataset,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
+    are named."""
+    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate_plain)
+    features, indices = [], []
+    with evaluating(function):
+        for index, inputs, faults in loader:
+            for fault in faults:
+                dataset.split.skip(fault.path, fault.reason)
+            if inputs is not None:
+                features.append(function(inputs.to(device)).float())
+                indices.append(index)
+    if not features:
+        raise ContralexError("None of the items to evaluate on can be read; see the warnings about each.")
+    return torch.cat(features), torch.cat(indices)
+
+
+def raw_pixels(inputs: Tensor) -> Tensor:
+    """(B, ...) to (B, F): the baseline that a representation must beat."""
+    return inputs.flatten(1)
+
+
+@contextmanager
+def evaluating(function: object) -> Iterator[None]:
+    """Puts the module behind ``function`` (itself, or the owner of a method) in eval mode, and then each of its
+    submodules back as it was: a frozen part may have been in eval mode while the rest trained."""
+    owner = getattr(function, "__self__", function)
+    before = {module: module.training for module in owner.modules()} if isinstance(owner, nn.Module) else {}
+    if isinstance(owner, nn.Module):
+        owner.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _features(
+    encoder: Encoder | None,
+    split: Split,
+    views: Views,
+    spec: KNNSpec,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and labels (N,) of a split."""
+    function: Callable[[Tensor], Tensor] = raw_pixels
+    if encoder is not None:
+        function = encoder.features if spec.features == "backbone" else _Embedding(encoder)
+    features, index = extract(function, EvalDataset(split, views), batch_size, device, workers)
+    return features, torch.as_tensor(split.labels)[index].to(features.device)
+
+
+class _Embedding(nn.Module):
+    """The vectors that are looked up, as keys: (B, D); the mean over the places where a view has several."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        vectors, _ = self.encoder.keys(self.encoder({0: inputs}))[0]
+        return vectors.mean(dim=1) if vectors.dim() == 3 else vectors
+
+
+def _labelled(source: Source) -> tuple[Split, Split]:
+    """The labelled samples of both splits."""
+    train, test = source.train(), source.test()
+    if test is None:
+        raise NoLabels("The data have no split to judge with, so there is no kNN evaluation; set eval.knn to null.")
+    return _with_labels(train, "train"), _with_labels(test, "test")
+
+
+def _with_labels(split: Split, name: str) -> Split:
+    keep = [index for index, label in enumerate(split.labels or ()) if label >= 0]
+    if not keep:
+        raise NoLabels(f"The data's {name} split has no labels, so there is no kNN evaluation; set eval.knn to null.")
+    return split if len(keep) == len(split) else Subset(split, keep)

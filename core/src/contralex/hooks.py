@@ -1,0 +1,97 @@
+"""The hooks of contralex: what a plugin may offer, and where it may take part in a run.
+
+A plugin is one module that implements some of these with ``@contralex.hookimpl``, named by an entry point in
+the group ``contralex``. It imports no torch: it returns spec classes, whose ``build()`` imports the part.
+"""
+
+from __future__ import annotations
+
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from contralex.spec.base import Spec
+    from contralex.train.run import Run
+
+PROJECT = "contralex"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def contralex_encoders() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a :class:`contralex.parts.base.Encoder`."""
+
+
+@hookspec
+def contralex_key_encoders() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.parts.base.KeyEncoder`."""
+
+
+@hookspec
+def contralex_negative_sources() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.parts.base.NegativeSource`."""
+
+
+@hookspec
+def contralex_target_generators() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.parts.base.TargetGenerator`."""
+
+
+@hookspec
+def contralex_losses() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.parts.base.Loss`."""
+
+
+@hookspec
+def contralex_views() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a :class:`contralex.parts.views.Views`."""
+
+
+@hookspec
+def contralex_datasets() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a :class:`contralex.data.base.Source`."""
+
+
+@hookspec
+def contralex_recipes() -> Traversable:  # type: ignore[empty-body]
+    """The folder of the plugin's recipes (``*.yaml``), from :func:`importlib.resources.files`."""
+
+
+@hookspec
+def contralex_run_start(run: Run) -> None:
+    """Before the first step. Life-cycle hooks run only for plugins that the run's spec uses."""
+
+
+@hookspec
+def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
+    """After each optimiser step. What is added to ``metrics`` is logged."""
+
+
+@hookspec
+def contralex_epoch_end(run: Run, epoch: int, metrics: dict[str, float]) -> None:
+    """After each epoch, counted from 1."""
+
+
+@hookspec
+def contralex_checkpoint(run: Run, folder: str) -> None:
+    """After a checkpoint was written to ``folder`` (on the main process only)."""
+
+
+@hookspec
+def contralex_run_end(run: Run, results: dict[str, object]) -> None:
+    """After the last step and the final evaluation. What is added to ``results`` goes to ``results.json``."""
+
+
+# slot of a spec -> the hook that fills it
+SLOTS = {
+    "encoder": "contralex_encoders",
+    "key_encoder": "contralex_key_encoders",
+    "negatives": "contralex_negative_sources",
+    "targets": "contralex_target_generators",
+    "loss": "contralex_losses",
+    "views": "contralex_views",
+    "data": "contralex_datasets",
+}

@@ -1,0 +1,262 @@
+"""Learning as looking a query up in a dictionary of keys: the values that flow, and the step.
+
+Every method of contralex is this one step with other parts in its five slots. Nothing here knows a
+method; nothing in a method's plugin repeats what is here.
+
+The convention on several processes: each process computes the mean loss over *its own* queries against
+keys from *every* process. A gather whose backward sums over the processes, followed by the mean that
+DistributedDataParallel takes, then gives exactly the gradient that one process would give for the
+whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from contralex import distributed
+from contralex.spec.schedule import Clock
+
+if TYPE_CHECKING:
+    from contralex.parts.base import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded vectors, each tagged with what it stands for.
+
+    ``vectors`` (R, D); ``sample`` (R,) the index in the data set; ``view`` (R,) which view of the sample;
+    ``position`` (R,) the place inside the view: a patch, a time step, and 0 where a view is one vector.
+    With these tags "the positive of this query" is one question for an image, a patch and a caption.
+    """
+
+    vectors: Tensor
+    sample: Tensor
+    view: Tensor
+    position: Tensor
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def of(cls, vectors: Tensor, sample: Tensor, view: int, positions: Tensor | None = None) -> Rows:
+        """Rows of one view, from (B, D), or from (B, P, D) with ``positions`` (P,)."""
+        if vectors.dim() == 2:
+            vectors = vectors.unsqueeze(1)
+        batch, places, _ = vectors.shape
+        if positions is None:
+            positions = torch.arange(places, device=vectors.device)
+        return cls(
+            vectors.flatten(0, 1),
+            sample.repeat_interleave(places),
+            torch.full((batch * places,), view, device=vectors.device, dtype=torch.long),
+            positions.to(vectors.device).repeat(batch),
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Rows]) -> Rows:
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _ROW_FIELDS))
+
+    def of_view(self, view: int) -> Rows:
+        return self[self.view == view]
+
+    def __getitem__(self, which: Tensor) -> Rows:
+        return Rows(*(getattr(self, name)[which] for name in _ROW_FIELDS))
+
+    def detach(self) -> Rows:
+        return replace(self, vectors=self.vectors.detach())
+
+    def gather(self, *, gradient: bool) -> Rows:
+        """The rows of every process, rank after rank; ``gradient`` says whether vectors carry one back."""
+        gathered = distributed.gather(self.vectors, gradient=gradient)
+        return Rows(gathered, *(distributed.gather(getattr(self, name)) for name in _ROW_FIELDS[1:]))
+
+    def places_in(self, others: Rows, *, same_view: bool) -> Tensor:
+        """(R,) where in ``others`` the row with the same sample and position stands; -1 where it is absent."""
+        mine, theirs = _tags(self, same_view), _tags(others, same_view)
+        base = torch.stack([tags.max(dim=0).values for tags in (mine, theirs)]).max(dim=0).values + 1
+        mine_key, their_key = _pack(mine, base), _pack(theirs, base)
+        order = torch.argsort(their_key, stable=True)
+        found = torch.searchsorted(their_key[order], mine_key).clamp(max=len(order) - 1)
+        place = order[found]
+        return torch.where(their_key[place] == mine_key, place, torch.full_like(place, -1))
+
+
+_ROW_FIELDS = ("vectors", "sample", "view", "position")
+
+
+def _tags(rows: Rows, with_view: bool) -> Tensor:
+    view = rows.view if with_view else torch.zeros_like(rows.view)
+    return torch.stack([rows.sample, view, rows.position], dim=1)
+
+
+def _pack(tags: Tensor, base: Tensor) -> Tensor:
+    return (tags[:, 0] * base[1] + tags[:, 1]) * base[2] + tags[:, 2]
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """What can be found: entries that only this query sees, then entries that all queries share.
+
+    ``own`` (N, P, D): its positive under MoCo, its positive and its drawn memory rows under InstDisc; where
+    a source gives a positive of its own, that is entry 0. ``shared`` (M, D): a queue, the batch, prototypes.
+    ``rows`` tags the shared entries, where they stand for samples. ``mask`` (N, P+M) is False where an entry
+    may not be found (a SimCLR row is never its own key). ``key_shared`` (M, D): the shared entries as the key
+    side sees them, where that is another copy (prototypes under a momentum key encoder). ``population``: how
+    many rows the drawn entries were drawn from, which noise-contrastive estimation needs.
+    """
+
+    own: Tensor | None = None
+    shared: Tensor | None = None
+    rows: Rows | None = None
+    mask: Tensor | None = None
+    key_shared: Tensor | None = None
+    population: int | None = None
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked."""
+        queries = queries.float()
+        parts = []
+        if self.own is not None:
+            parts.append(torch.einsum("nd,npd->np", queries, self.own.float()))
+        if self.shared is not None:
+            parts.append(queries @ self.shared.float().T)
+        scores = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return scores if self.mask is None else scores.masked_fill(~self.mask, float("-inf"))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What should be found: a place (N,) in the dictionary, a distribution (N, P+M) over it, or a vector (N, D)."""
+
+    index: Tensor | None = None
+    weights: Tensor | None = None
+    vectors: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which query view looks up which key view."""
+
+    query: int
+    key: int
+
+
+@dataclass
+class Step:
+    """The moment of training that a step happens at. Randomness is a function of it and of nothing else.
+
+    ``batch`` is the global batch size. ``cache`` lives as long as the step: a target generator keeps there
+    what several matches share.
+    """
+
+    clock: Clock
+    seed: int
+    batch: int
+    cache: dict[Any, Any] = field(default_factory=dict)
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """A random generator that every process seeds alike, one for each purpose and step."""
+        mixed = (self.seed * 1_000_003 + self.clock.step) * 1_000_003 + purpose
+        return torch.Generator().manual_seed(mixed % (2**63 - 1))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a step returns: the mean loss over this process's queries, the share of them whose look-up found
+    what it should (top-1), and the keys of every process, which :meth:`LookUp.update` takes."""
+
+    loss: Tensor
+    accuracy: Tensor
+    keys: Rows
+
+
+class LookUp(nn.Module):
+    """A method: the five slots, and the one step that joins them."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        key_encoder: KeyEncoder,
+        negatives: NegativeSource,
+        targets: TargetGenerator,
+        loss: Loss,
+        matches: Sequence[Match],
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.key_encoder = key_encoder
+        self.negatives = negatives
+        self.targets = targets
+        self.loss = loss
+        self.matches = tuple(matches)
+        self.reduction = reduction
+        self.query_views = tuple(dict.fromkeys(match.query for match in matches))
+        self.key_views = tuple(dict.fromkeys(match.key for match in matches))
+
+    def forward(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> Found:
+        queries, keys = self.encode(views, sample, step)
+        return self.look_up(queries, keys, step)
+
+    def encode(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+        """The expensive half: this process's queries, and the keys of every process."""
+        self.negatives.prepare(step)
+        online = self.query_views
+        if self.key_encoder.reads_queries:  # the same embedding serves both sides, so encode each view once
+            online = tuple(dict.fromkeys((*self.query_views, *self.key_views)))
+        embedded = self.encoder({view: views[view] for view in online})
+        found = self.encoder.queries({view: embedded[view] for view in self.query_views})
+        queries = Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in found.items()])
+        key_inputs = {view: views[view] for view in self.key_views}
+        keys = self.key_encoder(self.encoder, key_inputs, embedded, sample, step)
+        return queries, keys.gather(gradient=self.key_encoder.gradient)
+
+    def look_up(self, queries: Rows, keys: Rows, step: Step) -> Found:
+        """The cheap half, in float32: every query view looks its key view up."""
+        losses, hits = [], []
+        with torch.autocast(queries.vectors.device.type, enabled=False):
+            queries = replace(queries, vectors=queries.vectors.float())
+            keys = replace(keys, vectors=keys.vectors.float())
+            for match in self.matches:
+                asked = queries.of_view(match.query)
+                dictionary = self.negatives(asked, keys, match, step)
+                targets = self.targets(asked, keys, dictionary, match, step)
+                losses.append(self.loss(asked, dictionary, targets, step))
+                with torch.no_grad():
+                    hits.append(_found(asked, keys, dictionary, targets, match))
+        total = torch.stack(losses).sum()
+        if self.reduction == "mean":
+            total = total / len(losses)
+        return Found(total, torch.stack(hits).mean(), keys.detach())
+
+    @torch.no_grad()
+    def update(self, keys: Rows, step: Step) -> None:
+        """What changes after the optimiser's step, once: the key encoder, the dictionary, the targets' state.
+
+        The dictionary is written *after* the look-up; before it, the positive would be among the negatives.
+        """
+        self.key_encoder.update(step)
+        self.negatives.update(keys, step)
+        self.targets.update(keys, step)
+
+
+def _found(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
+    """The share of queries whose best-scoring entry is the one that they should find."""
+    if targets.vectors is not None:  # regression: is the sample's own key the nearest of the batch's keys?
+        wanted = keys.of_view(match.key)
+        normal = nn.functional.normalize
+        scores = normal(queries.vectors, dim=1) @ normal(wanted.vectors, dim=1).T
+        place = queries.places_in(wanted, same_view=False)
+    else:
+        scores = dictionary.scores(queries.vectors)
+        if targets.index is None:
+            assert targets.weights is not None
+            place = targets.weights.argmax(dim=1)
+        else:
+            place = targets.index
+    return (scores.argmax(dim=1) == place).float().mean()

@@ -1,0 +1,115 @@
+"""What a part of each slot must be. A plugin implements one of these and returns it from ``spec.build()``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from contralex.lookup import Dictionary, Match, Rows, Step, Targets
+
+
+class Encoder(nn.Module, ABC):
+    """How a view becomes a query. ``dim`` is the width of the vectors that are looked up.
+
+    The encoder's work is cut where the two sides of a look-up part: ``forward`` gives the embedding that
+    both may use, ``queries`` and ``keys`` finish it for their side (a predictor belongs in ``queries``).
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Each view (B, ...) to its embedding (B, D) or, where a view has P places, (B, P, D)."""
+
+    @abstractmethod
+    def features(self, view: Tensor) -> Tensor:
+        """(B, F): the representation that is kept after training, before any projector."""
+
+    def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        """For each view, query vectors (B, D) or (B, P, D) with the positions (P,) of what they ask for."""
+        return self.keys(embedded)
+
+    def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        """For each view, key vectors, shaped as in :meth:`queries`. Positions ``None`` means 0, 1, ... P-1."""
+        return {view: (vectors, None) for view, vectors in embedded.items()}
+
+
+class KeyEncoder(nn.Module, ABC):
+    """How a view becomes a key.
+
+    ``gradient`` says whether keys carry one; ``reads_queries`` whether keys are made from the embeddings that
+    the encoder has already computed for the queries.
+    """
+
+    gradient: bool = False
+    reads_queries: bool = False
+
+    @abstractmethod
+    def forward(
+        self,
+        encoder: Encoder,
+        views: Mapping[int, Tensor],
+        embedded: Mapping[int, Tensor],
+        sample: Tensor,
+        step: Step,
+    ) -> Rows:
+        """The keys of this process's views."""
+
+    def side(self, module: nn.Module) -> nn.Module:
+        """The copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps."""
+        return module
+
+    def update(self, step: Step) -> None:  # noqa: B027 - a hook with a sensible empty default
+        """Called once after each optimiser step."""
+
+
+class NegativeSource(nn.Module, ABC):
+    """What else is in the dictionary."""
+
+    def prepare(self, step: Step) -> None:  # noqa: B027
+        """Called once before each step encodes."""
+
+    @abstractmethod
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        """The dictionary for these queries. ``keys`` are those of every process and every key view."""
+
+    def update(self, keys: Rows, step: Step) -> None:  # noqa: B027
+        """Called once after each optimiser step, with the keys of every process in the order of the batch."""
+
+
+class TargetGenerator(nn.Module, ABC):
+    """What the look-up should return."""
+
+    @abstractmethod
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets: ...
+
+    def update(self, keys: Rows, step: Step) -> None:  # noqa: B027
+        """Called once after each optimiser step."""
+
+
+class Loss(nn.Module, ABC):
+    """How wrong the look-up was: the mean over this process's queries, a scalar."""
+
+    @abstractmethod
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a part may know when it is built.
+
+    ``dim`` the width of the looked-up vectors; ``population`` the number of training samples; ``batch`` the
+    global batch size; ``key_views`` the key views of the matches; ``fresh_encoder`` makes another encoder
+    from the same spec, with weights of its own.
+    """
+
+    dim: int
+    population: int
+    batch: int
+    key_views: tuple[int, ...]
+    encoder: Encoder
+    fresh_encoder: Callable[[], Encoder]
+    key_encoder: KeyEncoder | None = None

@@ -1,0 +1,81 @@
+"""Losses of the general vocabulary. Each is the mean over this process's queries, computed in float32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex import distributed
+from contralex.lookup import Dictionary, Rows, Step, Targets
+from contralex.parts.base import Loss
+from contralex.spec.schedule import value_at
+
+if TYPE_CHECKING:
+    from contralex.vocabulary import losses as specs
+
+
+class InfoNCE(Loss):
+    """−log softmax of the positive among all entries: −log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1)."""
+
+    def __init__(self, spec: specs.InfoNCE) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.index is not None
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
+        return F.cross_entropy(scores, targets.index)
+
+
+class NCE(Loss):
+    """Noise-contrastive estimation as InstDisc's (Eqs. 4 to 8; lemniscate's ``NCECriterion``).
+
+    P(i|v) = exp(v·f_i/τ)/Z is told from K uniform draws of probability Pn = 1/N. Z is set once, on the first
+    batch, to the mean of exp(v·f/τ) over positives and negatives, times N; then it is frozen, and saved.
+    """
+
+    epsilon = 1e-7
+    z: Tensor
+
+    def __init__(self, spec: specs.NCE) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+        self.register_buffer("z", torch.full((), -1.0))  # -1: not yet set
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.index is not None and dictionary.population is not None
+        population = dictionary.population
+        raw = torch.exp(dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock))  # (N, 1+K)
+        if self.z < 0:
+            self.z.copy_(distributed.mean_over_processes(raw.detach().mean()) * population)
+        probability = raw / self.z
+        noise = (raw.shape[1] - 1) / population  # K·Pn
+        positive = probability.gather(1, targets.index.unsqueeze(1)).squeeze(1)
+        data_term = torch.log(positive / (positive + noise + self.epsilon))
+        noise_terms = torch.log(noise / (probability + noise + self.epsilon))
+        own_noise_term = noise_terms.gather(1, targets.index.unsqueeze(1)).squeeze(1)
+        return -(data_term + noise_terms.sum(dim=1) - own_noise_term).mean()
+
+
+class Cosine(Loss):
+    """2 − 2·cos(q, k), the squared distance of unit vectors (BYOL, Eq. 2)."""
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.vectors is not None
+        return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+
+class SoftCrossEntropy(Loss):
+    """−Σ target · log softmax(scores/τ), the target being a distribution over the entries (SwAV, Eq. 2)."""
+
+    def __init__(self, spec: specs.SoftCrossEntropy) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.weights is not None
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
+        return F.cross_entropy(scores, targets.weights.to(scores))

@@ -1,0 +1,109 @@
+"""Views of a sample, made of torchvision's v2 transforms.
+
+A transform draws from torch's global generator; the data set seeds it before each view from (seed, epoch,
+sample, view), so a view does not depend on the worker or process that makes it. Images stay PIL images until
+the end, which for one image at a time is several times faster than tensors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from contralex.vocabulary import views as specs
+
+
+class Views(ABC):
+    """The views that a sample becomes. ``count`` of them; :meth:`make` gives one."""
+
+    count: int
+
+    @abstractmethod
+    def make(self, item: Any, view: int) -> Tensor:
+        """View number ``view`` of a data-set item, drawing from torch's global generator."""
+
+    @abstractmethod
+    def plain(self, item: Any) -> Tensor:
+        """The item as evaluation sees it, without chance: what :meth:`Encoder.features` takes."""
+
+
+class CropViews(Views):
+    def __init__(self, spec: specs.Crops) -> None:
+        augment = [group.augment for group in spec.groups.values() for _ in range(group.count)]
+        self.count = len(augment)
+        self._make = [_pipeline(one) for one in augment]
+        self._plain = _evaluation(augment[0])
+
+    def make(self, item: Any, view: int) -> Tensor:
+        return self._make[view](item)
+
+    def plain(self, item: Any) -> Tensor:
+        return self._plain(item)
+
+
+def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
+    makers: dict[str, Callable[[], v2.Transform]] = {
+        "crop": lambda: v2.RandomResizedCrop(
+            spec.crop.size, spec.crop.scale, spec.crop.ratio, InterpolationMode(spec.crop.interpolation)
+        ),
+        "jitter": lambda: _jitter(spec.jitter),
+        "gray": lambda: v2.RandomGrayscale(spec.gray.p if spec.gray else 0.0),
+        "flip": lambda: v2.RandomHorizontalFlip(spec.flip.p if spec.flip else 0.0),
+        "blur": lambda: _blur(spec.blur),
+        # PIL inverts the values of 0..255 that reach the threshold: at 0.5 those from 128 on, as in BYOL's and DINO's
+        # code
+        "solarize": lambda: (
+            v2.RandomSolarize(spec.solarize.threshold * 255 + 0.5, spec.solarize.p) if spec.solarize else v2.Identity()
+        ),
+    }
+    steps = [makers[name]() for name in spec.order if getattr(spec, name) is not None]
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *_to_numbers(spec)])
+    return pipeline
+
+
+def _evaluation(spec: specs.Augment) -> Callable[[Any], Tensor]:
+    """Resize and central crop of 7/8 where crops are smaller than a photograph; the whole image at 32 or 64 pixels."""
+    size = spec.crop.size
+    steps: list[v2.Transform] = (
+        [v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)] if size >= 96 else [v2.Resize((size, size))]
+    )
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *_to_numbers(spec)])
+    return pipeline
+
+
+def _to_numbers(spec: specs.Augment) -> list[v2.Transform]:
+    steps: list[v2.Transform] = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+    if spec.normalize:
+        steps.append(v2.Normalize(list(spec.normalize.mean), list(spec.normalize.std)))
+    return steps
+
+
+def _jitter(spec: specs.Jitter | None) -> v2.Transform:
+    assert spec is not None
+    jitter = v2.ColorJitter(spec.brightness, spec.contrast, spec.saturation, spec.hue)
+    return jitter if spec.p == 1 else v2.RandomApply([jitter], spec.p)
+
+
+def _blur(spec: specs.Blur | None) -> v2.Transform:
+    assert spec is not None
+    blur = PILBlur(spec.sigma) if spec.kernel is None else v2.GaussianBlur(spec.kernel, list(spec.sigma))
+    return v2.RandomApply([blur], spec.p)
+
+
+class PILBlur(nn.Module):
+    """PIL's Gaussian blur with a radius drawn from ``sigma``, as in the code of MoCo v2, SimSiam and SwAV."""
+
+    def __init__(self, sigma: tuple[float, float]) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(float(torch.empty(()).uniform_(*self.sigma))))

@@ -1,0 +1,1 @@
+"""Recipes as typed data: what a spec is, how its layers are read, and which combinations fit."""

@@ -1,0 +1,79 @@
+"""What every spec is: a frozen pydantic model that refuses what it does not know, and can be built.
+
+A *slot* is an open union. Its member is chosen by ``kind`` when the spec is validated, among the kinds
+that are installed at that moment, so a plugin that arrives later needs no rebuild of anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+
+class Spec(BaseModel):
+    """A block of a recipe. Frozen data: no dotted import path, nothing that is executed.
+
+    ``needs`` and ``gives`` say what a part takes from, and offers to, the other slots; they are how a
+    combination that cannot work is refused when the spec is read (see :mod:`contralex.spec.fit`).
+    ``source`` names the paper and the equation that the part implements.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    gives: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Mapping[str, frozenset[str]]] = {}
+    source: ClassVar[str] = ""
+
+    # What this very block gives and needs, where that depends on its values.
+    def offers(self) -> frozenset[str]:
+        return self.gives
+
+    def requires(self) -> Mapping[str, frozenset[str]]:
+        """For each other slot, the features of which at least one must be given there."""
+        return self.needs
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """The literal value of the class's ``kind`` field: the name it has in YAML."""
+        return str(cls.model_fields["kind"].default)
+
+
+class Slot:
+    """Marks a field as an open union: ``loss: Annotated[Spec, Slot("loss")]``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: value.model_dump(mode="json")
+            ),
+        )
+
+    def validate(self, value: Any) -> Spec:
+        from contralex.registry import registry  # here, because the registry itself reads spec classes
+
+        known = registry()
+        if isinstance(value, Spec):
+            if known.find(self.name, value.kind_name()) is not type(value):
+                raise PydanticCustomError(
+                    "wrong_slot", "{cls} is not a kind of {slot}", {"cls": type(value).__name__, "slot": self.name}
+                )
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}  # `loss: cosine` is short for `loss: {kind: cosine}`
+        if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+            raise PydanticCustomError(
+                "no_kind",
+                "a block with a `kind` is expected here; the kinds of {slot} that are installed are {kinds}",
+                {"slot": self.name, "kinds": ", ".join(known.kinds(self.name))},
+            )
+        found = known.find(self.name, value["kind"])
+        if found is None:
+            raise PydanticCustomError("unknown_kind", "{hint}", {"hint": known.hint(self.name, value["kind"])})
+        return found.model_validate(value)

@@ -1,0 +1,199 @@
+"""From a recipe's layers to one resolved run, in which every leaf knows where it comes from.
+
+Lowest first: the chain of ``extends`` -> the file -> ``--preset`` -> ``--data`` -> ``--set``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from contralex.errors import ContralexError
+from contralex.hooks import SLOTS
+from contralex.registry import Plugin, registry
+from contralex.spec import yaml
+from contralex.spec.base import Spec
+from contralex.spec.merge import Layer, Merged, Origin, dotted, leaves
+from contralex.spec.mistakes import near, place_of, sentences
+from contralex.spec.recipe import Recipe, chain, given
+from contralex.spec.run import RunSpec
+
+_FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run that is ready to be built: validated, complete with defaults, and every leaf's history.
+
+    ``origins``: a leaf's path -> the layers that set it, lowest first; the last one holds. ``digest`` is the same
+    for the same run, whatever it is called. ``plugins``: the distributions that the run needs, with their versions.
+    """
+
+    run: RunSpec
+    data: dict[str, Any]
+    origins: dict[str, list[Origin]]
+    digest: str
+    plugins: dict[str, str]
+
+    def to_yaml(self) -> str:
+        """The resolved text: it extends nothing, and can be run again by its path."""
+        return yaml.dump(self.data)
+
+
+def resolve(
+    recipe_or_path: str, *, preset: str | None = None, data: str | None = None, sets: Sequence[str] = ()
+) -> Resolved:
+    """A recipe by its name, or a file by its path, with the layers of the command line above it."""
+    return _resolve(chain(recipe_or_path), preset, data, sets)
+
+
+def resolve_data(
+    mapping: Mapping[str, Any], *, preset: str | None = None, data: str | None = None, sets: Sequence[str] = ()
+) -> Resolved:
+    """The same for data that is already read: a dict, or the spec that a checkpoint holds."""
+    return _resolve(given(mapping), preset, data, sets)
+
+
+def _resolve(recipes: list[Recipe], preset: str | None, data: str | None, sets: Sequence[str]) -> Resolved:
+    merged = Merged()
+    for recipe in recipes:
+        merged.lay(recipe.layer())
+    merged.lay(recipes[-1].identity())
+    for layer in _preset(recipes, preset) if preset is not None else ():
+        merged.lay(layer)
+    if data is not None:
+        merged.lay(Layer("--data", "--data", {"data": _data(data)}))
+    # A new kind drops its block's keys, so it comes before the keys that are set beside it.
+    for text in sorted(sets, key=lambda text: not _split(text)[0].endswith(".kind")):
+        path, value = _split(text)
+        merged.set(path.split("."), _value(path, value), Layer("--set", "--set", {}))
+    return _validated(merged, recipes)
+
+
+def _preset(recipes: list[Recipe], name: str) -> Iterator[Layer]:
+    found = [recipe for recipe in recipes if name in recipe.presets]
+    if not found:
+        there = sorted({known for recipe in recipes for known in recipe.presets})
+        raise ContralexError(f"--preset {name}: {recipes[-1].name} has no preset of this name; {near(name, there)}")
+    return (recipe.preset(name) for recipe in found)
+
+
+def _data(text: str) -> dict[str, Any]:
+    """A kind of data set by name, else a folder of images. (A folder that is called like a kind: ``./digits``.)"""
+    kinds = registry().kinds("data")
+    if text in kinds:
+        return {"kind": text}
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return {"kind": "image_folder", "root": str(folder)}
+    if folder.exists():
+        raise ContralexError(f"--data {text}: this is a file; give the folder that holds the images")
+    if "/" in text or "\\" in text or text.startswith(("~", ".")):
+        raise ContralexError(f"--data {text}: there is no such folder")
+    hint = registry().hint("data", text)
+    raise ContralexError(f"--data {text}: there is no such folder, and {hint}")
+
+
+def _split(text: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    path = path.strip()
+    if not equals or not path:
+        raise ContralexError(f"--set {text}: write it as path=value, such as --set train.epochs=10")
+    if not all(path.split(".")):
+        raise ContralexError(f"--set {text}: a path is names with one dot between them, such as train.epochs")
+    if path.split(".")[0] in ("schema", "extends", "presets"):
+        raise ContralexError(f"--set {text}: {path.split('.')[0]} can only stand in a file; set a value of the run")
+    return path, value
+
+
+def _value(path: str, text: str) -> Any:
+    value = yaml.read(text, f"--set {path}={text}", is_file=False).data
+    is_slot = path == "data" or path in {f"method.{slot}" for slot in SLOTS}
+    return {"kind": value} if is_slot and isinstance(value, str) else value  # as in a file: loss: cosine
+
+
+def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:
+    try:
+        run = RunSpec.model_validate(merged.data)
+    except ValidationError as error:
+        raise ContralexError(sentences(error, merged, recipes[-1].place)) from None
+    data = _ordered(run.model_dump(mode="json", by_alias=True))
+    _no_disguise(data, merged, recipes[-1].place)
+    data = {key: value for key, value in data.items() if value or key not in _FOR_PEOPLE}
+    plugins = {plugin.name: plugin.version for plugin in _plugins(run, recipes)}
+    return Resolved(run, data, _origins(run, data, merged), _digest(data), plugins)
+
+
+def _no_disguise(data: dict[str, Any], merged: Merged, place: str) -> None:
+    """pydantic reads ``true`` as the number 1, and takes infinity; here they are mistakes."""
+    for path, value in leaves(data):
+        given = merged.history[path][-1].value if path in merged.history else value
+        if isinstance(given, bool) and not isinstance(value, bool):
+            raise ContralexError(
+                f"{dotted(path)}: a number is expected here, not {str(given).lower()} ({place_of(path, merged, place)})"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ContralexError(
+                f"{dotted(path)}: a finite number is expected here, not {value} ({place_of(path, merged, place)})"
+            )
+
+
+def _ordered(value: Any) -> Any:
+    """The same data with each block's ``kind`` first."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=lambda key: key != "kind")}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value
+
+
+def _digest(data: dict[str, Any]) -> str:
+    """Keys stay in the spec's order, not the alphabet's, because the order of groups of views numbers the views."""
+    run = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
+    return hashlib.sha256(json.dumps(run, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
+
+
+def _origins(run: RunSpec, data: dict[str, Any], merged: Merged) -> dict[str, list[Origin]]:
+    origins: dict[str, list[Origin]] = {}
+    for path, value in leaves(data):
+        # `inner: cosine` was read as `inner: {kind: cosine}`: who said the one said the other.
+        history = merged.history.get(path) or (path[-1:] == ("kind",) and merged.history.get(path[:-1]))
+        origins[dotted(path)] = history or [_default(run, path, value)]
+    return origins
+
+
+def _default(run: RunSpec, path: yaml.Path, value: Any) -> Origin:
+    owner: Any = run
+    node: Any = run
+    for key in path[:-1]:
+        node = getattr(node, str(key)) if isinstance(node, Spec) else node[key]
+        owner = node if isinstance(node, Spec) else owner
+    label = f"default of {getattr(owner, 'kind', type(owner).__name__)}"
+    return Origin(label, label, None, value)
+
+
+def _plugins(run: RunSpec, recipes: list[Recipe]) -> list[Plugin]:
+    """In the order of their names, the core first: owners of the kinds, wherever they stand, and of the recipes."""
+    known = registry()
+    owners = {spec: plugin for plugin in known.plugins.values() for specs in plugin.kinds.values() for spec in specs}
+    used = {owner.name: owner for spec in _specs(run) if (owner := owners.get(type(spec))) is not None}
+    used |= {recipe.plugin.name: recipe.plugin for recipe in recipes if recipe.plugin is not None}
+    return [used[name] for name in sorted(used, key=lambda name: (name != "contralex", name))]
+
+
+def _specs(value: Any) -> Iterator[Spec]:
+    if isinstance(value, Spec):
+        yield value
+        for name in type(value).model_fields:
+            yield from _specs(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _specs(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _specs(item)

@@ -1,0 +1,185 @@
+"""The root of a recipe: the method's five slots, the data, the training, the evaluation."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from contralex.spec.base import Slot, Spec
+from contralex.spec.schedule import Number
+
+
+class MethodSpec(Spec):
+    """A method: five slots, the views that it looks at, and which query view looks up which key view.
+
+    ``matches``: ``self`` (view 0 its own key), ``forward`` (view 0 looks up view 1), ``every`` (every view looks
+    up every other key view), or a list such as ``["0->1", "1->0"]``. ``reduction``: whether the losses of the
+    matches are averaged or summed.
+    """
+
+    views: Annotated[Spec, Slot("views")]
+    encoder: Annotated[Spec, Slot("encoder")]
+    key_encoder: Annotated[Spec, Slot("key_encoder")]
+    negatives: Annotated[Spec, Slot("negatives")]
+    targets: Annotated[Spec, Slot("targets")]
+    loss: Annotated[Spec, Slot("loss")]
+    matches: Literal["self", "forward", "every"] | tuple[str, ...]
+    reduction: Literal["mean", "sum"] = "mean"
+
+    @field_validator("matches")
+    @classmethod
+    def _readable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for match in () if isinstance(value, str) else value:
+            if not re.fullmatch(r"\d+->\d+", match):
+                raise ValueError(f"a match is written like 0->1 (query view -> key view), not {match}")
+        if not value:
+            raise ValueError("at least one match is needed, such as 0->1")
+        return value
+
+
+class ParamGroup(Spec):
+    """Parameters that are trained differently. The first group that matches a parameter takes it.
+
+    ``match``: ``norm_and_bias`` (every parameter of one dimension), or a pattern of parameter names such as
+    ``encoder.predictor.*``. ``lr_scale`` multiplies the learning rate; ``fixed_lr`` keeps it at the schedule's
+    start; ``frozen_steps``: the parameters do not move in that many first steps.
+    """
+
+    match: str
+    lr_scale: float = Field(1.0, gt=0)
+    fixed_lr: bool = False
+    weight_decay: float | None = Field(None, ge=0)
+    trust_ratio: bool = True
+    frozen_steps: int = Field(0, ge=0)
+
+
+class LRScaling(Spec):
+    """How the learning rate follows the *global* batch B: × B/per (``linear``), × √B/√per (``sqrt``), or not."""
+
+    rule: Literal["none", "linear", "sqrt"] = "none"
+    per: int = Field(256, gt=0, description="samples")
+
+    def factor(self, batch: int) -> float:
+        return {"none": 1.0, "linear": batch / self.per, "sqrt": float((batch / self.per) ** 0.5)}[self.rule]
+
+
+class _Optimizer(Spec):
+    """What optimisers share. ``lr``: before scaling; a number or a schedule. ``scaling``: see LRScaling."""
+
+    lr: Number
+    scaling: LRScaling = LRScaling()
+    weight_decay: Number = 0.0
+    groups: tuple[ParamGroup, ...] = ()
+
+
+class SGD(_Optimizer):
+    kind: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+
+
+class AdamW(_Optimizer):
+    kind: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+
+
+class Adam(_Optimizer):
+    """Adam with L2 regularisation in the gradient (Kingma & Ba, 2015), where AdamW decouples it."""
+
+    kind: Literal["adam"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+
+
+class LARS(_Optimizer):
+    """SGD whose step in each layer follows ‖weights‖/‖gradient‖ (You et al., 2017).
+
+    ``variant``: ``lars`` g ← g+wd·p, scaled by trust·‖p‖/‖g‖, momentum, LR last (MoCo v3, BYOL, Barlow Twins);
+    ``tf`` the same with LR and trust inside the momentum buffer (SimCLR); ``larc`` trust·‖p‖/(‖g‖+wd·‖p‖) on the
+    gradient before momentum (apex, unclipped: SwAV). Groups with ``trust_ratio: false`` are plain SGD.
+    """
+
+    kind: Literal["lars"] = "lars"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    trust: float = Field(0.001, gt=0)
+    variant: Literal["lars", "tf", "larc"] = "lars"
+
+
+Optimizer = Annotated[SGD | AdamW | Adam | LARS, Field(discriminator="kind")]
+
+
+class TrainSpec(Spec):
+    """How the method is trained.
+
+    ``batch_size`` is global: the same on any number of processes. ``batch_norm``: over which samples statistics
+    are taken: ``sync`` the whole batch of all processes, ``local`` each process's part, or a number n: groups of n
+    samples, as if n were the batch of one device; that is the same on one process and on many. ``workers``: of
+    each process, that load data; null chooses. ``clip``: the largest norm of the gradient.
+    """
+
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0, description="samples, over all processes")
+    optimizer: Optimizer
+    batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1)] = "local"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    clip: float | None = Field(None, gt=0)
+    seed: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=0)
+    log_every: int = Field(10, gt=0, description="steps")
+    checkpoint_every: int = Field(10, gt=0, description="epochs")
+    keep_checkpoints: int = Field(2, gt=0)
+    trackers: tuple[str, ...] = ()
+
+
+class KNNSpec(Spec):
+    """Weighted nearest neighbours as InstDisc's (section 3.4): each of the ``k`` nearest training features votes
+    for its class with weight exp(cosine/temperature). ``every``: epochs between evaluations; null only at the end.
+    ``baselines``: also judge raw pixels and the untrained encoder, once."""
+
+    k: int = Field(200, gt=0)
+    temperature: float = Field(0.07, gt=0)
+    features: Literal["backbone", "embedding"] = "backbone"
+    every: int | None = Field(None, gt=0, description="epochs")
+    baselines: bool = True
+
+
+class EvalSpec(Spec):
+    knn: KNNSpec | None = KNNSpec()
+    batch_size: int = Field(256, gt=0)
+
+
+class RunSpec(Spec):
+    """A whole run. ``name`` and ``summary`` are for people; ``source`` is the paper and the code that it follows."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    summary: str = ""
+    paper: str = ""
+    method: MethodSpec
+    data: Annotated[Spec, Slot("data")]
+    train: TrainSpec
+    eval: EvalSpec = EvalSpec()
+
+    @model_validator(mode="after")
+    def _fits(self) -> RunSpec:
+        from contralex.spec.fit import check
+
+        check(self)
+        return self
+
+    def matches(self) -> list[tuple[int, int]]:
+        """The matches written out: (query view, key view)."""
+        named = self.method.matches
+        if named == "self":
+            return [(0, 0)]
+        if named == "forward":
+            return [(0, 1)]
+        if isinstance(named, str):
+            flags = self.method.views.key_flags()  # type: ignore[attr-defined]
+            keys = [view for view, flag in enumerate(flags) if flag]
+            return [(query, key) for key in keys for query in range(len(flags)) if query != key]
+        pairs = [tuple(int(part) for part in match.split("->")) for match in named]
+        return [(query, key) for query, key in pairs]

@@ -1,0 +1,116 @@
+"""Numbers that change over training, usable wherever a recipe may hold a number.
+
+A schedule is a pure function of the step, so a run that resumes, or runs on more processes, sees the
+same values.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from contralex.spec.base import Spec
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where training stands: ``step`` of ``total`` optimiser steps, ``per_epoch`` of them in one epoch."""
+
+    step: int
+    total: int
+    per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.per_epoch
+
+    def at(self, per: str) -> float:
+        """Time in epochs; whole epochs only where a paper's code changes its value once an epoch."""
+        return float(self.epoch) if per == "epoch" else self.step / self.per_epoch
+
+
+class Cosine(Spec):
+    """Half a cosine from ``start`` to ``end`` over the whole run, after a linear warm-up.
+
+    Source: SGDR (Loshchilov & Hutter, 2017), Eq. 5, without restarts; the warm-up is Goyal et al. (2017).
+    """
+
+    kind: Literal["cosine"] = "cosine"
+    start: float
+    end: float = 0.0
+    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_start: float = 0.0
+    per: Literal["step", "epoch"] = "step"
+
+    def value(self, clock: Clock) -> float:
+        now, total = clock.at(self.per), clock.total / clock.per_epoch
+        if now < self.warmup_epochs:
+            return self.warmup_start + (self.start - self.warmup_start) * now / self.warmup_epochs
+        span = max(total - self.warmup_epochs, 1e-12)
+        part = min((now - self.warmup_epochs) / span, 1.0)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * part)) / 2
+
+
+class Linear(Spec):
+    """A straight line from ``start`` to ``end`` over the first ``epochs``, then ``end``."""
+
+    kind: Literal["linear"] = "linear"
+    start: float
+    end: float
+    epochs: float = Field(gt=0)
+    per: Literal["step", "epoch"] = "step"
+
+    def value(self, clock: Clock) -> float:
+        return self.start + (self.end - self.start) * min(clock.at(self.per) / self.epochs, 1.0)
+
+
+class Steps(Spec):
+    """``start``, multiplied by ``factor`` at each of the epochs ``at``, after a linear warm-up from zero."""
+
+    kind: Literal["steps"] = "steps"
+    start: float
+    factor: float = Field(0.1, gt=0)
+    at: tuple[float, ...]
+    warmup_epochs: float = Field(0.0, ge=0)
+
+    def value(self, clock: Clock) -> float:
+        now = clock.at("step")
+        if now < self.warmup_epochs:
+            return self.start * now / self.warmup_epochs
+        return float(self.start * self.factor ** sum(now >= epoch for epoch in self.at))
+
+
+def _tag(value: object) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return str(kind) if kind is not None else "number"
+
+
+Number = Annotated[
+    Annotated[float, Tag("number")]
+    | Annotated[Cosine, Tag("cosine")]
+    | Annotated[Linear, Tag("linear")]
+    | Annotated[Steps, Tag("steps")],
+    Discriminator(
+        _tag,
+        custom_error_type="schedule",
+        custom_error_message="a number is expected here, or a schedule of kind cosine, linear or steps",
+    ),
+]
+
+
+def value_at(number: float | Cosine | Linear | Steps, clock: Clock) -> float:
+    """The value of a number or of a schedule at this moment of the run."""
+    return number.value(clock) if isinstance(number, Cosine | Linear | Steps) else float(number)
+
+
+def bounds(number: float | Cosine | Linear | Steps) -> tuple[float, float]:
+    """The smallest and largest value that a number or schedule takes, for bounds that a field states."""
+    if isinstance(number, Steps):
+        reached = [number.start * number.factor**i for i in range(len(number.at) + 1)]
+        return min(reached), max(reached)
+    if isinstance(number, Cosine | Linear):
+        return min(number.start, number.end), max(number.start, number.end)
+    return float(number), float(number)

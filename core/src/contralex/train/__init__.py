@@ -1,0 +1,1 @@
+"""Training on Accelerate: the run, its optimiser, its checkpoints, its processes."""

@@ -1,0 +1,93 @@
+"""Starting several processes of the same command on this machine.
+
+``accelerate launch --cpu --num_processes 2`` starts one process and says nothing; this starts as many as asked,
+on the GPUs where there are any, else with gloo on the CPU, and ends when they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from contralex.errors import ContralexError
+
+
+def launch(argv: list[str], processes: int) -> int:
+    """Runs ``python -m contralex argv`` in each of ``processes`` processes, and returns the first bad exit code."""
+    import torch
+
+    devices = torch.cuda.device_count()
+    if 0 < devices < processes:
+        raise ContralexError(
+            f"--processes {processes}: this machine has {devices} GPU(s); ask for at most {devices}, "
+            "or hide them with CUDA_VISIBLE_DEVICES= to run on the CPU."
+        )
+    common = {
+        **os.environ,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+    }
+    common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    command = [sys.executable, "-m", "contralex", *argv]
+    children = [
+        # A session of their own, so that Ctrl-C reaches them once, through the handler below.
+        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True)
+        for rank in range(processes)
+    ]
+    with _passing_signals_to(children):
+        return _wait(children)
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Waits for all; when one fails, the others would wait for it for ever, so they are asked to end."""
+    while True:
+        codes = [child.poll() for child in children]
+        failed = next((code for code in codes if code), None)
+        if failed is not None:
+            _end(children)
+            return failed if failed > 0 else 128 - failed
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(0.1)
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:
+    deadline = time.monotonic() + patience
+    # Those that stop of their own accord (all of them saw the same signal) may finish what they are writing.
+    while time.monotonic() < deadline and any(child.poll() is None for child in children):
+        time.sleep(0.1)
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+    for child in children:
+        child.wait()
+
+
+@contextlib.contextmanager
+def _passing_signals_to(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    def passed_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

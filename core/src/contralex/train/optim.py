@@ -1,0 +1,146 @@
+"""Optimisers with the parameter groups of the papers, and schedules set before every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from contralex.errors import ContralexError
+from contralex.spec import run as specs
+from contralex.spec.schedule import Clock, Cosine, Linear, Number, Steps, value_at
+
+NORM_AND_BIAS = "norm_and_bias"
+
+
+def build(spec: specs.Optimizer, model: nn.Module) -> Optimizer:
+    """The optimiser over the model's trainable parameters. What follows a schedule is set by :func:`set_rates`."""
+    groups = _groups(spec, model)
+    if spec.kind == "sgd":
+        # Nesterov is refused by torch without momentum, with a sentence of its own.
+        return SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov)
+    if spec.kind == "adamw":
+        return AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
+    if spec.kind == "adam":
+        return Adam(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
+    return LARS(groups, momentum=spec.momentum, trust=spec.trust, variant=spec.variant)
+
+
+def set_rates(optimizer: Optimizer, spec: specs.Optimizer, clock: Clock, batch: int) -> float:
+    """Sets every group's learning rate and weight decay for this step, and returns the schedule's rate.
+
+    The rate depends on the *global* batch alone, never on how many processes share it.
+    """
+    scale = spec.scaling.factor(batch)
+    rate = value_at(spec.lr, clock) * scale
+    decay = value_at(spec.weight_decay, clock)
+    for group in optimizer.param_groups:
+        own: specs.ParamGroup | None = group["spec"]
+        group["lr"], group["weight_decay"] = rate, decay
+        if own is None:
+            continue
+        group["lr"] = own.lr_scale * (_start(spec.lr) * scale if own.fixed_lr else rate)
+        if own.weight_decay is not None:
+            group["weight_decay"] = own.weight_decay
+    return rate
+
+
+def drop_frozen_gradients(optimizer: Optimizer, step: int) -> None:
+    """Takes the gradients of parameters away that do not move yet (SwAV's prototypes in the first epoch).
+
+    None, not zero: with zero, momentum and weight decay would still move them.
+    """
+    for group in optimizer.param_groups:
+        if group["spec"] is not None and step < group["spec"].frozen_steps:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
+    taken: dict[int, list[Tensor]] = {}
+    rest: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        for place, group in enumerate(spec.groups):
+            if _matches(group.match, name, parameter):
+                taken.setdefault(place, []).append(parameter)
+                break
+        else:
+            rest.append(parameter)
+    for place, group in enumerate(spec.groups):
+        if place not in taken:
+            names = ", ".join(sorted({name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}))
+            raise ContralexError(
+                f"train.optimizer.groups.{place}.match: {group.match!r} matches no trainable parameter that an earlier "
+                f"group has not taken; the parameters lie in {names}."
+            )
+    groups = [{"params": taken[place], "spec": group, "trust_ratio": group.trust_ratio} for place, group in enumerate(spec.groups)]
+    # A group may be empty of parameters only if the groups above took them all.
+    return [*groups, {"params": rest, "spec": None, "trust_ratio": True}] if rest else groups
+
+
+def _matches(pattern: str, name: str, parameter: Tensor) -> bool:
+    return parameter.dim() <= 1 if pattern == NORM_AND_BIAS else fnmatchcase(name, pattern)
+
+
+def _start(number: Number) -> float:
+    return number.start if isinstance(number, Cosine | Linear | Steps) else number
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You et al., 2017, arXiv:1708.03888), in the three forms in use.
+
+    ``lars``: g ← g + wd·p; g ← trust·‖p‖/‖g‖·g; v ← m·v + g; p ← p − lr·v   (MoCo v3, BYOL, Barlow Twins)
+    ``tf``:   g ← g + wd·p; v ← m·v + lr·trust·‖p‖/‖g‖·g; p ← p − v            (SimCLR)
+    ``larc``: g ← trust·‖p‖/(‖g‖ + wd·‖p‖)·(g + wd·p); v ← m·v + g; p ← p − lr·v  (apex LARC, not clipped: SwAV)
+
+    The ratio is 1 where either norm is 0, and in groups whose ``trust_ratio`` is false.
+    """
+
+    def __init__(self, params: Iterable[Any], momentum: float, trust: float, variant: str) -> None:
+        super().__init__(params, {"lr": 0.0, "weight_decay": 0.0, "trust_ratio": True})
+        self.momentum, self.trust, self.variant = momentum, trust, variant
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        if closure is not None:
+            raise ContralexError("LARS does not take a closure.")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return None
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        decay, rate = group["weight_decay"], group["lr"]
+        grad = parameter.grad
+        assert grad is not None
+        update = grad + decay * parameter
+        if group["trust_ratio"]:
+            update = update * self._ratio(parameter, grad, update, decay)
+        if self.variant == "tf":
+            update = update * rate
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        velocity = state["momentum_buffer"].mul_(self.momentum).add_(update)
+        parameter.add_(velocity, alpha=-1.0 if self.variant == "tf" else -rate)
+
+    def _ratio(self, parameter: Tensor, grad: Tensor, update: Tensor, decay: float) -> Tensor:
+        weights = parameter.norm()
+        gradient = grad.norm() if self.variant == "larc" else update.norm()
+        # apex leaves the step alone, decay included, where a norm is zero; so does the ratio of one here.
+        scale = gradient + decay * weights if self.variant == "larc" else gradient
+        trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        return torch.where((weights > 0) & (gradient > 0), trust, torch.ones_like(trust))

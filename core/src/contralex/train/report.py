@@ -1,0 +1,224 @@
+"""What a run says: the progress bar, the metrics in files and trackers, kNN figures, the final table.
+
+The bar is shown on the main process and on a terminal only. Losses stay on the device between logging
+periods, so that a GPU is not waited for at every step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from contralex import distributed
+from contralex.errors import ContralexError
+from contralex.evaluate.knn import KNNResult, NoLabels, evaluate_knn
+
+if TYPE_CHECKING:
+    from contralex.parts.base import Encoder
+    from contralex.train.run import Run
+
+THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
+
+
+class Report:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.console = Console()
+        self.file = run.folder / "metrics.jsonl"
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not (run.main and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task(run.spec.name, total=run.total, completed=run.step, figures="")
+        self.extra: dict[str, float] = {}
+        self._no_labels = False
+        self._forget()
+
+    def __enter__(self) -> Report:
+        if self.run.main:
+            _keep_until(self.file, self.run.step)
+        if self.run.spec.train.trackers:
+            self.run.accelerator.init_trackers(self.run.spec.name, config=_flat(self.run.resolved.data))
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        if self.run.spec.train.trackers:
+            self.run.accelerator.end_training()
+
+    # During training
+
+    def step(self, loss: Tensor, accuracy: Tensor, rate: float) -> None:
+        self.loss += loss
+        self.accuracy += accuracy
+        self.steps += 1
+        self.rate = rate
+        self.bar.update(self.task, completed=self.run.step)
+
+    def log(self) -> None:
+        """One object in ``metrics.jsonl``: the means over the logging period and over the processes."""
+        run = self.run
+        both = torch.stack([self.loss, self.accuracy]) / self.steps
+        loss, accuracy = distributed.mean_over_processes(both).tolist()
+        speed = self.steps * run.spec.train.batch_size / (time.perf_counter() - self.since)
+        if not math.isfinite(loss):
+            raise ContralexError(
+                f"the loss is {loss} at step {run.step}; lower train.optimizer.lr, train in fp32 or bf16, or set "
+                f"train.clip. The checkpoints in {run.folder} are from before."
+            )
+        self._write(
+            {
+                "step": run.step,
+                "epoch": round(run.step / run.per_epoch, 4),
+                "loss": loss,
+                "lookup_top1": accuracy,
+                "lr": self.rate,
+                "images_per_second": round(speed, 1),
+                **self.extra,
+            }
+        )
+        figures = f"loss {loss:.3f}  look-up {accuracy:4.0%}  lr {self.rate:.2g}  {speed:,.0f} images/s"
+        self.bar.update(self.task, figures=figures, description=f"{run.spec.name} epoch {run.epoch}")
+        self.extra.clear()
+        self._forget()
+
+    def epoch(self, metrics: dict[str, float]) -> None:
+        if metrics:
+            self._write({"step": self.run.step, "epoch": self.run.epoch, **metrics})
+        self.since = time.perf_counter() if not self.steps else self.since
+
+    def say(self, text: str) -> None:
+        if self.run.main:
+            self.bar.console.print(text, highlight=False)
+
+    # Evaluation
+
+    def judge(self, encoder: Encoder | None) -> KNNResult | None:
+        """kNN of the encoder (None: of raw pixels), or None where the data has no labels, which is said once."""
+        run, spec = self.run, self.run.spec.eval
+        assert spec.knn is not None
+        started = time.perf_counter()
+        try:
+            return evaluate_knn(encoder, run.source, run.views, spec.knn, spec.batch_size, run.device)
+        except NoLabels as reason:
+            if not self._no_labels:
+                self.say(f"No kNN figure: {reason}")
+            self._no_labels = True
+            return None
+        finally:
+            self.since += time.perf_counter() - started  # images/s is about training
+
+    def baselines(self, untrained: Encoder) -> dict[str, Any]:
+        """What raw pixels and the encoder reach before training."""
+        judged = {UNTRAINED: self.judge(untrained), PIXELS: self.judge(None)}
+        return {name: _plain(result) for name, result in judged.items() if result is not None}
+
+    # The end
+
+    def results(self, baselines: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
+        run = self.run
+        lines = [json.loads(line) for line in self.file.read_text("utf-8").splitlines()] if run.main else []
+        losses = [line["loss"] for line in lines if "loss" in line]
+        results: dict[str, Any] = {
+            "name": run.spec.name,
+            "digest": run.resolved.digest,
+            "plugins": run.resolved.plugins,
+            "processes": distributed.world(),
+            "device": run.device.type,
+            "precision": run.spec.train.precision,
+            "steps": run.step,
+            "epochs": run.epoch,
+            "seconds": round(run.seconds, 1),
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "skipped_images": skipped,
+        }
+        if run.spec.eval.knn is not None:
+            final = self.judge(run.method.encoder)
+            if final is not None:
+                results["knn"] = {THIS: _plain(final), **baselines}
+        return results
+
+    def summary(self, results: dict[str, Any]) -> None:
+        if not self.run.main:
+            return
+        for path in results["skipped_images"]:
+            self.say(f"skipped: {path}")
+        if results["skipped_images"]:
+            self.say(f"{len(results['skipped_images'])} unreadable image(s) skipped.")
+        if results["first_loss"] is not None:
+            self.say(
+                f"{results['name']}: {results['epochs']} epochs, {results['steps']} steps, {results['seconds']:.0f} s; "
+                f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}"
+            )
+        if "knn" in results:
+            self.console.print(_table(results["knn"]))
+        self.say(f"Saved in {self.run.folder}")
+
+    def _write(self, metrics: dict[str, Any]) -> None:
+        if self.run.main:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
+        if self.run.spec.train.trackers:
+            self.run.accelerator.log({k: v for k, v in metrics.items() if k != "step"}, step=self.run.step)
+
+    def _forget(self) -> None:
+        self.loss = torch.zeros((), device=self.run.device)
+        self.accuracy = torch.zeros((), device=self.run.device)
+        self.steps = 0
+        self.rate = 0.0
+        self.since = time.perf_counter()
+
+
+def _table(knn: dict[str, Any]) -> Table:
+    protocol = knn[THIS]["protocol"]
+    table = Table(
+        title=f"weighted kNN, k={protocol['k']}, temperature {protocol['temperature']}, {protocol['features']} features, "
+        f"{protocol['train_samples']} to look among, {protocol['test_samples']} to judge"
+    )
+    table.add_column("")
+    table.add_column("top-1 %", justify="right")
+    table.add_column("top-5 %", justify="right")
+    for name, result in knn.items():
+        table.add_row(name, f"{100 * result['top1']:.1f}", f"{100 * result['top5']:.1f}")
+    return table
+
+
+def _plain(result: KNNResult) -> dict[str, Any]:
+    return {"top1": result.top1, "top5": result.top5, "protocol": result.protocol}
+
+
+def _keep_until(file: Path, step: int) -> None:
+    """Drops what a run logged after the checkpoint that it goes on from, so that no step stands there twice."""
+    if file.exists():
+        lines = file.read_text("utf-8").splitlines()
+        file.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step), "utf-8")
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``a.b: value``, which every tracker accepts."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value if isinstance(value, str | int | float | bool) else str(value)
+    return flat

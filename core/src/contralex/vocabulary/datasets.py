@@ -1,0 +1,122 @@
+"""Specs of the core's data sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex.spec.base import Spec
+
+if TYPE_CHECKING:
+    from contralex.data.base import Source
+
+_IMAGES = frozenset({"images", "labels"})
+
+
+class Digits(Spec):
+    """scikit-learn's 1797 real handwritten digits, offline; 1437 to train on and 360 to judge with.
+
+    ``scene``: ``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random
+    place, in a random colour on a random texture, so that pixels say little and content can be learnt.
+    ``seed`` fixes the scene.
+    """
+
+    kind: Literal["digits"] = "digits"
+    scene: Literal["plain", "hard"] = "hard"
+    seed: int = Field(0, ge=0)
+    gives = _IMAGES
+    source = "UCI optical recognition of handwritten digits, through sklearn.datasets.load_digits"
+
+    def build(self) -> Source:
+        from contralex.data.digits import DigitsSource
+
+        return DigitsSource(self)
+
+
+class ImageFolder(Spec):
+    """A folder of images: flat, nested, or with one folder for each class.
+
+    Where ``root`` has folders ``train`` and ``val`` (or ``test``) they are the splits. ``labels``: ``auto`` takes
+    the folders directly below as classes if all images lie in two or more such folders, ``folders`` insists,
+    ``none`` ignores them. ``held_out``: where there is no separate split, the share of labelled images that is kept
+    for evaluation.
+    """
+
+    kind: Literal["image_folder"] = "image_folder"
+    root: str
+    labels: Literal["auto", "folders", "none"] = "auto"
+    held_out: float = Field(0.2, ge=0, lt=1)
+    gives = _IMAGES
+    source = "the layout of torchvision.datasets.ImageFolder, and plain folders"
+
+    def build(self) -> Source:
+        from contralex.data.folder import FolderSource
+
+        return FolderSource(self)
+
+
+class _Torchvision(Spec):
+    """``root``: where the files are, or go when ``download`` is true."""
+
+    root: str = "data"
+    download: bool = False
+    gives = _IMAGES
+
+    def build(self) -> Source:
+        from contralex.data.torchvision_sets import TorchvisionSource
+
+        return TorchvisionSource(self)
+
+
+class CIFAR10(_Torchvision):
+    """60 000 photographs of 32x32 pixels in 10 classes."""
+
+    kind: Literal["cifar10"] = "cifar10"
+    source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR10"
+
+
+class CIFAR100(_Torchvision):
+    """60 000 photographs of 32x32 pixels in 100 classes."""
+
+    kind: Literal["cifar100"] = "cifar100"
+    source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR100"
+
+
+class STL10(_Torchvision):
+    """96x96 photographs; trains on 100 000 without labels and 5 000 with, judged on 8 000."""
+
+    kind: Literal["stl10"] = "stl10"
+    source = "Coates et al., 2011, through torchvision.datasets.STL10"
+
+
+class ImageNet(_Torchvision):
+    """ImageNet-1k; the archives must lie in ``root``, because they may not be downloaded freely."""
+
+    kind: Literal["imagenet"] = "imagenet"
+    root: str = "data/imagenet"
+    download: Literal[False] = False
+    source = "ILSVRC 2012, through torchvision.datasets.ImageNet"
+
+
+class HuggingFace(Spec):
+    """A data set of the Hugging Face hub or a local folder of one (``pip install 'contralex[datasets]'``).
+
+    ``train`` and ``test`` name splits; ``test: null`` for none. ``image`` and ``label`` name columns;
+    ``label: null`` for none.
+    """
+
+    kind: Literal["hf"] = "hf"
+    path: str
+    config: str | None = None
+    train: str = "train"
+    test: str | None = None
+    image: str = "image"
+    label: str | None = None
+    gives = _IMAGES
+    source = "the package datasets"
+
+    def build(self) -> Source:
+        from contralex.data.hf import HuggingFaceSource
+
+        return HuggingFaceSource(self)

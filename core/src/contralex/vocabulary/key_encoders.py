@@ -1,0 +1,69 @@
+"""Specs of the core's key encoders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from contralex.spec.base import Spec
+from contralex.spec.schedule import Number, bounds
+
+if TYPE_CHECKING:
+    from contralex.parts.base import BuildContext, KeyEncoder
+
+
+class Shared(Spec):
+    """The query's own encoder. ``gradient``: whether keys carry one (SimCLR yes; SwAV, SimSiam, InstDisc no)."""
+
+    kind: Literal["shared"] = "shared"
+    gradient: bool
+    gives = frozenset({"keys"})
+    source = "SimCLR, arXiv:2002.05709, section 2.1; SimSiam, arXiv:2011.10566, Algorithm 1"
+
+    def build(self, context: BuildContext) -> KeyEncoder:
+        from contralex.parts.key_encoders import Shared as Part
+
+        return Part(self)
+
+
+class Momentum(Spec):
+    """A moving average of the query encoder, without gradient: θ_k ← m·θ_k + (1−m)·θ_q after each step.
+
+    ``shuffle_bn``: encode the keys in another order than the queries, so that BatchNorm statistics over parts
+    of the batch (``train.batch_norm``) do not tell them apart. ``init``: start as a ``copy`` or at ``random``.
+    """
+
+    kind: Literal["momentum"] = "momentum"
+    momentum: Number = Field(description="m, in [0, 1]; may follow a schedule")
+    shuffle_bn: bool = False
+    init: Literal["copy", "random"] = "copy"
+    gives = frozenset({"keys"})
+    source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
+
+    @field_validator("momentum")
+    @classmethod
+    def _bounded(cls, value: Number) -> Number:
+        low, high = bounds(value)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"momentum stays between 0 and 1, and here it goes from {low:g} to {high:g}")
+        return value
+
+    def build(self, context: BuildContext) -> KeyEncoder:
+        from contralex.parts.key_encoders import Momentum as Part
+
+        return Part(self, context)
+
+
+class Frozen(Spec):
+    """An encoder that never changes. ``checkpoint``: a run's folder or checkpoint; without one, random weights."""
+
+    kind: Literal["frozen"] = "frozen"
+    checkpoint: str | None = None
+    gives = frozenset({"keys"})
+    source = "CRD, arXiv:1910.10699, section 3.1; BYOL, arXiv:2006.07733, section 3.1 (random target)"
+
+    def build(self, context: BuildContext) -> KeyEncoder:
+        from contralex.parts.key_encoders import Frozen as Part
+
+        return Part(self, context)

@@ -1,0 +1,78 @@
+"""Specs of the core's losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from contralex.spec.base import Spec
+from contralex.spec.schedule import Number, bounds
+
+if TYPE_CHECKING:
+    from contralex.parts.base import BuildContext, Loss
+
+
+class _Tempered(Spec):
+    """What losses over a softmax of scores share. ``temperature``: scores are divided by it; may follow a schedule."""
+
+    temperature: Number = Field(description="divides the scores, > 0")
+
+    @field_validator("temperature")
+    @classmethod
+    def _positive(cls, value: Number) -> Number:
+        if bounds(value)[0] <= 0:
+            raise ValueError("a temperature is greater than 0")
+        return value
+
+
+class InfoNCE(_Tempered):
+    """Softmax cross-entropy of the positive against all entries."""
+
+    kind: Literal["info_nce"] = "info_nce"
+    needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
+    source = "CPC, arXiv:1807.03748, Eq. 4; MoCo, arXiv:1911.05722, Eq. 1"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.parts.losses import InfoNCE as Part
+
+        return Part(self)
+
+
+class NCE(_Tempered):
+    """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch."""
+
+    kind: Literal["nce"] = "nce"
+    needs = {"targets": frozenset({"index"}), "negatives": frozenset({"drawn"})}
+    source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.parts.losses import NCE as Part
+
+        return Part(self)
+
+
+class Cosine(Spec):
+    """2 − 2·cos between the query and the target vector."""
+
+    kind: Literal["cosine"] = "cosine"
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "BYOL, arXiv:2006.07733, Eq. 2"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.parts.losses import Cosine as Part
+
+        return Part()
+
+
+class SoftCrossEntropy(_Tempered):
+    """Cross-entropy between a target distribution and the softmax over all entries."""
+
+    kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
+    needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
+    source = "SwAV, arXiv:2006.09882, Eq. 2"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.parts.losses import SoftCrossEntropy as Part
+
+        return Part(self)

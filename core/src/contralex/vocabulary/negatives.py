@@ -1,0 +1,88 @@
+"""Specs of the core's negative sources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex.spec.base import Spec
+
+if TYPE_CHECKING:
+    from contralex.parts.base import BuildContext, NegativeSource
+
+
+class Nothing(Spec):
+    """No negatives: for methods that regress on the key."""
+
+    kind: Literal["none"] = "none"
+    gives = frozenset({"no entries"})
+    source = "BYOL, arXiv:2006.07733"
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.parts.negatives import Nothing as Part
+
+        return Part()
+
+
+class InBatch(Spec):
+    """The keys of the batch, on all processes. ``views``: those of the ``matched`` key view, or of ``all`` views
+    (with the query's own view left out)."""
+
+    kind: Literal["in_batch"] = "in_batch"
+    views: Literal["matched", "all"]
+    gives = frozenset({"entries", "positive"})
+    source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.parts.negatives import InBatch as Part
+
+        return Part(self)
+
+
+class Queue(Spec):
+    """The last ``size`` keys, first in, first out, and the query's own positive."""
+
+    kind: Literal["queue"] = "queue"
+    size: int = Field(gt=0, description="keys")
+    gives = frozenset({"entries", "positive"})
+    source = "MoCo, arXiv:1911.05722, section 3.2"
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.parts.negatives import Queue as Part
+
+        return Part(self, context)
+
+
+class MemoryBank(Spec):
+    """A remembered vector for each training sample. ``draws`` of them are the negatives of a query; 0 means the
+    whole bank. ``momentum``: the weight of the remembered vector when it is renewed."""
+
+    kind: Literal["memory_bank"] = "memory_bank"
+    draws: int = Field(ge=0, description="rows drawn for each query; 0: all rows")
+    momentum: float = Field(0.5, ge=0, le=1)
+    gives = frozenset({"entries", "positive", "remembered", "drawn"})
+    source = "InstDisc, arXiv:1805.01978, section 3.2; code: lemniscate NCEAverage, LinearAverage"
+
+    def offers(self) -> frozenset[str]:
+        return self.gives if self.draws else self.gives - {"drawn"}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.parts.negatives import MemoryBank as Part
+
+        return Part(self, context)
+
+
+class Prototypes(Spec):
+    """``count`` trainable vectors. ``normalize``: bring them to unit length before each step."""
+
+    kind: Literal["prototypes"] = "prototypes"
+    count: int = Field(gt=1)
+    normalize: bool = True
+    gives = frozenset({"entries", "prototypes"})
+    source = "SwAV, arXiv:2006.09882, section 3.1"
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.parts.negatives import Prototypes as Part
+
+        return Part(self, context)
