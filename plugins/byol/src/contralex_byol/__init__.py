@@ -1,0 +1,1 @@
+"""BYOL as a look-up with nothing but the answer in it."""

@@ -1,0 +1,1 @@
+"""CPC as a look-up over positions."""

@@ -1,0 +1,94 @@
+"""The networks inside CPC's image encoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from contralex_cpc.spec import PatchNet
+
+_EXPANSION = 4
+
+
+def residual_net(spec: PatchNet) -> tuple[nn.Module, int]:
+    """ResNet-v2 without BatchNorm (which would leak between patches) to (N, F), and F."""
+    first = spec.widths[0]
+    if spec.stem == "imagenet":
+        stem: list[nn.Module] = [nn.Conv2d(3, first, 7, 2, 3), nn.MaxPool2d(3, 2, 1)]
+    else:
+        stem = [nn.Conv2d(3, first, 3, 1, 1)]
+    before, blocks = first, []
+    for stage, (count, width) in enumerate(zip(spec.blocks, spec.widths, strict=True)):
+        for place in range(count):
+            blocks.append(_Bottleneck(before, width, stride=2 if stage and not place else 1))
+            before = width * _EXPANSION
+    net = nn.Sequential(*stem, *blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return net, before
+
+
+class _Bottleneck(nn.Module):
+    """Activation before each convolution (He et al., 2016b). The last one starts at zero, so that a deep stack
+    without normalisation begins as the identity; the paper does not say how its weights start."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        after = width * _EXPANSION
+        self.reduce = nn.Conv2d(before, width, 1)
+        self.space = nn.Conv2d(width, width, 3, stride, 1)
+        self.expand = nn.Conv2d(width, after, 1)
+        self.shortcut = nn.Conv2d(before, after, 1, stride) if before != after or stride > 1 else None
+        for conv in (self.reduce, self.space):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(self.expand.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(x)
+        y: Tensor = self.expand(F.relu(self.space(F.relu(self.reduce(active)))))
+        return y + (x if self.shortcut is None else self.shortcut(active))
+
+
+class RowContext(nn.Module):
+    """(B, rows, columns, D) to (B, rows, columns, width): a GRU down each column."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(dim, width, batch_first=True)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        batch, _, columns, _ = latents.shape
+        down = latents.transpose(1, 2).flatten(0, 1)  # (B·columns, rows, D)
+        contexts: Tensor = self.gru(down)[0]
+        return contexts.unflatten(0, (batch, columns)).transpose(1, 2)
+
+
+class PixelCNNContext(nn.Module):
+    """(B, rows, columns, D) to the same shape: what stands in the row and above it, never below."""
+
+    def __init__(self, dim: int, blocks: int, width: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_MaskedBlock(dim, width) for _ in range(blocks))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        contexts = latents.permute(0, 3, 1, 2)
+        for block in self.blocks:
+            contexts = contexts + block(contexts)
+        return torch.relu(contexts).permute(0, 2, 3, 1)
+
+
+class _MaskedBlock(nn.Module):
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(dim, width, 1)
+        self.beside = nn.Conv2d(width, width, (1, 3), padding=(0, 1))
+        self.above = nn.Conv2d(width, width, (2, 1))
+        self.expand = nn.Conv2d(width, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.beside(F.relu(self.reduce(x)))
+        y = F.relu(self.above(F.pad(y, (0, 0, 1, 0))))  # a row of zeros on top, so that a row sees only what is above
+        out: Tensor = self.expand(y)
+        return out

@@ -1,0 +1,105 @@
+"""A folder of recordings as a data set."""
+
+from __future__ import annotations
+
+import wave
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contralex import ContralexError
+from contralex.data.base import Source, Split, Unreadable
+
+if TYPE_CHECKING:
+    from contralex_cpc.spec import SequenceFolder
+
+_EXTENSIONS = (".wav", ".npy")
+_FULL_SCALE = {1: 2**7, 2: 2**15, 4: 2**31}  # of PCM samples of so many bytes
+
+
+class SequenceSource(Source):
+    """Splits from folders ``train`` and ``test``, or by holding labelled files out, chosen by a hash of their path."""
+
+    def __init__(self, spec: SequenceFolder) -> None:
+        root = Path(spec.root).expanduser()
+        if not root.is_dir():
+            raise ContralexError(f"data.root: {root} is no folder; give one that holds .wav or .npy files.")
+        if (root / "train").is_dir() and (root / "test").is_dir():
+            train, test = _files(root / "train"), _files(root / "test")
+            classes = _classes(root / "train", train)
+            self._train = SequenceSplit(root / "train", train, classes)
+            self._test: Split | None = SequenceSplit(root / "test", test, classes)
+            return
+        files = _files(root)
+        classes = _classes(root, files)
+        held = {path for path in files if classes and _share(path, root) < spec.held_out}
+        self._train = SequenceSplit(root, [path for path in files if path not in held], classes)
+        self._test = SequenceSplit(root, sorted(held), classes) if held else None
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split | None:
+        return self._test
+
+
+class SequenceSplit(Split):
+    """Items are float32 tensors (channels, time), PCM brought to [-1, 1)."""
+
+    def __init__(self, root: Path, paths: Sequence[Path], classes: Sequence[str]) -> None:
+        super().__init__()
+        self.paths = paths
+        if classes:
+            self.classes = classes
+            self.labels = [classes.index(path.relative_to(root).parts[0]) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        path = self.paths[index]
+        try:
+            sequence = _wave(path) if path.suffix.lower() == ".wav" else np.load(path, allow_pickle=False)
+        except (OSError, EOFError, ValueError, wave.Error) as error:
+            raise Unreadable(str(path), str(error)) from error
+        tensor = torch.as_tensor(np.asarray(sequence, dtype=np.float32))
+        if tensor.dim() not in (1, 2):
+            raise Unreadable(str(path), f"it has {tensor.dim()} dimensions; (time,) or (channels, time) are read")
+        return tensor if tensor.dim() == 2 else tensor.unsqueeze(0)
+
+
+def _wave(path: Path) -> np.ndarray:
+    with wave.open(str(path)) as file:
+        width, channels = file.getsampwidth(), file.getnchannels()
+        if width not in _FULL_SCALE:
+            raise ValueError(f"PCM of {8 * width} bits; 8, 16 and 32 are read")
+        raw = file.readframes(file.getnframes())
+    # 8-bit PCM is unsigned around 128, the wider ones are signed.
+    samples = np.frombuffer(raw, dtype={1: "u1", 2: "<i2", 4: "<i4"}[width]).astype(np.float32)
+    samples = (samples - 128 if width == 1 else samples) / _FULL_SCALE[width]
+    return samples.reshape(-1, channels).T
+
+
+def _files(root: Path) -> list[Path]:
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _EXTENSIONS)
+    if not found:
+        raise ContralexError(f"data.root: {root} holds no .wav or .npy file; give a folder that does.")
+    return found
+
+
+def _classes(root: Path, files: Sequence[Path]) -> list[str]:
+    """The folders directly below, where every file lies in one and there are at least two; else none."""
+    parts = [path.relative_to(root).parts for path in files]
+    if any(len(part) == 1 for part in parts):
+        return []
+    names = sorted({part[0] for part in parts})
+    return names if len(names) > 1 else []
+
+
+def _share(path: Path, root: Path) -> float:
+    return zlib.crc32(path.relative_to(root).as_posix().encode()) / 2**32

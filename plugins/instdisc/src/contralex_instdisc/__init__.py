@@ -1,0 +1,1 @@
+"""InstDisc as a look-up in a memory bank."""

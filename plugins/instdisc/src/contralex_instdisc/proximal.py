@@ -1,0 +1,36 @@
+"""The proximal term of InstDisc, which keeps a feature near its remembered self."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from contralex import BuildContext, Dictionary, Loss, Rows, Step, Targets
+
+if TYPE_CHECKING:
+    from contralex_instdisc.spec import Proximal
+
+
+class ProximalLoss(Loss):
+    """base + λ·‖v⁽ᵗ⁾ − v⁽ᵗ⁻¹⁾‖², the mean over queries (InstDisc, Eq. 10)."""
+
+    def __init__(self, spec: Proximal, context: BuildContext) -> None:
+        super().__init__()
+        base: Any = spec.base
+        self.base: Loss = base.build(context)
+        self.weight = spec.weight
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        remembered = _remembered(dictionary, targets)
+        distance = (queries.vectors - remembered.detach()).square().sum(dim=1)
+        loss: Tensor = self.base(queries, dictionary, targets, step)
+        return loss + self.weight * distance.mean()
+
+
+def _remembered(dictionary: Dictionary, targets: Targets) -> Tensor:
+    """(N, D): each query's own row of the memory, wherever the dictionary holds it."""
+    if dictionary.own is not None:
+        return dictionary.own[:, 0]
+    assert dictionary.shared is not None and targets.index is not None
+    return dictionary.shared[targets.index]

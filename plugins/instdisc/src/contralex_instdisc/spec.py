@@ -1,0 +1,33 @@
+"""The spec of InstDisc's proximal term."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from contralex import Slot, Spec
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, Loss
+
+
+class Proximal(Spec):
+    """Any loss over a memory bank, plus ``weight``·‖v − v_old‖², v_old being what memory remembers of the sample.
+
+    The paper has it (Eqs. 9 and 10), the released code does not; the weight of 30 is unconfirmed.
+    """
+
+    kind: Literal["proximal"] = "proximal"
+    weight: float = Field(gt=0)
+    base: Annotated[Spec, Slot("loss")]
+    needs = {"targets": frozenset({"index"}), "negatives": frozenset({"remembered"})}
+    source = "InstDisc, arXiv:1805.01978, Eqs. 9-10"
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return [*super().requires(), *self.base.requires()]
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_instdisc.proximal import ProximalLoss
+
+        return ProximalLoss(self, context)

@@ -1,0 +1,1 @@
+"""MoCo v1 and v2 as a look-up in a queue."""

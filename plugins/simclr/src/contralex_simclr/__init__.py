@@ -1,0 +1,1 @@
+"""SimCLR as a look-up in the batch."""

@@ -1,0 +1,1 @@
+"""SwAV as a look-up in prototypes."""

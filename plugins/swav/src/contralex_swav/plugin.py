@@ -1,0 +1,19 @@
+"""contralex-swav: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_swav.spec import Sinkhorn
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [Sinkhorn]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_swav") / "recipes"
