@@ -1,0 +1,83 @@
+"""Facts that stand in several places agree. `make facts` mends what this finds."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import contralex
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "facts.py"
+
+
+@pytest.fixture(scope="module")
+def facts() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("facts", TOOL)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_derived_files_are_up_to_date() -> None:
+    check = subprocess.run([sys.executable, str(TOOL), "--check"], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stderr
+
+
+def test_a_file_that_is_out_of_date_is_named_with_the_command(
+    facts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale, fresh = tmp_path / "stale.txt", tmp_path / "fresh.txt"
+    stale.write_text("old")
+    fresh.write_text("new")
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
+    monkeypatch.setattr(facts, "derived", lambda: {stale: "new", fresh: "new", tmp_path / "absent.txt": "new"})
+
+    assert facts.main(["--check"]) == 1
+    said = capsys.readouterr().err
+    assert "stale.txt is out of date; run: make facts" in said
+    assert "absent.txt" in said
+    assert "fresh.txt" not in said
+    assert stale.read_text() == "old"  # a check changes nothing
+
+    assert facts.main([]) == 0
+    assert stale.read_text() == "new"
+    assert facts.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "bounds"),
+    [("0.1.0", "contralex>=0.1,<0.2"), ("0.9.3", "contralex>=0.9,<0.10"), ("1.2.0rc1", "contralex>=1.2,<1.3")],
+)
+def test_plugins_follow_the_version_of_the_core(facts: ModuleType, version: str, bounds: str) -> None:
+    text = facts.lockstep(ROOT / "plugins/moco/pyproject.toml", version)
+    assert f'version = "{version}"' in text
+    assert f'dependencies = ["{bounds}"]' in text
+
+
+def test_a_project_without_bounds_is_refused(
+    facts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "pyproject.toml"
+    project.write_text('version = "0.1.0"\ndependencies = ["contralex"]\n')
+    monkeypatch.setattr(facts, "ROOT", tmp_path)
+    with pytest.raises(facts.ContralexError, match=r'needs exactly one line like "contralex>=0\.1,<0\.2"'):
+        facts.lockstep(project, "0.1.0")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md"])
+def test_recipes_in_the_documentation_can_be_read(page: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    recipes = [block for block in blocks if "schema:" in block]
+    assert recipes
+    for text in recipes:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text, "utf-8")
+        contralex.resolve(str(file), preset="digits")
