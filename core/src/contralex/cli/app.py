@@ -1,4 +1,4 @@
-"""The commands and their help. Nothing here imports torch; ``train`` and ``eval`` do, once the spec is known to be good."""
+"""The commands and their help. Nothing here imports torch; ``train`` and ``eval`` do, once the spec is good."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contralex.cli import doctor, look, run
 
 
 def examples(*lines: str) -> str:
-    """An epilog; the blank line between paragraphs keeps each example on a line of its own."""
-    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])
+    """An epilog. The \\b keeps the lines as they are, where the help would flow them into a paragraph."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 app = typer.Typer(

@@ -103,7 +103,10 @@ def _installed_twice() -> Iterator[str]:
             places.setdefault(name, set()).add(os.path.realpath(str(found.locate_file(""))) + f" ({found.version})")
     for name, where in sorted(places.items()):
         if len(where) > 1:
-            yield f"{name} is installed {len(where)} times, in {' and '.join(sorted(where))}; pip uninstall {name} until none is left, and install it once"
+            yield (
+                f"{name} is installed {len(where)} times, in {' and '.join(sorted(where))}; "
+                f"run pip uninstall {name} until none is left, and install it once"
+            )
 
 
 def _out_of_step() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Commands that compute: train, eval knn. The spec is resolved first, so that its mistakes show before torch is imported."""
+"""Commands that compute: train, eval knn. The spec is resolved first: its mistakes show before torch is imported."""
 
 from __future__ import annotations
 
