@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -121,6 +122,8 @@ class Registry:
     def _way(self, distribution: str | None, name: str, known: list[str]) -> str:
         if distribution in self.plugins:
             plugin = self.plugins[distribution]
+            if plugin.usable:
+                return f"; it comes with another version of {distribution}: pip install -U {distribution}"
             return f": {distribution} offers it, but is {plugin.state} ({plugin.reason})"
         if distribution is not None:
             return f"; it comes with {distribution}: pip install {distribution}"
@@ -146,7 +149,7 @@ class Registry:
         plugin = Plugin(name, point.dist.version if point.dist else "unknown")
         self.plugins[name] = plugin
         if not self._choose.allows(name):
-            plugin.fail("blocked", f"left out by {VARIABLE}={os.environ.get(VARIABLE, '')}")
+            plugin.fail("blocked", f"left out by {VARIABLE}={self._choose.text}")
             return
         misfit = _asks_for(point.dist)
         if misfit:
@@ -154,7 +157,7 @@ class Registry:
             return
         try:
             module = point.load()
-        except Exception as error:  # whatever a stranger's module raises is its own failure, with its reason
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises is its own failure
             plugin.fail("broken", f"importing {point.value} raised {type(error).__name__}: {error}")
             return
         self._register(plugin, module)
@@ -205,15 +208,22 @@ class _Choice:
     """``CONTRALEX_PLUGINS="a,-b"``: names allow only themselves, names after a minus are blocked."""
 
     def __init__(self, text: str) -> None:
-        words = [word.strip() for word in text.split(",") if word.strip()]
+        self.text = text
+        words = [_normal(word.strip()) for word in text.split(",") if word.strip()]
         self.blocked = {word[1:] for word in words if word.startswith("-")}
         self.allowed = {word for word in words if not word.startswith("-")}
 
     def allows(self, name: str) -> bool:
+        name = _normal(name)
         return name not in self.blocked and (not self.allowed or name in self.allowed)
 
     def unmatched(self, known: Iterable[str]) -> list[str]:
-        return sorted((self.blocked | self.allowed) - set(known))
+        return sorted((self.blocked | self.allowed) - {_normal(name) for name in known})
+
+
+def _normal(name: str) -> str:
+    """As pip compares names; a leading minus stays."""
+    return re.sub(r"(?<=.)[-_.]+", "-", name).lower()
 
 
 def _asks_for(distribution: metadata.Distribution | None) -> str:

@@ -95,8 +95,8 @@ def show(recipe: Recipe, preset: Preset = None, data: Data = None, sets: Sets = 
 
 
 def diff(
-    a: Annotated[str, typer.Argument(help="A recipe or a YAML file.", show_default=False)],
-    b: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help="A recipe or a YAML file.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
     preset: Preset = None,
     as_json: Json = False,
 ) -> None:
@@ -118,7 +118,9 @@ def diff(
 
 def why(
     recipe: Recipe,
-    path: Annotated[str, typer.Argument(help="A value or a block, such as method.loss.", show_default=False)],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A value or a block, such as method.loss.", show_default=False)
+    ],
     preset: Preset = None,
     data: Data = None,
     sets: Sets = None,

@@ -10,7 +10,10 @@ from typing import Annotated, Any
 import typer
 
 Recipe = Annotated[
-    str, typer.Argument(help="The name of an installed recipe, or the path of a YAML file.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="The name of an installed recipe, or the path of a YAML file.", show_default=False
+    ),
 ]
 Preset = Annotated[
     str | None, typer.Option(help="A named set of changes that the recipe offers, such as digits.", show_default=False)

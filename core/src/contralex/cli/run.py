@@ -76,7 +76,9 @@ def _argv(
 
 
 def knn(
-    checkpoint: Annotated[Path, typer.Argument(help="A run's folder, or one checkpoint's.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
+    ],
     data: Data = None,
     sets: Sets = None,
     as_json: Json = False,

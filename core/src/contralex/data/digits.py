@@ -21,11 +21,11 @@ SPLIT_SEED = 20240
 
 # The hard scene. Luminance runs from 0 to 255.
 DIGIT_SIZE = (18, 24)  # pixels of the digit's box
-CONTRAST = (85.0, 115.0)  # between the digit's luminance and the background's mean
+CONTRAST = (100.0, 130.0)  # between the digit's luminance and the background's mean
 DIGIT_CHROMA = (0.0, 45.0)
 GROUND_CHROMA = (25.0, 70.0)
-GROUND_SWING = (25.0, 50.0)  # luminance from the middle to the extremes of a texture
-GRAIN = 6.0  # standard deviation of the noise of single pixels
+GROUND_SWING = (5.0, 20.0)  # luminance from the middle to the extremes of a texture
+GRAIN = 4.0  # standard deviation of the noise of single pixels
 
 Array = NDArray[np.float64]
 

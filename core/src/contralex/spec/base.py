@@ -31,9 +31,9 @@ class Spec(BaseModel):
     def offers(self) -> frozenset[str]:
         return self.gives
 
-    def requires(self) -> Mapping[str, frozenset[str]]:
-        """For each other slot, the features of which at least one must be given there."""
-        return self.needs
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        """Pairs of another slot and the features of which at least one must be given there; all must hold."""
+        return list(self.needs.items())
 
     @classmethod
     def kind_name(cls) -> str:

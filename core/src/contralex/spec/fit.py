@@ -30,29 +30,34 @@ def check(run: RunSpec) -> None:
         "loss": method.loss,
     }
     for slot, spec in slots.items():
-        missing = {other: wanted for other, wanted in spec.requires().items() if not wanted & slots[other].offers()}
+        missing: dict[str, list[frozenset[str]]] = {}
+        for other, wanted in spec.requires():
+            if not wanted & slots[other].offers():
+                missing.setdefault(other, []).append(wanted)
         if missing:
             raise PydanticCustomError("misfit", "{text}", {"text": _sentence(slot, slots, missing)})
     _views_exist(run)
 
 
-def _sentence(slot: str, slots: dict[str, Spec], missing: dict[str, frozenset[str]]) -> str:
+def _sentence(slot: str, slots: dict[str, Spec], missing: dict[str, list[frozenset[str]]]) -> str:
     """What a part needs and does not find, and the two ways out: change the others, or change the part."""
     needs = " and ".join(
-        f"{_words(wanted, 'or')} from {_path(other)} ({_kind(there)} gives {_words(there.offers(), 'and')})"
-        for other, wanted in missing.items()
+        f"{' and '.join(_words(wanted, 'or') for wanted in wishes)} from {_path(other)} "
+        f"({_kind(there)} gives {_words(there.offers(), 'and')})"
+        for other, wishes in missing.items()
         for there in [slots[other]]
     )
-    others = [_of_kind(other, _giving(other, slots[other], wanted)) for other, wanted in missing.items()]
+    others = [_of_kind(other, _giving(other, slots[other], wishes)) for other, wishes in missing.items()]
     ways = [" and ".join(others)] if all(others) else []
     ways += filter(None, [_of_kind(slot, _content_with(slot, slots))])
     out = f"; use {', or '.join(ways)}" if ways else "; no kind that is installed fits here"
     return f"{_path(slot)} ({_kind(slots[slot])}) needs {needs}{out}"
 
 
-def _giving(slot: str, there: Spec, wanted: frozenset[str]) -> list[str]:
-    """Kinds that give it; the one that is there may, if its values are others."""
-    return [f"{kind} with other values" if kind == _kind(there) else kind for kind in registry().giving(slot, wanted)]
+def _giving(slot: str, there: Spec, wishes: list[frozenset[str]]) -> list[str]:
+    """Kinds that give all of it; the one that is there may, if its values are others."""
+    kinds = set.intersection(*(set(registry().giving(slot, wanted)) for wanted in wishes))
+    return [f"{kind} with other values" if kind == _kind(there) else kind for kind in kinds]
 
 
 def _content_with(slot: str, slots: dict[str, Spec]) -> list[str]:

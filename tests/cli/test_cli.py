@@ -1,0 +1,272 @@
+"""The command line: what it prints, its exit codes, and that it answers without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contralex.__main__ import main
+from contralex.registry import registry
+
+Write = Callable[..., str]
+Result = tuple[int, str, str]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Runs ``contralex ...`` in this process: exit code, stdout, stderr."""
+
+    def run(*words: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["contralex", *words])
+        try:
+            code = main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Stands for training and the launcher, and keeps what they were called with."""
+    seen: dict[str, Any] = {}
+    run, launch = types.ModuleType("contralex.train.run"), types.ModuleType("contralex.train.launch")
+    run.train = lambda *given: seen.update(train=given)  # type: ignore[attr-defined]
+    launch.launch = lambda *given: seen.update(launch=given) or 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "contralex.train.run", run)
+    monkeypatch.setitem(sys.modules, "contralex.train.launch", launch)
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return seen
+
+
+@pytest.fixture
+def packed(fake_plugin: Callable[..., Path], recipe: Write) -> Path:
+    """A plugin that offers one recipe, ``packed``."""
+    folder = fake_plugin(
+        "foo",
+        """
+        from pathlib import Path
+        from contralex import hookimpl
+
+        @hookimpl
+        def contralex_recipes():
+            return Path(__file__).parent / "recipes"
+        """,
+    )
+    (folder / "recipes").mkdir()
+    text = Path(recipe()).read_text("utf-8").replace("name: small", "name: packed")
+    (folder / "recipes" / "packed.yaml").write_text(text, "utf-8")
+    return folder
+
+
+# Without torch, and quickly
+
+
+@pytest.mark.parametrize(
+    "words", [["methods"], ["plugins"], ["--help"], ["show", "RECIPE"], ["diff", "RECIPE", "RECIPE"]]
+)
+def test_looking_imports_no_torch(words: list[str], recipe: Write) -> None:
+    words = [recipe() if word == "RECIPE" else word for word in words]
+    code = (
+        "import sys; from contralex.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'accelerate', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_methods_answers_in_half_a_second() -> None:
+    seconds = []
+    for _ in range(5):  # the best of several, because the machine has other work
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "contralex", "methods"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5
+
+
+# Looking
+
+
+def test_methods(call: Callable[..., Result], packed: Path) -> None:
+    code, out, _ = call("methods")
+    assert code == 0
+    assert "packed\tA recipe for tests.\tfoo 1.0\n" in out
+    (row,) = [row for row in json.loads(call("methods", "--json")[1]) if row["plugin"] == "foo"]
+    assert row == {"name": "packed", "summary": "A recipe for tests.", "plugin": "foo", "version": "1.0"}
+
+
+def test_one_unreadable_recipe_hides_no_other(call: Callable[..., Result], packed: Path) -> None:
+    (packed / "recipes" / "bad.yaml").write_text("a: [", "utf-8")
+    registry.cache_clear()
+    code, out, _ = call("methods")
+    assert code == 0
+    assert "packed\tA recipe" in out
+    assert "bad\tcannot be read: bad.yaml:" in out
+
+
+def test_plugins(
+    call: Callable[..., Result], fake_plugin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_plugin("foo", "1 / 0")
+    monkeypatch.setenv("CONTRALEX_PLUGINS", "foo,nothing")
+    code, out, err = call("plugins")
+    assert code == 0
+    assert "foo\t1.0\tbroken\timporting foo raised ZeroDivisionError: division by zero\n" in out
+    assert err == "CONTRALEX_PLUGINS names nothing, but no plugin of this name is installed\n"
+    found = json.loads(call("plugins", "--json")[1])
+    assert found["unmatched"] == ["nothing"]
+    core = next(plugin for plugin in found["plugins"] if plugin["name"] == "contralex")
+    assert "queue" in core["kinds"]["negatives"]
+
+
+def test_show_prints_what_can_be_run_again(call: Callable[..., Result], recipe: Write) -> None:
+    path = recipe()
+    code, out, _ = call("show", path, "--preset", "quick", "--set", "train.batch_size=8", "--data", "cifar10")
+    assert code == 0
+    again = recipe(out, "again.yaml")
+    assert call("show", again)[1] == out
+    shown = json.loads(call("show", again, "--json")[1])
+    assert (shown["spec"]["train"]["epochs"], shown["spec"]["train"]["batch_size"]) == (1, 8)
+    assert shown["spec"]["data"]["kind"] == "cifar10"
+    assert len(shown["digest"]) == 64
+
+
+def test_diff(call: Callable[..., Result], recipe: Write) -> None:
+    one = recipe()
+    other = recipe("schema: 1\nextends: small.yaml\ntrain: {epochs: 9}\n", "other.yaml")
+    assert call("diff", one, other) == (0, "train.epochs: 2 → 9\n", "")
+    assert call("diff", one, one) == (0, f"{one} and {one} are the same run.\n", "")
+    assert json.loads(call("diff", one, other, "--json")[1]) == [{"path": "train.epochs", "before": "2", "after": "9"}]
+
+
+def test_why(call: Callable[..., Result], recipe: Write) -> None:
+    path = recipe()
+    _, out, _ = call("why", path, "method.loss", "--set", "method.loss.temperature=0.2")
+    assert out.splitlines() == [
+        "method.loss.kind = info_nce",
+        f"    file {path}, line 19",
+        "method.loss.temperature = 0.2",
+        "    --set",
+        f"    over 0.1: file {path}, line 19",
+    ]
+    code, _, err = call("why", path, "method.los.temperature")
+    assert (code, err) == (2, f"Error: method.los.temperature: {path} has no such value; did you mean loss?\n")
+    _, _, err = call("why", path, "train.epochs.deep")
+    assert err == f"Error: train.epochs.deep: {path} has no such value; train.epochs is a single value\n"
+
+
+def test_doctor(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, fake_plugin: Callable[..., Path]) -> None:
+    code, out, _ = call("doctor", "--json")
+    found = json.loads(out)
+    assert code == (1 if found["problems"] else 0)
+    assert found["facts"]["Python"].startswith("3.")
+    fake_plugin("foo", "")
+    fake_plugin("foo", "", version="2.0")
+    fake_plugin("bar", "import nowhere")
+    fake_plugin("baz", "")
+    monkeypatch.setattr("contralex.registry.known_recipes", lambda: {"baz-v1": "baz"})
+    code, out, _ = call("doctor", "--json")
+    problems = "\n".join(json.loads(out)["problems"])
+    assert code == 1
+    assert "foo is installed 2 times, in " in problems
+    assert "bar is broken: importing bar raised ModuleNotFoundError" in problems
+    assert "baz is 1.0 and contralex " in problems
+
+
+# Mistakes and exit codes
+
+
+def test_a_mistake_is_a_sentence_without_a_traceback(call: Callable[..., Result], recipe: Write) -> None:
+    path = recipe()
+    code, out, err = call("show", path, "--set", "method.loss.temprature=1")
+    assert (code, out) == (2, "")
+    assert err == "Error: method.loss.temprature: there is no such field; did you mean temperature? (--set)\n"
+
+
+def test_a_recipe_that_a_package_brings_says_which(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contralex.registry.known_recipes", lambda: {"wonder": "contralex-wonder"})
+    code, _, err = call("train", "wonder")
+    assert code == 2
+    assert err.endswith("it comes with contralex-wonder: pip install contralex-wonder\n")
+
+
+def test_help_teaches(call: Callable[..., Result]) -> None:
+    for words in ([], ["train"], ["show"], ["diff"], ["why"], ["methods"], ["plugins"], ["doctor"], ["eval", "knn"]):
+        code, out, _ = call(*words, "--help")
+        assert code == 0
+        assert "Examples:\n" in out, words
+    assert call("--version")[1].startswith("contralex ")
+
+
+def test_ctrl_c_is_130(call: Callable[..., Result], trained: dict[str, Any], recipe: Write) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    sys.modules["contralex.train.run"].train = interrupted  # type: ignore[attr-defined]
+    assert call("train", recipe())[0] == 130
+
+
+# Training
+
+
+def test_train_resolves_and_starts(call: Callable[..., Result], trained: dict[str, Any], recipe: Write) -> None:
+    code, _, _ = call("train", recipe(), "--preset", "quick", "--out", "runs/x", "--set", "train.seed=3")
+    assert code == 0
+    resolved, out, resume = trained["train"]
+    assert (resolved.run.train.epochs, resolved.run.train.seed, out, resume) == (1, 3, Path("runs/x"), False)
+
+
+def test_several_processes_are_launched_once(
+    call: Callable[..., Result], trained: dict[str, Any], recipe: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = recipe()
+    words = ["train", path, "--preset", "quick", "--set", "train.seed=3", "--processes", "2"]
+    assert call(*words)[0] == 3  # the launcher's exit code
+    argv, processes = trained.pop("launch")
+    assert (argv, processes) == (["train", "--preset=quick", "--set=train.seed=3", "--", path], 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert call(*argv)[0] == 0
+    assert call(*words)[0] == 0
+    assert "launch" not in trained
+
+
+def test_a_mistake_shows_before_anything_is_launched(
+    call: Callable[..., Result], trained: dict[str, Any], recipe: Write
+) -> None:
+    assert call("train", recipe(), "--set", "train.epochs=0", "--processes", "2")[0] == 2
+    assert trained == {}
+
+
+def test_resume_takes_the_spec_of_the_run(
+    call: Callable[..., Result], trained: dict[str, Any], recipe: Write, tmp_path: Path
+) -> None:
+    assert call("train", "--resume")[2] == "Error: --resume: say which run with --out, such as --out runs/my-run\n"
+    assert call("train")[2].startswith("Error: train what? ")
+    folder = str(tmp_path)
+    assert call("train", "--resume", "--out", folder)[2].startswith(f"Error: --resume: {folder} holds no spec.yaml")
+    recipe(name="spec.yaml")
+    assert call("train", "--resume", "--out", folder)[0] == 0
+    resolved, out, resume = trained["train"]
+    assert (resolved.run.name, out, resume) == ("small", tmp_path, True)
+
+
+def test_eval_of_nothing(call: Callable[..., Result]) -> None:
+    code, _, err = call("eval", "knn", "no-such-run")
+    assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
