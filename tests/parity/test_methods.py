@@ -299,7 +299,12 @@ def naive_sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 
 def swav_oracle(model: LookUp, views: dict[int, Tensor], queue: dict[int, Tensor]) -> Tensor:
-    features = torch.cat([model.encoder.backbone(torch.cat([views[0], views[1]])), model.encoder.backbone(torch.cat([views[2], views[3]]))])
+    features = torch.cat(
+        [
+            model.encoder.backbone(torch.cat([views[0], views[1]])),
+            model.encoder.backbone(torch.cat([views[2], views[3]])),
+        ]
+    )
     z = normal(model.encoder.projector(features)).split(B)
     weight = model.negatives.layer.weight
     losses = []

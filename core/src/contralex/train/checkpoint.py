@@ -53,7 +53,9 @@ class Checkpoint:
         try:
             return load_file(self.folder / name)
         except (OSError, SafetensorError) as error:
-            raise ContralexError(f"{self.folder / name} cannot be read ({error}); choose another checkpoint.") from error
+            raise ContralexError(
+                f"{self.folder / name} cannot be read ({error}); choose another checkpoint."
+            ) from error
 
     def _same_plugins(self) -> None:
         import logging

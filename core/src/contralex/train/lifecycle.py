@@ -31,4 +31,6 @@ class LifeCycle:
         except ContralexError:
             raise
         except Exception as error:
-            raise ContralexError(f"the plugin {name} failed in its hook {hook}: {type(error).__name__}: {error}") from error
+            raise ContralexError(
+                f"the plugin {name} failed in its hook {hook}: {type(error).__name__}: {error}"
+            ) from error

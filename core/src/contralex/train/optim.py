@@ -74,12 +74,17 @@ def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
             rest.append(parameter)
     for place, group in enumerate(spec.groups):
         if place not in taken:
-            names = ", ".join(sorted({name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}))
+            names = ", ".join(
+                sorted({name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad})
+            )
             raise ContralexError(
                 f"train.optimizer.groups.{place}.match: {group.match!r} matches no trainable parameter that an earlier "
                 f"group has not taken; the parameters lie in {names}."
             )
-    groups = [{"params": taken[place], "spec": group, "trust_ratio": group.trust_ratio} for place, group in enumerate(spec.groups)]
+    groups = [
+        {"params": taken[place], "spec": group, "trust_ratio": group.trust_ratio}
+        for place, group in enumerate(spec.groups)
+    ]
     # A group may be empty of parameters only if the groups above took them all.
     return [*groups, {"params": rest, "spec": None, "trust_ratio": True}] if rest else groups
 

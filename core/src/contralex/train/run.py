@@ -129,7 +129,7 @@ def _train(run: Run, report: Report, stop: Callable[[], bool]) -> None:
         run.hooks.call("contralex_step_end", run=run, metrics=report.extra)
         if logging_now:
             report.log()
-        if (stop() if distributed.world() == 1 else logging_now and _anyone(stop(), run.device)):
+        if stop() if distributed.world() == 1 else logging_now and _anyone(stop(), run.device):
             saved = save(run)
             run.accelerator.wait_for_everyone()
             raise Stopped(

@@ -64,7 +64,9 @@ class CPCPatches(Spec):
     @model_validator(mode="after")
     def _in_the_grid(self) -> CPCPatches:
         if self.steps >= self.grid:
-            raise ValueError(f"steps is {self.steps}, and a grid of {self.grid} rows has at most {self.grid - 1} below a row")
+            raise ValueError(
+                f"steps is {self.steps}, and a grid of {self.grid} rows has at most {self.grid - 1} below a row"
+            )
         return self
 
     def build(self) -> Encoder:
@@ -128,7 +130,9 @@ class Patches(Spec):
         if not self.patch_crop <= self.patch <= self.crop <= self.resize:
             raise ValueError("patch_crop, patch, crop and resize each fit into the next")
         if (self.crop - self.patch) % self.stride:
-            raise ValueError(f"stride {self.stride} does not fill a crop of {self.crop} with patches of {self.patch} exactly")
+            raise ValueError(
+                f"stride {self.stride} does not fill a crop of {self.crop} with patches of {self.patch} exactly"
+            )
         return self
 
     def key_flags(self) -> list[bool]:

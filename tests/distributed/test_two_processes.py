@@ -1,0 +1,116 @@
+"""Two gloo processes equal one: the loss, every gradient, and the whole state after two optimiser steps."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from contralex import distributed
+from contralex.lookup import Step
+from contralex.parts import batch_norm
+from contralex.spec.layers import resolve
+from contralex.spec.schedule import Clock
+from contralex.train import build, optim
+
+B, POPULATION, STEPS = 8, 40, 2
+SMALL = ("method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}",)
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "instdisc": ("instdisc", (*SMALL, "method.negatives.draws=16", "train.batch_norm=sync")),
+    "instdisc-cifar": ("instdisc-cifar", (*SMALL, "train.batch_norm=sync")),
+    "moco, groups and shuffle-BN": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=4")),
+    "moco, sync": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=sync")),
+    "simclr": ("simclr", SMALL),
+    # Not its Adam, whose first steps divide by gradients so small that rounding decides their sign.
+    "cpc": ("cpc", ("train.optimizer={kind: sgd, lr: 0.05}",)),
+    "swav": ("swav", (*SMALL, "method.negatives.count=10")),
+    "swav, queue": (
+        "swav-small-batch",
+        (*SMALL, "method.negatives.count=10", "method.targets.queue={size: 8, start_epoch: 0}"),
+    ),
+    "byol": ("byol", SMALL),
+    "swav's targets, momentum keys": (
+        "swav",
+        (*SMALL, "method.negatives.count=10", "method.key_encoder={kind: momentum, momentum: 0.9}"),
+    ),
+}
+
+
+def views(recipe: str) -> dict[int, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    if recipe == "cpc":
+        return {0: torch.rand(B, 36, 3, 12, 12, generator=generator)}
+    sizes = [16, 16, 12, 12] if recipe.startswith("swav") else [16, 16]
+    return {view: torch.rand(B, 3, size, size, generator=generator) for view, size in enumerate(sizes)}
+
+
+def trained(recipe: str, sets: tuple[str, ...]) -> dict[str, Any]:
+    """Two steps on this process's share of the batch; what came of them."""
+    spec = resolve(recipe, preset="digits", sets=[*sets, "train.precision=fp32", f"train.batch_size={B}"]).run
+    model = build.look_up(spec, POPULATION)
+    batch_norm.convert(model, spec.train.batch_norm)
+    optimizer = optim.build(spec.train.optimizer, model)
+    module: nn.Module = model
+    if distributed.world() > 1:
+        module = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    mine = distributed.own_slice(B // distributed.world())
+    out: dict[str, Any] = {"loss": [], "accuracy": []}
+    for number in range(STEPS):
+        moment = Step(Clock(number + 20, 100, 5), seed=0, batch=B)
+        optim.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
+        optimizer.zero_grad()
+        found = module({view: x[mine] for view, x in views(recipe).items()}, torch.arange(3, 3 + B)[mine], moment)
+        found.loss.backward()
+        out["loss"].append(distributed.mean_over_processes(found.loss.detach()))
+        out["accuracy"].append(distributed.mean_over_processes(found.accuracy))
+        out["grad"] = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        optimizer.step()
+        model.update(found.keys, moment)
+    batch_norm.average_running_statistics(model)
+    out["state"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return out
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    torch.save({name: trained(*case) for name, case in CASES.items()}, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, (port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_equal_one(name: str, two: list[dict[str, Any]]) -> None:
+    one = trained(*CASES[name])
+    for result in (ranks[name] for ranks in two):
+        torch.testing.assert_close(result["loss"], one["loss"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(result["accuracy"], one["accuracy"])
+        assert result["grad"].keys() == one["grad"].keys()
+        for part in ("grad", "state"):
+            for key, value in one[part].items():
+                torch.testing.assert_close(
+                    result[part][key], value, rtol=1e-4, atol=2e-5, msg=lambda text, k=key: f"{part} {k}: {text}"
+                )
+
+
+def test_state_is_bitwise_alike_on_both_ranks(two: list[dict[str, Any]]) -> None:
+    for name in CASES:
+        for key, value in two[0][name]["state"].items():
+            assert torch.equal(value, two[1][name]["state"][key]), f"{name}: {key}"
