@@ -106,7 +106,7 @@ def test_two_processes_equal_one(name: str, two: list[dict[str, Any]]) -> None:
         for part in ("grad", "state"):
             for key, value in one[part].items():
                 torch.testing.assert_close(
-                    result[part][key], value, rtol=1e-4, atol=2e-5, msg=lambda text, k=key: f"{part} {k}: {text}"
+                    result[part][key], value, rtol=1e-4, atol=2e-5, msg=lambda text, k=f"{part} {key}": f"{k}: {text}"
                 )
 
 

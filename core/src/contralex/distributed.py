@@ -27,7 +27,7 @@ def gather(tensor: Tensor, *, gradient: bool = False) -> Tensor:
     if world() == 1:
         return tensor if gradient else tensor.detach()
     if gradient and torch.is_grad_enabled():
-        return _Gather.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+        return _Gather.apply(tensor)  # type: ignore[no-any-return]
     return _all_gather(tensor.detach())
 
 
@@ -35,7 +35,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     """The sum over processes, with a backward that sums as well (unlike ``dist.all_reduce``, which has none)."""
     if world() == 1:
         return tensor
-    return _Sum.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+    return _Sum.apply(tensor)  # type: ignore[no-any-return]
 
 
 def mean_over_processes(tensor: Tensor) -> Tensor:

@@ -62,21 +62,21 @@ class KeyEncoder(nn.Module, ABC):
         """The copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps."""
         return module
 
-    def update(self, step: Step) -> None:  # noqa: B027 - a hook with a sensible empty default
+    def update(self, step: Step) -> None:
         """Called once after each optimiser step."""
 
 
 class NegativeSource(nn.Module, ABC):
     """What else is in the dictionary."""
 
-    def prepare(self, step: Step) -> None:  # noqa: B027
+    def prepare(self, step: Step) -> None:
         """Called once before each step encodes."""
 
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         """The dictionary for these queries. ``keys`` are those of every process and every key view."""
 
-    def update(self, keys: Rows, step: Step) -> None:  # noqa: B027
+    def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
 
 
@@ -86,7 +86,7 @@ class TargetGenerator(nn.Module, ABC):
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets: ...
 
-    def update(self, keys: Rows, step: Step) -> None:  # noqa: B027
+    def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step."""
 
 

@@ -89,7 +89,8 @@ class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var.copy_(variance.view(groups, channels).mean(0))
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        return out.unflatten(1, (groups, channels)).transpose(0, 1).flatten(0, 1)
+        whole: Tensor = out.unflatten(1, (groups, channels))
+        return whole.transpose(0, 1).flatten(0, 1)
 
     def _repeated(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         if self.running_mean is None or self.running_var is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -93,8 +93,8 @@ class Momentum(KeyEncoder):
     def update(self, step: Step) -> None:
         momentum = value_at(self.momentum, step.clock)
         for online, twin in self._pairs:
-            mine: Sequence[Tensor] = list(twin.parameters())
-            theirs: Sequence[Tensor] = [parameter.detach() for parameter in online.parameters()]
+            mine: list[Tensor] = list(twin.parameters())
+            theirs: list[Tensor] = [parameter.detach() for parameter in online.parameters()]
             torch._foreach_lerp_(mine, theirs, 1.0 - momentum)
 
 

@@ -66,7 +66,7 @@ class Checkpoint:
             plugin = registry().plugins.get(name)
             if plugin is None:
                 raise ContralexError(
-                    f"{self.folder} was made with {name} {version}, which is not installed: pip install {name}=={version}."
+                    f"{self.folder} was made with {name} {version}, which is missing: pip install {name}=={version}."
                 )
             if not plugin.usable:
                 raise ContralexError(f"{self.folder} needs {name}, which is {plugin.state}: {plugin.reason}.")

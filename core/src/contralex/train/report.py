@@ -46,6 +46,7 @@ class Report:
         )
         self.task = self.bar.add_task(run.spec.name, total=run.total, completed=run.step, figures="")
         self.extra: dict[str, float] = {}
+        self.since = time.perf_counter()
         self._no_labels = False
         self._forget()
 
@@ -103,7 +104,8 @@ class Report:
     def epoch(self, metrics: dict[str, float]) -> None:
         if metrics:
             self._write({"step": self.run.step, "epoch": self.run.epoch, **metrics})
-        self.since = time.perf_counter() if not self.steps else self.since
+        if not self.steps:  # images/s is about training
+            self.since = time.perf_counter()
 
     def say(self, text: str) -> None:
         if self.run.main:
@@ -191,8 +193,9 @@ class Report:
 def _table(knn: dict[str, Any]) -> Table:
     protocol = knn[THIS]["protocol"]
     table = Table(
-        title=f"weighted kNN, k={protocol['k']}, temperature {protocol['temperature']}, {protocol['features']} features, "
-        f"{protocol['train_samples']} to look among, {protocol['test_samples']} to judge"
+        title=f"weighted kNN: k={protocol['k']}, temperature {protocol['temperature']}, {protocol['features']};\n"
+        f"{protocol['train_samples']} to look among, {protocol['test_samples']} to judge",
+        title_justify="left",
     )
     table.add_column("")
     table.add_column("top-1 %", justify="right")

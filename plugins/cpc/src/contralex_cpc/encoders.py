@@ -52,8 +52,8 @@ class PatchEncoder(Encoder):
                 f"method.encoder.grid is {self.grid}, but method.views makes {patches.shape[1]} patches, a grid of "
                 f"{round(patches.shape[1] ** 0.5)}; set grid to that, or change crop, patch or stride."
             )
-        latents: Tensor = self.network(patches.flatten(0, 1))
-        return latents.unflatten(0, patches.shape[:2])
+        latents: Tensor = self.network(patches.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        return latents
 
     def _predictions(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         rows = latents.unflatten(1, (self.grid, self.grid))  # (B, rows, columns, D)

@@ -61,8 +61,8 @@ class RowContext(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         batch, _, columns, _ = latents.shape
         down = latents.transpose(1, 2).flatten(0, 1)  # (B·columns, rows, D)
-        contexts: Tensor = self.gru(down)[0]
-        return contexts.unflatten(0, (batch, columns)).transpose(1, 2)
+        contexts: Tensor = self.gru(down)[0].unflatten(0, (batch, columns))
+        return contexts.transpose(1, 2)
 
 
 class PixelCNNContext(nn.Module):

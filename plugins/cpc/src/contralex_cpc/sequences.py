@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from contralex import ContralexError
@@ -73,16 +74,17 @@ class SequenceSplit(Split):
         return tensor if tensor.dim() == 2 else tensor.unsqueeze(0)
 
 
-def _wave(path: Path) -> np.ndarray:
+def _wave(path: Path) -> NDArray[np.float32]:
     with wave.open(str(path)) as file:
         width, channels = file.getsampwidth(), file.getnchannels()
         if width not in _FULL_SCALE:
             raise ValueError(f"PCM of {8 * width} bits; 8, 16 and 32 are read")
         raw = file.readframes(file.getnframes())
     # 8-bit PCM is unsigned around 128, the wider ones are signed.
-    samples = np.frombuffer(raw, dtype={1: "u1", 2: "<i2", 4: "<i4"}[width]).astype(np.float32)
-    samples = (samples - 128 if width == 1 else samples) / _FULL_SCALE[width]
-    return samples.reshape(-1, channels).T
+    samples = np.frombuffer(raw, dtype={1: "u1", 2: "<i2", 4: "<i4"}[width])
+    centre = 128 if width == 1 else 0
+    scaled = ((samples.astype(np.float64) - centre) / _FULL_SCALE[width]).astype(np.float32)
+    return scaled.reshape(-1, channels).T
 
 
 def _files(root: Path) -> list[Path]:
