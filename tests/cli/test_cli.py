@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from contralex import ContralexError
 from contralex.__main__ import main
 from contralex.registry import registry
 
@@ -220,6 +221,19 @@ def test_ctrl_c_is_130(call: Callable[..., Result], trained: dict[str, Any], rec
 
     sys.modules["contralex.train.run"].train = interrupted  # type: ignore[attr-defined]
     assert call("train", recipe())[0] == 130
+
+
+def test_a_run_that_was_stopped_is_no_mistake(
+    call: Callable[..., Result], trained: dict[str, Any], recipe: Write
+) -> None:
+    class Stopped(ContralexError):
+        exit_code = 130
+
+    def stopped(*given: object) -> None:
+        raise Stopped("Stopped at step 3.")
+
+    sys.modules["contralex.train.run"].train = stopped  # type: ignore[attr-defined]
+    assert call("train", recipe()) == (130, "", "Stopped at step 3.\n")
 
 
 # Training

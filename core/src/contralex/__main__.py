@@ -13,8 +13,9 @@ def main() -> int:
 
         app(prog_name="contralex")
     except ContralexError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 2)
+        code: int = getattr(error, "exit_code", 2)
+        print(error if code == 130 else f"Error: {error}", file=sys.stderr)  # 130: stopped by a signal, no mistake
+        return code
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130

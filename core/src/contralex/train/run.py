@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +78,10 @@ class Run:
             self.seconds = float(self.found.state["seconds"])
             self.baselines = self.found.state["baselines"]
         # Prepared after loading, so that what Accelerate wraps has its final tensors.
-        self.model, self.prepared = self.accelerator.prepare(self.method, self.optimizer)
+        with warnings.catch_warnings():
+            # torch 2.15 announces another name for broadcast_buffers; the old one works from 2.4 on.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.model, self.prepared = self.accelerator.prepare(self.method, self.optimizer)
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:
             scaler.load_state_dict(self.found.state["scaler"])
