@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -13,8 +14,9 @@ def main() -> int:
 
         app(prog_name="contralex")
     except ContralexError as error:
-        code: int = getattr(error, "exit_code", 2)
-        print(error if code == 130 else f"Error: {error}", file=sys.stderr)  # 130: stopped by a signal, no mistake
+        code = error.exit_code
+        if not error.on_every_process or os.environ.get("RANK", "0") == "0":
+            print(error if code == 130 else f"Error: {error}", file=sys.stderr)  # 130: stopped by a signal, no mistake
         return code
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -2,4 +2,10 @@
 
 
 class ContralexError(Exception):
-    """A mistake in what the user gave (a spec, a file, a folder, an environment). Shown without a traceback."""
+    """A mistake in what the user gave (a spec, a file, a folder, an environment). Shown without a traceback.
+
+    ``on_every_process``: all processes of a run raise it alike, so one of them says it for all.
+    """
+
+    exit_code = 2
+    on_every_process = False

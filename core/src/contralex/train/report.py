@@ -81,10 +81,12 @@ class Report:
         loss, accuracy = distributed.mean_over_processes(both).tolist()
         speed = self.steps * run.spec.train.batch_size / (time.perf_counter() - self.since)
         if not math.isfinite(loss):
-            raise ContralexError(
+            error = ContralexError(
                 f"the loss is {loss} at step {run.step}; lower train.optimizer.lr, train in fp32 or bf16, or set "
                 f"train.clip. The checkpoints in {run.folder} are from before."
             )
+            error.on_every_process = True
+            raise error
         self._write(
             {
                 "step": run.step,

@@ -35,6 +35,9 @@ from contralex.train.report import Report
 class Stopped(ContralexError):
     """The run was asked to stop; its checkpoint is written."""
 
+    exit_code = 130
+    on_every_process = True
+
 
 class Run:
     """A run while it lasts. Life-cycle hooks get it: ``spec``, ``method``, ``optimizer``, ``step``, ``folder``."""
@@ -53,10 +56,11 @@ class Run:
         if self.found is not None and self.found.state["digest"] != resolved.digest:
             raise ContralexError(
                 f"{self.folder} was started with another spec (digest {self.found.state['digest'][:12]}, and now "
-                f"{resolved.digest[:12]}); resume it with its own: contralex train {self.folder}/spec.yaml --resume."
+                f"{resolved.digest[:12]}); resume it with its own: contralex train --out {self.folder} --resume."
             )
 
-        self.source: Source = _any(self.spec.data).build()
+        with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
+            self.source: Source = _any(self.spec.data).build()
         self.views = _any(self.spec.method.views).build()
         self.split = self.source.train()
         population = len(self.split)
@@ -85,7 +89,8 @@ class Run:
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:
             scaler.load_state_dict(self.found.state["scaler"])
-        self.hooks = LifeCycle(resolved.plugins)
+        # A resumed run's spec.yaml no longer says whose recipe it was; the checkpoint does.
+        self.hooks = LifeCycle({**(self.found.state["plugins"] if self.found else {}), **resolved.plugins})
         self.skipped: set[str] = set()
 
     @property
@@ -102,7 +107,7 @@ def train(resolved: Resolved, out: Path | None = None, resume: bool = False) -> 
     Raises :class:`ContralexError` for what the user can mend, and :class:`Stopped` after a signal.
     """
     with devices.process_group_closed():
-        run = Run(resolved, out, resume)
+        run = _opened(resolved, out, resume)
         if run.main:
             checkpoint.write_text(run.folder / "spec.yaml", resolved.to_yaml())
         with Report(run) as report, _signals() as stop:
@@ -111,6 +116,14 @@ def train(resolved: Resolved, out: Path | None = None, resume: bool = False) -> 
             _train(run, report, stop)
             results = _finish(run, report)
         return results
+
+
+def _opened(resolved: Resolved, out: Path | None, resume: bool) -> Run:
+    try:
+        return Run(resolved, out, resume)
+    except ContralexError as error:
+        error.on_every_process = True
+        raise
 
 
 def _train(run: Run, report: Report, stop: Callable[[], bool]) -> None:
@@ -138,7 +151,7 @@ def _train(run: Run, report: Report, stop: Callable[[], bool]) -> None:
             run.accelerator.wait_for_everyone()
             raise Stopped(
                 f"Stopped at step {run.step} of {run.total}, saved as {saved}; "
-                f"go on with: contralex train {run.folder}/spec.yaml --out {run.folder} --resume"
+                f"go on with: contralex train --out {run.folder} --resume"
             )
         if run.step % run.per_epoch == 0:
             _epoch_ends(run, report)
