@@ -23,7 +23,7 @@ SPLIT_SEED = 20240
 DIGIT_SIZE = (18, 24)  # pixels of the digit's box
 CONTRAST = (100.0, 130.0)  # between the digit's luminance and the background's mean
 DIGIT_CHROMA = (0.0, 45.0)
-GROUND_CHROMA = (25.0, 70.0)
+GROUND_CHROMA = (40.0, 100.0)
 GROUND_SWING = (5.0, 20.0)  # luminance from the middle to the extremes of a texture
 GRAIN = 4.0  # standard deviation of the noise of single pixels
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from contralex.spec.base import Spec
 
@@ -65,6 +65,13 @@ class Blur(Spec):
     p: Probability
     sigma: Range = (0.1, 2.0)
     kernel: int | None = Field(None, gt=0)
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, value: int | None) -> int | None:
+        if value is not None and value % 2 == 0:
+            raise ValueError(f"a kernel has an odd number of pixels, so {value - 1} or {value + 1}, not {value}")
+        return value
 
 
 class Solarize(Spec):

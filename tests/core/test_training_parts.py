@@ -1,0 +1,154 @@
+"""Optimisers, schedules, BatchNorm and MLPs against what they must equal."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from contralex.parts import batch_norm
+from contralex.parts.encoders import mlp
+from contralex.spec import run as specs
+from contralex.spec.schedule import Clock, Cosine, Linear, Steps
+from contralex.train import optim
+from contralex.vocabulary.encoders import Layer
+
+
+def two_layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+
+
+def steps(spec: specs.Optimizer, model: nn.Module, count: int = 4) -> None:
+    optimizer = optim.build(spec, model)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    for number in range(count):
+        optim.set_rates(optimizer, spec, Clock(number, count, 1), batch=256)
+        optimizer.zero_grad()
+        model(x).pow(2).sum().backward()
+        optim.drop_frozen_gradients(optimizer, number)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("variant", ["lars", "tf", "larc"])
+def test_lars_equals_a_naive_loop(variant: str) -> None:
+    lr, decay, trust, momentum = 0.5, 0.01, 0.02, 0.9
+    group = specs.ParamGroup(match="norm_and_bias", weight_decay=0, trust_ratio=False)
+    spec = specs.LARS(lr=lr, weight_decay=decay, trust=trust, momentum=momentum, variant=variant, groups=(group,))
+    ours, naive = two_layers(), two_layers()
+    steps(spec, ours)
+    velocity = {name: torch.zeros_like(p) for name, p in naive.named_parameters()}
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    for _ in range(4):
+        naive.zero_grad()
+        naive(x).pow(2).sum().backward()
+        with torch.no_grad():
+            for name, p in naive.named_parameters():
+                assert p.grad is not None
+                g = p.grad
+                if p.dim() > 1:
+                    if variant == "larc":
+                        g = trust * p.norm() / (g.norm() + decay * p.norm()) * (g + decay * p)
+                    else:
+                        g = g + decay * p
+                        g = trust * p.norm() / g.norm() * g
+                velocity[name] = momentum * velocity[name] + (lr * g if variant == "tf" else g)
+                p -= velocity[name] if variant == "tf" else lr * velocity[name]
+    for mine, theirs in zip(ours.parameters(), naive.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_parameter_groups() -> None:
+    groups = (
+        specs.ParamGroup(match="1.*", fixed_lr=True, lr_scale=2.0, frozen_steps=2),
+        specs.ParamGroup(match="norm_and_bias", weight_decay=0),
+    )
+    lr = Cosine(start=0.1)
+    spec = specs.SGD(lr=lr, scaling=specs.LRScaling(rule="linear", per=128), weight_decay=1e-3, groups=groups)
+    model = two_layers()
+    optimizer = optim.build(spec, model)
+    rate = optim.set_rates(optimizer, spec, Clock(5, 10, 1), batch=256)
+    assert math.isclose(rate, 0.1)  # half of the cosine, twice for the batch
+    fixed, bias, rest = optimizer.param_groups
+    assert (fixed["lr"], fixed["weight_decay"]) == (0.4, 1e-3)
+    assert (bias["lr"], bias["weight_decay"]) == (rate, 0)
+    assert (rest["lr"], rest["weight_decay"]) == (rate, 1e-3)
+    before = [p.clone() for p in model[1].parameters()]
+    steps(spec, model, count=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, model[1].parameters(), strict=True))
+    steps(spec, model, count=3)
+    assert not torch.equal(before[0], model[1].weight)
+
+
+def test_schedules() -> None:
+    def at(step: int) -> Clock:
+        return Clock(step, total=100, per_epoch=10)
+
+    warm = Cosine(start=1.0, end=0.2, warmup_epochs=2, warmup_start=0.1)
+    assert math.isclose(warm.value(at(0)), 0.1)
+    assert math.isclose(warm.value(at(10)), 0.55)
+    assert math.isclose(warm.value(at(20)), 1.0)
+    assert math.isclose(warm.value(at(60)), 0.6)
+    assert math.isclose(warm.value(at(100)), 0.2)
+    per_epoch = Cosine(start=1.0, per="epoch")
+    assert per_epoch.value(at(10)) == per_epoch.value(at(19)) > per_epoch.value(at(20))
+    assert [Linear(start=0, end=1, epochs=5).value(at(step)) for step in (0, 25, 50, 90)] == [0, 0.5, 1, 1]
+    drops = Steps(start=1.0, factor=0.1, at=(3, 6))
+    assert [drops.value(at(step)) for step in (29, 30, 60)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_batch_norm_in_groups_equals_one_norm_for_each_group() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.BatchNorm2d(3))
+    nn.init.uniform_(plain[0].weight)
+    grouped = nn.Sequential(nn.BatchNorm2d(3))
+    grouped.load_state_dict(plain.state_dict())
+    batch_norm.convert(grouped, 4)
+    x = torch.randn(12, 3, 5, 5, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    out = grouped(x)
+    expected = torch.cat([plain(part) for part in y.split(4)])
+    weights = torch.randn_like(out)
+    (out * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(grouped[0].weight.grad, plain[0].weight.grad)
+    one = nn.BatchNorm2d(3, momentum=0.1)
+    means = torch.stack([part.mean((0, 2, 3)) for part in y.detach().split(4)]).mean(0)
+    torch.testing.assert_close(grouped[0].running_mean, 0.1 * means)
+    assert one.running_mean is not None
+
+
+def test_mlp_layer_by_layer() -> None:
+    layers = (
+        Layer(width=5, bias=False, norm="batch", activation="relu", init_std=0.01),
+        Layer(width=4, bias=False, norm="batch", affine="scale"),
+        Layer(width=4, norm="batch", affine="none"),
+    )
+    net, width = mlp(3, layers)
+    names = {name: tuple(p.shape) for name, p in net.named_parameters()}
+    assert width == 4
+    assert names == {
+        "0.weight": (5, 3),
+        "1.weight": (5,),
+        "1.bias": (5,),
+        "3.weight": (4, 5),
+        "4.weight": (4,),
+        "5.weight": (4, 4),
+        "5.bias": (4,),
+    }
+    assert net[0].weight.std() < 0.03
+    assert net(torch.randn(6, 3)).shape == (6, 4)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("convnext_tiny", 768), ("mobilenet_v3_small", 1024)])
+def test_torchvision_backbones_lose_their_classifier(name: str, width: int) -> None:
+    from contralex.parts.encoders import backbone
+    from contralex.vocabulary.encoders import TorchvisionBackbone
+
+    model, found = backbone(TorchvisionBackbone(name=name))
+    assert found == width
+    assert model.eval()(torch.rand(1, 3, 64, 64)).shape == (1, width)
