@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 def views(recipe: str) -> dict[int, Tensor]:
     generator = torch.Generator().manual_seed(0)
     if recipe == "cpc":
-        return {0: torch.rand(B, 36, 3, 12, 12, generator=generator)}
+        return {0: torch.rand(B, 25, 3, 12, 12, generator=generator)}
     sizes = [16, 16, 12, 12] if recipe.startswith("swav") else [16, 16]
     return {view: torch.rand(B, 3, size, size, generator=generator) for view, size in enumerate(sizes)}
 

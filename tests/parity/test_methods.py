@@ -232,21 +232,21 @@ def test_simclr_equals_pytorch_metric_learning() -> None:
 
 def test_cpc_patches() -> None:
     model = made("cpc")
-    patches = torch.rand(B, 36, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    patches = torch.rand(B, 25, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     for block in model.encoder.network.modules():  # branches that start at zero would hide their gradients
         if hasattr(block, "expand"):
             torch.nn.init.normal_(block.expand.weight, std=0.05)
 
     def oracle() -> Tensor:
-        z = torch.stack([model.encoder.network(patches[:, p]) for p in range(36)], dim=1)  # (B, 36, D)
+        z = torch.stack([model.encoder.network(patches[:, p]) for p in range(25)], dim=1)  # (B, 25, D)
         everything = z.flatten(0, 1)
         losses = []
-        for column in range(6):
-            contexts, _ = model.encoder.context.gru(torch.stack([z[:, row * 6 + column] for row in range(6)], dim=1))
+        for column in range(5):
+            contexts, _ = model.encoder.context.gru(torch.stack([z[:, row * 5 + column] for row in range(5)], dim=1))
             for k, linear in enumerate(model.encoder.predict, 1):
-                for row in range(6 - k):
+                for row in range(5 - k):
                     scores = linear(contexts[:, row]) @ everything.T
-                    truth = torch.arange(B) * 36 + (row + k) * 6 + column
+                    truth = torch.arange(B) * 25 + (row + k) * 5 + column
                     losses += list(torch.logsumexp(scores, 1) - scores[torch.arange(B), truth])
         return torch.stack(losses).mean()
 

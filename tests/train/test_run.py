@@ -229,9 +229,27 @@ def test_a_signal_saves_and_the_run_goes_on(processes: str, tmp_path: Path) -> N
         time.sleep(0.2)
     running.send_signal(signal.SIGTERM)
     said, _ = running.communicate(timeout=120)
-    assert running.returncode != 0
+    assert running.returncode == 130
     assert said.count("Stopped at step") == 1, said
     assert "Traceback" not in said
     step = int((folder / "checkpoints" / "last").read_text().strip().removeprefix("step-"))
     assert step > 0
     assert list((folder / "checkpoints").glob(".step-*")) == []
+
+
+def test_a_signal_to_every_process_of_a_job_saves_too(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    running = start(folder, "--set=train.workers=1")
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+    if not children.exists():
+        running.kill()
+        pytest.skip("/proc does not name a process's children here")
+    for child in children.read_text().split():  # a cluster signals the workers as well
+        os.kill(int(child), signal.SIGTERM)
+    running.send_signal(signal.SIGTERM)
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert (folder / "checkpoints" / "last").exists()

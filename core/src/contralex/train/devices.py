@@ -45,12 +45,16 @@ def context() -> BaseContext:
 
 
 def quiet_worker(number: int) -> None:
-    """In a worker: one thread, and signals left to the main process, which ends the workers itself."""
+    """In a worker: one thread, and signals left to the main process, which ends the workers itself.
+
+    SIGTERM too: a cluster sends it to every process of a job, and a worker that died of it would take the main
+    process down before it had saved. A worker whose main process is gone ends by itself (torch watches for that).
+    """
     import signal
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
