@@ -32,7 +32,8 @@ def test_two_processes_take_the_same_steps(launcher: str, tmp_path: Path) -> Non
     for name in ("one", launcher):
         out = tmp_path / name.strip("-")
         more = ["--processes", "2"] if name == "--processes" else []
-        done = run([*LAUNCHERS[name], *ARGUMENTS, "--out", str(out), *more], capture_output=True, text=True, check=False)
+        command = [*LAUNCHERS[name], *ARGUMENTS, "--out", str(out), *more]
+        done = run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         results[name] = json.loads((out / "results.json").read_text())
     assert results[launcher]["processes"] == 2
