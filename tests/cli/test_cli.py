@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -88,15 +87,6 @@ def test_looking_imports_no_torch(words: list[str], recipe: Write) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_methods_answers_in_half_a_second() -> None:
-    seconds = []
-    for _ in range(5):  # the best of several, because the machine has other work
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "contralex", "methods"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
 
 
 # Looking
