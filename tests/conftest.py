@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -55,30 +55,63 @@ def recipe(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-@pytest.fixture
-def fake_plugin(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Path]]:
-    """Installs a distribution of one module, and forgets what was known of plugins. Returns its folder."""
-    modules: list[str] = []
+class Site:
+    """Distributions of one module each, on the path until it is closed."""
 
-    def install(name: str, code: str, *, version: str = "1.0", requires: str = "contralex", entry: str = "") -> Path:
-        folder, module = tmp_path_factory.mktemp("site"), name.replace("-", "_")
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root, self._monkeypatch = root, monkeypatch
+        self._modules: list[str] = []
+
+    def install(
+        self,
+        name: str,
+        code: str,
+        *,
+        version: str = "1.0",
+        requires: str = "contralex",
+        entry: str = "",
+        recipes: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Returns the folder. ``recipes`` are written to ``<module>_recipes`` beside the module."""
+        folder, module = self._root / str(len(self._modules)), name.replace("-", "_")
+        folder.mkdir()
         (folder / f"{module}.py").write_text(textwrap.dedent(code), "utf-8")
+        for recipe, text in (recipes or {}).items():
+            (folder / f"{module}_recipes").mkdir(exist_ok=True)
+            (folder / f"{module}_recipes" / f"{recipe}.yaml").write_text(textwrap.dedent(text), "utf-8")
         info = folder / f"{module}-{version}.dist-info"
         info.mkdir()
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: {requires}\n"
         (info / "METADATA").write_text(metadata, "utf-8")
         (info / "entry_points.txt").write_text(f"[contralex]\n{name} = {module}\n{entry}", "utf-8")
-        monkeypatch.syspath_prepend(folder)
-        modules.append(module)
+        self._monkeypatch.syspath_prepend(folder)
+        self._modules.append(module)
         registry.cache_clear()
         return folder
 
-    yield install
-    registry.cache_clear()
-    for module in modules:
-        sys.modules.pop(module, None)
+    def close(self) -> None:
+        registry.cache_clear()
+        for module in self._modules:
+            sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def fake_plugin(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Path]]:
+    """Installs a distribution of one module, and forgets what was known of plugins. Returns its folder."""
+    site = Site(tmp_path_factory.mktemp("site"), monkeypatch)
+    yield site.install
+    site.close()
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Where distributions stay installed for all tests of a module."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        site = Site(tmp_path_factory.mktemp("site"), monkeypatch)
+        yield site
+        site.close()
 
 
 @pytest.fixture(autouse=True)

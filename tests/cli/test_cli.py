@@ -74,7 +74,7 @@ def packed(fake_plugin: Callable[..., Path], recipe: Write) -> Path:
 
 
 @pytest.mark.parametrize(
-    "words", [["methods"], ["plugins"], ["--help"], ["show", "RECIPE"], ["diff", "RECIPE", "RECIPE"]]
+    "words", [["methods"], ["plugins"], ["schema"], ["--help"], ["show", "RECIPE"], ["diff", "RECIPE", "RECIPE"]]
 )
 def test_looking_imports_no_torch(words: list[str], recipe: Write) -> None:
     words = [recipe() if word == "RECIPE" else word for word in words]
@@ -134,6 +134,23 @@ def test_show_prints_what_can_be_run_again(call: Callable[..., Result], recipe: 
     assert (shown["spec"]["train"]["epochs"], shown["spec"]["train"]["batch_size"]) == (1, 8)
     assert shown["spec"]["data"]["kind"] == "cifar10"
     assert len(shown["digest"]) == 64
+
+
+def test_show_begins_with_the_line_that_editors_read(call: Callable[..., Result], recipe: Write) -> None:
+    first, second, *_ = call("show", recipe())[1].splitlines()
+    assert (first, second) == ("# yaml-language-server: $schema=contralex.schema.json", "schema: 1")
+
+
+def test_schema_is_printed_or_written(call: Callable[..., Result], tmp_path: Path) -> None:
+    code, out, err = call("schema")
+    assert (code, err) == (0, "")
+    file = tmp_path / "contralex.schema.json"
+    assert call("schema", "--out", str(file)) == (0, "", "")
+    assert json.loads(file.read_text("utf-8")) == json.loads(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["contralex.schema.json"]
+    code, out, err = call("schema", "--out", str(tmp_path / "nowhere" / "x.json"))
+    assert (code, out) == (2, "")
+    assert err.endswith("the file cannot be written (No such file or directory)\n")
 
 
 def test_diff(call: Callable[..., Result], recipe: Write) -> None:
@@ -198,7 +215,19 @@ def test_a_recipe_that_a_package_brings_says_which(
 
 
 def test_help_teaches(call: Callable[..., Result]) -> None:
-    for words in ([], ["train"], ["show"], ["diff"], ["why"], ["methods"], ["plugins"], ["doctor"], ["eval", "knn"]):
+    for words in (
+        ["eval", "knn"],
+        ["plugins", "show"],
+        [],
+        ["train"],
+        ["show"],
+        ["diff"],
+        ["why"],
+        ["methods"],
+        ["plugins"],
+        ["schema"],
+        ["doctor"],
+    ):
         code, out, _ = call(*words, "--help")
         assert code == 0
         assert "Examples:\n" in out, words

@@ -26,6 +26,7 @@ from contralex.data.base import (
     ViewDataset,
     check_population,
     collate,
+    load,
     mix,
 )
 from contralex.data.digits import DigitsSource
@@ -99,7 +100,9 @@ def test_an_epoch_meets_samples_once_and_leaves_the_incomplete_batch_out() -> No
 
 
 def test_a_batch_that_does_not_divide_is_a_sentence() -> None:
-    with pytest.raises(ContralexError, match=r"train\.batch_size \(10\) does not divide evenly over 4 processes"):
+    with pytest.raises(
+        ContralexError, match=r"train\.batch_size is 10 over all processes, which 4 processes cannot share"
+    ):
         EpochSampler(50, 10, seed=0, epochs=1, world=4)
 
 
@@ -177,6 +180,14 @@ def test_the_next_readable_sample_stands_in_for_a_broken_one() -> None:
 def test_a_disk_that_went_away_ends_the_run() -> None:
     with pytest.raises(ContralexError, match=r"100 items in a row cannot be read, the last of them 106\.png"):
         ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1)[0, 7]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_that_a_worker_meets_stays_one_sentence(workers: int) -> None:
+    data = ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1)
+    sampler = EpochSampler(200, 8, seed=1, epochs=1)
+    with pytest.raises(ContralexError, match=r"^100 items in a row .* is still there\.$"):
+        list(load(data, collate, batch_sampler=sampler, num_workers=workers))
 
 
 def test_evaluation_gives_the_fault_of_a_broken_item() -> None:

@@ -373,8 +373,8 @@ def test_a_regression_loss_with_a_queue_and_instance_targets_is_refused(
     registry.cache_clear()
     assert sentence == (
         "method.loss (cosine) needs vectors from method.targets (instance gives index) and no entries from "
-        "method.negatives (queue gives entries and positive); use method.targets of kind key_vector and "
-        "method.negatives of kind none, or method.loss of kind info_nce"
+        "method.negatives (queue gives entries, positive and tagged entries); use method.targets of kind key_vector "
+        "and method.negatives of kind none, or method.loss of kind info_nce"
     )
 
 

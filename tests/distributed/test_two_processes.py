@@ -28,14 +28,14 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "moco, groups and shuffle-BN": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=4")),
     "moco, sync": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=sync")),
     "simclr": ("simclr", SMALL),
-    # Not its Adam, whose first steps divide by gradients so small that rounding decides their sign.
+    # CPC and BYOL not with Adam, whose first steps divide by gradients so small that rounding decides their sign.
     "cpc": ("cpc", ("train.optimizer={kind: sgd, lr: 0.05}",)),
     "swav": ("swav", (*SMALL, "method.negatives.count=10")),
     "swav, queue": (
         "swav-small-batch",
         (*SMALL, "method.negatives.count=10", "method.targets.queue={size: 8, start_epoch: 0}"),
     ),
-    "byol": ("byol", SMALL),
+    "byol": ("byol", (*SMALL, "train.optimizer={kind: sgd, lr: 0.05}")),
     "swav's targets, momentum keys": (
         "swav",
         (*SMALL, "method.negatives.count=10", "method.key_encoder={kind: momentum, momentum: 0.9}"),
@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
 def views(recipe: str) -> dict[int, Tensor]:
     generator = torch.Generator().manual_seed(0)
     if recipe == "cpc":
-        return {0: torch.rand(B, 25, 3, 12, 12, generator=generator)}
+        return {0: torch.rand(B, 16, 3, 14, 14, generator=generator)}
     sizes = [16, 16, 12, 12] if recipe.startswith("swav") else [16, 16]
     return {view: torch.rand(B, 3, size, size, generator=generator) for view, size in enumerate(sizes)}
 

@@ -27,12 +27,13 @@ SMALL = [
     f"train.batch_size={B}",
 ]
 SAMPLE = torch.arange(3, 3 + B)
+LABELS = [index % 3 for index in range(POPULATION)]
 
 
 def made(recipe: str, *sets: str) -> LookUp:
     image = [] if recipe.startswith("cpc") else SMALL
     spec = resolve(recipe, preset=None if recipe == "cpc-audio" else "digits", sets=[*image, *sets]).run
-    return build.look_up(spec, POPULATION).train()
+    return build.look_up(spec, POPULATION, LABELS).train()
 
 
 def images(count: int, size: int = 16) -> dict[int, Tensor]:
@@ -232,21 +233,24 @@ def test_simclr_equals_pytorch_metric_learning() -> None:
 
 def test_cpc_patches() -> None:
     model = made("cpc")
-    patches = torch.rand(B, 25, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    side = 4  # of the grid
+    patches = torch.rand(B, side**2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
     for block in model.encoder.network.modules():  # branches that start at zero would hide their gradients
         if hasattr(block, "expand"):
             torch.nn.init.normal_(block.expand.weight, std=0.05)
 
     def oracle() -> Tensor:
-        z = torch.stack([model.encoder.network(patches[:, p]) for p in range(25)], dim=1)  # (B, 25, D)
+        z = torch.stack([model.encoder.network(patches[:, p]) for p in range(side**2)], dim=1)  # (B, 16, D)
         everything = z.flatten(0, 1)
         losses = []
-        for column in range(5):
-            contexts, _ = model.encoder.context.gru(torch.stack([z[:, row * 5 + column] for row in range(5)], dim=1))
+        for column in range(side):
+            contexts, _ = model.encoder.context.gru(
+                torch.stack([z[:, row * side + column] for row in range(side)], dim=1)
+            )
             for k, linear in enumerate(model.encoder.predict, 1):
-                for row in range(5 - k):
+                for row in range(side - k):
                     scores = linear(contexts[:, row]) @ everything.T
-                    truth = torch.arange(B) * 25 + (row + k) * 5 + column
+                    truth = torch.arange(B) * side**2 + (row + k) * side + column
                     losses += list(torch.logsumexp(scores, 1) - scores[torch.arange(B), truth])
         return torch.stack(losses).mean()
 
@@ -362,7 +366,8 @@ def test_byol() -> None:
 
 
 def test_byol_target_starts_elsewhere_and_momentum_follows_its_cosine() -> None:
-    model = made("byol", "method.key_encoder.momentum={kind: cosine, start: 0.9, end: 1.0}")
+    start = "method.key_encoder.init=random"  # the paper's; the preset copies
+    model = made("byol", start, "method.key_encoder.momentum={kind: cosine, start: 0.9, end: 1.0}")
     online, target = model.encoder.projector[0].weight, model.key_encoder.encoder.projector[0].weight
     assert not torch.equal(online, target)
     before = target.clone()
@@ -370,3 +375,79 @@ def test_byol_target_starts_elsewhere_and_momentum_follows_its_cosine() -> None:
     model.update(model(images(2), SAMPLE, moment).keys, moment)
     m = 1 - 0.1 * (1 + math.cos(math.pi * 0.5)) / 2
     torch.testing.assert_close(target, m * before + (1 - m) * online)
+
+
+# Barlow Twins and VICReg
+
+EXPANDER = "method.encoder.projector=[{width: 12, norm: batch, activation: relu}, {width: 10, bias: false}]"
+
+
+def test_barlow_twins() -> None:
+    model, views = made("barlow", EXPANDER), images(2)
+
+    def oracle() -> Tensor:
+        one, other = (embed(model.encoder, views[view]) for view in (0, 1))
+        a, b = (
+            torch.stack([(z[:, d] - z[:, d].mean()) / (z[:, d].var(correction=0) + 1e-5).sqrt() for d in range(10)], 1)
+            for z in (one, other)
+        )
+        total = torch.zeros(())
+        for i in range(10):
+            for j in range(10):
+                c = sum(a[n, i] * b[n, j] for n in range(B)) / B
+                total = total + ((1 - c) ** 2 if i == j else 0.0051 * c**2)
+        return total
+
+    same(model, views, oracle)
+
+
+def test_vicreg() -> None:
+    model, views = made("vicreg", EXPANDER), images(2)
+
+    def oracle() -> Tensor:
+        x, y = (embed(model.encoder, views[view]) for view in (0, 1))
+        total = 25 * F.mse_loss(x, y)
+        for z in (x, y):
+            total = total + 25 * torch.relu(1 - torch.sqrt(z.var(dim=0) + 1e-4)).mean() / 2
+            covariance = torch.cov(z.T)
+            total = total + sum(covariance[i, j] ** 2 for i in range(10) for j in range(10) if i != j) / 10
+        return total
+
+    same(model, views, oracle)
+
+
+# SupCon
+
+
+@pytest.mark.parametrize("positives", ["outside", "inside"])
+def test_supcon(positives: str) -> None:
+    model, views = made("supcon", f"method.loss.positives={positives}"), images(2)
+    label = [LABELS[index] for index in SAMPLE.tolist()] * 2
+
+    def oracle() -> Tensor:
+        z = normal(embed(model.encoder, torch.cat([views[0], views[1]])))
+        total = torch.zeros(())
+        for i in range(2 * B):
+            others = [j for j in range(2 * B) if j != i]
+            log_p = {
+                j: z[i] @ z[j] / 0.1 - torch.logsumexp(torch.stack([z[i] @ z[k] / 0.1 for k in others]), 0)
+                for j in others
+            }
+            right = torch.stack([log_p[j] for j in others if label[j] == label[i]])
+            total = total - (right.mean() if positives == "outside" else right.exp().mean().log())
+        return total / (2 * B) * 0.1 / 0.07
+
+    same(model, views, oracle)
+
+
+def test_supcon_equals_pytorch_metric_learning() -> None:
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    model, views = made("supcon", "method.loss.base_temperature=null"), images(2)
+    label = torch.tensor([LABELS[index] for index in SAMPLE.tolist()]).repeat(2)
+
+    def oracle() -> Tensor:
+        z = embed(model.encoder, torch.cat([views[0], views[1]]))
+        loss: Tensor = losses.SupConLoss(temperature=0.1)(z, label)
+        return loss
+
+    same(model, views, oracle)

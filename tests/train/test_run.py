@@ -29,12 +29,20 @@ TINY = [
     "train.log_every=2",
     "eval.knn.every=1",
 ]
-RECIPES = ["instdisc", "instdisc-cifar", "moco-v1", "moco-v2", "simclr", "byol", "swav", "swav-small-batch"]
+RECIPES = [
+    *("instdisc", "instdisc-cifar", "moco-v1", "moco-v2", "simclr", "byol", "swav", "swav-small-batch"),
+    *("barlow", "vicreg", "supcon"),
+]
 
 
 def tiny(recipe: str, *sets: str) -> Any:
     cpc = recipe == "cpc"
     base = [text for text in TINY if not (cpc and "backbone" in text)]
+    if cpc:
+        base += [
+            "method.encoder.network={blocks: [1, 1], widths: [4, 6], stem: small}",
+            "method.encoder.context.width=8",
+        ]
     return resolve(recipe, preset="digits", sets=[*base, *sets])
 
 
@@ -253,3 +261,13 @@ def test_a_signal_to_every_process_of_a_job_saves_too(tmp_path: Path) -> None:
     said, _ = running.communicate(timeout=120)
     assert running.returncode == 130, said
     assert (folder / "checkpoints" / "last").exists()
+
+
+def test_max_steps_ends_a_run_and_its_schedules(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    results = train(tiny("simclr", "train.max_steps=3", "train.log_every=1", "eval.knn=null"), folder)
+    assert results["steps"] == 3
+    assert (folder / "checkpoints" / "last").read_text() == "step-3\n"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if "lr" in line]
+    assert len(rates) == 3 and rates[2] < rates[0] / 2

@@ -12,21 +12,25 @@ from contralex.errors import ContralexError
 from contralex.hooks import hookimpl
 
 if TYPE_CHECKING:
+    from contralex.data.base import Source, Split, Unreadable
     from contralex.lookup import Dictionary, Found, LookUp, Match, Rows, Step, Targets
     from contralex.parts.base import BuildContext, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.parts.views import Views
     from contralex.spec.base import Slot, Spec
     from contralex.spec.layers import resolve
+    from contralex.spec.schedule import Number, bounds, value_at
     from contralex.train.checkpoint import load_backbone, load_encoder
 
 __version__ = metadata.version("contralex")
 
 _WHERE = {
+    "contralex.data.base": ("Source", "Split", "Unreadable"),
     "contralex.lookup": ("Dictionary", "Found", "LookUp", "Match", "Rows", "Step", "Targets"),
     "contralex.parts.base": ("BuildContext", "Encoder", "KeyEncoder", "Loss", "NegativeSource", "TargetGenerator"),
     "contralex.parts.views": ("Views",),
     "contralex.spec.base": ("Slot", "Spec"),
     "contralex.spec.layers": ("resolve",),
+    "contralex.spec.schedule": ("Number", "bounds", "value_at"),
     "contralex.train.checkpoint": ("load_backbone", "load_encoder"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
@@ -42,18 +46,24 @@ __all__ = [
     "Loss",
     "Match",
     "NegativeSource",
+    "Number",
     "Rows",
     "Slot",
+    "Source",
     "Spec",
+    "Split",
     "Step",
     "TargetGenerator",
     "Targets",
+    "Unreadable",
     "Views",
     "__version__",
+    "bounds",
     "hookimpl",
     "load_backbone",
     "load_encoder",
     "resolve",
+    "value_at",
 ]
 
 

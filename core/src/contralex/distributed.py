@@ -7,6 +7,9 @@ DistributedDataParallel takes of every parameter's gradient, that is the exact g
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,6 +48,15 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
 def own_slice(rows: int) -> slice:
     """Where this process's ``rows`` stand in what :func:`gather` returns."""
     return slice(rank() * rows, (rank() + 1) * rows)
+
+
+@contextmanager
+def buffers_stay_apart() -> Iterator[None]:
+    """Around ``DistributedDataParallel(..., broadcast_buffers=False)``: torch 2.15 announces another name for it; the
+    old one works from 2.4 on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        yield
 
 
 def _all_gather(tensor: Tensor) -> Tensor:

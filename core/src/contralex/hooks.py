@@ -61,18 +61,32 @@ def contralex_recipes() -> Traversable:  # type: ignore[empty-body]
 
 
 @hookspec
+def contralex_expected_failures() -> dict[str, str]:  # type: ignore[empty-body]
+    """Cases of the conformance kit that must fail, as ``check[subject]``, each with the reason. One that passes after
+    all is reported, so that the list does not outlive what it excuses."""
+
+
+@hookspec
 def contralex_run_start(run: Run) -> None:
-    """Before the first step. Life-cycle hooks run only for plugins that the run's spec uses."""
+    """Before the first step.
+
+    Life-cycle hooks run only for plugins that the run's spec uses: for their kinds, for their recipe, or because its
+    ``plugins`` names them. ``run.stop("why")`` ends the run well before its last step. A hook that raises stops it
+    with a checkpoint, or is reported once, as ``train.on_hook_error`` says.
+    """
 
 
 @hookspec
 def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
-    """After each optimiser step. What is added to ``metrics`` is logged."""
+    """After each optimiser step. The numbers that are added to ``metrics`` are logged, from the main process.
+
+    They may be tensors of one number, which are not read before they are logged. ``run.logged`` has the last figures.
+    """
 
 
 @hookspec
 def contralex_epoch_end(run: Run, epoch: int, metrics: dict[str, float]) -> None:
-    """After each epoch, counted from 1."""
+    """After each epoch, counted from 1. ``metrics`` has what was judged, such as ``knn_top1``; add to it likewise."""
 
 
 @hookspec

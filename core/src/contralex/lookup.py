@@ -11,6 +11,7 @@ whole batch.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -71,9 +72,21 @@ class Rows:
         return replace(self, vectors=self.vectors.detach())
 
     def gather(self, *, gradient: bool) -> Rows:
-        """The rows of every process, rank after rank; ``gradient`` says whether vectors carry one back."""
+        """The rows of every process in the order that one process would have: view after view, and in each view rank
+        after rank. ``gradient`` says whether vectors carry one back."""
         gathered = distributed.gather(self.vectors, gradient=gradient)
-        return Rows(gathered, *(distributed.gather(getattr(self, name)) for name in _ROW_FIELDS[1:]))
+        everyone = Rows(gathered, *(distributed.gather(getattr(self, name)) for name in _ROW_FIELDS[1:]))
+        views = torch.unique_consecutive(self.view).tolist()
+        if distributed.world() == 1 or len(views) == 1:
+            return everyone
+        return everyone[torch.cat([(everyone.view == view).nonzero().flatten() for view in views])]
+
+    def partners_in(self, others: Rows, *, same_view: bool = False) -> Tensor:
+        """(R,) as :meth:`places_in`, where every row has a partner. RuntimeError where one has none."""
+        place = self.places_in(others, same_view=same_view)
+        if bool((place < 0).any()):
+            raise RuntimeError("a query has no partner among the keys: it asks for a sample or position that none has")
+        return place
 
     def places_in(self, others: Rows, *, same_view: bool) -> Tensor:
         """(R,) where in ``others`` the row with the same sample and position stands; -1 where it is absent."""
@@ -117,6 +130,14 @@ class Dictionary:
     key_shared: Tensor | None = None
     population: int | None = None
 
+    def positives(self, queries: Rows, match: Match) -> Tensor:
+        """(N,) the entry that stands for each query's own sample, seen in the matched view, at the same position."""
+        if self.own is not None:  # by convention it is entry 0
+            return torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device)
+        assert self.rows is not None
+        asked = replace(queries, view=torch.full_like(queries.view, match.key))
+        return asked.partners_in(self.rows, same_view=True)
+
     def scores(self, queries: Tensor) -> Tensor:
         """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked."""
         queries = queries.float()
@@ -159,9 +180,11 @@ class Step:
     batch: int
     cache: dict[Any, Any] = field(default_factory=dict)
 
-    def generator(self, purpose: int) -> torch.Generator:
-        """A random generator that every process seeds alike, one for each purpose and step."""
-        mixed = (self.seed * 1_000_003 + self.clock.step) * 1_000_003 + purpose
+    def generator(self, purpose: int | str) -> torch.Generator:
+        """A random generator that every process seeds alike, one for each purpose and step. Two parts that name the
+        same purpose draw the same, so a plugin names its own: ``step.generator("contralex-mine")``."""
+        number = zlib.crc32(purpose.encode()) if isinstance(purpose, str) else purpose
+        mixed = (self.seed * 1_000_003 + self.clock.step) * 1_000_003 + number
         return torch.Generator().manual_seed(mixed % (2**63 - 1))
 
 
@@ -247,16 +270,16 @@ class LookUp(nn.Module):
 
 def _found(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
     """The share of queries whose best-scoring entry is the one that they should find."""
+    if targets.weights is not None:  # of several that are wanted most, any will do
+        best = dictionary.scores(queries.vectors).argmax(dim=1, keepdim=True)
+        wanted = targets.weights.gather(1, best).squeeze(1)
+        return (wanted >= targets.weights.max(dim=1).values).float().mean()
     if targets.vectors is not None:  # regression: is the sample's own key the nearest of the batch's keys?
-        wanted = keys.of_view(match.key)
+        matched = keys.of_view(match.key)
         normal = nn.functional.normalize
-        scores = normal(queries.vectors, dim=1) @ normal(wanted.vectors, dim=1).T
-        place = queries.places_in(wanted, same_view=False)
+        scores = normal(queries.vectors, dim=1) @ normal(matched.vectors, dim=1).T
+        place = queries.places_in(matched, same_view=False)
     else:
-        scores = dictionary.scores(queries.vectors)
-        if targets.index is None:
-            assert targets.weights is not None
-            place = targets.weights.argmax(dim=1)
-        else:
-            place = targets.index
+        assert targets.index is not None
+        scores, place = dictionary.scores(queries.vectors), targets.index
     return (scores.argmax(dim=1) == place).float().mean()

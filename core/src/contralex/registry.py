@@ -8,7 +8,7 @@ loaded     ready, and the spec that is running uses it
 blocked    left out by ``CONTRALEX_PLUGINS``
 conflict   it offers a kind or a recipe that another plugin offers as well
 incompatible  its distribution asks for another version of contralex
-broken     its entry module does not import, or does not keep to the hooks
+broken     its record or its entry module cannot be read, or it does not keep to the hooks
 ========== ======================================================================
 """
 
@@ -17,11 +17,12 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import metadata, resources
+from importlib import import_module, resources
 from importlib.resources.abc import Traversable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from contralex import hooks
+from contralex.discovery import Choice, Found, core_version, installed, normal
 from contralex.errors import ContralexError
 from contralex.hooks import PROJECT, SLOTS
 
@@ -37,11 +39,15 @@ if TYPE_CHECKING:
 
 VARIABLE = "CONTRALEX_PLUGINS"
 _UNUSABLE = ("blocked", "incompatible", "broken", "conflict")
+_HOOKS = [name for name in vars(hooks) if name.startswith("contralex_")]  # in the order in which hooks.py has them
 
 
 @dataclass
 class Plugin:
-    """One distribution that offers something to contralex."""
+    """One distribution that offers something to contralex; or a file that the ``code`` of a spec names.
+
+    ``found``: what a distribution's record on disk says. ``code``: the file's path.
+    """
 
     name: str
     version: str
@@ -50,6 +56,10 @@ class Plugin:
     module: ModuleType | None = None
     kinds: dict[str, list[type[Spec]]] = field(default_factory=dict)
     recipes: dict[str, Traversable] = field(default_factory=dict)
+    hooks: list[str] = field(default_factory=list)
+    found: Found | None = None
+    code: str = ""
+    sha256: str = ""
 
     @property
     def usable(self) -> bool:
@@ -58,17 +68,21 @@ class Plugin:
     def fail(self, state: str, reason: str) -> None:
         self.state, self.reason = state, reason
 
+    def offers(self) -> Iterator[str]:
+        for slot, specs in self.kinds.items():
+            yield from (f"{slot} kind {spec.kind_name()!r}" for spec in specs)
+        yield from (f"recipe {recipe!r}" for recipe in self.recipes)
+
 
 class Registry:
     def __init__(self, choice: str = "") -> None:
-        self.manager = pluggy.PluginManager(PROJECT)
-        self.manager.add_hookspecs(hooks)
+        self.manager = hook_manager()
         self.plugins: dict[str, Plugin] = {}
         self.unmatched: list[str] = []
-        self._choose = _Choice(choice)
+        self._choose = Choice(choice)
         self._add_core()
-        for point in sorted(metadata.entry_points(group=PROJECT), key=lambda point: point.name):
-            self._add(point)
+        for found in installed():
+            self._add(found)
         self._settle_conflicts()
         self.unmatched = self._choose.unmatched(self.plugins)
 
@@ -105,6 +119,20 @@ class Registry:
             if all(wanted & offers[other] for other, wanted in self._spec(slot, kind).needs.items())
         ]
 
+    # The code of a spec
+
+    def use(self, files: Iterable[Plugin]) -> None:
+        """Takes in the code files of the spec that is being read, and lets go of those of the spec before."""
+        self.plugins = {name: plugin for name, plugin in self.plugins.items() if not plugin.code}
+        for file in files:
+            offered = {what: plugin.name for plugin in self._usable() for what in plugin.offers()}
+            shared = next((what for what in file.offers() if what in offered), None)
+            if shared is not None:
+                raise ContralexError(
+                    f"{file.code} and {offered[shared]} both offer {shared}; give it another name in {file.name}"
+                )
+            self.plugins[file.name if file.name not in self.plugins else file.code] = file
+
     # What is not, and how to get it
 
     def hint(self, slot: str, kind: str) -> str:
@@ -138,43 +166,42 @@ class Registry:
     def _add_core(self) -> None:
         from contralex.vocabulary import plugin as module
 
-        self._register(Plugin(PROJECT, _version()), module)
+        self._register(Plugin(PROJECT, core_version()), module)
 
-    def _add(self, point: metadata.EntryPoint) -> None:
-        name = point.dist.metadata["Name"] if point.dist else point.name
-        if name in self.plugins:
-            first = self.plugins[name]
-            first.fail("broken", f"its distribution has two entry points in the group {PROJECT}; one is allowed")
+    def _add(self, found: Found) -> None:
+        if normal(found.name) == PROJECT:  # a second installation of the core, which doctor reports
             return
-        plugin = Plugin(name, point.dist.version if point.dist else "unknown")
-        self.plugins[name] = plugin
-        if not self._choose.allows(name):
+        plugin = self.plugins[found.name] = Plugin(found.name, found.version, found=found)
+        if not self._choose.allows(found.name):
             plugin.fail("blocked", f"left out by {VARIABLE}={self._choose.text}")
-            return
-        misfit = _asks_for(point.dist)
-        if misfit:
-            plugin.fail("incompatible", misfit)
-            return
+        elif found.problem:
+            plugin.fail("broken", found.problem)
+        elif found.misfit:
+            plugin.fail("incompatible", found.misfit)
+        else:
+            self._load(plugin, found.module)
+
+    def _load(self, plugin: Plugin, name: str) -> None:
         try:
-            module = point.load()
-        except (Exception, SystemExit) as error:  # whatever a stranger's module raises is its own failure
-            plugin.fail("broken", f"importing {point.value} raised {type(error).__name__}: {error}")
+            with redirect_stdout(sys.stderr):  # what a module prints is no part of a command's answer
+                module = import_module(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a stranger's module raises, SystemExit too, is its own failure
+            plugin.fail("broken", _why_not_imported(plugin.name, name, error))
+            return
+        twin = next((other for other in self.plugins.values() if other.module is module), None)
+        if twin is not None:
+            plugin.fail("broken", f"its entry point names {name}, as that of {twin.name} does; uninstall one of them")
             return
         self._register(plugin, module)
 
     def _register(self, plugin: Plugin, module: ModuleType) -> None:
         self.plugins[plugin.name] = plugin
-        plugin.module = module
         try:
             self.manager.register(module, plugin.name)
-            _known_hooks(module)
-            for slot, hook in SLOTS.items():
-                plugin.kinds[slot] = [_checked(slot, spec) for spec in _call(module, hook) or []]
-            folder = _call(module, "contralex_recipes")
-            if folder is not None:
-                found = (path for path in folder.iterdir() if path.name.endswith(".yaml"))
-                plugin.recipes = {path.name.removesuffix(".yaml"): path for path in found}
-        except Exception as error:
+            take(plugin, module)
+        except (Exception, SystemExit) as error:
             plugin.fail("broken", f"{type(error).__name__}: {error}")
             if self.manager.has_plugin(plugin.name):
                 self.manager.unregister(name=plugin.name)
@@ -182,18 +209,17 @@ class Registry:
     def _settle_conflicts(self) -> None:
         offers: dict[str, list[Plugin]] = {}
         for plugin in self._usable():
-            for slot, specs in plugin.kinds.items():
-                for spec in specs:
-                    offers.setdefault(f"{slot} kind {spec.kind_name()!r}", []).append(plugin)
-            for recipe in plugin.recipes:
-                offers.setdefault(f"recipe {recipe!r}", []).append(plugin)
+            for what in plugin.offers():
+                offers.setdefault(what, []).append(plugin)
         for what, plugins in offers.items():
             if len(plugins) < 2:
                 continue
-            names = " and ".join(plugin.name for plugin in plugins)
             rivals = [plugin for plugin in plugins if plugin.name != PROJECT]  # the core never gives way
+            names = " and ".join(plugin.name for plugin in plugins)
+            both = "both" if len(plugins) == 2 else "all"
+            reason = f"{names} {both} offer {what}; block one with {VARIABLE}={self._choose.and_block(rivals[-1].name)}"
             for plugin in rivals:
-                plugin.fail("conflict", f"{names} both offer {what}; block one with {VARIABLE}=-{rivals[-1].name}")
+                plugin.fail("conflict", f"{plugin.reason}; {reason}" if plugin.reason else reason)
 
     def _usable(self) -> list[Plugin]:
         return [plugin for plugin in self.plugins.values() if plugin.usable]
@@ -204,45 +230,44 @@ class Registry:
         return spec
 
 
-class _Choice:
-    """``CONTRALEX_PLUGINS="a,-b"``: names allow only themselves, names after a minus are blocked."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        words = [_normal(word.strip()) for word in text.split(",") if word.strip()]
-        self.blocked = {word[1:] for word in words if word.startswith("-")}
-        self.allowed = {word for word in words if not word.startswith("-")}
-
-    def allows(self, name: str) -> bool:
-        name = _normal(name)
-        return name not in self.blocked and (not self.allowed or name in self.allowed)
-
-    def unmatched(self, known: Iterable[str]) -> list[str]:
-        return sorted((self.blocked | self.allowed) - {_normal(name) for name in known})
+def hook_manager() -> pluggy.PluginManager:
+    """What checks that a module's hooks have the arguments that ours have."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hooks)
+    return manager
 
 
-def _normal(name: str) -> str:
-    """As pip compares names; a leading minus stays."""
-    return re.sub(r"(?<=.)[-_.]+", "-", name).lower()
+def take(plugin: Plugin, module: ModuleType) -> None:
+    """Reads what a module offers into its plugin. Raises whatever the module raises, and for what is not allowed."""
+    plugin.module = module
+    _known_hooks(module)
+    plugin.hooks = [name for name in _HOOKS if hasattr(getattr(module, name, None), "contralex_impl")]
+    for slot, hook in SLOTS.items():
+        plugin.kinds[slot] = [_checked(slot, spec) for spec in _call(module, hook) or []]
+    folder = _call(module, "contralex_recipes")
+    if folder is not None:
+        found = (path for path in folder.iterdir() if path.name.endswith(".yaml"))
+        plugin.recipes = {path.name.removesuffix(".yaml"): path for path in found}
+    offers = list(plugin.offers())
+    twice = next((what for what in offers if offers.count(what) > 1), None)
+    if twice is not None:
+        raise ContralexError(f"it offers {twice} twice")
 
 
-def _asks_for(distribution: metadata.Distribution | None) -> str:
-    """Why the distribution's bounds exclude the running core; empty where they do not. Read before any import."""
-    from packaging.requirements import Requirement
-
-    for line in (distribution.requires if distribution else None) or []:
-        requirement = Requirement(line)
-        ours = requirement.name == PROJECT and not requirement.marker
-        if ours and not requirement.specifier.contains(_version(), prereleases=True):
-            return f"it asks for contralex{requirement.specifier}, and this is contralex {_version()}"
-    return ""
+def _why_not_imported(distribution: str, name: str, error: BaseException) -> str:
+    gone = error.name if isinstance(error, ModuleNotFoundError) else None
+    if gone is not None and f"{name}.".startswith(f"{gone}."):
+        return (
+            f"its module {name} is gone ({error}), so the installation is stale: "
+            f"pip install --force-reinstall {distribution}, or pip uninstall {distribution}"
+        )
+    return f"importing {name} raised {type(error).__name__}: {error}"
 
 
 def _known_hooks(module: ModuleType) -> None:
-    known = {name for name in dir(hooks) if name.startswith("contralex_")}
     for name in dir(module):
-        if name.startswith("contralex_") and name not in known and hasattr(getattr(module, name), "contralex_impl"):
-            near = difflib.get_close_matches(name, known, n=1)
+        if name.startswith("contralex_") and name not in _HOOKS and hasattr(getattr(module, name), "contralex_impl"):
+            near = difflib.get_close_matches(name, _HOOKS, n=1)
             raise ContralexError(f"there is no hook {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
@@ -259,11 +284,6 @@ def _checked(slot: str, spec: Any) -> type[Spec]:
     if "kind" not in spec.model_fields or not isinstance(spec.model_fields["kind"].default, str):
         raise ContralexError(f"{spec.__name__} needs a field such as kind: Literal['my_kind'] = 'my_kind'")
     return spec
-
-
-@lru_cache(maxsize=1)
-def _version() -> str:
-    return metadata.version(PROJECT)
 
 
 @lru_cache(maxsize=1)

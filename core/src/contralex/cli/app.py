@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import doctor, look, run
+from contralex.cli import check, doctor, look, new, plugins, run, schema
 
 
 def examples(*lines: str) -> str:
@@ -37,6 +37,14 @@ evaluation = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+installed = typer.Typer(
+    epilog=examples(
+        "contralex plugins",
+        "contralex plugins show contralex-moco              one of them, and why it does not work",
+        "CONTRALEX_PLUGINS=-contralex-swav contralex plugins",
+    ),
+    rich_markup_mode=None,
+)
 
 
 def _version(wanted: bool) -> None:
@@ -55,7 +63,11 @@ def _root(
 
 
 app.command(epilog=examples("contralex methods", "contralex methods --json"))(look.methods)
-app.command(epilog=examples("contralex plugins", "CONTRALEX_PLUGINS=-contralex-swav contralex plugins"))(look.plugins)
+installed.callback(invoke_without_command=True)(plugins.plugins)
+installed.command(
+    epilog=examples("contralex plugins show contralex-moco", "contralex plugins show contralex-moco --json")
+)(plugins.show)
+app.add_typer(installed, name="plugins")
 app.command(
     epilog=examples(
         "contralex show moco-v2",
@@ -86,6 +98,24 @@ app.command(
         "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
     )
 )(run.train)
+app.command(
+    epilog=examples(
+        "contralex schema --out contralex.schema.json       beside your recipes, for YAML editors",
+    )
+)(schema.schema)
+app.command(
+    epilog=examples(
+        "contralex new my-method                            a method: targets and a loss of its own, and a recipe",
+        "contralex new my-loss --as loss --out ~/code/my-loss",
+    )
+)(new.new)
+app.command(
+    epilog=examples(
+        "contralex check contralex-moco",
+        "contralex check contralex-mine --only two_equal_one",
+        "contralex check contralex-mine --json",
+    )
+)(check.check)
 app.command(epilog=examples("contralex doctor", "contralex doctor --json"))(doctor.doctor)
 evaluation.command(
     epilog=examples(

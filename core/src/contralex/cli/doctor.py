@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -20,7 +20,7 @@ _EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard",
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, what the machine has, and what is wrong. Exits with 1 if something is."""
     facts = {**_software(), **_machine()}
-    problems = [*_missing(facts), *_plugin_problems(), *_installed_twice(), *_out_of_step()]
+    problems = [*_missing(facts), *_plugin_problems(), *_installed_twice(), *_shadowed(), *_out_of_step()]
     if as_json:
         print_json({"facts": facts, "plugins": _plugins(), "problems": problems})
     else:
@@ -92,20 +92,32 @@ def _plugin_problems() -> Iterator[str]:
 
 
 def _installed_twice() -> Iterator[str]:
-    """Two records of one distribution: a stale or shadowed installation, of which Python takes either."""
+    """Two records of one distribution: a stale installation, of which Python takes either."""
+    from contralex.discovery import normal, records
     from contralex.registry import registry
 
-    ours = {_normal(name) for name in registry().plugins}
-    places: dict[str, set[str]] = {}
-    for found in metadata.distributions():
-        name = _normal(found.metadata["Name"] or "")
-        if name in ours:
-            places.setdefault(name, set()).add(os.path.realpath(str(found.locate_file(""))) + f" ({found.version})")
-    for name, where in sorted(places.items()):
+    for name, where in records({normal(name) for name in registry().plugins}).items():
         if len(where) > 1:
             yield (
-                f"{name} is installed {len(where)} times, in {' and '.join(sorted(where))}; "
+                f"{name} is installed {len(where)} times, in {' and '.join(where)}; "
                 f"run pip uninstall {name} until none is left, and install it once"
+            )
+
+
+def _shadowed() -> Iterator[str]:
+    """A module that comes from elsewhere than its distribution: a folder of its name that is first on the path."""
+    from contralex.registry import registry
+
+    for plugin in registry().plugins.values():
+        file = getattr(plugin.module, "__file__", None)
+        if plugin.found is None or file is None:
+            continue
+        home = plugin.found.location
+        # As written, or with links followed: a package manager may link the one or the other.
+        if not any(Path(way(file)).is_relative_to(way(home)) for way in (os.path.abspath, os.path.realpath)):
+            yield (
+                f"{plugin.name} is installed in {home}, but Python imports it from {file}, which comes first on the "
+                f"path; rename or remove that one, or run in another folder"
             )
 
 
@@ -125,7 +137,3 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,12 +1,13 @@
-"""Commands that look and change nothing: methods, plugins, show, diff, why."""
+"""Commands that look and change nothing: methods, show, diff, why."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from contralex.cli.options import Data, Json, Preset, Recipe, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, print_json, print_table
+from contralex.cli.plugins import warn_of_unmatched
 from contralex.errors import ContralexError
 
 
@@ -20,7 +21,7 @@ def methods(as_json: Json = False) -> None:
     else:
         table = [[row["name"], row["summary"], f"{row['plugin']} {row['version']}"] for row in rows]
         print_table(["recipe", "what it is", "from"], table)
-    _warn_of_unusable()
+    warn_of_unusable()
 
 
 def _methods() -> list[dict[str, str]]:
@@ -38,66 +39,39 @@ def _methods() -> list[dict[str, str]]:
     return rows
 
 
-def plugins(as_json: Json = False) -> None:
-    """List the plugins, whether each works, and what it offers."""
-    from contralex.registry import registry
-
-    known = registry()
-    rows: list[dict[str, Any]] = [
-        {
-            "name": plugin.name,
-            "version": plugin.version,
-            "state": plugin.state,
-            "reason": plugin.reason,
-            "kinds": {slot: [spec.kind_name() for spec in specs] for slot, specs in plugin.kinds.items() if specs},
-            "recipes": sorted(plugin.recipes),
-        }
-        for plugin in known.plugins.values()
-    ]
-    if as_json:
-        print_json({"plugins": rows, "unmatched": known.unmatched})
-        return
-    table = [[row["name"], row["version"], row["state"], row["reason"] or _offers(row)] for row in rows]
-    print_table(["plugin", "version", "state", "what it offers, or why not"], table)
-    _warn_of_unmatched()
-
-
-def _offers(row: dict[str, Any]) -> str:
-    groups = dict(row["kinds"]) | ({"recipes": row["recipes"]} if row["recipes"] else {})
-    return "; ".join(f"{slot}: {', '.join(names)}" for slot, names in groups.items())
-
-
-def _warn_of_unusable() -> None:
+def warn_of_unusable() -> None:
     from contralex.registry import registry
 
     for plugin in registry().plugins.values():
         if plugin.state in ("broken", "conflict", "incompatible"):
             typer.echo(f"{plugin.name} is {plugin.state}: {plugin.reason}", err=True)
-    _warn_of_unmatched()
+    warn_of_unmatched()
 
 
-def _warn_of_unmatched() -> None:
-    from contralex.registry import VARIABLE, registry
-
-    for name in registry().unmatched:
-        typer.echo(f"{VARIABLE} names {name}, but no plugin of this name is installed", err=True)
-
-
-def show(recipe: Recipe, preset: Preset = None, data: Data = None, sets: Sets = None, as_json: Json = False) -> None:
+def show(
+    recipe: Recipe,
+    preset: Preset = None,
+    data: Data = None,
+    sets: Sets = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
     """Print a recipe with all its layers and defaults, as YAML that can be run again."""
     from contralex.spec.layers import resolve
+    from contralex.spec.recipe import MODELINE
 
-    resolved = resolve(recipe, preset=preset, data=data, sets=sets or ())
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code)
     if as_json:
         print_json({"spec": resolved.data, "digest": resolved.digest, "plugins": resolved.plugins})
     else:
-        typer.echo(resolved.to_yaml(), nl=False)
+        typer.echo(f"{MODELINE}\n{resolved.to_yaml()}", nl=False)
 
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A recipe or a YAML file.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
     preset: Preset = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Print what differs between two recipes, and nothing else."""
@@ -106,7 +80,8 @@ def diff(
     from contralex.spec.diff import diff as compare
     from contralex.spec.layers import resolve
 
-    changes = compare(resolve(a, preset=preset), resolve(b, preset=preset))
+    before, after = (resolve(recipe, preset=preset, allow_code=allow_code) for recipe in (a, b))
+    changes = compare(before, after)
     if as_json:
         print_json([asdict(change) for change in changes])
         return
@@ -124,13 +99,14 @@ def why(
     preset: Preset = None,
     data: Data = None,
     sets: Sets = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Print a value and which layers set it, the one that holds first."""
     from contralex.spec.diff import shown
     from contralex.spec.layers import resolve
 
-    origins = resolve(recipe, preset=preset, data=data, sets=sets or ()).origins
+    origins = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code).origins
     found = {leaf: history for leaf, history in origins.items() if f"{leaf}.".startswith(f"{path}.")}
     if not found:
         raise ContralexError(f"{path}: {recipe} has no such value; {_near(path, list(origins))}")

@@ -26,6 +26,9 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change one value; may be repeated.", show_default=False),
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Run the Python files that the recipe names in `code`. Trust them first.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralex.cli.options import Data, Json, Preset, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Data, Json, Preset, Sets, print_json, print_table
 from contralex.errors import ContralexError
 
 
@@ -32,21 +32,24 @@ def train(
     processes: Annotated[
         int, typer.Option(min=1, help="How many to start: on the GPUs where there are any, else on the CPU.")
     ] = 1,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train a method on images of your own, or on a known data set."""
     from contralex.spec.layers import resolve
 
     recipe = _recipe(recipe, out, resume)
-    resolved = resolve(recipe, preset=preset, data=data, sets=sets or ())
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code)
     if processes > 1 and not _is_launched():
         from contralex.train.launch import launch
 
-        argv = _argv(recipe, preset, data, sets or [], out, resume)
+        argv = _argv(recipe, preset, data, sets or [], out, resume, allow_code)
         raise typer.Exit(launch(argv, processes))
 
+    from contralex.spec.code import permission
     from contralex.train.run import train as start
 
-    start(resolved, out, resume)
+    with permission(allow_code):  # also for the files of a run whose encoder this one takes
+        start(resolved, out, resume)
 
 
 def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
@@ -67,12 +70,19 @@ def _is_launched() -> bool:
 
 
 def _argv(
-    recipe: str, preset: str | None, data: str | None, sets: list[str], out: Path | None, resume: bool
+    recipe: str,
+    preset: str | None,
+    data: str | None,
+    sets: list[str],
+    out: Path | None,
+    resume: bool,
+    allow_code: bool,
 ) -> list[str]:
     """The same command for each process."""
     options = {"--preset": preset, "--data": data, "--out": out}
     said = [f"{name}={value}" for name, value in options.items() if value is not None]
-    return ["train", *said, *(f"--set={text}" for text in sets), *(["--resume"] if resume else []), "--", recipe]
+    flags = [name for name, on in {"--resume": resume, "--allow-code": allow_code}.items() if on]
+    return ["train", *said, *(f"--set={text}" for text in sets), *flags, "--", recipe]
 
 
 def knn(
@@ -81,6 +91,7 @@ def knn(
     ],
     data: Data = None,
     sets: Sets = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
@@ -89,9 +100,8 @@ def knn(
 
     from contralex.evaluate.offline import knn as judge
 
-    figures: dict[str, dict[str, Any]] = {
-        name: _plain(result) for name, result in judge(checkpoint, data, sets or []).items()
-    }
+    found = judge(checkpoint, data, sets or [], allow_code=allow_code)
+    figures: dict[str, dict[str, Any]] = {name: _plain(result) for name, result in found.items()}
     if as_json:
         print_json(figures)
         return

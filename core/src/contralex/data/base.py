@@ -7,15 +7,18 @@ same pixels on any number of processes and workers, and after a resume.
 from __future__ import annotations
 
 import logging
+import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from contralex.errors import ContralexError
+from contralex.spec import code
 
 if TYPE_CHECKING:
     from contralex.parts.views import Views
@@ -177,6 +180,47 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
     return index, inputs, [item for _, item in items if isinstance(item, Unreadable)]
 
 
+def load(dataset: Dataset[Any], collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
+    """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
+    as it was; of itself torch would hand on its traceback as text."""
+    for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+        if isinstance(batch, ContralexError):
+            raise batch
+        yield batch
+
+
+class _Caught(Dataset[Any]):
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    # A worker that is not forked reads this from a pickle. Classes of the files that a spec names in ``code`` are
+    # known there only once the files were run, so what may hold such classes is a pickle inside.
+    def __getstate__(self) -> tuple[list[tuple[str, bytes]], Any]:
+        if not code.anything_loaded():
+            return [], self.dataset
+        pickled = pickle.dumps(self.dataset)
+        return code.needed_by(pickled), pickled
+
+    def __setstate__(self, state: tuple[list[tuple[str, bytes]], Any]) -> None:
+        files, held = state
+        code.run_again(files)
+        self.dataset = pickle.loads(held) if isinstance(held, bytes) else held
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, at: Any) -> Any:
+        try:
+            return self.dataset[at]
+        except ContralexError as error:
+            return error
+
+
+def _collated(collate_fn: Callable[[Any], Any], items: Sequence[Any]) -> Any:
+    mistakes = (item for item in items if isinstance(item, ContralexError))
+    return next(mistakes, None) or collate_fn(items)
+
+
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index).
 
@@ -189,11 +233,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     def __init__(
         self, population: int, batch: int, seed: int, epochs: int, rank: int = 0, world: int = 1, start_step: int = 0
     ) -> None:
-        if batch % world:
-            raise ContralexError(
-                f"train.batch_size ({batch}) does not divide evenly over {world} processes; "
-                f"set it to a multiple of {world}."
-            )
+        check_share(batch, world)
         check_population(population, batch, None, "The data set")
         self.population = population
         self.batch = batch
@@ -238,6 +278,16 @@ def mix(*numbers: int) -> int:
 
 
 _BITS = (1 << 64) - 1
+
+
+def check_share(batch: int, processes: int) -> None:
+    """Whether every process can have an equal part of a batch."""
+    if batch % processes:
+        lower = batch - batch % processes
+        raise ContralexError(
+            f"train.batch_size is {batch} over all processes, which {processes} processes cannot share evenly; "
+            f"set it to {lower or processes} or {lower + processes}."
+        )
 
 
 def check_population(population: int, batch: int, queue: int | None, where: str) -> None:

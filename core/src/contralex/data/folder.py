@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from contralex.data import images
@@ -170,3 +171,12 @@ def _class_of(path: Path, root: Path) -> str:
 
 def _digest(path: Path, root: Path) -> bytes:
     return hashlib.blake2b(path.relative_to(root).as_posix().encode(), digest_size=8).digest()
+
+
+def write_tiny(folder: str, samples: int = 30, classes: int = 3, size: int = 40) -> None:
+    """Small pictures of noise in class folders: data for a test of everything but learning."""
+    rng = np.random.default_rng(0)
+    for index in range(samples):
+        path = Path(folder) / f"class-{index % classes}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)

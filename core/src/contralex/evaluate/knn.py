@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from contralex.data.base import EvalDataset, Source, Split, Subset, collate_plain
+from contralex.data.base import EvalDataset, Source, Split, Subset, collate_plain, load
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
     from contralex.parts.views import Views
     from contralex.spec.run import KNNSpec
+
+
+# What a run's figures are called, in results and tables.
+THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
 
 
 class NoLabels(ContralexError):
@@ -110,10 +113,9 @@ def extract(
 ) -> tuple[Tensor, Tensor]:
     """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
     are named."""
-    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=collate_plain)
     features, indices = [], []
     with evaluating(function):
-        for index, inputs, faults in loader:
+        for index, inputs, faults in load(dataset, collate_plain, batch_size=batch_size, num_workers=workers):
             for fault in faults:
                 dataset.split.skip(fault.path, fault.reason)
             if inputs is not None:

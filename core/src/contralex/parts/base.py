@@ -14,6 +14,9 @@ from contralex.lookup import Dictionary, Match, Rows, Step, Targets
 class Encoder(nn.Module, ABC):
     """How a view becomes a query. ``dim`` is the width of the vectors that are looked up.
 
+    A key encoder may hold a copy of it (``copy.deepcopy``). A module called ``backbone``, if it has one, is what
+    :func:`contralex.load_backbone` returns.
+
     The encoder's work is cut where the two sides of a look-up part: ``forward`` gives the embedding that
     both may use, ``queries`` and ``keys`` finish it for their side (a predictor belongs in ``queries``).
     """
@@ -56,10 +59,16 @@ class KeyEncoder(nn.Module, ABC):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        """The keys of this process's views."""
+        """The keys of this process's ``views``, view after view; they are gathered afterwards.
+
+        ``embedded``: what ``encoder`` made of each view, if ``reads_queries``, else of the query views alone.
+        """
 
     def side(self, module: nn.Module) -> nn.Module:
-        """The copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps."""
+        """The copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps.
+
+        Parts that are built later call it, before the first step; a twin follows its original in :meth:`update`.
+        """
         return module
 
     def update(self, step: Step) -> None:
@@ -74,7 +83,10 @@ class NegativeSource(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        """The dictionary for these queries. ``keys`` are those of every process and every key view."""
+        """The dictionary for these queries of this process. ``keys`` are those of every process and every key view.
+
+        It writes nothing: state changes in :meth:`update`. What it returns of a buffer is a copy.
+        """
 
     def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
@@ -84,17 +96,23 @@ class TargetGenerator(nn.Module, ABC):
     """What the look-up should return."""
 
     @abstractmethod
-    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets: ...
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        """The targets of these queries, given what the negative source got and returned. It writes nothing.
+
+        Several positives are ``weights`` that share 1 out among them. Statistics of ``keys`` are of every process.
+        """
 
     def update(self, keys: Rows, step: Step) -> None:
-        """Called once after each optimiser step."""
+        """Called once after each optimiser step, with the keys of every process in the order of the batch."""
 
 
 class Loss(nn.Module, ABC):
     """How wrong the look-up was: the mean over this process's queries, a scalar."""
 
     @abstractmethod
-    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor: ...
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        """One float32 number. Statistics over all queries are reduced by :mod:`contralex.distributed`, with gradient,
+        before a function is taken of them."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,8 @@ class BuildContext:
 
     ``dim`` the width of the looked-up vectors; ``population`` the number of training samples; ``batch`` the
     global batch size; ``key_views`` the key views of the matches; ``fresh_encoder`` makes another encoder
-    from the same spec, with weights of its own.
+    from the same spec, with weights of its own; ``labels`` (population,) the class of each training sample, -1 where
+    it has none, or None where the data have no labels at all.
     """
 
     dim: int
@@ -113,3 +132,4 @@ class BuildContext:
     encoder: Encoder
     fresh_encoder: Callable[[], Encoder]
     key_encoder: KeyEncoder | None = None
+    labels: Tensor | None = None

@@ -22,12 +22,14 @@ Over = Literal["sync", "local"] | int
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Equal to BatchNorm over the batch of all processes, in the value and in the gradients."""
-
+class _AnyDimensions(nn.modules.batchnorm._BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"BatchNorm takes (N, C, ...), not {tuple(input.shape)}")
+
+
+class SyncBatchNorm(_AnyDimensions):
+    """Equal to BatchNorm over the batch of all processes, in the value and in the gradients."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or distributed.world() == 1:
@@ -57,14 +59,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(variance, rate)
 
 
-class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class GroupedBatchNorm(_AnyDimensions):
     """BatchNorm over consecutive groups of ``group`` samples; running statistics are the groups' mean."""
 
     group: int
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"BatchNorm takes (N, C, ...), not {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:

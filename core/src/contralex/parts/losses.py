@@ -78,4 +78,6 @@ class SoftCrossEntropy(Loss):
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.weights is not None
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
-        return F.cross_entropy(scores, targets.weights.to(scores))
+        weights = targets.weights.to(scores)
+        log_p = F.log_softmax(scores, dim=1).masked_fill(weights == 0, 0.0)  # 0·log 0 counts as 0: masked entries
+        return -(weights * log_p).sum(dim=1).mean()

@@ -63,7 +63,7 @@ class Queue(NegativeSource):
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         matched = keys.of_view(match.key)
-        positive = matched.vectors[queries.places_in(matched, same_view=False)]
+        positive = matched.vectors[queries.partners_in(matched)]
         rows = Rows(self.vectors, self.sample, torch.full_like(self.sample, -1), torch.zeros_like(self.sample))
         # A copy, because the queue is written in place after the look-up, before another backward may need it.
         return Dictionary(own=positive.unsqueeze(1), shared=self.vectors.clone(), rows=rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from contralex.lookup import Dictionary, Match, Rows, Step, Targets
 from contralex.parts.base import TargetGenerator
 
@@ -12,16 +10,7 @@ class Instance(TargetGenerator):
     """The entry that stands for the query's own sample, seen in the matched view, at the same position."""
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        if dictionary.own is not None:  # by convention its positive is entry 0
-            return Targets(index=torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device))
-        assert dictionary.rows is not None
-        asked = Rows(queries.vectors, queries.sample, torch.full_like(queries.view, match.key), queries.position)
-        place = asked.places_in(dictionary.rows, same_view=True)
-        if bool((place < 0).any()):
-            raise RuntimeError(
-                "a query has no positive in its dictionary: the encoder asked for a position that no key has"
-            )
-        return Targets(index=place)
+        return Targets(index=dictionary.positives(queries, match))
 
 
 class KeyVector(TargetGenerator):
@@ -29,4 +18,4 @@ class KeyVector(TargetGenerator):
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         wanted = keys.of_view(match.key)
-        return Targets(vectors=wanted.vectors[queries.places_in(wanted, same_view=False)])
+        return Targets(vectors=wanted.vectors[queries.partners_in(wanted)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 
@@ -18,7 +18,9 @@ class Spec(BaseModel):
 
     ``needs`` and ``gives`` say what a part takes from, and offers to, the other slots; they are how a
     combination that cannot work is refused when the spec is read (see :mod:`contralex.spec.fit`).
-    ``source`` names the paper and the equation that the part implements.
+    ``source`` names the paper and the equation that the part implements. ``example`` holds the values of a tiny
+    one, where the defaults do not make it: it is what the conformance kit builds. A data kind may also have a class
+    method ``tiny(folder)``, which writes a few samples there and returns the spec that reads them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
@@ -26,6 +28,7 @@ class Spec(BaseModel):
     gives: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[Mapping[str, frozenset[str]]] = {}
     source: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
 
     # What this very block gives and needs, where that depends on its values.
     def offers(self) -> frozenset[str]:
@@ -40,6 +43,15 @@ class Spec(BaseModel):
         """The literal value of the class's ``kind`` field: the name it has in YAML."""
         return str(cls.model_fields["kind"].default)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        """With what the docstring says of each field. Called only where a schema is asked for."""
+        from contralex.spec.schema import describe
+
+        made = handler(schema)
+        describe(cls, handler.resolve_ref_schema(made))
+        return made
+
 
 class Slot:
     """Marks a field as an open union: ``loss: Annotated[Spec, Slot("loss")]``."""
@@ -52,6 +64,12 @@ class Slot:
             self.validate,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value.model_dump(mode="json")),
         )
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> Any:
+        """Which slot it is. Its kinds are only known when all plugins are: see :mod:`contralex.spec.schema`."""
+        from contralex.spec.schema import SLOT
+
+        return {SLOT: self.name, "type": ["object", "string"]}
 
     def validate(self, value: Any) -> Spec:
         from contralex.registry import registry  # here, because the registry itself reads spec classes

@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from contralex.discovery import normal
 from contralex.errors import ContralexError
 from contralex.hooks import SLOTS
 from contralex.registry import Plugin, registry
-from contralex.spec import yaml
+from contralex.spec import code, yaml
 from contralex.spec.base import Spec
 from contralex.spec.merge import Layer, Merged, Origin, dotted, leaves
 from contralex.spec.mistakes import near, place_of, sentences
@@ -26,6 +27,7 @@ from contralex.spec.recipe import Recipe, chain, given
 from contralex.spec.run import RunSpec
 
 _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
+_IF_ANY = (*_FOR_PEOPLE, "code", "plugins")  # not written where it says nothing
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Resolved:
 
     ``origins``: a leaf's path -> the layers that set it, lowest first; the last one holds. ``digest`` is the same
     for the same run, whatever it is called. ``plugins``: the distributions that the run needs, with their versions.
+    ``code``: the files that it needs, with their SHA-256.
     """
 
     run: RunSpec
@@ -41,6 +44,7 @@ class Resolved:
     origins: dict[str, list[Origin]]
     digest: str
     plugins: dict[str, str]
+    code: dict[str, str]
 
     def to_yaml(self) -> str:
         """The resolved text: it extends nothing, and can be run again by its path."""
@@ -48,23 +52,41 @@ class Resolved:
 
 
 def resolve(
-    recipe_or_path: str, *, preset: str | None = None, data: str | None = None, sets: Sequence[str] = ()
+    recipe_or_path: str,
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    sets: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> Resolved:
-    """A recipe by its name, or a file by its path, with the layers of the command line above it."""
-    return _resolve(chain(recipe_or_path), preset, data, sets)
+    """A recipe by its name, or a file by its path, with the layers of the command line above it.
+
+    ``allow_code``: the Python files that it names in ``code`` may be run; else such a recipe is refused.
+    """
+    with code.permission(allow_code):
+        return _resolve(chain(recipe_or_path), preset, data, sets)
 
 
 def resolve_data(
-    mapping: Mapping[str, Any], *, preset: str | None = None, data: str | None = None, sets: Sequence[str] = ()
+    mapping: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    sets: Sequence[str] = (),
+    allow_code: bool = False,
+    where: str = "the spec",
 ) -> Resolved:
     """The same for data that is already read: a dict, or the spec that a checkpoint holds."""
-    return _resolve(given(mapping), preset, data, sets)
+    with code.permission(allow_code):
+        return _resolve(given(mapping, where), preset, data, sets)
 
 
 def _resolve(recipes: list[Recipe], preset: str | None, data: str | None, sets: Sequence[str]) -> Resolved:
     merged = Merged()
+    hashes = code.use([file for recipe in recipes for file in code.of(recipe)])
     for recipe in recipes:
         merged.lay(recipe.layer())
+        merged.lay(_code(recipe, merged, hashes))
     merged.lay(recipes[-1].identity())
     for layer in _preset(recipes, preset) if preset is not None else ():
         merged.lay(layer)
@@ -75,6 +97,18 @@ def _resolve(recipes: list[Recipe], preset: str | None, data: str | None, sets: 
         path, value = _split(text)
         merged.set(path.split("."), _value(path, value), Layer("--set", "--set", {}))
     return _validated(merged, recipes)
+
+
+def _code(recipe: Recipe, merged: Merged, hashes: Mapping[str, str]) -> Layer:
+    """What a recipe's ``code`` adds: the parts of the parent's files are still there, and still used."""
+    own = [{"file": str(file.path), "sha256": hashes[str(file.path)]} for file in code.of(recipe)]
+    if not own:
+        return Layer(recipe.label, recipe.place, {})
+    before = merged.data.get("code", [])
+    both = before + [entry for entry in own if entry not in before]
+    line = recipe.lines.get(("code",))
+    lines: dict[yaml.Path, int] = {path: line for path, _ in leaves(both, ("code",)) if line is not None}
+    return Layer(recipe.label, recipe.place, {"code": both}, lines)
 
 
 def _preset(recipes: list[Recipe], name: str) -> Iterator[Layer]:
@@ -108,7 +142,7 @@ def _split(text: str) -> tuple[str, str]:
         raise ContralexError(f"--set {text}: write it as path=value, such as --set train.epochs=10")
     if not all(path.split(".")):
         raise ContralexError(f"--set {text}: a path is names with one dot between them, such as train.epochs")
-    if path.split(".")[0] in ("schema", "extends", "presets"):
+    if path.split(".")[0] in ("schema", "extends", "presets", "code"):
         raise ContralexError(f"--set {text}: {path.split('.')[0]} can only stand in a file; set a value of the run")
     return path, value
 
@@ -126,9 +160,11 @@ def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:
         raise ContralexError(sentences(error, merged, recipes[-1].place)) from None
     data = _ordered(run.model_dump(mode="json", by_alias=True))
     _no_disguise(data, merged, recipes[-1].place)
-    data = {key: value for key, value in data.items() if value or key not in _FOR_PEOPLE}
-    plugins = {plugin.name: plugin.version for plugin in _plugins(run, recipes)}
-    return Resolved(run, data, _origins(run, data, merged), _digest(data), plugins)
+    data = {key: value for key, value in data.items() if value or key not in _IF_ANY}
+    named = [_named(name, place_of(("plugins",), merged, recipes[-1].place)) for name in run.plugins]
+    plugins = {plugin.name: plugin.version for plugin in _plugins(run, recipes, named)}
+    hashes = {file.file: file.sha256 for file in run.code}
+    return Resolved(run, data, _origins(run, data, merged), _digest(data), plugins, hashes)
 
 
 def _no_disguise(data: dict[str, Any], merged: Merged, place: str) -> None:
@@ -155,6 +191,10 @@ def _ordered(value: Any) -> Any:
 def _digest(data: dict[str, Any]) -> str:
     """Keys stay in the spec's order, not the alphabet's, because the order of groups of views numbers the views."""
     run = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
+    # What becomes of a failed hook is asked for anew when a run is resumed, and is no part of what it computes.
+    run["train"] = {key: value for key, value in data["train"].items() if key != "on_hook_error"}
+    if "code" in run:  # what the files say, and not where they lie
+        run["code"] = [file["sha256"] for file in run["code"]]
     return hashlib.sha256(json.dumps(run, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
 
 
@@ -177,11 +217,28 @@ def _default(run: RunSpec, path: yaml.Path, value: Any) -> Origin:
     return Origin(label, label, None, value)
 
 
-def _plugins(run: RunSpec, recipes: list[Recipe]) -> list[Plugin]:
-    """In the order of their names, the core first: owners of the kinds, wherever they stand, and of the recipes."""
+def _named(name: str, place: str) -> Plugin:
+    """A plugin that takes part because the spec names it."""
+    known = {normal(each): plugin for each, plugin in registry().plugins.items() if not plugin.code}
+    plugin = known.get(normal(name))
+    if plugin is None:
+        raise ContralexError(
+            f"plugins names {name}, and no plugin of this name is installed: pip install {name}, "
+            f"or take it out; {near(normal(name), list(known))} ({place})"
+        )
+    if not plugin.usable:
+        raise ContralexError(f"plugins names {name}, which is {plugin.state}: {plugin.reason} ({place})")
+    return plugin
+
+
+def _plugins(run: RunSpec, recipes: list[Recipe], named: list[Plugin]) -> list[Plugin]:
+    """In the order of their names, the core first: owners of the kinds, wherever they stand, and of the recipes,
+    and those that the spec names."""
     known = registry()
     owners = {spec: plugin for plugin in known.plugins.values() for specs in plugin.kinds.values() for spec in specs}
     used = {owner.name: owner for spec in _specs(run) if (owner := owners.get(type(spec))) is not None}
+    used = {name: owner for name, owner in used.items() if not owner.code}
+    used |= {plugin.name: plugin for plugin in named}
     used |= {recipe.plugin.name: recipe.plugin for recipe in recipes if recipe.plugin is not None}
     return [used[name] for name in sorted(used, key=lambda name: (name != "contralex", name))]
 

@@ -16,8 +16,10 @@ from contralex.spec import yaml
 from contralex.spec.merge import Layer
 
 _OWN = ("name", "summary", "paper")  # what a recipe says of itself; never inherited
-_NOT_RUN = ("schema", "extends", "presets", *_OWN)
-_PARTS = ("method", "data", "train", "eval")
+_NOT_MERGED = ("schema", "extends", "presets", "code", *_OWN)  # each has a rule of its own
+PARTS = ("method", "data", "train", "eval")
+# The line by which a YAML editor finds what `contralex schema --out contralex.schema.json` wrote beside a recipe.
+MODELINE = "# yaml-language-server: $schema=contralex.schema.json"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Recipe:
         return parent
 
     def layer(self) -> Layer:
-        tree = {key: value for key, value in self.data.items() if key not in _NOT_RUN}
+        tree = {key: value for key, value in self.data.items() if key not in _NOT_MERGED}
         return Layer(self.label, self.place, _slots_written_out(tree), self.lines)
 
     def preset(self, name: str) -> Layer:
@@ -67,10 +69,10 @@ class Recipe:
         for name, tree in self.presets.items():
             path = ("presets", name)
             if not isinstance(tree, dict):
-                raise self.mistake(path, "is a block with any of " + ", ".join(_PARTS))
+                raise self.mistake(path, "is a block with any of " + ", ".join(PARTS))
             for key in tree:
-                if key not in _PARTS:
-                    raise self.mistake((*path, key), f"a preset changes {', '.join(_PARTS)}, not {key}")
+                if key not in PARTS:
+                    raise self.mistake((*path, key), f"a preset changes {', '.join(PARTS)}, not {key}")
 
     def mistake(self, path: str | yaml.Path, problem: str) -> ContralexError:
         path = (path,) if isinstance(path, str) else path
@@ -92,10 +94,10 @@ def chain(recipe_or_path: str) -> list[Recipe]:
     return recipes[::-1]
 
 
-def given(mapping: Mapping[str, Any]) -> list[Recipe]:
-    """A chain that begins with data in memory."""
+def given(mapping: Mapping[str, Any], where: str) -> list[Recipe]:
+    """A chain that begins with data in memory. ``where`` they are from, for messages."""
     name = mapping.get("name")
-    recipe = Recipe(name if isinstance(name, str) else "run", "the spec", "the spec", dict(mapping), {})
+    recipe = Recipe(name if isinstance(name, str) else "run", where, where, dict(mapping), {})
     recipe.check()
     return [*(chain(recipe.extends) if recipe.extends is not None else []), recipe]
 

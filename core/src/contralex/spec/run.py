@@ -117,10 +117,12 @@ class TrainSpec(Spec):
     ``batch_size`` is global: the same on any number of processes. ``batch_norm``: over which samples statistics
     are taken: ``sync`` the whole batch of all processes, ``local`` each process's part, or a number n: groups of n
     samples, as if n were the batch of one device; that is the same on one process and on many. ``workers``: of
-    each process, that load data; null chooses. ``clip``: the largest norm of the gradient.
+    each process, that load data; null chooses. ``clip``: the largest norm of the gradient. ``on_hook_error``: when a
+    plugin's hook raises, ``stop`` the run with a checkpoint, or ``warn`` once and go on.
     """
 
     epochs: int = Field(gt=0)
+    max_steps: int | None = Field(None, gt=0, description="optimiser steps; a shorter run, whose schedules end there")
     batch_size: int = Field(gt=0, description="samples, over all processes")
     optimizer: Optimizer
     batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1)] = "local"
@@ -132,6 +134,7 @@ class TrainSpec(Spec):
     checkpoint_every: int = Field(10, gt=0, description="epochs")
     keep_checkpoints: int = Field(2, gt=0)
     trackers: tuple[str, ...] = ()
+    on_hook_error: Literal["stop", "warn"] = "stop"
 
 
 class KNNSpec(Spec):
@@ -151,13 +154,26 @@ class EvalSpec(Spec):
     batch_size: int = Field(256, gt=0)
 
 
+class CodeFile(Spec):
+    """A Python file that is run for its hooks, and what its text was, so that a changed file is noticed."""
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class RunSpec(Spec):
-    """A whole run. ``name`` and ``summary`` are for people; ``source`` is the paper and the code that it follows."""
+    """A whole run. ``name``, ``summary`` and ``paper`` are for people.
+
+    ``code``: Python files whose hooks take part as a plugin's would, see :mod:`contralex.spec.code`. ``plugins``:
+    distributions whose life-cycle hooks take part, beside those whose kinds or recipes are used anyway.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     summary: str = ""
     paper: str = ""
+    code: tuple[CodeFile, ...] = ()
+    plugins: tuple[str, ...] = ()
     method: MethodSpec
     data: Annotated[Spec, Slot("data")]
     train: TrainSpec

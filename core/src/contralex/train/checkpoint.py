@@ -9,7 +9,6 @@ Randomness is a function of the step, so no generator's state needs to be kept.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from contralex.errors import ContralexError
+from contralex.files import to_disk, write_text
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
@@ -47,7 +47,7 @@ class Checkpoint:
         from contralex.spec.layers import resolve_data
 
         self._same_plugins()
-        return resolve_data(self.state["spec"])
+        return resolve_data(self.state["spec"], where=str(self.folder / STATE))
 
     def tensors(self, name: str = MODEL) -> dict[str, Tensor]:
         try:
@@ -98,7 +98,7 @@ def save(
     save_file(_contiguous(tensors), draft / OPTIMIZER)
     write_text(draft / STATE, json.dumps(state, indent=1))
     for file in draft.iterdir():
-        _to_disk(file)
+        to_disk(file)
     if target.exists():
         shutil.rmtree(target)
     draft.rename(target)
@@ -144,25 +144,30 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None
         ) from error
 
 
-def load_encoder(path: str | Path) -> Encoder:
-    """The query encoder of a checkpoint, in evaluation mode."""
+def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
+    """The query encoder of a checkpoint, in evaluation mode.
+
+    ``allow_code``: the Python files that its spec names in ``code`` may be run.
+    """
+    from contralex.spec.code import permission
     from contralex.train import build
 
     checkpoint = open_checkpoint(Path(path))
-    encoder = build.encoder(checkpoint.resolved().run)
+    with permission(allow_code):
+        encoder = build.encoder(checkpoint.resolved().run)
     prefix = "encoder."
     mine = {name[len(prefix) :]: t for name, t in checkpoint.tensors().items() if name.startswith(prefix)}
     load_into(encoder, mine, checkpoint.folder)
     return encoder.eval()
 
 
-def load_backbone(path: str | Path) -> nn.Module:
+def load_backbone(path: str | Path, *, allow_code: bool = False) -> nn.Module:
     """The backbone of a checkpoint's encoder, in evaluation mode: images (B, C, H, W) to features (B, F).
 
     For torchvision and timm backbones it is their own model without its classifier, so its ``state_dict`` goes
     into a model of theirs with ``strict=False``.
     """
-    encoder = load_encoder(path)
+    encoder = load_encoder(path, allow_code=allow_code)
     backbone = getattr(encoder, "backbone", None)
     if not isinstance(backbone, nn.Module):
         raise ContralexError(
@@ -176,14 +181,6 @@ def prune(folder: Path, keep: int) -> None:
     steps = sorted((path for path in folder.glob("step-*")), key=lambda path: int(path.name.split("-")[1]))
     for path in [*steps[:-keep], *folder.glob(".step-*")]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file at once: readers see the old text or the new, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, "utf-8")
-    _to_disk(draft)
-    draft.replace(path)
 
 
 def _folder(path: Path) -> Path:
@@ -212,8 +209,3 @@ def _flat(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     # A clone for what shares storage, which safetensors refuses to write twice.
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

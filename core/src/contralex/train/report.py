@@ -21,13 +21,11 @@ from torch import Tensor
 
 from contralex import distributed
 from contralex.errors import ContralexError
-from contralex.evaluate.knn import KNNResult, NoLabels, evaluate_knn
+from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, NoLabels, evaluate_knn
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
     from contralex.train.run import Run
-
-THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
 
 
 class Report:
@@ -45,7 +43,7 @@ class Report:
             disable=not (run.main and self.console.is_terminal),
         )
         self.task = self.bar.add_task(run.spec.name, total=run.total, completed=run.step, figures="")
-        self.extra: dict[str, float] = {}
+        self.extra: dict[str, float | Tensor] = {}  # what plugins add
         self.since = time.perf_counter()
         self._no_labels = False
         self._forget()
@@ -87,25 +85,25 @@ class Report:
             )
             error.on_every_process = True
             raise error
-        self._write(
-            {
-                "step": run.step,
-                "epoch": round(run.step / run.per_epoch, 4),
-                "loss": loss,
-                "lookup_top1": accuracy,
-                "lr": self.rate,
-                "images_per_second": round(speed, 1),
-                **self.extra,
-            }
-        )
+        run.logged = {
+            "step": run.step,
+            "epoch": round(run.step / run.per_epoch, 4),
+            "loss": loss,
+            "lookup_top1": accuracy,
+            "lr": self.rate,
+            "images_per_second": round(speed, 1),
+            **{name: float(value) for name, value in self.extra.items()},
+        }
+        self._write(run.logged)
         figures = f"loss {loss:.3f}  look-up {accuracy:4.0%}  lr {self.rate:.2g}  {speed:,.0f} images/s"
         self.bar.update(self.task, figures=figures, description=f"{run.spec.name} epoch {run.epoch}")
         self.extra.clear()
         self._forget()
 
-    def epoch(self, metrics: dict[str, float]) -> None:
+    def epoch(self, metrics: dict[str, float | Tensor]) -> None:
         if metrics:
-            self._write({"step": self.run.step, "epoch": self.run.epoch, **metrics})
+            numbers = {name: float(value) for name, value in metrics.items()}
+            self._write({"step": self.run.step, "epoch": self.run.epoch, **numbers})
         if not self.steps:  # images/s is about training
             self.since = time.perf_counter()
 
@@ -139,7 +137,8 @@ class Report:
 
     def results(self, baselines: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
         run = self.run
-        lines = [json.loads(line) for line in self.file.read_text("utf-8").splitlines()] if run.main else []
+        has_logged = run.main and self.file.exists()  # not where a plugin ended the run before its first step
+        lines = [json.loads(line) for line in self.file.read_text("utf-8").splitlines()] if has_logged else []
         losses = [line["loss"] for line in lines if "loss" in line]
         results: dict[str, Any] = {
             "name": run.spec.name,
@@ -153,6 +152,7 @@ class Report:
             "seconds": round(run.seconds, 1),
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
+            "stopped": run.ending.stop,
             "skipped_images": skipped,
         }
         if run.spec.eval.knn is not None:
@@ -168,6 +168,11 @@ class Report:
             self.say(f"skipped: {path}")
         if results["skipped_images"]:
             self.say(f"{len(results['skipped_images'])} unreadable image(s) skipped.")
+        if results["stopped"] is not None:
+            self.say(
+                f"Stopped at step {results['steps']} of {self.run.total}, as {results['stopped']['by']} asked: "
+                f"{results['stopped']['reason']}"
+            )
         if results["first_loss"] is not None:
             self.say(
                 f"{results['name']}: {results['epochs']} epochs, {results['steps']} steps, {results['seconds']:.0f} s; "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,20 +13,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate import PartialState
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from contralex import distributed
-from contralex.data.base import EpochSampler, Source, ViewDataset, check_population, collate
+from contralex.data.base import EpochSampler, Source, ViewDataset, check_population, check_share, collate, load
 from contralex.errors import ContralexError
+from contralex.files import write_text
 from contralex.lookup import LookUp, Step
 from contralex.parts import batch_norm
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
-from contralex.train import build, checkpoint, devices, optim
+from contralex.train import build, checkpoint, devices, optim, setup
+from contralex.train.ending import Ending
 from contralex.train.lifecycle import LifeCycle
 from contralex.train.report import Report
 
@@ -39,8 +38,19 @@ class Stopped(ContralexError):
     on_every_process = True
 
 
+class HookFailed(ContralexError):
+    """A plugin's hook raised, and the run has stopped for it; its checkpoint is written."""
+
+    exit_code = 1
+    on_every_process = True
+
+
 class Run:
-    """A run while it lasts. Life-cycle hooks get it: ``spec``, ``method``, ``optimizer``, ``step``, ``folder``."""
+    """A run while it lasts. Life-cycle hooks get it.
+
+    For them are ``spec``, ``method``, ``optimizer``, ``step`` of ``total``, ``epoch``, ``folder``, ``device``, ``main``
+    (whether this is the main process), ``logged`` (the figures logged last, on every process), and :meth:`stop`.
+    """
 
     def __init__(self, resolved: Resolved, out: Path | None, resume: bool) -> None:
         self.resolved = resolved
@@ -48,28 +58,33 @@ class Run:
         train = self.spec.train
         cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
         self.main = PartialState(cpu=cpu).is_main_process  # opens the process group
-        _check_share(train.batch_size, distributed.world())
-        self.folder = _folder(out, self.spec.name, resume, self.main)
-        self.accelerator = _accelerator(self.spec, cpu, self.folder)
+        check_share(train.batch_size, distributed.world())
+        self.folder = setup.run_folder(out, self.spec.name, resume, self.main)
+        self.accelerator = setup.accelerator(self.spec, cpu, self.folder)
         self.device = self.accelerator.device
         self.found = checkpoint.open_checkpoint(self.folder) if resume else None
-        if self.found is not None and self.found.state["digest"] != resolved.digest:
+        # Resolved again: that names plugins that are missing or another version, and a default that was added to a
+        # spec since changes the digest of an older run as it changes this one's.
+        begun = self.found.resolved().digest if self.found is not None else resolved.digest
+        if begun != resolved.digest:
             raise ContralexError(
-                f"{self.folder} was started with another spec (digest {self.found.state['digest'][:12]}, and now "
+                f"{self.folder} was started with another spec (digest {begun[:12]}, and now "
                 f"{resolved.digest[:12]}); resume it with its own: contralex train --out {self.folder} --resume."
             )
 
         with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
-            self.source: Source = _any(self.spec.data).build()
-        self.views = _any(self.spec.method.views).build()
+            self.source: Source = build.buildable(self.spec.data).build()
+        self.views = build.buildable(self.spec.method.views).build()
         self.split = self.source.train()
         population = len(self.split)
         queue = getattr(self.spec.method.negatives, "size", None)
         check_population(population, train.batch_size, queue, _where(self.spec))
         self.per_epoch = population // train.batch_size
         self.total = self.per_epoch * train.epochs
+        if train.max_steps is not None:
+            self.total = min(self.total, train.max_steps)
 
-        self.method: LookUp = build.look_up(self.spec, population)
+        self.method: LookUp = build.look_up(self.spec, population, self.split.labels)
         batch_norm.convert(self.method, train.batch_norm, self.device.type)
         self.method.to(self.device)
         self.optimizer = optim.build(train.optimizer, self.method)
@@ -82,15 +97,17 @@ class Run:
             self.seconds = float(self.found.state["seconds"])
             self.baselines = self.found.state["baselines"]
         # Prepared after loading, so that what Accelerate wraps has its final tensors.
-        with warnings.catch_warnings():
-            # torch 2.15 announces another name for broadcast_buffers; the old one works from 2.4 on.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        with distributed.buffers_stay_apart():
             self.model, self.prepared = self.accelerator.prepare(self.method, self.optimizer)
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:
             scaler.load_state_dict(self.found.state["scaler"])
         # A resumed run's spec.yaml no longer says whose recipe it was; the checkpoint does.
-        self.hooks = LifeCycle({**(self.found.state["plugins"] if self.found else {}), **resolved.plugins})
+        used = {**(self.found.state["plugins"] if self.found else {}), **resolved.plugins}
+        self.ending = Ending()
+        self.hooks = LifeCycle(used, resolved.code, self.ending, train.on_hook_error)
+        self.logged: dict[str, float] = {}
+        self.saved_at = self.found.step if self.found is not None else None
         self.skipped: set[str] = set()
 
     @property
@@ -99,6 +116,13 @@ class Run:
 
     def clock(self) -> Clock:
         return Clock(self.step, self.total, self.per_epoch)
+
+    def stop(self, reason: str) -> None:
+        """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results.
+
+        On several processes one may ask for all; they stop together, at the next step that is logged.
+        """
+        self.ending.ask(self.hooks.calling or "the caller", reason)
 
 
 def train(resolved: Resolved, out: Path | None = None, resume: bool = False) -> dict[str, Any]:
@@ -109,11 +133,12 @@ def train(resolved: Resolved, out: Path | None = None, resume: bool = False) -> 
     with devices.process_group_closed():
         run = _opened(resolved, out, resume)
         if run.main:
-            checkpoint.write_text(run.folder / "spec.yaml", resolved.to_yaml())
-        with Report(run) as report, _signals() as stop:
+            write_text(run.folder / "spec.yaml", resolved.to_yaml())
+        with Report(run) as report, _signals() as run.ending.asked_by_signal:
             _baselines(run, report)
             run.hooks.call("contralex_run_start", run=run)
-            _train(run, report, stop)
+            _agree(run)
+            _train(run, report)
             results = _finish(run, report)
         return results
 
@@ -126,7 +151,7 @@ def _opened(resolved: Resolved, out: Path | None, resume: bool) -> Run:
         raise
 
 
-def _train(run: Run, report: Report, stop: Callable[[], bool]) -> None:
+def _train(run: Run, report: Report) -> None:
     spec = run.spec.train
     if run.step >= run.total:
         report.say(f"This run is complete: {run.total} steps of {run.total}.")
@@ -134,7 +159,7 @@ def _train(run: Run, report: Report, stop: Callable[[], bool]) -> None:
     run.model.train()
     began = time.perf_counter()
     before = run.seconds
-    for batch in _batches(run):
+    for batch in [] if run.ending.stop else _batches(run):
         run.skipped.update(batch["unreadable"])
         clock = run.clock()
         rate = optim.set_rates(run.optimizer, spec.optimizer, clock, spec.batch_size)
@@ -146,18 +171,37 @@ def _train(run: Run, report: Report, stop: Callable[[], bool]) -> None:
         run.hooks.call("contralex_step_end", run=run, metrics=report.extra)
         if logging_now:
             report.log()
-        if stop() if distributed.world() == 1 else logging_now and _anyone(stop(), run.device):
-            saved = save(run)
-            run.accelerator.wait_for_everyone()
-            raise Stopped(
-                f"Stopped at step {run.step} of {run.total}, saved as {saved}; "
-                f"go on with: contralex train --out {run.folder} --resume"
-            )
+        if logging_now or distributed.world() == 1:
+            _agree(run)
         if run.step % run.per_epoch == 0:
             _epoch_ends(run, report)
+            _agree(run)
             # Evaluation and saving are not training.
             began = time.perf_counter()
             before = run.seconds
+        if run.ending.stop or run.step >= run.total:
+            break
+    if run.saved_at != run.step:  # stopped between two checkpoints
+        if report.steps:
+            report.log()
+        save(run)
+
+
+def _agree(run: Run) -> None:
+    """Whether the run goes on; all processes are here. After a signal, or a hook that failed, it does not."""
+    run.ending.agree(run.device)
+    if not run.ending.now:
+        return
+    if run.saved_at != run.step:
+        save(run)
+    where = f"step {run.step} of {run.total}, saved as {run.folder / 'checkpoints' / f'step-{run.step}'}"
+    onward = f"contralex train --out {run.folder} --resume{' --allow-code' if run.resolved.code else ''}"
+    if run.ending.signal:
+        raise Stopped(f"Stopped at {where}; go on with: {onward}")
+    raise HookFailed(
+        f"{run.ending.failure}. The run stopped at {where}; mend the plugin, then go on with: {onward} "
+        "(or with --set train.on_hook_error=warn as well, whatever the hook does)"
+    )
 
 
 def _step(run: Run, batch: dict[str, Any], clock: Clock) -> tuple[Tensor, Tensor]:
@@ -179,7 +223,7 @@ def _step(run: Run, batch: dict[str, Any], clock: Clock) -> tuple[Tensor, Tensor
 
 def _epoch_ends(run: Run, report: Report) -> None:
     spec = run.spec
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float | Tensor] = {}
     knn = spec.eval.knn
     if knn is not None and knn.every and run.epoch % knn.every == 0 and run.step < run.total:
         batch_norm.average_running_statistics(run.method)
@@ -208,6 +252,7 @@ def save(run: Run) -> Path:
         checkpoint.save(folder, run.step, run.method, run.optimizer, run.resolved, extra)
         checkpoint.prune(folder, run.spec.train.keep_checkpoints)
         run.hooks.call("contralex_checkpoint", run=run, folder=str(target))
+    run.saved_at = run.step
     run.accelerator.wait_for_everyone()
     return target
 
@@ -223,9 +268,14 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
     results = report.results(run.baselines, _all_skipped(run))
     run.hooks.call("contralex_run_end", run=run, results=results)
     if run.main:
-        checkpoint.write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
+        write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
     report.summary(results)
+    run.ending.agree(run.device)
+    # The last thing before the end is a barrier, which carries no tensor: a thread of gloo's that lets go of one while
+    # Python shuts down aborts the process.
     run.accelerator.wait_for_everyone()
+    if run.ending.failure:
+        raise HookFailed(f"{run.ending.failure}. The run itself is over, and its results are in {run.folder}.")
     return results
 
 
@@ -243,86 +293,15 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
     )
     workers = devices.workers(spec.workers, run.device.type)
     devices.set_threads(workers, run.device.type)
-    loader: DataLoader[Any] = DataLoader(
+    return load(
         ViewDataset(run.split, run.views, spec.seed),
+        collate,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
         pin_memory=run.device.type == "cuda",
         worker_init_fn=devices.quiet_worker,
         multiprocessing_context=devices.context() if workers else None,
     )
-    return iter(loader)
-
-
-def _accelerator(spec: RunSpec, cpu: bool, folder: Path) -> Accelerator:
-    precision = {"fp32": "no"}.get(spec.train.precision, spec.train.precision)
-    if cpu and precision == "fp16":
-        raise ContralexError("train.precision: fp16 needs a GPU; on the CPU use bf16 or fp32.")
-    # Dictionaries are buffers that every process writes alike; broadcasting them in every forward would be
-    # waste, and would overwrite what differs on purpose (BatchNorm's local statistics).
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return Accelerator(
-        mixed_precision=precision,
-        cpu=cpu,
-        log_with=_trackers(spec) or None,
-        project_dir=str(folder),
-        kwargs_handlers=[ddp],
-    )
-
-
-def _trackers(spec: RunSpec) -> list[str]:
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
-    ready = [str(getattr(name, "value", name)) for name in get_available_trackers()]
-    for name in spec.train.trackers:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            raise ContralexError(
-                f"train.trackers: Accelerate knows no tracker {name!r}; it knows {', '.join(LOGGER_TYPE_TO_CLASS)}."
-            )
-        if name not in ready:
-            raise ContralexError(f"train.trackers: the package of {name} is not installed; pip install {name}.")
-    return list(spec.train.trackers)
-
-
-def _check_share(batch: int, processes: int) -> None:
-    if batch % processes:
-        lower = batch - batch % processes
-        raise ContralexError(
-            f"train.batch_size is {batch} over all processes, which {processes} processes cannot share evenly; "
-            f"set it to {lower or processes} or {lower + processes}."
-        )
-
-
-def _folder(out: Path | None, name: str, resume: bool, main: bool) -> Path:
-    """The run's folder, the same on every process; a new run refuses one that holds another run."""
-    chosen = [str(out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")]
-    if distributed.world() > 1:
-        dist.broadcast_object_list(chosen)
-    folder = Path(chosen[0])
-    if resume:
-        return folder
-    problem: list[str | None] = [None]
-    if main:
-        if (folder / "checkpoints").exists() or (folder / "metrics.jsonl").exists():
-            problem[0] = (
-                f"{folder} already holds a run; go on with it by --resume, or choose another folder with --out."
-            )
-        else:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                problem[0] = f"--out {folder}: the folder cannot be made ({error.strerror})."
-    if distributed.world() > 1:
-        dist.broadcast_object_list(problem)
-    if problem[0]:
-        raise ContralexError(problem[0])
-    return folder
-
-
-def _anyone(mine: bool, device: torch.device) -> bool:
-    """Whether any process wants to stop; all must stop at the same step."""
-    return bool(distributed.sum_over_processes(torch.tensor(float(mine), device=device)) > 0)
 
 
 def _all_skipped(run: Run) -> list[str]:
@@ -355,7 +334,3 @@ def _where(spec: RunSpec) -> str:
     root = getattr(spec.data, "root", None)
     kind = str(getattr(spec.data, "kind", ""))
     return f"{kind} in {root}" if root else kind
-
-
-def _any(spec: Any) -> Any:
-    return spec

@@ -33,6 +33,10 @@ class Digits(Spec):
 
         return DigitsSource(self)
 
+    @classmethod
+    def tiny(cls, folder: str) -> Digits:
+        return cls()
+
 
 class ImageFolder(Spec):
     """A folder of images: flat, nested, or with one folder for each class.
@@ -49,11 +53,22 @@ class ImageFolder(Spec):
     held_out: float = Field(0.2, ge=0, lt=1)
     gives = _IMAGES
     source = "the layout of torchvision.datasets.ImageFolder, and plain folders"
+    example = {"root": "."}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"labels"} if self.labels == "none" else self.gives
 
     def build(self) -> Source:
         from contralex.data.folder import FolderSource
 
         return FolderSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> ImageFolder:
+        from contralex.data.folder import write_tiny
+
+        write_tiny(folder)
+        return cls(root=folder)
 
 
 class _Torchvision(Spec):
@@ -115,6 +130,10 @@ class HuggingFace(Spec):
     label: str | None = None
     gives = _IMAGES
     source = "the package datasets"
+    example = {"path": "cifar10"}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"labels"} if self.label is None else self.gives
 
     def build(self) -> Source:
         from contralex.data.hf import HuggingFaceSource

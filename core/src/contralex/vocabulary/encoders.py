@@ -11,6 +11,8 @@ from contralex.spec.base import Spec
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
 
+Count = Annotated[int, Field(gt=0)]
+
 
 class Layer(Spec):
     """A linear layer, then BatchNorm, then an activation.
@@ -56,8 +58,8 @@ class ConvBackbone(Spec):
     """
 
     kind: Literal["conv"] = "conv"
-    widths: tuple[int, ...] = (32, 64, 64, 128, 256)
-    strides: tuple[int, ...] = (1, 2, 1, 2, 2)
+    widths: tuple[Count, ...] = (32, 64, 64, 128, 256)
+    strides: tuple[Count, ...] = (1, 2, 1, 2, 2)
     channels: int = Field(3, gt=0, description="of the image")
 
 
@@ -79,8 +81,15 @@ class Image(Spec):
     batching: Literal["together", "apart"] = "apart"
     normalize: bool = True
     needs = {"views": frozenset({"images"})}
-    gives = frozenset({"one query a view"})
+    gives = frozenset({"one query a view", "unit length", "any length"})
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
+    example = {
+        "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
+        "projector": ({"width": 8, "activation": "relu"}, {"width": 8}),
+    }
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"any length" if self.normalize else "unit length"}
 
     def build(self) -> Encoder:
         from contralex.parts.encoders import ImageEncoder

@@ -18,8 +18,12 @@ class Shared(Spec):
 
     kind: Literal["shared"] = "shared"
     gradient: bool
-    gives = frozenset({"keys"})
+    gives = frozenset({"keys", "keys with gradient"})
     source = "SimCLR, arXiv:2002.05709, section 2.1; SimSiam, arXiv:2011.10566, Algorithm 1"
+    example = {"gradient": False}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives if self.gradient else self.gives - {"keys with gradient"}
 
     def build(self, context: BuildContext) -> KeyEncoder:
         from contralex.parts.key_encoders import Shared as Part
@@ -40,6 +44,7 @@ class Momentum(Spec):
     init: Literal["copy", "random"] = "copy"
     gives = frozenset({"keys"})
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
+    example = {"momentum": 0.9}
 
     @field_validator("momentum")
     @classmethod

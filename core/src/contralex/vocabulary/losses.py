@@ -17,6 +17,7 @@ class _Tempered(Spec):
     """What losses over a softmax of scores share. ``temperature``: scores are divided by it; may follow a schedule."""
 
     temperature: Number = Field(description="divides the scores, > 0")
+    example = {"temperature": 0.2}
 
     @field_validator("temperature")
     @classmethod

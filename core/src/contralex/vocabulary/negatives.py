@@ -31,8 +31,9 @@ class InBatch(Spec):
 
     kind: Literal["in_batch"] = "in_batch"
     views: Literal["matched", "all"]
-    gives = frozenset({"entries", "positive"})
+    gives = frozenset({"entries", "positive", "tagged entries"})
     source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
+    example = {"views": "matched"}
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import InBatch as Part
@@ -45,8 +46,9 @@ class Queue(Spec):
 
     kind: Literal["queue"] = "queue"
     size: int = Field(gt=0, description="keys")
-    gives = frozenset({"entries", "positive"})
+    gives = frozenset({"entries", "positive", "tagged entries"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
+    example = {"size": 12}
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import Queue as Part
@@ -61,11 +63,13 @@ class MemoryBank(Spec):
     kind: Literal["memory_bank"] = "memory_bank"
     draws: int = Field(ge=0, description="rows drawn for each query; 0: all rows")
     momentum: float = Field(0.5, ge=0, le=1)
-    gives = frozenset({"entries", "positive", "remembered", "drawn"})
+    needs = {"encoder": frozenset({"one query a view"})}
+    gives = frozenset({"entries", "positive", "tagged entries", "remembered", "drawn"})
     source = "InstDisc, arXiv:1805.01978, section 3.2; code: lemniscate NCEAverage, LinearAverage"
+    example = {"draws": 16}
 
     def offers(self) -> frozenset[str]:
-        return self.gives if self.draws else self.gives - {"drawn"}
+        return self.gives - ({"tagged entries"} if self.draws else {"drawn"})
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import MemoryBank as Part
@@ -81,6 +85,7 @@ class Prototypes(Spec):
     normalize: bool = True
     gives = frozenset({"entries", "prototypes"})
     source = "SwAV, arXiv:2006.09882, section 3.1"
+    example = {"count": 10}
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import Prototypes as Part

@@ -131,6 +131,9 @@ class Crops(Spec):
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"
+    example = {
+        "groups": {"crops": {"count": 2, "augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}}}}
+    }
 
     def key_flags(self) -> list[bool]:
         """For each view, whether it may be a key."""

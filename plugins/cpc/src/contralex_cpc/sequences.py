@@ -105,3 +105,12 @@ def _classes(root: Path, files: Sequence[Path]) -> list[str]:
 
 def _share(path: Path, root: Path) -> float:
     return zlib.crc32(path.relative_to(root).as_posix().encode()) / 2**32
+
+
+def write_tiny(folder: str, samples: int = 30, classes: int = 3, length: int = 4000) -> None:
+    """Short sequences of noise in class folders: data for a test of everything but learning."""
+    rng = np.random.default_rng(0)
+    for index in range(samples):
+        path = Path(folder) / f"class-{index % classes}" / f"{index}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, rng.standard_normal(length, dtype=np.float32))

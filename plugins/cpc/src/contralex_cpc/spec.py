@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from contralex import Encoder, Views
     from contralex.data.base import Source
 
+Count = Annotated[int, Field(gt=0)]
+
 
 class Rows(Spec):
     """A GRU that runs down each column of the grid: the context of a patch is what stands above it, and itself."""
@@ -38,8 +40,8 @@ class PatchNet(Spec):
     blocks [3, 4, 23], widths [64, 128, 256], stem ``imagenet`` (7x7 stride 2, max-pooling); ``small`` is 3x3 stride 1.
     """
 
-    blocks: tuple[int, ...] = (3, 4, 23)
-    widths: tuple[int, ...] = (64, 128, 256)
+    blocks: tuple[Count, ...] = (3, 4, 23)
+    widths: tuple[Count, ...] = (64, 128, 256)
     stem: Literal["imagenet", "small"] = "imagenet"
 
     @model_validator(mode="after")
@@ -60,6 +62,12 @@ class CPCPatches(Spec):
     needs = {"views": frozenset({"patches"})}
     gives = frozenset({"queries at positions"})
     source = "CPC, arXiv:1807.03748, section 3.2"
+    example = {
+        "grid": 3,
+        "network": {"blocks": (1, 1), "widths": (4, 6), "stem": "small"},
+        "context": {"kind": "gru", "width": 8},
+        "steps": 1,
+    }
 
     @model_validator(mode="after")
     def _in_the_grid(self) -> CPCPatches:
@@ -85,13 +93,14 @@ class CPCSequence(Spec):
     kind: Literal["cpc_sequence"] = "cpc_sequence"
     channels: int = Field(1, gt=0)
     width: int = Field(512, gt=0)
-    kernels: tuple[int, ...] = (10, 8, 4, 4, 4)
-    strides: tuple[int, ...] = (5, 4, 2, 2, 2)
+    kernels: tuple[Count, ...] = (10, 8, 4, 4, 4)
+    strides: tuple[Count, ...] = (5, 4, 2, 2, 2)
     context: int = Field(256, gt=0)
     steps: int = Field(12, gt=0, description="latents")
     needs = {"views": frozenset({"sequence"})}
     gives = frozenset({"queries at positions"})
     source = "CPC, arXiv:1807.03748, section 3.1"
+    example = {"width": 8, "kernels": (8, 4), "strides": (4, 2), "context": 8, "steps": 3}
 
     @model_validator(mode="after")
     def _one_stride_a_kernel(self) -> CPCSequence:
@@ -124,6 +133,7 @@ class Patches(Spec):
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"patches"})
     source = "CPC, arXiv:1807.03748, section 3.2"
+    example = {"resize": 20, "crop": 16, "patch": 8, "stride": 4, "patch_crop": 6}
 
     @model_validator(mode="after")
     def _nested(self) -> Patches:
@@ -152,6 +162,7 @@ class Window(Spec):
     needs = {"data": frozenset({"sequence"})}
     gives = frozenset({"sequence"})
     source = "CPC, arXiv:1807.03748, section 3.1"
+    example = {"length": 256}
 
     def key_flags(self) -> list[bool]:
         return [True]
@@ -174,6 +185,7 @@ class SequenceFolder(Spec):
     held_out: float = Field(0.2, ge=0, lt=1)
     gives = frozenset({"sequence", "labels"})
     source = "any folder of recordings"
+    example = {"root": "."}
 
     @field_validator("root")
     @classmethod
@@ -186,3 +198,10 @@ class SequenceFolder(Spec):
         from contralex_cpc.sequences import SequenceSource
 
         return SequenceSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> SequenceFolder:
+        from contralex_cpc.sequences import write_tiny
+
+        write_tiny(folder)
+        return cls(root=folder)

@@ -23,6 +23,7 @@ class Proximal(Spec):
     base: Annotated[Spec, Slot("loss")]
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"remembered"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 9-10"
+    example = {"weight": 1.0, "base": {"kind": "nce", "temperature": 0.2}}
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         return [*super().requires(), *self.base.requires()]

@@ -36,6 +36,7 @@ class Sinkhorn(Spec):
     needs = {"negatives": frozenset({"prototypes"})}
     gives = frozenset({"weights"})
     source = "SwAV, arXiv:2006.09882, Eqs. 3-5 and section 4.1 (queue); code: main_swav.py distributed_sinkhorn"
+    example = {"queue": {"size": 12}}
 
     def build(self, context: BuildContext) -> TargetGenerator:
         from contralex_swav.sinkhorn import SinkhornTargets

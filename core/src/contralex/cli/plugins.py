@@ -1,0 +1,139 @@
+"""``contralex plugins``: which plugins there are and whether each works; ``plugins show`` says all about one."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contralex.cli.options import Json, print_json, print_table
+from contralex.errors import ContralexError
+
+if TYPE_CHECKING:
+    from contralex.registry import Plugin
+
+
+def plugins(context: typer.Context, as_json: Json = False) -> None:
+    """List the plugins, whether each works, and what it offers."""
+    if context.invoked_subcommand is not None:
+        return
+    from contralex.registry import registry
+
+    known = registry()
+    if as_json:
+        print_json({"plugins": [_row(plugin) for plugin in known.plugins.values()], "unmatched": known.unmatched})
+        return
+    table = [
+        [plugin.name, plugin.version, plugin.state, plugin.reason or _offers(plugin)]
+        for plugin in known.plugins.values()
+    ]
+    print_table(["plugin", "version", "state", "what it offers, or why not"], table)
+    warn_of_unmatched()
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's distribution, such as contralex-moco.")],
+    as_json: Json = False,
+) -> None:
+    """Say all that is known of one plugin, whatever its state: where it is, what it offers, why it does not work."""
+    facts = _facts(_find(name))
+    if as_json:
+        print_json(facts)
+        return
+    kinds = facts.pop("kinds")
+    facts["editable"] = {True: "yes", False: "no", None: ""}[facts["editable"]]
+    rows = [[key.replace("_", " "), ", ".join(value) if isinstance(value, list) else value or "-"]
+            for key, value in facts.items()]  # fmt: skip
+    print_table(["", ""], rows)
+    offered = [
+        [slot, kind["kind"], kind["summary"], kind["source"] or "-"] for slot, found in kinds.items() for kind in found
+    ]
+    if offered:
+        typer.echo()
+        print_table(["slot", "kind", "what it is", "source"], offered)
+
+
+def warn_of_unmatched() -> None:
+    from contralex.registry import VARIABLE, registry
+
+    for name in registry().unmatched:
+        typer.echo(f"{VARIABLE} names {name}, but no plugin of this name is installed", err=True)
+
+
+def _find(name: str) -> Plugin:
+    from contralex.discovery import normal
+    from contralex.registry import registry
+
+    known = {normal(each): plugin for each, plugin in registry().plugins.items()}
+    if normal(name) in known:
+        return known[normal(name)]
+    # People leave out the beginning that all first-party names have.
+    near = [each for each in known if each == f"contralex-{normal(name)}"]
+    near = near or difflib.get_close_matches(normal(name), known, n=3)
+    way = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    raise ContralexError(f"plugins show: no plugin {name!r} is installed; {way}")
+
+
+def _row(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "state": plugin.state,
+        "reason": plugin.reason,
+        "kinds": {slot: [spec.kind_name() for spec in specs] for slot, specs in plugin.kinds.items() if specs},
+        "recipes": sorted(plugin.recipes),
+    }
+
+
+def _offers(plugin: Plugin) -> str:
+    row = _row(plugin)
+    groups = {**row["kinds"], "recipes": row["recipes"], "hooks": _life_cycle(plugin)}
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in groups.items() if names)
+
+
+def _facts(plugin: Plugin) -> dict[str, Any]:
+    from contralex.hooks import PROJECT
+
+    found = plugin.found
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "state": plugin.state,
+        "reason": plugin.reason,
+        "asks_for": f"{PROJECT}{found.requires}" if found and found.requires else "",
+        "location": found.location if found else _folder(plugin),
+        "editable": found.editable if found else None,
+        "entry_point": found.entry_point if found else "",
+        "kinds": {
+            slot: [
+                {"kind": spec.kind_name(), "summary": _summary(spec), "source": spec.source}
+                for spec in sorted(specs, key=lambda spec: spec.kind_name())
+            ]
+            for slot, specs in plugin.kinds.items()
+            if specs
+        },
+        "recipes": sorted(plugin.recipes),
+        "hooks": plugin.hooks,
+    }
+
+
+def _life_cycle(plugin: Plugin) -> list[str]:
+    """The hooks that take part in a run, by their short names."""
+    from contralex.hooks import SLOTS
+
+    offers = (*SLOTS.values(), "contralex_recipes")
+    return [name.removeprefix("contralex_") for name in plugin.hooks if name not in offers]
+
+
+def _summary(spec: type[Any]) -> str:
+    """The first line of the docstring. (``__doc__``, because ``inspect.getdoc`` would find a parent's.)"""
+    lines = (spec.__doc__ or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _folder(plugin: Plugin) -> str:
+    """The core has no entry point; it is where its package is."""
+    from importlib.resources import files
+
+    return str(files(plugin.name))

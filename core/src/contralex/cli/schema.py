@@ -1,0 +1,32 @@
+"""``contralex schema``: what a YAML editor needs to complete and check a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralex.errors import ContralexError
+
+
+def schema(
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to this file. Without it, it is printed.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a recipe, with every kind and recipe that is installed."""
+    from contralex.cli.look import warn_of_unusable
+    from contralex.files import write_text
+    from contralex.spec.schema import recipe_schema
+
+    text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
+    warn_of_unusable()
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise ContralexError(f"--out {out}: the file cannot be written ({error.strerror})") from None

@@ -1,0 +1,33 @@
+"""Losses of the general vocabulary where their input is at its limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from contralex import Dictionary, Rows, Step, Targets
+from contralex.parts.losses import SoftCrossEntropy
+from contralex.spec.schedule import Clock
+from contralex.vocabulary import losses as specs
+
+STEP = Step(Clock(0, 10, 5), seed=0, batch=4)
+
+
+def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
+    loss: Any = SoftCrossEntropy(specs.SoftCrossEntropy(temperature=0.5))
+    vectors, entries = torch.randn(4, 3), torch.randn(5, 3)
+    mask = torch.ones(4, 5, dtype=torch.bool)
+    mask[:, 2] = False
+    weights = torch.rand(4, 5).masked_fill(~mask, 0.0)
+    asked = vectors.clone().requires_grad_()
+    queries = Rows.of(asked, torch.arange(4), 0)
+    found = loss(queries, Dictionary(shared=entries, mask=mask), Targets(weights=weights), STEP)
+    found.backward()
+    assert asked.grad is not None and asked.grad.isfinite().all()
+
+    there = [0, 1, 3, 4]
+    plain = replace(queries, vectors=vectors)
+    without = loss(plain, Dictionary(shared=entries[there]), Targets(weights=weights[:, there]), STEP)
+    torch.testing.assert_close(found.detach(), without)
