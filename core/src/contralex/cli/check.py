@@ -1,0 +1,56 @@
+"""``contralex check``: holds an installed plugin against the conformance kit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from contralex.cli.options import Json, print_json, print_table
+from contralex.errors import ContralexError
+
+
+def check(
+    distribution: Annotated[
+        str, typer.Argument(metavar="DIST", help="An installed plugin, such as contralex-moco.", show_default=False)
+    ],
+    only: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only the checks whose name holds this text.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a plugin keeps to what every plugin must: one row a check, and exit status 1 if one fails."""
+    try:
+        from contralex.testing.kit import cases
+    except ImportError as error:
+        raise ContralexError(
+            f"the conformance kit needs {error.name}, which is not installed; run: pip install 'contralex[testing]'"
+        ) from error
+
+    chosen = [case for case in cases(distribution) if only is None or only in case.id]
+    if not chosen:
+        raise ContralexError(f"--only {only}: no check of {distribution} has this text in its name.")
+    outcomes = []
+    for number, case in enumerate(chosen, 1):
+        _say(f"{number}/{len(chosen)} {case.id}")
+        outcomes.append(case.run())
+    _say("")
+    if as_json:
+        print_json([vars(outcome) for outcome in outcomes])
+    else:
+        print_table(["check", "", "why"], [[outcome.id, outcome.state, outcome.reason] for outcome in outcomes])
+        counts = {state: sum(outcome.state == state for outcome in outcomes) for state in _STATES}
+        typer.echo(f"{distribution}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+    if any(outcome.bad for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+_STATES = ("passed", "failed", "unexpected pass", "expected failure", "not applicable")
+
+
+def _say(text: str) -> None:
+    """Which check is running, on a terminal alone; the next one writes over it."""
+    import sys
+
+    if sys.stderr.isatty():
+        typer.echo(f"\r\x1b[2K{text}", nl=False, err=True)

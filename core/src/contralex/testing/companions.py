@@ -1,0 +1,133 @@
+"""The small parts of the core (and of the plugin itself) that a part is tried with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from contralex.errors import ContralexError
+from contralex.hooks import PROJECT
+from contralex.registry import registry
+from contralex.spec.base import Spec
+from contralex.spec.recipe import chain
+from contralex.testing.outcome import Failed, NotApplicable
+from contralex.testing.subjects import Kind, kinds_of
+
+METHOD = ("encoder", "key_encoder", "negatives", "targets", "loss")
+VARIED = ("key_encoder", "negatives")  # a part is tried with each of these that fits
+_SLOTS = ("data", "views", *METHOD)
+
+# In the order in which they are tried.
+_SMALL: dict[str, list[dict[str, Any]]] = {
+    "data": [{"kind": "image_folder", "root": "."}],
+    "views": [{"kind": "crops"}],
+    "encoder": [{"kind": "image"}, {"kind": "image", "normalize": False}],
+    "key_encoder": [
+        {"kind": "shared", "gradient": True},
+        {"kind": "shared", "gradient": False},
+        {"kind": "momentum", "momentum": 0.9},
+    ],
+    "negatives": [
+        {"kind": "in_batch", "views": "matched"},
+        {"kind": "in_batch", "views": "all"},
+        {"kind": "queue"},
+        {"kind": "memory_bank"},
+        {"kind": "none"},
+        {"kind": "prototypes"},
+    ],
+    "targets": [{"kind": "instance"}, {"kind": "key_vector"}],
+    "loss": [
+        {"kind": "info_nce"},
+        {"kind": "nce"},
+        {"kind": "cosine"},
+        {"kind": "soft_cross_entropy"},
+    ],
+}
+
+
+def around(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
+    """Every choice of companions for a kind in which all parts find what they need; the plugin's own come first.
+
+    What other plugins offer comes in only where nothing else fits: a kind may be made for another plugin's.
+    """
+    found = False
+    for slots in _fitting(kind, own):
+        found = True
+        yield slots
+    if not found:
+        yield from _fitting(kind, [*own, *_of_others(own)])
+
+
+def why_nothing_fits(kind: Kind, own: list[Kind]) -> str:
+    everyone = [*own, *_of_others(own)]
+    for slot, wanted in kind.example().requires():
+        given = {feature for spec in _choices(slot, everyone) for feature in spec.offers()}
+        if not wanted & given:
+            return (
+                f"it needs {' or '.join(sorted(wanted))} from {slot}, which none there gives; "
+                f"there are {', '.join(sorted(given))}"
+            )
+    return "no choice of parts that are installed gives all that it needs, and takes what it gives"
+
+
+def _fitting(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
+    choices = {slot: [kind.example()] if slot == kind.slot else _choices(slot, own) for slot in _SLOTS}
+    for chosen in itertools.product(*choices.values()):
+        slots = dict(zip(choices, chosen, strict=True))
+        if all(wanted & slots[other].offers() for spec in chosen for other, wanted in spec.requires()):
+            yield slots
+
+
+def _of_others(own: list[Kind]) -> list[Kind]:
+    usable = [plugin for plugin in registry().plugins.values() if plugin.usable and not plugin.code]
+    return [kind for plugin in usable for kind in kinds_of(plugin) if kind not in own and plugin.name != PROJECT]
+
+
+def _choices(slot: str, own: list[Kind]) -> list[Spec]:
+    mine = [kind.example() for kind in own if kind.slot == slot and _usable(kind)]
+    core = [_core(slot, values) for values in _SMALL[slot]]
+    return list({str(spec.model_dump()): spec for spec in [*mine, *core]}.values())
+
+
+def _usable(kind: Kind) -> bool:
+    """A companion only helps; if it is wrong itself, its own cases say so."""
+    try:
+        kind.example()
+    except Failed:
+        return False
+    return kind.slot != "data" or hasattr(kind.cls, "tiny")
+
+
+def _core(slot: str, values: dict[str, Any]) -> Spec:
+    cls = registry().find(slot, values["kind"])
+    assert cls is not None
+    return cls.model_validate({**cls.example, **values})
+
+
+def data_for(views: Spec) -> Spec | None:
+    """An example of a data kind that can make a tiny set of what these views need."""
+    for name in registry().kinds("data"):
+        cls = registry().find("data", name)
+        assert cls is not None
+        if hasattr(cls, "tiny") and all(wanted & cls.gives for slot, wanted in views.requires() if slot == "data"):
+            return Kind("data", cls).example()
+    return None
+
+
+def tiny(spec: Spec, folder: str) -> Spec:
+    """A data set of a few samples of the same kind, written into ``folder``; the spec itself where it needs none."""
+    make = getattr(type(spec), "tiny", None)
+    if make is None:
+        raise NotApplicable(f"the data kind {spec.kind_name()} cannot make a tiny set (it has no classmethod tiny)")
+    made: Spec = make(folder)
+    return made
+
+
+def small_preset(recipe: str) -> str | None:
+    """The preset that makes a recipe small enough to try: ``tiny``, or else ``digits``; its parents' count."""
+    try:
+        there = {name for layer in chain(recipe) for name in layer.presets}
+    except ContralexError:
+        return None  # the check `resolves` says what is wrong
+    return next((name for name in ("tiny", "digits") if name in there), None)

@@ -1,0 +1,138 @@
+"""The check on two processes. Starting them takes seconds, so all trials of a plugin share one start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralex.testing.outcome import Failed
+from contralex.testing.steps import close_to, equal_to, holds_by
+from contralex.testing.trial import Trial
+from contralex.testing.worker import result, steps
+
+PATIENCE = 60.0  # seconds that a process waits for the other in one collective
+_START = 120.0  # seconds for both to begin, on a busy machine
+_SHARED = "together"
+
+# The child finds what this process finds, an editable installation or a test's folder as well. Two plain processes,
+# and none of multiprocessing's: those import the caller's script again, which without its guard never ends.
+_CODE = (
+    "import sys; sys.path[:] = {path!r}; import runpy; runpy.run_module('contralex.testing.worker', {{}}, '__main__')"
+)
+
+# For each process what came of a trial: the tensors, or a sentence where it did not come to an end.
+_Ranks = tuple[Any, Any]
+_Parts = dict[str, dict[str, Tensor]]
+
+
+def together(trials: Sequence[Trial]) -> None:
+    """Tells trials of each other, so that the first that is asked starts the processes for all."""
+    results: dict[Trial, _Ranks] = {}
+    for trial in trials:
+        trial.cache[_SHARED] = (list(trials), results)
+
+
+def two_equal_one(trial: Trial) -> None:
+    """Two gloo processes with half of the batch each give the loss and the gradients of one process, and its state
+    after two steps. A gather without gradient, a label without the rank's offset, or a statistic of one process fails.
+    """
+    trials, results = trial.cache.get(_SHARED, ([trial], {}))
+    one = steps(trial)
+    if trial not in results:
+        results.update(_on_two([other for other in trials if other.can_begin()]))
+    ranks = results[trial]
+    told = {rank: found for rank, found in enumerate(ranks) if isinstance(found, str)}
+    if told:
+        raise Failed(_first(told))
+    holds_by(_equal, list(zip(one, *ranks, strict=True)))
+
+
+def _equal(found: tuple[_Parts, _Parts, _Parts]) -> None:
+    one, *ranks = found
+    for part in one:
+        # What a step has amplified may be further apart than what it computes.
+        rounding = 1e-4 if part in ("first", "grad") else 1e-3
+        for rank, other in enumerate(ranks):
+            close_to(one[part], other[part], f"one process and process {rank} of two differ", rounding)
+    equal_to(ranks[0]["state"], ranks[1]["state"], "the two processes end with another {} each")
+
+
+def _first(told: dict[int, str]) -> str:
+    """The process that raised, and not the one whose collective then lost its partner."""
+    alone = {rank: text for rank, text in told.items() if not any(word in text for word in _LOST)} or told
+    rank = min(alone)
+    return alone[rank] if alone[rank].startswith("the ") else f"process {rank} of two {alone[rank]}"
+
+
+_LOST = ("Connection closed", "Connection reset", "Broken pipe", "Timed out", "timed out", "Socket Timeout")
+
+
+def _on_two(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
+    """Where a trial brings the processes down or to a standstill, it alone is blamed: the rest get new ones."""
+    found: dict[Trial, _Ranks] = {}
+    while waiting := [trial for trial in trials if trial not in found]:
+        found.update(_start(waiting))
+    return found
+
+
+def _start(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
+    with tempfile.TemporaryDirectory() as name, open(Path(name) / "said", "w+", encoding="utf-8") as said:
+        folder = Path(name)
+        torch.save([(trial.label, json.dumps(trial.data), trial.views) for trial in trials], folder / "trials.pt")
+        command = [sys.executable, "-c", _CODE.format(path=sys.path), name]
+        children = [
+            subprocess.Popen([*command, str(rank), str(PATIENCE)], stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            for rank in range(2)
+        ]
+        try:
+            ended = _wait(children, folder, len(trials))
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+        found: dict[Trial, _Ranks] = {}
+        for number, trial in enumerate(trials):
+            files = [result(folder, rank, number) for rank in range(2)]
+            if not all(file.exists() for file in files):
+                said.seek(0)
+                reason = _why(ended, [line.strip() for line in said if line.strip()])
+                found[trial] = (reason, reason)
+                break
+            first, second = (torch.load(file) for file in files)
+            found[trial] = (first, second)
+        return found
+
+
+def _why(ended: str, lines: list[str]) -> str:
+    last = lines[-1] if lines else ""
+    if not ended or "timeout" in last.lower():
+        return (
+            f"the two processes came to a standstill for {PATIENCE:.0f} s and more; does one of them call a collective "
+            "(a gather or a reduction) that the other skips?"
+        )
+    return f"{ended} ({last})" if last else ended
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], folder: Path, trials: int) -> str:
+    """Until both have ended, or one has with an error, or nothing comes of them for too long, which is ``""``."""
+    there, deadline = 0, time.monotonic() + _START
+    while any(child.poll() is None for child in children):
+        if any(child.poll() for child in children):
+            time.sleep(0.5)  # the other may just be leaving its last result
+            return "the two processes broke down"
+        now = sum(result(folder, rank, number).exists() for rank in range(2) for number in range(trials))
+        if now > there:
+            there, deadline = now, time.monotonic() + 2 * PATIENCE
+        if time.monotonic() > deadline:
+            return ""
+        time.sleep(0.05)
+    return "the two processes broke down"

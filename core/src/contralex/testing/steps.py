@@ -1,0 +1,371 @@
+"""Checks on one process: what a step computes, where its gradients go, and what it leaves alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from contralex.errors import ContralexError
+from contralex.lookup import LookUp, Rows, Targets
+from contralex.testing import surroundings
+from contralex.testing.outcome import Failed, NotApplicable
+from contralex.testing.trial import BATCH, SEEDS, Trial
+
+T = TypeVar("T")
+
+
+def builds_alike(trial: Trial) -> None:
+    """The part builds on the CPU, fits with parts of the core, and its weights are a function of the seed."""
+    if not trial.data:
+        raise Failed(trial.why)
+    one, other = trial.build().state_dict(), trial.build().state_dict()
+    equal_to(one, other, "a second build has another {}: weights must be drawn from torch's generator alone")
+    if torch.equal(trial.generator_after_build(1), trial.generator_after_build(2)):
+        raise Failed("build() seeds torch's generator, so weights do not follow train.seed; draw from it as it is")
+
+
+def finite_loss(trial: Trial) -> None:
+    """The loss of an ordinary batch is one finite number in float32."""
+    model = trial.build()
+    # Each match's own, because their sum would be one number in any case.
+    model.loss.register_forward_hook(lambda part, given, loss: _one_number(loss, "the loss of an ordinary batch"))
+    found = trial.forward(model, 0)
+    _one_number(found.loss, "the loss of an ordinary batch")
+    if not 0 <= float(found.accuracy) <= 1:
+        raise Failed(f"the look-up's accuracy is {float(found.accuracy)}, and a share lies in [0, 1]")
+
+
+def degenerate_input(trial: Trial) -> None:
+    """Constant images, one image many times, zero and equal vectors, and a batch of one sample give a finite loss
+    and finite gradients, or are refused with a ContralexError."""
+    first = {view: images[:1] for view, images in trial.views.items()}
+    batches = {
+        "constant inputs": {view: torch.zeros_like(images) for view, images in trial.views.items()},
+        "one sample in every place": {view: images.expand(BATCH, *images.shape[1:]) for view, images in first.items()},
+    }
+    for name, views in batches.items():
+        with _refusals():
+            model = trial.build()
+            loss = trial.forward(model, 0, views).loss
+            _one_number(loss, f"the loss of {name}")
+            _finite_gradients(model, loss, name)
+    for name, change in _DEGENERATE.items():
+        with _refusals():
+            _degenerate_rows(trial, name, change)
+    if not trial.whole_recipe:  # a recipe may have BatchNorm, which has no statistics of one sample
+        with _refusals():
+            model = trial.build()
+            loss = model(first, trial.sample[:1], replace(trial.moment(0), batch=1)).loss
+            _one_number(loss, "the loss of a batch of one sample")
+
+
+_DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "zero vectors": torch.zeros_like,
+    "equal vectors": lambda vectors: vectors[:1].expand_as(vectors),
+    "huge vectors": lambda vectors: vectors * 1e4,
+}
+
+
+def _degenerate_rows(trial: Trial, name: str, change: Callable[[Tensor], Tensor]) -> None:
+    if name == "huge vectors" and _unit_length(trial):
+        return  # cannot happen: the encoder brings its vectors to unit length
+    model = trial.build()
+    with torch.no_grad():
+        queries, keys = trial.rows(model)
+    asked = change(queries.vectors).clone().requires_grad_()
+    found = model.look_up(replace(queries, vectors=asked), replace(keys, vectors=change(keys.vectors)), trial.moment(0))
+    _one_number(found.loss, f"the loss of {name}")
+    found.loss.backward()
+    if asked.grad is not None and not asked.grad.isfinite().all():
+        raise Failed(f"the gradient of the queries is not finite where there are {name}")
+
+
+def _unit_length(trial: Trial) -> bool:
+    return bool(getattr(trial.spec.method.encoder, "normalize", False))
+
+
+def gradients_arrive(trial: Trial) -> None:
+    """Within three steps every trainable parameter gets a gradient, and no parameter of the key encoder's own."""
+    model = trial.build()
+    optimizer = trial.optimizer(model)
+    waiting = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for number in range(3):  # a branch that starts at zero lets gradients through only after it has moved
+        optimizer.zero_grad()
+        found = trial.forward(model, number)
+        found.loss.backward()
+        moved = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        waiting -= moved
+        teacher = {name: p.clone() for name, p in model.key_encoder.named_parameters()}
+        optimizer.step()
+        for name, parameter in model.key_encoder.named_parameters():
+            if parameter.requires_grad:
+                raise Failed(f"key_encoder.{name} is trainable; a teacher's parameters are not (requires_grad_(False))")
+            if not torch.equal(parameter, teacher[name]):
+                raise Failed(f"the optimiser's step moved key_encoder.{name}; a teacher moves in update() alone")
+    if waiting:
+        raise Failed(
+            f"no gradient reaches {', '.join(sorted(waiting)[:5])}; freeze what is not trained, or leave it out"
+        )
+
+
+def no_gradient_leaks(trial: Trial) -> None:
+    """Where the key encoder declares that keys carry no gradient, keys, targets and the key side's prototypes carry
+    none."""
+    model = trial.build()
+    if model.key_encoder.gradient:
+        raise NotApplicable("its keys carry a gradient, as they declare")
+    seen: list[tuple[str, Tensor]] = []
+
+    def targets(module: nn.Module, arguments: Any, found: Targets) -> None:
+        seen.extend((f"targets.{name}", value) for name, value in vars(found).items() if isinstance(value, Tensor))
+
+    def dictionary(module: nn.Module, arguments: Any, found: Any) -> None:
+        if found.key_shared is not None:
+            seen.append(("dictionary.key_shared", found.key_shared))
+
+    model.targets.register_forward_hook(targets)
+    model.negatives.register_forward_hook(dictionary)
+    queries, keys = trial.rows(model)
+    seen.append(("keys.vectors", keys.vectors))
+    model.look_up(queries, keys, trial.moment(0))
+    leaks = [name for name, value in seen if value.requires_grad]
+    if leaks:
+        raise Failed(f"{' and '.join(dict.fromkeys(leaks))} carries a gradient; compute it under torch.no_grad()")
+
+
+def looks_up_before_it_writes(trial: Trial) -> None:
+    """The look-up writes nothing: what changes, changes in update(), once, after the optimiser's step. A queue that is
+    written before has the positive among its negatives."""
+    model = trial.build()
+    trial.advance(model, trial.optimizer(model), 0)  # the first look-up may set a normaliser
+    trial.rows(model, 1)  # a source may bring prototypes, and their twins, to unit length before each step
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(0.1)  # far from a teacher, so that it shows if that follows
+    teacher = {f"key_encoder.{name}": p.clone() for name, p in model.key_encoder.named_parameters()}
+    queries, keys = trial.rows(model, 1)
+    now = {f"key_encoder.{name}": p.detach() for name, p in model.key_encoder.named_parameters()}
+    close_to(teacher, now, "encoding, and not update(), moved the key encoder")
+    before = copied(model)
+    first = model.look_up(queries, keys, trial.moment(1)).loss
+    again = model.look_up(queries, keys, trial.moment(1)).loss
+    equal_to(before, model.state_dict(), "the look-up itself changed {}; write it in update()")
+    if not torch.equal(first, again):
+        raise Failed(f"the same look-up gave {float(first)} and then {float(again)}; it keeps something outside state")
+
+
+def integer_buffers(trial: Trial) -> None:
+    """update() keeps the dtype of all state, and mixes no integer buffers (BatchNorm's counter) with others."""
+    model = trial.build()
+    trial.advance(model, trial.optimizer(model), 0)
+    online, teacher = (
+        {name: b for name, b in module.named_buffers() if not b.is_floating_point()}
+        for module in (model.encoder, model.key_encoder)
+    )
+    for buffers, value in ((online, 1_000_000), (teacher, 10)):  # far apart: momentum may be near 1
+        for buffer in buffers.values():
+            buffer.fill_(value)
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    _, keys = trial.rows(model, 1)
+    counts = {name: buffer.clone() for name, buffer in teacher.items()}
+    reference = {int(b.flatten()[0]) for b in online.values() if b.numel()}
+    model.update(keys.detach(), trial.moment(1))
+    changed = [name for name, tensor in model.state_dict().items() if tensor.dtype != types[name]]
+    if changed:
+        raise Failed(f"update() changed the dtype of {', '.join(changed)}")
+    for name, buffer in model.key_encoder.named_buffers():
+        if name in counts and not torch.equal(buffer, counts[name]) and int(buffer.flatten()[0]) not in reference:
+            raise Failed(
+                f"update() averaged the integer buffer key_encoder.{name}; average parameters, and copy buffers or "
+                "leave them"
+            )
+
+
+def split_equals_whole(trial: Trial) -> None:
+    """Encoding in two halves and then looking the whole batch up gives the loss and the gradients of the whole, so
+    that gradient caching holds. (BatchNorm is in evaluation mode: its statistics are of a whole batch by nature.)"""
+    holds_by(_split_equals_whole, [trial.with_seed(seed) for seed in SEEDS])
+
+
+def _split_equals_whole(trial: Trial) -> None:
+    model = trial.build().eval()
+    found = trial.forward(model, 0)
+    found.loss.backward()
+    whole = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    model = trial.build().eval()
+    halves = [slice(0, BATCH // 2), slice(BATCH // 2, BATCH)]
+
+    def encode(part: slice) -> tuple[Rows, Rows]:
+        views = {view: images[part] for view, images in trial.views.items()}
+        return model.encode(views, trial.sample[part], trial.moment(0))
+
+    with torch.no_grad():
+        parts = [encode(half) for half in halves]
+    sides = [Rows.cat([part[side] for part in parts]) for side in (0, 1)]
+    leaves = [side.vectors.clone().requires_grad_() for side in sides]
+    queries, keys = (replace(side, vectors=leaf) for side, leaf in zip(sides, leaves, strict=True))
+    if not model.key_encoder.gradient:
+        keys = keys.detach()
+    again = model.look_up(queries, keys, trial.moment(0))
+    again.loss.backward()
+    begun = [0, 0]
+    for half in halves:
+        for side, rows in enumerate(encode(half)):
+            gradient = leaves[side].grad
+            here = slice(begun[side], begun[side] + len(rows))
+            begun[side] = here.stop
+            if gradient is not None and rows.vectors.requires_grad:
+                rows.vectors.backward(gradient[here], retain_graph=True)
+    split = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    close_to({"loss": found.loss.detach(), **whole}, {"loss": again.loss.detach(), **split}, "split and whole differ")
+
+
+def half_precision(trial: Trial) -> None:
+    """Under bf16 autocast the loss is in float32 and near that of float32; under fp16, where 1e-8 is zero, it is
+    finite on ordinary and on constant input."""
+    model = trial.build()
+    queries, keys = trial.rows(model)
+    with _ArithmeticInHalf() as watch:
+        exact = float(model.look_up(queries, keys, trial.moment(0)).loss.detach())
+    if watch.seen:
+        raise Failed(f"the look-up computes {' and '.join(dict.fromkeys(watch.seen))}; compute it in float32")
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = trial.forward(trial.build(), 0).loss
+    _one_number(rough, "the loss under bf16")
+    if abs(float(rough.detach()) - exact) > 0.1 * max(1.0, abs(exact)):
+        raise Failed(
+            f"the loss is {exact:.4f} in float32 and {float(rough.detach()):.4f} under bf16; compute it in float32"
+        )
+    constant = {view: torch.zeros_like(images) for view, images in trial.views.items()}
+    with torch.autocast("cpu", torch.float16):
+        for name, views in {"the loss under fp16": None, "the loss of constant input under fp16": constant}.items():
+            with _refusals():
+                _one_number(trial.forward(trial.build(), 0, views).loss, name)
+
+
+def deterministic(trial: Trial) -> None:
+    """Three steps give the same losses and state again in the same process, whatever the global generators hold:
+    randomness comes from step.generator(), and nothing is kept outside the module."""
+    runs = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            model = trial.build()
+            torch.manual_seed(seed)
+            random.seed(seed)
+            optimizer = trial.optimizer(model)
+            losses = {f"loss {n}": trial.advance(model, optimizer, n).loss.detach() for n in range(3)}
+            runs.append({**losses, **copied(model)})
+    equal_to(runs[0], runs[1], "a second run of three steps in this process has another {}")
+
+
+def leaves_the_process_alone(trial: Trial) -> None:
+    """Building and a step change nothing global: generators, default dtype, threads, grad mode, environment."""
+    trial.optimizer(nn.Linear(1, 1))  # torch's first optimiser imports much, which sets a variable of its own
+    _ = trial.views  # made here, because it is not they that are judged
+    before = surroundings.look()
+    model = trial.build()
+    trial.advance(model, trial.optimizer(model), 0)
+    after = surroundings.look()
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        raise Failed(f"it changed {', '.join(changed)} of the process")
+    if model.training is False:
+        raise Failed("the method was left in evaluation mode")
+
+
+def holds_by(check: Callable[[T], None], tries: Sequence[T]) -> None:
+    """The check holds for one of the tries. A number that happens to lie at the kink of a ReLU makes another gradient
+    of a difference in its last digit, but hardly with other weights as well."""
+    failures = []
+    for one in tries:
+        try:
+            return check(one)
+        except Failed as failed:
+            failures.append(failed)
+    raise failures[0]
+
+
+class _ArithmeticInHalf(TorchFunctionMode):
+    """Sees sums, products and exponentials in half precision. To keep or copy vectors in it is no mistake."""
+
+    _NAMES = frozenset(
+        {"matmul", "rmatmul", "mm", "bmm", "einsum", "linear", "cdist", "norm", "vector_norm", "normalize"}
+        | {"exp", "log", "log1p", "logsumexp", "softmax", "log_softmax", "sigmoid", "logsigmoid", "softplus"}
+        | {"cross_entropy", "cosine_similarity", "sum", "mean", "var", "std"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "").strip("_")
+        if name in self._NAMES and isinstance(out, Tensor) and out.dtype in (torch.float16, torch.bfloat16):
+            self.seen.append(f"{name} in {str(out.dtype).removeprefix('torch.')}")
+        return out
+
+
+def _refusals() -> suppress:
+    """A part may refuse input that it cannot treat, in a sentence."""
+    return suppress(ContralexError)
+
+
+def _one_number(loss: Tensor, what: str) -> None:
+    if loss.dim() or loss.dtype != torch.float32:
+        raise Failed(f"{what} is {loss.dtype} of shape {tuple(loss.shape)}, and should be one number in float32")
+    if not loss.isfinite():
+        raise Failed(f"{what} is {float(loss.detach())}")
+
+
+def _finite_gradients(model: LookUp, loss: Tensor, what: str) -> None:
+    loss.backward()
+    bad = [n for n, p in model.named_parameters() if p.grad is not None and not bool(p.grad.isfinite().all())]
+    if bad:
+        raise Failed(f"with {what}, the gradient of {', '.join(bad[:3])} is not finite")
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    state = model.state_dict()
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise Failed(
+            f"its state has {', '.join(odd)}, which is no tensor; keep it in a buffer, so that it can be saved"
+        )
+    return {name: tensor.clone() for name, tensor in state.items()}
+
+
+def equal_to(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str) -> None:
+    if one.keys() != other.keys():
+        raise Failed(sentence.format(f"set of tensors ({', '.join(sorted(one.keys() ^ other.keys()))})"))
+    for name, tensor in one.items():
+        if not torch.equal(tensor, other[name]):
+            raise Failed(sentence.format(name))
+
+
+def close_to(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str, rounding: float = 1e-4) -> None:
+    """Equal to rounding in float32, which is relative to a tensor's largest value; an absent gradient counts as zero.
+    What is no floating-point number is equal or not."""
+    for name in dict.fromkeys([*one, *other]):
+        left, right = one.get(name), other.get(name)
+        if left is None or right is None:
+            there = left if left is not None else right
+            assert there is not None
+            left, right = (torch.zeros_like(there) if side is None else side for side in (left, right))
+        if left.shape != right.shape:
+            raise Failed(f"{sentence} in {name}, whose shapes are {tuple(left.shape)} and {tuple(right.shape)}")
+        if torch.equal(left, right):
+            continue
+        if not left.is_floating_point():
+            raise Failed(f"{sentence} in {name}, which is no floating-point number and must be the same")
+        far, size = float((left.double() - right.double()).abs().max()), float(left.abs().max())
+        if not far <= rounding * (size + 0.02):  # in this order, because no comparison with NaN holds
+            raise Failed(f"{sentence} in {name}, by up to {far:.2g} where values reach {size:.2g}")

@@ -1,0 +1,215 @@
+"""A small method to try a part in: the part, companions that fit it, and a batch.
+
+The companions are found by what the specs say that they need and give, as a recipe's are. A part is tried with every
+way to make keys (with gradient, without, by a moving average) and every negative source that fits, because what is
+right with one may be wrong with another.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contralex import distributed
+from contralex.errors import ContralexError
+from contralex.lookup import Found, LookUp, Rows, Step
+from contralex.parts import batch_norm
+from contralex.registry import Plugin
+from contralex.spec.base import Spec
+from contralex.spec.layers import resolve, resolve_data
+from contralex.spec.run import RunSpec
+from contralex.spec.schedule import Clock
+from contralex.testing import companions
+from contralex.testing.subjects import Kind, kinds_of
+from contralex.train import build
+
+BATCH, POPULATION = 8, 40
+SEEDS = (1, 2)  # where a check allows for chance, it is tried with both
+FIRST_SAMPLE = 3  # the batch is samples 3 to 10: an index that is taken for a place in the batch goes wrong
+LABELS = [index % 3 for index in range(POPULATION)]  # in turn, so that a batch has several samples of each class
+_RATE = 0.05
+_PER_EPOCH, _TOTAL = 5, 100
+
+
+@dataclass(eq=False)
+class Trial:
+    """A complete method that is small enough for a test. ``label`` says what stands in its slots."""
+
+    label: str
+    data: dict[str, Any]  # of the resolved spec, which another process can be given
+    why: str = ""  # where no method could be found: what is missing
+    whole_recipe: bool = False
+    given: dict[int, Tensor] | None = field(default=None, repr=False)  # its views, where another process has made them
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    made: dict[str, dict[int, Tensor]] = field(default_factory=dict, repr=False)  # the views that trials have in common
+
+    def __str__(self) -> str:
+        return self.label
+
+    @cached_property
+    def spec(self) -> RunSpec:
+        return resolve_data(self.data).run
+
+    @cached_property
+    def views(self) -> dict[int, Tensor]:
+        """For each view (BATCH, ...): real views of the first samples of the data's tiny set."""
+        if self.given is not None:
+            return self.given
+        parts = (self.spec.data, self.spec.method.views)
+        key = json.dumps([part.model_dump(mode="json") for part in parts])
+        if key not in self.made:
+            self.made[key] = _views(*parts)
+        return self.made[key]
+
+    def can_begin(self) -> bool:
+        """Whether there are views to look at; where there are none, the checks of views and data say why."""
+        try:
+            return bool(self.data and self.views)
+        except Exception:
+            return False
+
+    @property
+    def sample(self) -> Tensor:
+        return torch.arange(FIRST_SAMPLE, FIRST_SAMPLE + BATCH)
+
+    def build(self) -> LookUp:
+        """The method with BatchNorm over the whole batch, which is what equals itself on any number of processes."""
+        model = build.look_up(self.spec, POPULATION, self._labels)
+        batch_norm.convert(model, "sync")
+        return model.train()
+
+    def generator_after_build(self, seed: int) -> Tensor:
+        """The state in which building leaves torch's generator, where it began with this seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            build._assemble(self.spec, POPULATION, self._labels)
+            return torch.get_rng_state()
+
+    @property
+    def _labels(self) -> list[int] | None:
+        return LABELS if "labels" in self.spec.data.offers() else None
+
+    def with_seed(self, seed: int) -> Trial:
+        """The same with other weights, on the same views."""
+        data = {**self.data, "train": {**self.data["train"], "seed": seed}}
+        return Trial(self.label, data, whole_recipe=self.whole_recipe, given=self.views)
+
+    def moment(self, number: int) -> Step:
+        """Some way into training, in the middle of an epoch."""
+        return Step(Clock(4 * _PER_EPOCH + 1 + number, _TOTAL, _PER_EPOCH), seed=self.spec.train.seed, batch=BATCH)
+
+    def forward(self, model: nn.Module, number: int, views: Mapping[int, Tensor] | None = None) -> Found:
+        """One look-up with this process's part of the batch."""
+        mine = distributed.own_slice(BATCH // distributed.world())
+        views = self.views if views is None else views
+        found: Found = model(
+            {view: images[mine] for view, images in views.items()}, self.sample[mine], self.moment(number)
+        )
+        return found
+
+    def advance(self, model: LookUp, optimizer: torch.optim.Optimizer, number: int, module: Any = None) -> Found:
+        """A whole step: look up, backward, the optimiser, and then what changes after it. Gradients stay."""
+        optimizer.zero_grad()
+        found = self.forward(module or model, number)
+        found.loss.backward()
+        _set_rate(optimizer)
+        optimizer.step()
+        model.update(found.keys, self.moment(number))
+        return found
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        # Plain: the first steps of Adam divide by gradients so small that rounding decides their sign.
+        return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=_RATE, momentum=0.9)
+
+    def rows(self, model: LookUp, number: int = 0) -> tuple[Rows, Rows]:
+        return model.encode(self.views, self.sample, self.moment(number))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer) -> None:
+    """A step of at most length ``_RATE``: a longer one leaps so far that the next step is a matter of rounding. The
+    gradients themselves stay as they are, because a wrong scale must show."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    length = float(torch.nn.utils.get_total_norm(gradients))
+    for group in optimizer.param_groups:
+        group["lr"] = _RATE / max(1.0, length)
+
+
+def trials_of(plugin: Plugin) -> list[Trial]:
+    """For each kind of the five slots, the small methods that it stands in; and each recipe that has a small preset."""
+    own = kinds_of(plugin)
+    found = [trial for kind in own if kind.slot in companions.METHOD for trial in _of_kind(kind, own)]
+    trials = [*found, *_of_recipes(plugin)]
+    for trial in trials:
+        trial.made = trials[0].made
+    return trials
+
+
+def _of_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
+    seen = set()
+    for slots in companions.around(kind, own):
+        varied = {slot: slots[slot] for slot in companions.VARIED if slot != kind.slot}
+        ways = tuple(_name(spec) for spec in varied.values())
+        if ways in seen:  # one composition for each way to make keys and each negative source
+            continue
+        data = _run(slots)
+        if data is not None:
+            seen.add(ways)
+            yield Trial(f"{kind}, {', '.join(ways)}", data)
+    if not seen:
+        yield Trial(f"{kind}, nothing that fits", {}, why=companions.why_nothing_fits(kind, own))
+
+
+def _run(slots: Mapping[str, Spec]) -> dict[str, Any] | None:
+    """The resolved data of a run with these parts, if there is one."""
+    plain = {slot: spec.model_dump(mode="json") for slot, spec in slots.items()}
+    for matches in ("every", "forward", "self"):
+        mapping = {
+            "schema": 1,
+            "name": "trial",
+            "method": {slot: plain[slot] for slot in plain if slot != "data"} | {"matches": matches},
+            "data": plain["data"],
+            "train": {"epochs": 1, "batch_size": BATCH, "optimizer": {"kind": "sgd", "lr": 0.05}},
+        }
+        try:
+            return resolve_data(mapping).data
+        except ContralexError:
+            continue
+    return None
+
+
+def _of_recipes(plugin: Plugin) -> Iterator[Trial]:
+    for name in sorted(plugin.recipes):
+        preset = companions.small_preset(name)
+        if preset is None:
+            continue
+        small = [f"train.batch_size={BATCH}", "train.precision=fp32"]
+        try:
+            yield Trial(f"recipe {name}", resolve(name, preset=preset, sets=small).data, whole_recipe=True)
+        except ContralexError:
+            continue  # the check `resolves` says what is wrong
+
+
+def _views(data: Spec, views: Spec) -> dict[int, Tensor]:
+    with tempfile.TemporaryDirectory() as folder:
+        split = build.buildable(companions.tiny(data, folder)).build().train()
+        part = build.buildable(views).build()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            items = [split[index % len(split)] for index in range(BATCH)]
+            return {view: torch.stack([part.make(item, view) for item in items]) for view in range(part.count)}
+
+
+def _name(spec: Spec) -> str:
+    kind = spec.kind_name()
+    if "gradient" in type(spec).model_fields:
+        kind += " with gradient" if spec.gradient else " without gradient"  # type: ignore[attr-defined]
+    if getattr(spec, "views", None) == "all":
+        kind += " of all views"
+    return kind

@@ -1,0 +1,53 @@
+"""All state is averaged by lerp_, which refuses BatchNorm's integer counter."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "integer_buffers"
+REASON = r"it raised .*lerp.*Long"
+CRASH = True
+
+
+class Wrong(Spec):
+    """A moving average of the encoder."""
+
+    kind: Literal["averages_counters_and_raises"] = "averages_counters_and_raises"
+    gives = frozenset({"keys"})
+    source = "MoCo, arXiv:1911.05722, Eq. 2"
+
+    def build(self, context: Any) -> Any:
+        import copy
+
+        import torch
+
+        from contralex.lookup import Rows
+        from contralex.parts.base import KeyEncoder
+
+        class Part(KeyEncoder):
+            def __init__(self) -> None:
+                super().__init__()
+                self.encoder = copy.deepcopy(context.encoder).requires_grad_(False)
+                self.online = (context.encoder,)
+
+            def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
+                with torch.no_grad():
+                    found = self.encoder.keys(self.encoder(views))
+                    return Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in found.items()])
+
+            def update(self, step: Any) -> None:
+                pairs = zip(self.encoder.parameters(), self.online[0].parameters(), strict=True)
+                for mine, theirs in pairs:
+                    mine.lerp_(theirs, 0.1)
+                buffers = zip(self.encoder.buffers(), self.online[0].buffers(), strict=True)
+                for mine, theirs in buffers:
+                    mine.lerp_(theirs, 0.01)
+
+        return Part()
+
+
+@hookimpl
+def contralex_key_encoders() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,45 @@
+"""The centre is a plain attribute, which no checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "resumes"
+REASON = r"without a stop and .* after one; keep what changes in buffers"
+
+
+class Wrong(Spec):
+    """What should be found, wrongly."""
+
+    kind: Literal["centre_as_attribute"] = "centre_as_attribute"
+    needs = {"negatives": frozenset({"no entries"})}
+    gives = frozenset({"vectors"})
+    source = "DINO, arXiv:2104.14294, Eq. 4"
+
+    def build(self, context: Any) -> Any:
+        import torch
+
+        from contralex.lookup import Targets
+        from contralex.parts.base import TargetGenerator
+
+        class Part(TargetGenerator):
+            def __init__(self) -> None:
+                super().__init__()
+                self.centre = torch.zeros(context.dim)
+
+            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+                wanted = keys.of_view(match.key)
+                vectors = wanted.vectors[queries.partners_in(wanted)]
+                return Targets(vectors=(vectors - self.centre).detach())
+
+            def update(self, keys: Any, step: Any) -> None:
+                self.centre = 0.9 * self.centre + 0.1 * keys.vectors.mean(dim=0)
+
+        return Part()
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,35 @@
+"""The distribution does not say that it needs the core."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "states_its_bounds"
+REASON = r"do not name contralex"
+REQUIRES = "numpy"
+
+
+class Wrong(Spec):
+    """Two minus two cosines."""
+
+    kind: Literal["core_not_named"] = "core_not_named"
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "BYOL, arXiv:2006.07733, Eq. 2"
+
+    def build(self, context: Any) -> Any:
+        from torch.nn import functional as F
+
+        from contralex.parts.base import Loss
+
+        class Part(Loss):
+            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+                return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+        return Part()
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [Wrong]

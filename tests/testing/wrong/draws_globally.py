@@ -1,0 +1,36 @@
+"""Noise is drawn from torch's global generator, whose state is not a function of the step."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "deterministic"
+REASON = r"has another loss"
+
+
+class Wrong(Spec):
+    """Two minus two cosines."""
+
+    kind: Literal["draws_globally"] = "draws_globally"
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "BYOL, arXiv:2006.07733, Eq. 2"
+
+    def build(self, context: Any) -> Any:
+        import torch
+        from torch.nn import functional as F
+
+        from contralex.parts.base import Loss
+
+        class Part(Loss):
+            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+                noise = 0.1 * torch.rand(len(queries))
+                return (noise + 2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+        return Part()
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,51 @@
+"""The split that it trains on is empty."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "data_reads"
+REASON = r"the train split is empty"
+
+
+class Wrong(Spec):
+    """Four grey images of two kinds."""
+
+    kind: Literal["empty_split"] = "empty_split"
+    gives = frozenset({"images", "labels"})
+    source = "made up"
+
+    @classmethod
+    def tiny(cls, folder: str) -> Wrong:
+        return cls()
+
+    def build(self) -> Any:
+        from PIL import Image
+
+        from contralex.data.base import Source, Split
+
+        class Four(Split):
+            labels = ()
+            classes = ("light", "dark")
+
+            def __len__(self) -> int:
+                return 0
+
+            def __getitem__(self, index: int) -> Any:
+                return Image.new("RGB", (8, 8), (60 * index,) * 3)
+
+        class Part(Source):
+            def train(self) -> Any:
+                return Four()
+
+            def test(self) -> Any:
+                return None
+
+        return Part()
+
+
+@hookimpl
+def contralex_datasets() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,44 @@
+"""Keys are enqueued before the look-up, so that the positive is among the negatives."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "looks_up_before_it_writes"
+REASON = r"the look-up itself changed negatives\.queue; write it in update"
+
+
+class Wrong(Spec):
+    """The positive, and keys of the last steps."""
+
+    kind: Literal["enqueues_first"] = "enqueues_first"
+    gives = frozenset({"entries", "positive"})
+    source = "MoCo, arXiv:1911.05722, section 3.2"
+
+    def build(self, context: Any) -> Any:
+        import torch
+
+        from contralex.lookup import Dictionary
+        from contralex.parts.base import NegativeSource
+
+        class Part(NegativeSource):
+            queue: torch.Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.register_buffer("queue", torch.randn(12, context.dim))
+
+            def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
+                matched = keys.of_view(match.key)
+                own = matched.vectors[queries.partners_in(matched)].unsqueeze(1)
+                self.queue.copy_(torch.cat([keys.vectors.detach(), self.queue])[:12])
+                return Dictionary(own=own, shared=self.queue.clone())
+
+        return Part()
+
+
+@hookimpl
+def contralex_negative_sources() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,34 @@
+"""The loss is one number for each query, and not their mean."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "finite_loss"
+REASON = r"of shape \(8,\), and should be one number"
+
+
+class Wrong(Spec):
+    """Two minus two cosines."""
+
+    kind: Literal["loss_per_query"] = "loss_per_query"
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "BYOL, arXiv:2006.07733, Eq. 2"
+
+    def build(self, context: Any) -> Any:
+        from torch.nn import functional as F
+
+        from contralex.parts.base import Loss
+
+        class Part(Loss):
+            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+                return 2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)
+
+        return Part()
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,37 @@
+"""The recipe's loss needs negatives, and its dictionary has none."""
+
+from __future__ import annotations
+
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from contralex import hookimpl
+
+FAILS = "resolves"
+REASON = r"info_nce.* needs .*entries"
+RECIPES = {
+    "recipe_that_does_not_fit": """\
+schema: 1
+name: recipe_that_does_not_fit
+summary: A recipe.
+method:
+  views:
+    kind: crops
+    groups: {crops: {count: 2, augment: {order: [crop], crop: {size: 12, scale: [0.5, 1]}}}}
+  encoder: {kind: image, backbone: {kind: conv, widths: [6, 8], strides: [2, 2]}}
+  key_encoder: {kind: shared, gradient: true}
+  negatives: {kind: none}
+  targets: {kind: key_vector}
+  loss: {kind: info_nce, temperature: 0.1}
+  matches: every
+data: {kind: digits}
+train: {epochs: 1, batch_size: 8, optimizer: {kind: sgd, lr: 0.05}}
+presets:
+  tiny: {train: {epochs: 1}}
+""",
+}
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return Path(__file__).with_name("recipe_that_does_not_fit_recipes")

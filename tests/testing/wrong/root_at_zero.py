@@ -1,0 +1,32 @@
+"""The distance is a root, whose gradient at zero is not finite."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "degenerate_input"
+REASON = r"gradient .*is not finite"
+
+
+class Wrong(Spec):
+    """Two minus two cosines."""
+
+    kind: Literal["root_at_zero"] = "root_at_zero"
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "BYOL, arXiv:2006.07733, Eq. 2"
+
+    def build(self, context: Any) -> Any:
+        from contralex.parts.base import Loss
+
+        class Part(Loss):
+            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+                return (queries.vectors - targets.vectors).pow(2).sum(dim=1).sqrt().mean()
+
+        return Part()
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [Wrong]

@@ -1,0 +1,41 @@
+"""Views draw from numpy's generator, which no seed of the run sets."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "views_follow_the_seed"
+REASON = r"view 0 of one item is another with the same seed"
+
+
+class Wrong(Spec):
+    """One view of an image, in 8x8 pixels."""
+
+    kind: Literal["views_from_numpy"] = "views_from_numpy"
+    needs = {"data": frozenset({"images"})}
+    gives = frozenset({"images"})
+    source = "SimCLR, arXiv:2002.05709, appendix A"
+
+    def build(self) -> Any:
+        import numpy as np
+        from torchvision.transforms.v2 import functional as V
+
+        from contralex.parts.views import Views
+
+        class Part(Views):
+            count = 1
+
+            def make(self, item: Any, view: int) -> Any:
+                return V.to_image(item.resize((8, 8))).float() / 255 + np.random.rand()
+
+            def plain(self, item: Any) -> Any:
+                return V.to_image(item.resize((8, 8))).float() / 255
+
+        return Part()
+
+
+@hookimpl
+def contralex_views() -> list[type[Spec]]:
+    return [Wrong]
