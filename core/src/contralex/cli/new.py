@@ -1,0 +1,164 @@
+"""``contralex new``: a complete package, from the templates beside this file, for an author to edit.
+
+A template is the file itself, valid Python where it is Python, with four words in the place of what differs: NAME
+(``my-method``), IDENTIFIER (``my_method``), WHAT (``a loss``), and LOWEST and NEXT, the bounds of the core's version.
+"""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralex.errors import ContralexError
+
+_TEMPLATES = resources.files("contralex") / "cli" / "templates"
+_LONGEST = 40  # letters of a name, so that no line of a template becomes too long
+_KEPT = ("LICENSE",)  # copied as it is
+_CALLED = {"github": ".github", "gitignore": ".gitignore", "pyproject.toml.in": "pyproject.toml"}
+
+
+class Start(StrEnum):
+    """What a package starts as: the folder of its templates."""
+
+    LOSS = "loss"
+    NEGATIVES = "negatives"
+    TARGETS = "targets"
+    KEY_ENCODER = "key_encoder"
+    ENCODER = "encoder"
+    METHOD = "method"
+
+
+_WHAT = {
+    Start.LOSS: "a loss",
+    Start.NEGATIVES: "a negative source",
+    Start.TARGETS: "a target generator",
+    Start.KEY_ENCODER: "a key encoder",
+    Start.ENCODER: "an encoder",
+    Start.METHOD: "a method",
+}
+_SLOTS = {start: ("targets", "loss") if start is Start.METHOD else (start.value,) for start in Start}
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as my-method.", show_default=False)],
+    start: Annotated[Start, typer.Option("--as", help="What the package starts with.")] = Start.METHOD,
+    out: Annotated[
+        Path | None, typer.Option(help="The package's folder. Without it: contralex-NAME.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a package of your own that installs, passes the checks and trains: a plugin to begin with."""
+    _check_name(name)
+    _check_free(name, start)
+    folder = write(name, start, out or Path(f"contralex-{name}"))
+    shown = str(folder) if folder.is_absolute() else f".{os.sep}{folder}"
+    typer.echo(f"Wrote contralex-{name}, {_WHAT[start]}, to {folder}. Next:\n")
+    typer.echo(f'  pip install -e "{shown}[test]"')
+    typer.echo(f"  contralex check contralex-{name}")
+    typer.echo(f"  contralex train {name} --preset digits")
+
+
+def write(name: str, start: Start, folder: Path) -> Path:
+    """The whole package or nothing: it is written beside its place, and then moved there."""
+    if folder.exists() or folder.is_symlink():
+        raise ContralexError(f"{folder} exists already; choose another folder with --out")
+    if not folder.parent.is_dir():
+        raise ContralexError(f"--out {folder}: there is no folder {folder.parent}; make it first")
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        for path, content in _files(name, start):
+            (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
+            (unfinished / path).write_bytes(content)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise ContralexError(f"{folder} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _files(name: str, start: Start) -> Iterator[tuple[Path, bytes]]:
+    """Each file's path in the package, and what it holds."""
+    words = _words(name, start)
+    for templates in ("package", start.value):
+        for path, file in _walk(_TEMPLATES / templates):
+            content = file.read_bytes()
+            if file.name not in _KEPT:
+                content = _filled(content.decode("utf-8"), words).encode("utf-8")
+            yield Path(*(_filled(_CALLED.get(part, part), words) for part in path.parts)), content
+
+
+def _walk(folder: Traversable, at: Path = Path()) -> Iterator[tuple[Path, Traversable]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir() and entry.name != "__pycache__":  # pip compiles the templates that are Python
+            yield from _walk(entry, at / entry.name)
+        elif entry.is_file():
+            yield at / entry.name, entry
+
+
+def _words(name: str, start: Start) -> dict[str, str]:
+    major, minor = (int(part) for part in metadata.version("contralex").split(".")[:2])
+    return {
+        "NAME": name,
+        "IDENTIFIER": _identifier(name),
+        "WHAT": _WHAT[start],
+        "LOWEST": f"{major}.{minor}",
+        "NEXT": f"{major}.{minor + 1}",
+    }
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    return re.sub("|".join(words), lambda found: words[found[0]], text)
+
+
+def _identifier(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _check_name(name: str) -> None:
+    if name.startswith(("contralex-", "contralex_")):
+        raise ContralexError(f"leave contralex- out of the name, which is added: contralex new {name[10:]}")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")
+        hint = f"; {near} would do" if near else ""
+        raise ContralexError(f"a name is of small letters, digits and single hyphens, and {name!r} is not{hint}")
+    if len(name) > _LONGEST:
+        raise ContralexError(f"a name has at most {_LONGEST} letters, and {name} has {len(name)}")
+    if keyword.iskeyword(name):
+        raise ContralexError(f"{name} is a keyword of Python; choose another name, such as my-{name}")
+
+
+def _check_free(name: str, start: Start) -> None:
+    """Whether nothing that is installed, and none of our own packages, has the name, the recipe or a kind."""
+    from contralex.registry import known_kinds, known_recipes, registry
+
+    known = {**known_recipes(), **{kind: owner for kinds in known_kinds().values() for kind, owner in kinds.items()}}
+    distribution = f"contralex-{name}"
+    if distribution in known.values():
+        raise ContralexError(f"{distribution} is a package of contralex's own; choose another name")
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        pass
+    else:
+        raise ContralexError(f"{distribution} {version} is installed already; choose another name, or uninstall it")
+    recipes = {recipe: plugin.name for recipe, (plugin, _) in registry().recipes().items()}
+    owner = known_recipes().get(name) or recipes.get(name)
+    if owner is not None:
+        raise ContralexError(f"there is a recipe {name} in {owner} already; choose another name")
+    for slot in _SLOTS[start]:
+        plugin = registry().owner(slot, _identifier(name))
+        owner = plugin.name if plugin else known_kinds().get(slot, {}).get(_identifier(name))
+        if owner is not None:
+            raise ContralexError(
+                f"there is a {slot} of kind {_identifier(name)} in {owner} already; choose another name"
+            )

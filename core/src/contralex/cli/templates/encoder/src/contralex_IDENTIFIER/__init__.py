@@ -1,0 +1,1 @@
+"""An encoder for contralex: ConvMixer, and a projector."""

@@ -1,0 +1,1 @@
+"""A loss for contralex: the decoupled contrastive loss."""

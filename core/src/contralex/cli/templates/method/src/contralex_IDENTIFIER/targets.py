@@ -1,0 +1,33 @@
+"""What the sample's key resembles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from contralex import Dictionary, Match, Rows, Step, TargetGenerator, Targets
+
+if TYPE_CHECKING:
+    from contralex_IDENTIFIER.spec import Relations
+
+
+class RelationTargets(TargetGenerator):
+    """softmax(k·entries/τ_t) over the entries of other samples, k being the query's own key; and the positive's place.
+
+    A target says what the query should find, so no gradient flows through it.
+    """
+
+    def __init__(self, spec: Relations) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+
+    @torch.no_grad()
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        index = dictionary.positives(queries, match)
+        matched = keys.of_view(match.key)
+        own = matched.vectors[queries.partners_in(matched)]  # (N, D)
+        scores = dictionary.scores(own).scatter(1, index.unsqueeze(1), float("-inf"))  # (N, P+M)
+        # Where a query has no other entry, the softmax is over nothing, and there is no relation.
+        weights = torch.softmax(scores / self.temperature, dim=1).nan_to_num()
+        return Targets(index=index, weights=weights)

@@ -1,0 +1,50 @@
+"""Negatives from this batch and from the batches before it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from contralex import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
+
+if TYPE_CHECKING:
+    from contralex_IDENTIFIER.spec import CrossBatch
+
+
+class CrossBatchMemory(NegativeSource):
+    """The query's own positive, the batch's keys, and the last keys before them, first in, first out.
+
+    Keys come gathered from every process, so the memory is the same on each of them. Entries of the query's own
+    sample are masked: its other views, and its key of an earlier epoch, are no negatives.
+    """
+
+    vectors: Tensor
+    sample: Tensor
+    written: Tensor
+
+    def __init__(self, spec: CrossBatch, context: BuildContext) -> None:
+        super().__init__()
+        # Buffers, because what is remembered belongs in the checkpoint.
+        self.register_buffer("vectors", torch.zeros(spec.size, context.dim))
+        self.register_buffer("sample", torch.full((spec.size,), -1))  # -1: not yet written
+        self.register_buffer("written", torch.zeros((), dtype=torch.long))  # keys since the beginning
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        matched = keys.of_view(match.key)
+        positive = matched.vectors[queries.places_in(matched, same_view=False)]  # (N, D)
+        shared = torch.cat([keys.vectors, self.vectors])  # (M, D), a copy: update() writes into the memory
+        sample = torch.cat([keys.sample, self.sample])  # (M,)
+        others = (sample >= 0) & (sample != queries.sample.unsqueeze(1))  # (N, M)
+        mask = torch.cat([torch.ones_like(others[:, :1]), others], dim=1)  # (N, 1+M): the positive is entry 0
+        return Dictionary(own=positive.unsqueeze(1), shared=shared, mask=mask)
+
+    def update(self, keys: Rows, step: Step) -> None:
+        # A batch larger than the memory leaves its newest keys; one that crosses the end goes on at the start.
+        size = len(self.vectors)
+        newest = keys.vectors[-size:]
+        places = (self.written + torch.arange(len(newest), device=self.vectors.device)) % size
+        self.vectors[places] = newest.to(self.vectors)
+        self.sample[places] = keys.sample[-size:]
+        self.written += len(newest)

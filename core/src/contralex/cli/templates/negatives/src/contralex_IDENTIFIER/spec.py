@@ -1,0 +1,27 @@
+"""What a recipe may say about the negative source. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex import Spec
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, NegativeSource
+
+
+class CrossBatch(Spec):
+    """The keys of other samples, in this batch and in a memory of the last ``size`` keys before it."""
+
+    kind: Literal["IDENTIFIER"] = "IDENTIFIER"
+    size: int = Field(gt=0, description="keys that are remembered, over all processes")
+    gives = frozenset({"entries", "positive"})
+    source = "Cross-batch memory (XBM), arXiv:1912.06798, section 3; the batch as in SimCLR, arXiv:2002.05709"
+    example = {"size": 12}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex_IDENTIFIER.negatives import CrossBatchMemory
+
+        return CrossBatchMemory(self, context)

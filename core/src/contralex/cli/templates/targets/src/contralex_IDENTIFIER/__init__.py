@@ -1,0 +1,1 @@
+"""A target generator for contralex: the instance, and the samples that its key resembles."""

@@ -1,0 +1,19 @@
+"""contralex-NAME: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_IDENTIFIER.spec import SoftInstance
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [SoftInstance]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_IDENTIFIER") / "recipes"

@@ -1,0 +1,395 @@
+"""``contralex new``: each start is a package that installs, passes the checks and trains; names are checked."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contralex.__main__ import main
+from contralex.cli import new
+from contralex.cli.new import Start, write
+from contralex.errors import ContralexError
+from contralex.registry import registry
+from contralex.spec.layers import resolve
+from tests.packages import ROOT, check_shape, environment, run, wheels_of
+
+STARTS = list(Start)
+each_start = pytest.mark.parametrize("start", STARTS)
+Install = Callable[..., None]
+
+
+def named(start: Start, prefix: str = "made") -> str:
+    return f"{prefix}-{start.value.replace('_', '-')}"
+
+
+def package(start: Start, prefix: str = "made") -> str:
+    return f"contralex_{named(start, prefix).replace('-', '_')}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[Start, Path]:
+    folder = tmp_path_factory.mktemp("made")
+    return {start: write(named(start), start, folder / named(start)) for start in STARTS}
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs written packages as ``pip install -e`` does, for one test."""
+
+    def installed(*folders: Path) -> None:
+        for folder in folders:
+            name = re.search(r'(?m)^name = "(.*)"', (folder / "pyproject.toml").read_text("utf-8"))[1]  # type: ignore[index]
+            module = name.replace("-", "_")
+            info = folder / "src" / f"{module}-0.1.0.dist-info"
+            info.mkdir(exist_ok=True)
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n", "utf-8")
+            point = f"[contralex]\n{name.removeprefix('contralex-')} = {module}.plugin\n"
+            (info / "entry_points.txt").write_text(point, "utf-8")
+            monkeypatch.syspath_prepend(folder / "src")
+        registry.cache_clear()
+
+    before = set(sys.modules)
+    yield installed
+    registry.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.startswith("contralex_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["contralex", *words])
+        try:
+            code = main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+# What is written
+
+
+@each_start
+def test_a_package_has_the_shape_of_ours(start: Start, made: dict[Start, Path]) -> None:
+    folder = made[start]
+    check_shape(folder)
+    assert (folder / ".github/workflows/test.yml").is_file()
+    assert (folder / ".gitignore").is_file()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "LICENSE":
+            left = re.findall("NAME|IDENTIFIER|WHAT|LOWEST|NEXT", path.read_text("utf-8"))
+            assert not left, f"{path}: {left}"
+
+
+def test_packages_are_linted_and_formatted(made: dict[Start, Path]) -> None:
+    longest = "a" + "-longest" * 4 + "-of-all"
+    assert len(longest) == new._LONGEST
+    for start in STARTS:  # a long name breaks no line either
+        write(longest, start, made[start].parent / f"long-{start}")
+    for arguments in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *arguments, "."]
+        done = subprocess.run(ruff, cwd=made[Start.LOSS].parent, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@each_start
+def test_the_entry_module_imports_no_torch(start: Start, made: dict[Start, Path]) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(made[start] / 'src')!r}); import {package(start)}.plugin as plugin\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_packages_live_beside_each_other(made: dict[Start, Path], install: Install, tmp_path: Path) -> None:
+    other = write("other-method", Start.METHOD, tmp_path / "other")
+    install(*made.values(), other)
+    plugins = registry().plugins
+    for name in ["other-method", *map(named, STARTS)]:
+        assert plugins[f"contralex-{name}"].state == "ready", plugins[f"contralex-{name}"].reason
+
+
+@each_start
+def test_the_recipe_uses_the_part_with_and_without_the_preset(
+    start: Start, made: dict[Start, Path], install: Install
+) -> None:
+    install(made[start])
+    for preset in (None, "digits"):
+        method = resolve(named(start), preset=preset).run.method
+        for slot in new._SLOTS[start]:
+            assert getattr(method, slot).kind == named(start).replace("-", "_")
+
+
+@each_start
+def test_the_recipe_trains(start: Start, made: dict[Start, Path], install: Install, tmp_path: Path) -> None:
+    from contralex.train.run import train
+
+    install(made[start])
+    small = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
+    if start is Start.ENCODER:
+        small = "method.encoder.width=8"
+    sets = [small, "train.epochs=1", "train.batch_size=256", "train.workers=0", "eval.knn=null"]
+    results = train(resolve(named(start), preset="digits", sets=sets), tmp_path / "run")
+    assert results["steps"] == 5
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["Mine"], "a name is of small letters, digits and single hyphens, and 'Mine' is not; mine would do"),
+        (["my_method"], "'my_method' is not; my-method would do"),
+        (["my--method"], "my-method would do"),
+        (["1st"], "'1st' is not; st would do"),
+        (["mine-"], "mine would do"),
+        (["émile"], "'émile' is not"),
+        (["../mine"], "mine would do"),
+        (["contralex-mine"], "leave contralex- out of the name, which is added: contralex new mine"),
+        (["class"], "class is a keyword of Python; choose another name, such as my-class"),
+        (["a" * 41], "has at most 40 letters"),
+        (["moco"], "contralex-moco is a package of contralex's own; choose another name"),
+        (["moco-v2"], "there is a recipe moco-v2 in contralex-moco already; choose another name"),
+        (["nce", "--as", "loss"], "there is a loss of kind nce in contralex already; choose another name"),
+        (["sinkhorn", "--as", "targets"], "there is a targets of kind sinkhorn in contralex-swav already"),
+        (["made-loss"], "contralex-made-loss 0.1.0 is installed already; choose another name, or uninstall it"),
+        (["mine", "--out", "there"], "there exists already; choose another folder with --out"),
+        (["mine", "--out", "nowhere/mine"], "there is no folder nowhere; make it first"),
+    ],
+)
+def test_refusals(
+    words: list[str],
+    sentence: str,
+    call: Callable[..., tuple[int, str, str]],
+    made: dict[Start, Path],
+    install: Install,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(made[Start.LOSS])
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("new", *words)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = new._files
+
+    def broken(name: str, start: Start) -> Iterator[tuple[Path, bytes]]:
+        yield next(files(name, start))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(new, "_files", broken)
+    with pytest.raises(ContralexError, match="cannot be written: No space left on device"):
+        write("mine", Start.METHOD, tmp_path / "mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_commands(
+    call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("new", "mine")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-3:] == [
+        '  pip install -e "./contralex-mine[test]"',
+        "  contralex check contralex-mine",
+        "  contralex train mine --preset digits",
+    ]
+    check_shape(tmp_path / "contralex-mine")
+
+
+# The parts compute what they say
+
+
+@pytest.fixture
+def part(made: dict[Start, Path], install: Install) -> Callable[..., Any]:
+    """A part of a written package, built from its spec."""
+
+    def build(start: Start, slot: str, context: Any = None, **values: Any) -> Any:
+        install(made[start])
+        kind = named(start).replace("-", "_")
+        spec = registry().find(slot, kind)
+        assert spec is not None
+        made_spec: Any = spec.model_validate({"kind": kind, **values})
+        return made_spec.build() if slot == "encoder" else made_spec.build(context)
+
+    return build
+
+
+def test_the_loss_leaves_the_positive_out_of_the_sum(part: Callable[..., Any]) -> None:
+    import torch
+
+    from contralex import Dictionary, Targets
+
+    loss, queries, places = part(Start.LOSS, "loss", temperature=0.5), unit(5), torch.tensor([4, 0, 3, 2, 1])
+    entries = unit(5, seed=1).vectors
+    naive = 0.0
+    for row, place in enumerate(places.tolist()):
+        scores = [float(queries.vectors[row] @ entry) / 0.5 for entry in entries]
+        others = [score for at, score in enumerate(scores) if at != place]
+        naive += (torch.tensor(others).exp().sum().log().item() - scores[place]) / 5
+    found = loss(queries, Dictionary(shared=entries), Targets(index=places), moment())
+    assert float(found) == pytest.approx(naive, rel=1e-5)
+
+
+def test_the_memory_holds_the_last_keys_of_others(part: Callable[..., Any]) -> None:
+    import torch
+
+    from contralex import Match
+
+    source = part(Start.NEGATIVES, "negatives", context(), size=7)
+    written: list[tuple[int, Any]] = []
+    for number, first in enumerate((0, 4, 2, 9)):
+        queries, keys = unit(4, first, view=0, seed=number), unit(4, first, view=1, seed=10 + number)
+        found = source(queries, keys, Match(0, 1), moment())
+        for row in range(4):
+            sample = first + row
+            others = [vector for at, vector in enumerate(keys.vectors) if at != row]
+            others += [vector for remembered, vector in written[-7:] if remembered != sample]
+            naive = sorted(float(queries.vectors[row] @ vector) for vector in others)
+            scores = found.scores(queries.vectors)[row]
+            assert float(scores[0]) == pytest.approx(float(queries.vectors[row] @ keys.vectors[row]), abs=1e-6)
+            there = sorted(scores[1:][scores[1:].isfinite()].tolist())
+            torch.testing.assert_close(torch.tensor(there), torch.tensor(naive))
+        source.update(keys, moment())
+        written += list(zip(keys.sample.tolist(), keys.vectors, strict=True))
+
+
+@pytest.mark.parametrize("start", [Start.TARGETS, Start.METHOD])
+def test_targets_follow_what_the_key_resembles(start: Start, part: Callable[..., Any]) -> None:
+    import torch
+
+    from contralex import Dictionary, Match
+
+    share = 0.3 if start is Start.TARGETS else 1.0
+    values = {"share": share} if start is Start.TARGETS else {}
+    targets = part(start, "targets", temperature=0.1, **values)
+    queries, keys = unit(4, view=0), unit(4, view=1, seed=1)
+    found = targets(queries, keys, Dictionary(shared=keys.vectors, rows=keys), Match(0, 1), moment())
+    for row in range(4):
+        others = [at for at in range(4) if at != row]
+        resembling = torch.softmax((keys.vectors[others] @ keys.vectors[row]) / 0.1, dim=0)
+        naive = torch.zeros(4)
+        naive[others] = share * resembling
+        naive[row] = 1 - share
+        torch.testing.assert_close(found.weights[row], naive, atol=1e-6, rtol=1e-5)
+
+
+def test_the_relational_loss_is_a_cross_entropy_over_others(part: Callable[..., Any]) -> None:
+    import torch
+
+    from contralex import Dictionary, Targets
+
+    loss, queries, entries = part(Start.METHOD, "loss", temperature=0.5), unit(3), unit(4, seed=1).vectors
+    index, weights = torch.tensor([1, 0, 3]), torch.rand(3, 4)
+    weights[torch.arange(3), index] = 0.0
+    naive = 0.0
+    for row in range(3):
+        others = [at for at in range(4) if at != int(index[row])]
+        log_p = torch.log_softmax(entries[others] @ queries.vectors[row] / 0.5, dim=0)
+        naive -= float(weights[row, others] @ log_p) / 3
+    found = loss(queries, Dictionary(shared=entries), Targets(index=index, weights=weights), moment())
+    assert float(found) == pytest.approx(naive, rel=1e-5)
+
+
+def test_the_key_encoder_averages_weights_and_statistics(part: Callable[..., Any]) -> None:
+    import torch
+    from torch import nn
+
+    online: Any = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    keys = part(Start.KEY_ENCODER, "key_encoder", context(online), momentum=0.6)
+    assert not any(parameter.requires_grad for parameter in keys.parameters())
+    mean = [torch.zeros(4, 3), torch.zeros(4)]  # of weights and of BatchNorm's running mean
+    for number in range(4):
+        with torch.no_grad():
+            online[0].weight.add_(torch.randn(4, 3))
+            online[1].running_mean.add_(torch.randn(4))
+            online[1].num_batches_tracked.add_(1)
+        m = min(0.6, 1 - 1 / (number + 1))  # 0, then 1/2, then as the spec says
+        mean = [
+            m * old + (1 - m) * new for old, new in zip(mean, (online[0].weight, online[1].running_mean), strict=True)
+        ]
+        keys.update(moment(number))
+    torch.testing.assert_close(keys.encoder[0].weight, mean[0])
+    torch.testing.assert_close(keys.encoder[1].running_mean, mean[1])
+    assert int(keys.encoder[1].num_batches_tracked) == 4
+    assert not keys.train().encoder[1].training
+
+
+def test_the_encoder_gives_unit_vectors_and_features(part: Callable[..., Any]) -> None:
+    import torch
+
+    encoder = part(Start.ENCODER, "encoder", patch=2, width=8, depth=2, kernel=3, dim=6)
+    images = {0: torch.rand(3, 3, 16, 16), 1: torch.rand(3, 3, 12, 12)}
+    queries = encoder.queries(encoder(images))
+    for vectors, positions in queries.values():
+        assert vectors.shape == (3, encoder.dim) and positions is None
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+    assert encoder.features(images[1]).shape == (3, 8)
+
+
+def unit(count: int, first: int = 0, view: int = 0, seed: int = 0) -> Any:
+    """Rows of unit vectors of three numbers, of the samples ``first``, ``first + 1``, ..."""
+    import torch
+
+    from contralex import Rows
+
+    vectors = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+    return Rows.of(torch.nn.functional.normalize(vectors, dim=1), torch.arange(first, first + count), view)
+
+
+def moment(step: int = 0) -> Any:
+    from contralex import Step
+    from contralex.spec.schedule import Clock
+
+    return Step(Clock(step, 100, 5), seed=0, batch=4)
+
+
+def context(encoder: Any = None) -> Any:
+    from contralex import BuildContext
+
+    return BuildContext(dim=3, population=20, batch=4, key_views=(1,), encoder=encoder, fresh_encoder=lambda: encoder)
+
+
+# As strangers install them
+
+
+@pytest.mark.slow
+def test_packages_are_typed(made: dict[Start, Path]) -> None:
+    for folder in made.values():
+        run(sys.executable, "-m", "mypy", cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def wheels(made: dict[Start, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return wheels_of(tmp_path_factory.mktemp("wheels"), ROOT / "core", *made.values())
+
+
+@pytest.mark.slow
+@each_start
+def test_a_wheel_beside_a_wheel_of_the_core_is_checked_and_trains(
+    start: Start, wheels: dict[str, Path], tmp_path: Path
+) -> None:
+    python = environment(tmp_path / "env", wheels["contralex"], wheels[package(start)])
+    contralex = python.with_name("contralex")
+    assert "passed" in run(contralex, "check", f"contralex-{named(start)}", cwd=tmp_path)
+    sets = ("--set=train.epochs=1", "--set=train.batch_size=256", "--set=eval.knn=null", "--set=train.workers=0")
+    run(contralex, "train", named(start), "--preset", "digits", *sets, "--out", "run", cwd=tmp_path)
+    assert (tmp_path / "run/results.json").is_file()
+    run(contralex, "new", "second", "--as", start, cwd=tmp_path)  # the templates are in the core's wheel
+    check_shape(tmp_path / "contralex-second")
