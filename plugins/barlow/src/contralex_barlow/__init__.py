@@ -1,0 +1,1 @@
+"""Barlow Twins and VICReg as look-ups without a dictionary."""

@@ -1,0 +1,19 @@
+"""contralex-barlow: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_barlow.spec import CrossCorrelation, VICReg
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [CrossCorrelation, VICReg]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_barlow") / "recipes"

@@ -1,0 +1,57 @@
+"""The specs of the two losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex import Spec
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, Loss
+
+# Both compare the two views dimension by dimension over the whole batch, and learn from both sides.
+_NEEDS = {
+    "targets": frozenset({"vectors"}),
+    "negatives": frozenset({"no entries"}),
+    "key_encoder": frozenset({"keys with gradient"}),
+}
+
+
+class CrossCorrelation(Spec):
+    """Brings the cross-correlation of the two views' embeddings, over the batch, to the identity.
+
+    ``weight``: λ, of the entries off the diagonal beside those on it.
+    """
+
+    kind: Literal["cross_correlation"] = "cross_correlation"
+    weight: float = Field(0.0051, gt=0, le=10)
+    needs = _NEEDS
+    source = "Barlow Twins, arXiv:2103.03230, Eqs. 1-2; code: barlowtwins main.py"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_barlow.losses import CrossCorrelationLoss
+
+        return CrossCorrelationLoss(self)
+
+
+class VICReg(Spec):
+    """Invariance (the views agree), variance (every dimension varies over the batch), covariance (no two repeat).
+
+    ``invariance``, ``variance`` and ``covariance`` weigh the three; ``spread`` is the standard deviation that each
+    dimension should reach.
+    """
+
+    kind: Literal["vicreg"] = "vicreg"
+    invariance: float = Field(25.0, ge=0, le=1e4)
+    variance: float = Field(25.0, ge=0, le=1e4)
+    covariance: float = Field(1.0, ge=0, le=1e4)
+    spread: float = Field(1.0, gt=0, le=1e3, description="γ, standard deviation")
+    needs = {**_NEEDS, "encoder": frozenset({"any length"})}
+    source = "VICReg, arXiv:2105.04906, Eqs. 1-6; code: vicreg main_vicreg.py"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_barlow.losses import VICRegLoss
+
+        return VICRegLoss(self)

@@ -1,0 +1,24 @@
+"""contralex-supcon: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_supcon.spec import Labels, SupCon
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [Labels]
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [SupCon]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_supcon") / "recipes"

@@ -1,0 +1,55 @@
+"""The specs of SupCon's target generator and loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from contralex import Number, Spec, bounds
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, Loss, TargetGenerator
+
+
+class Labels(Spec):
+    """All entries of the query's class, in equal shares. A sample without a label has only itself."""
+
+    kind: Literal["labels"] = "labels"
+    needs = {"data": frozenset({"labels"}), "negatives": frozenset({"tagged entries"})}
+    gives = frozenset({"weights"})
+    source = "SupCon, arXiv:2004.11362, section 3.2.2"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex_supcon.parts import LabelTargets
+
+        return LabelTargets(context)
+
+
+class SupCon(Spec):
+    """Softmax over all entries, with several positives.
+
+    ``positives``: the mean over them stands ``outside`` the logarithm (L_out, the better one), or ``inside`` (L_in).
+    ``temperature`` divides the scores. ``base_temperature``: the loss is multiplied by temperature/base_temperature,
+    as in the official code; null for the paper's formula.
+    """
+
+    kind: Literal["supcon"] = "supcon"
+    temperature: Number = Field(description="divides the scores, > 0")
+    positives: Literal["outside", "inside"] = "outside"
+    base_temperature: float | None = Field(None, gt=0, le=100)
+    needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
+    source = "SupCon, arXiv:2004.11362, Eq. 2 (outside) and Eq. 3 (inside); code: SupContrast losses.py"
+    example = {"temperature": 0.2}
+
+    @field_validator("temperature")
+    @classmethod
+    def _positive(cls, value: Number) -> Number:
+        if bounds(value)[0] <= 0:
+            raise ValueError("a temperature is greater than 0")
+        return value
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_supcon.parts import SupConLoss
+
+        return SupConLoss(self)
