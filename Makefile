@@ -14,11 +14,12 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint ruff format-check mypy facts-check format facts clean moved
+.PHONY: help demo test strangers lint ruff format-check mypy facts-check format facts clean moved
 
 help:
 	@echo "make demo    set up .venv, then train MoCo v2 on real images (digits) for a few minutes"
 	@echo "make test    set up .venv, then run the tests (ARGS=\"-m slow\" for the slow ones)"
+	@echo "make strangers  what contralex new writes, as wheels in clean environments: checked and trained"
 	@echo "make lint    ruff, mypy --strict, and the check of facts that stand in several places"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make facts   rewrite what tools/facts.py derives (install hints, bounds, tables, licences)"
@@ -29,6 +30,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+# A package of each flavour beside a wheel of the core, as its author's users would have them.
+strangers: $(STAMP)
+	$(BIN)/python -m pytest -m slow tests/cli/test_new.py
 
 lint: ruff format-check mypy facts-check
 
@@ -67,6 +72,7 @@ $(STAMP): core/pyproject.toml $(PLUGINS:%=%/pyproject.toml) requirements-dev.txt
 	fi
 	@echo "Installing contralex, its plugins and the tools into $(VENV)$(if $(wildcard $(STAMP)),,; this takes minutes, because PyTorch is large)"
 	$(BIN)/python -m pip install $(if $(wildcard $(STAMP)),--quiet) -e './core[digits]' $(PLUGINS:%=-e ./%) -r requirements-dev.txt
+	$(BIN)/python -m contralex schema --out contralex.schema.json
 	@pwd > $@
 
 moved:

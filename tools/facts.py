@@ -5,7 +5,7 @@ and exits with 1. The sources are
 
 * the version in ``core/pyproject.toml``: every first-party distribution has it, and asks for that core;
 * what the folders ``plugins/*/`` offer: install hints (``known.json``) and the tables of methods;
-* ``LICENSE``: each distribution's wheel carries a copy.
+* ``LICENSE``: each distribution's wheel carries a copy, and so does each package that ``contralex new`` writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def derived() -> dict[Path, str]:
     table = methods_table(plugins)
     licence = (ROOT / "LICENSE").read_text("utf-8")
     files = {ROOT / "core/src/contralex/known.json": known_json(plugins)}
-    for folder in [ROOT / "core", *plugins]:
+    for folder in [ROOT / "core", ROOT / "core/src/contralex/cli/templates/package", *plugins]:
         files[folder / "LICENSE"] = licence
     for folder in plugins:
         files[folder / "pyproject.toml"] = lockstep(folder / "pyproject.toml", core_version())

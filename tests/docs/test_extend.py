@@ -1,0 +1,200 @@
+"""The pages for plugin authors: each example installs and keeps to the conformance kit, each link leads somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import contralex
+from contralex import hooks
+from contralex.cli import new
+from contralex.registry import registry
+from contralex.spec.layers import resolve
+from contralex.testing import Case, cases, kit
+from contralex.train.run import train
+
+ROOT = Path(__file__).resolve().parents[2]
+EXTEND = ROOT / "docs" / "extend"
+PAGES = sorted(EXTEND.glob("*.md"))
+LONGEST = 40  # lines of an example, of all its files together; blank ones do not count
+SLOW = "two_equal_one"  # starts two processes
+
+_FILE = re.compile(r"^```(\w+) file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^ *```python.*?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_NEW = re.compile(r"^\$ contralex new (\S+) --as (\S+)$", re.MULTILINE)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_WORD = re.compile(r"`([^`\n]+)`")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A plugin that a page writes out: each file's path in it, and what it holds. ``start``: of ``contralex new``."""
+
+    page: str
+    name: str
+    files: dict[str, str]
+    start: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.distribution}"
+
+    @property
+    def distribution(self) -> str:
+        return f"contralex-{self.name}"
+
+    @property
+    def package(self) -> str:
+        return f"contralex_{self.name}"
+
+
+def examples() -> Iterator[Example]:
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        starts = dict(_NEW.findall(text))
+        found: dict[str, dict[str, str]] = {}
+        for _, path, content in _FILE.findall(text):
+            if path.startswith("src/"):  # a slot's page shows one package
+                path = f"{path.split('/')[1].replace('_', '-')}/{path}"
+            distribution, _, inside = path.partition("/")
+            found.setdefault(distribution.removeprefix("contralex-"), {})[inside] = content
+        for name, files in found.items():
+            yield Example(page.stem, name, files, starts.get(name, ""))
+
+
+EXAMPLES = list(examples())
+each_example = pytest.mark.parametrize("example", EXAMPLES, ids=str)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+Install = Callable[[Example], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts an example on the path, with the record that pip would leave."""
+    packages: list[str] = []
+
+    def put(example: Example) -> None:
+        folder = tmp_path / example.distribution
+        if example.start:
+            new.write(example.name, new.Start(example.start), folder)
+        for path, content in example.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content, "utf-8")
+        (folder / "src" / example.package / "__init__.py").touch()
+        info = folder / "src" / f"{example.package}-0.1.0.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {example.distribution}\nVersion: 0.1.0\n"
+        (info / "METADATA").write_text(f"{metadata}Requires-Dist: contralex>=0.1,<0.2\n", "utf-8")
+        (info / "entry_points.txt").write_text(f"[contralex]\n{example.name} = {example.package}.plugin\n", "utf-8")
+        monkeypatch.syspath_prepend(folder / "src")
+        packages.append(example.package)
+        registry.cache_clear()
+
+    yield put
+    registry.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
+def bad(chosen: list[Case]) -> list[str]:
+    outcomes = [case.run() for case in chosen]
+    return [f"{outcome.id}: {outcome.reason}" for outcome in outcomes if outcome.bad]
+
+
+@each_example
+def test_an_example_keeps_to_the_kit(example: Example, install: Install) -> None:
+    """Each check once, in the first method that the kit makes."""
+    install(example)
+    first = {case.id.partition("[")[0]: case for case in reversed(cases(example.distribution))}
+    found = bad([case for name, case in first.items() if name != SLOW])
+    assert found == []
+
+
+@pytest.mark.slow
+@each_example
+def test_an_example_keeps_to_the_whole_kit(example: Example, install: Install) -> None:
+    install(example)
+    found = bad(cases(example.distribution))
+    assert found == []
+
+
+def test_the_tests_that_the_tutorial_writes_pass(install: Install) -> None:
+    written = [(e, code) for e in EXAMPLES for path, code in e.files.items() if path.startswith("tests/")]
+    assert written
+    for example, code in written:
+        install(example)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        for name in [name for name in names if name.startswith("test_")]:
+            names[name]()
+
+
+@each_example
+def test_an_example_is_short(example: Example) -> None:
+    lines = [line for text in example.files.values() for line in text.splitlines() if line.strip()]
+    assert max(map(len, lines)) <= 120
+    if not example.start:  # the tutorial's are shown file by file
+        assert len(lines) <= LONGEST
+
+
+def test_every_slot_has_an_example() -> None:
+    slots = {"encoders", "key-encoders", "negatives", "targets", "losses", "views", "data"}
+    assert {example.page for example in EXAMPLES} == {*slots, "recipes", "life-cycle", "tutorial"}
+
+
+def test_the_life_cycle_example_logs_and_stops(install: Install, tmp_path: Path) -> None:
+    example = next(example for example in EXAMPLES if example.page == "life-cycle")
+    install(example)
+    tiny = ["method.encoder.backbone={kind: conv, widths: [8], strides: [4]}", "train.batch_size=64", "eval.knn=null"]
+    short = ["train.max_steps=4", "train.log_every=1", "train.precision=fp32", "train.workers=0"]
+    resolved = resolve("simclr", preset="digits", sets=[*tiny, *short, f"plugins=[{example.distribution}]"])
+    train(resolved, tmp_path / "run")
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [0 < line["spread"] < 1.5 for line in logged] == [True] * 4
+
+
+@each_page
+def test_python_on_a_page_can_be_read(page: Path) -> None:
+    for block in _PYTHON.findall(page.read_text("utf-8")):
+        ast.parse(textwrap.dedent(block))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = [link for link in _links(page) if not _leads_somewhere(page, link)]
+    assert broken == []
+
+
+def _links(page: Path) -> list[str]:
+    return [link for link in _LINK.findall(_FENCE.sub("", page.read_text("utf-8"))) if "://" not in link]
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists() or not anchor:
+        return target.exists()
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", target.read_text("utf-8")), re.MULTILINE)
+    return anchor in [re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
+
+
+def test_the_map_names_every_hook_and_every_check() -> None:
+    text = (EXTEND / "README.md").read_text("utf-8") + (EXTEND / "life-cycle.md").read_text("utf-8")
+    named = {word.partition("(")[0] for word in _WORD.findall(text)}
+    checks = [*kit.PLUGIN, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.TRIAL, *kit.RECIPE]
+    wanted = {name for name in vars(hooks) if name.startswith("contralex_")} | {check.__name__ for check in checks}
+    assert wanted - named == set()
+
+
+def test_the_policy_names_what_is_public() -> None:
+    named = set(_WORD.findall((EXTEND / "compatibility.md").read_text("utf-8")))
+    assert set(contralex.__all__) - named == set()
