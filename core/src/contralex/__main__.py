@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
 
 def main() -> int:
+    code = _command()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave(code)
+    return code
+
+
+def _command() -> int:
     from contralex.errors import ContralexError
 
     try:
@@ -21,7 +29,21 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    except SystemExit as done:  # how typer ends every command
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0
+
+
+def _leave(code: int) -> None:
+    """Ends one of several processes without Python's own shutdown.
+
+    DistributedDataParallel keeps gloo's threads beyond the process group. One that still lets go of a tensor while
+    Python shuts down aborts the process, and a run that is complete would end with an error.
+    """
+    atexit._run_exitfuncs()  # trackers send there what they have left
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

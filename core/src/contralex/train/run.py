@@ -271,9 +271,6 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
         write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
     report.summary(results)
     run.ending.agree(run.device)
-    # The last thing before the end is a barrier, which carries no tensor: a thread of gloo's that lets go of one while
-    # Python shuts down aborts the process.
-    run.accelerator.wait_for_everyone()
     if run.ending.failure:
         raise HookFailed(f"{run.ending.failure}. The run itself is over, and its results are in {run.folder}.")
     return results
