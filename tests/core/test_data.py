@@ -87,7 +87,7 @@ def test_a_resumed_sampler_goes_on_where_the_first_stopped(start: int) -> None:
 
 def test_an_epoch_meets_samples_once_and_leaves_the_incomplete_batch_out() -> None:
     sampler = EpochSampler(50, 8, seed=3, epochs=2)
-    assert sampler.steps_per_epoch == 6 and len(sampler) == 12
+    assert sampler.order.steps == 6 and len(sampler) == 12
     batches = list(sampler)
     orders = []
     for epoch in range(2):
@@ -132,7 +132,7 @@ PINNED = 8517133837209568050
 
 def batches(split: Split, workers: int, start: int = 0) -> list[Batch]:
     sampler = EpochSampler(len(split), 8, seed=1, epochs=2, start_step=start)
-    data = ViewDataset(split, Noise(), seed=1)
+    data = ViewDataset(split, Noise(), seed=1, batch=8)
     return list(DataLoader(data, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
 
 
@@ -154,37 +154,52 @@ def test_views_do_not_depend_on_workers_or_on_where_a_run_starts() -> None:
 
 
 def test_views_differ_from_view_to_view_sample_to_sample_and_epoch_to_epoch() -> None:
-    data = ViewDataset(Numbers(20), Noise(), seed=1)
+    data = ViewDataset(Numbers(20), Noise(), seed=1, batch=8)
     drawn = [float(data[epoch, index]["views"][view][1]) for epoch in (0, 1) for index in (0, 1) for view in (0, 1, 2)]
     assert len(set(drawn)) == len(drawn)
-    assert float(ViewDataset(Numbers(20), Noise(), seed=2)[0, 0]["views"][0][1]) not in drawn
+    assert float(ViewDataset(Numbers(20), Noise(), seed=2, batch=8)[0, 0]["views"][0][1]) not in drawn
 
 
 def test_making_views_leaves_the_generator_of_training_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    ViewDataset(Numbers(20), Noise(), seed=1)[0, 0]
+    ViewDataset(Numbers(20), Noise(), seed=1, batch=8)[0, 0]
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_next_readable_sample_stands_in_for_a_broken_one() -> None:
-    data = ViewDataset(Numbers(6, broken=[4, 5]), Noise(), seed=1)
-    item = data[0, 4]
-    assert item["index"] == 0  # 5 is broken too, and after the last comes the first
-    assert item["unreadable"] == ["4.png", "5.png"]
-    assert all(torch.equal(item["views"][view], data[0, 0]["views"][view]) for view in range(3))
-    assert collate([item, data[0, 1]])["unreadable"] == ["4.png", "5.png"]
+@pytest.mark.parametrize("broken", [[4], [4, 5], range(0, 40, 3)])
+def test_a_stand_in_is_of_another_batch_and_no_sample_is_twice_in_one(broken: Any) -> None:
+    split = Numbers(43, broken=broken)
+    data = ViewDataset(split, Noise(), seed=1, batch=8)
+    for batch in EpochSampler(43, 8, seed=1, epochs=3):
+        items = [data[at] for at in batch]
+        assert len({item["index"] for item in items}) == 8
+        wanted = {index for _, index in batch}
+        for (epoch, index), item in zip(batch, items, strict=True):
+            if index in broken:
+                assert item["index"] not in wanted
+                assert item["unreadable"][0] == f"{index}.png"
+                same = data[epoch, item["index"]]
+                assert all(torch.equal(item["views"][view], same["views"][view]) for view in range(3))
+            else:
+                assert (item["index"], item["unreadable"]) == (index, [])
+        assert collate(items)["unreadable"] == [path for item in items for path in item["unreadable"]]
+
+
+def test_where_there_is_one_batch_nothing_can_stand_in() -> None:
+    with pytest.raises(ContralexError, match=r"4\.png cannot be read, and no sample of another batch .*are 0; remove"):
+        ViewDataset(Numbers(8, broken=[4]), Noise(), seed=1, batch=8)[0, 4]
 
 
 def test_a_disk_that_went_away_ends_the_run() -> None:
-    with pytest.raises(ContralexError, match=r"100 items in a row cannot be read, the last of them 106\.png"):
-        ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1)[0, 7]
+    with pytest.raises(ContralexError, match=r"100 items in a row cannot be read, the last of them \d+\.png"):
+        ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1, batch=1)[0, 7]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_mistake_that_a_worker_meets_stays_one_sentence(workers: int) -> None:
-    data = ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1)
+    data = ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1, batch=1)
     sampler = EpochSampler(200, 8, seed=1, epochs=1)
     with pytest.raises(ContralexError, match=r"^100 items in a row .* is still there\.$"):
         list(load(data, collate, batch_sampler=sampler, num_workers=workers))
@@ -333,7 +348,7 @@ def test_a_truncated_image_shows_when_it_is_read(tmp_path: Path) -> None:
     assert len(train) == 2
     with pytest.raises(Unreadable, match="truncated"):
         train[0]
-    item = ViewDataset(train, _Colour(), 0)[0, 0]
+    item = ViewDataset(train, _Colour(), 0, 1)[0, 0]
     assert item["index"] == 1 and item["unreadable"] == [str(tmp_path / "a.jpg")]
 
 

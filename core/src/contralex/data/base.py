@@ -10,7 +10,9 @@ import logging
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
@@ -105,24 +107,54 @@ class Batch(TypedDict):
     unreadable: list[str]
 
 
-class ViewDataset(Dataset[Item]):
-    """The views of (epoch, index).
+@dataclass(frozen=True)
+class Order:
+    """Which sample stands where: a shuffle for each epoch, cut into global batches. A function of (seed, epoch)."""
 
-    Batches must have the same samples on any number of processes, so an unreadable item cannot be left out:
-    the next readable one of the split stands in, under its own index, and the item says which was unreadable.
+    population: int
+    batch: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch. An incomplete last one is left out; filling it up would repeat samples, and a sample's
+        second copy is a false negative."""
+        return self.population // self.batch
+
+    def of(self, epoch: int) -> Tensor:
+        """(population,) the samples in the order of this epoch."""
+        return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+
+    def stand_ins(self, epoch: int, index: int) -> Iterator[int]:
+        """Who may stand in for a sample: those at its place in the other batches, the next batch first.
+
+        So two samples of a batch never get the same stand-in, nor one that is in the batch itself.
+        """
+        order = self.of(epoch)
+        step, place = divmod(int((order == index).nonzero()), self.batch)
+        for later in range(1, self.steps):
+            yield int(order[(step + later) % self.steps * self.batch + place])
+
+
+class ViewDataset(Dataset[Item]):
+    """The views of (epoch, index), for global batches of ``batch`` samples.
+
+    Batches must have the same samples on any number of processes, so an unreadable item cannot be left out: a sample
+    of another batch stands in, under its own index, and the item says which was unreadable.
     """
 
-    def __init__(self, split: Split, views: Views, seed: int) -> None:
+    def __init__(self, split: Split, views: Views, seed: int, batch: int) -> None:
         self.split = split
         self.views = views
         self.seed = seed
+        self.order = Order(len(split), batch, seed)
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, at: tuple[int, int]) -> Item:
         epoch, wanted = at
-        index, raw, unreadable = self._readable(wanted)
+        index, raw, unreadable = self._readable(epoch, wanted)
         before = torch.random.get_rng_state()  # in the main process, training draws from this generator too
         try:
             views = {}
@@ -133,17 +165,24 @@ class ViewDataset(Dataset[Item]):
             torch.random.set_rng_state(before)
         return {"index": index, "views": views, "unreadable": unreadable}
 
-    def _readable(self, wanted: int) -> tuple[int, Any, list[str]]:
-        unreadable: list[str] = []
-        for offset in range(min(_BAD_IN_A_ROW, len(self.split))):
-            index = (wanted + offset) % len(self.split)
+    def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, list[str]]:
+        try:
+            return wanted, self.split[wanted], []
+        except Unreadable as error:
+            unreadable = [error.path]
+        for index in islice(self.order.stand_ins(epoch, wanted), _BAD_IN_A_ROW - 1):
             try:
                 return index, self.split[index], unreadable
             except Unreadable as error:
                 unreadable.append(error.path)
+        if len(unreadable) == _BAD_IN_A_ROW:
+            raise ContralexError(
+                f"{len(unreadable)} items in a row cannot be read, the last of them {unreadable[-1]}; "
+                "see whether the disk that holds the data is still there."
+            )
         raise ContralexError(
-            f"{len(unreadable)} items in a row cannot be read, the last of them {unreadable[-1]}; "
-            "see whether the disk that holds the data is still there."
+            f"{unreadable[0]} cannot be read, and no sample of another batch can be taken for it, of which there are "
+            f"{self.order.steps - 1}; remove the file, or set train.batch_size to a smaller number."
         )
 
 
@@ -183,10 +222,18 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
 def load(dataset: Dataset[Any], collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
-    for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
-        if isinstance(batch, ContralexError):
-            raise batch
-        yield batch
+    try:
+        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+            if isinstance(batch, ContralexError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ContralexError(
+            f"A data worker died ({str(error).splitlines()[0]:.120}), most often because memory ran out; set "
+            "train.workers to a smaller number. What the run had saved is whole: go on with --resume."
+        ) from error
 
 
 class _Caught(Dataset[Any]):
@@ -224,10 +271,9 @@ def _collated(collate_fn: Callable[[Any], Any], items: Sequence[Any]) -> Any:
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index).
 
-    An epoch's order is a function of (seed, epoch). Global batch s of an epoch is ``order[s·B:(s+1)·B]``, and
-    rank r of W takes its r-th part of B/W: joined in the order of the ranks, the parts are the batch of one
-    process. An incomplete last batch is left out; filling it up would repeat samples, and a sample's second
-    copy is a false negative. One iteration covers all epochs, so a loader's workers never restart.
+    Global batch s of an epoch is ``order[s·B:(s+1)·B]``, and rank r of W takes its r-th part of B/W: joined in the
+    order of the ranks, the parts are the batch of one process. One iteration covers all epochs, so a loader's workers
+    never restart.
     """
 
     def __init__(
@@ -235,32 +281,21 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     ) -> None:
         check_share(batch, world)
         check_population(population, batch, None, "The data set")
-        self.population = population
-        self.batch = batch
-        self.seed = seed
+        self.order = Order(population, batch, seed)
         self.epochs = epochs
         self.start_step = start_step
         self.part = slice(rank * batch // world, (rank + 1) * batch // world)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.population // self.batch
-
     def __len__(self) -> int:
-        return max(self.epochs * self.steps_per_epoch - self.start_step, 0)
+        return max(self.epochs * self.order.steps - self.start_step, 0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        first, offset = divmod(self.start_step, self.steps_per_epoch)
+        first, offset = divmod(self.start_step, self.order.steps)
         for epoch in range(first, self.epochs):
-            order = self.order(epoch)
-            for step in range(offset, self.steps_per_epoch):
-                batch = order[step * self.batch : (step + 1) * self.batch]
+            batches = self.order.of(epoch).split(self.order.batch)
+            for batch in batches[offset : self.order.steps]:
                 yield [(epoch, index) for index in batch[self.part].tolist()]
             offset = 0
-
-    def order(self, epoch: int) -> Tensor:
-        """(population,) the samples in the order of this epoch."""
-        return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
 
 
 def mix(*numbers: int) -> int:

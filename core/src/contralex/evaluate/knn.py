@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from contralex import distributed
 from contralex.data.base import EvalDataset, Source, Split, Subset, collate_plain, load
 from contralex.errors import ContralexError
 
@@ -49,12 +50,17 @@ def evaluate_knn(
     device: torch.device | str,
     workers: int = 0,
 ) -> KNNResult:
-    """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be."""
+    """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
+
+    Processes share the samples out: each encodes its part, and asks for its part of the test samples. All call this.
+    """
     train, test = _labelled(source)
     classes = 1 + max(max(train.labels or ()), max(test.labels or ()))
     bank, bank_labels = _features(encoder, train, views, spec, batch_size, device, workers)
     asked, truth = _features(encoder, test, views, spec, batch_size, device, workers)
-    found = weighted_knn(bank, bank_labels, asked, truth, spec.k, spec.temperature, classes)
+    mine = torch.tensor(distributed.part_of(len(asked)), dtype=torch.long)
+    hits = _hits(bank, bank_labels, asked[mine], truth[mine], spec.k, spec.temperature, classes)
+    top1, top5 = (int(hit) / len(asked) for hit in distributed.sum_over_processes(hits))
     protocol = {
         "k": spec.k,
         "temperature": spec.temperature,
@@ -65,10 +71,9 @@ def evaluate_knn(
         "train_samples": len(bank),
         "test_samples": len(asked),
     }
-    return KNNResult(found["top1"], found["top5"], protocol)
+    return KNNResult(top1, top5, protocol)
 
 
-@torch.no_grad()
 def weighted_knn(
     train_features: Tensor,
     train_labels: Tensor,
@@ -84,13 +89,30 @@ def weighted_knn(
     Each of the k nearest by cosine votes for its class with weight exp(cosine/temperature). A class that no
     neighbour votes for is not among the five first.
     """
+    hits = _hits(train_features, train_labels, test_features, test_labels, k, temperature, classes, chunk)
+    top1, top5 = (int(hit) / len(test_features) for hit in hits)
+    return {"top1": top1, "top5": top5}
+
+
+@torch.no_grad()
+def _hits(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    k: int,
+    temperature: float,
+    classes: int,
+    chunk: int = 256,
+) -> Tensor:
+    """(2,) how many test samples have their class first, and among the first five."""
     if k > len(train_features):
         raise ContralexError(
             f"eval.knn.k is {k} but there are only {len(train_features)} labelled training samples; "
             f"set it to at most {len(train_features)}."
         )
     bank = F.normalize(train_features.float(), dim=1)
-    first = five = 0
+    hits = torch.zeros(2, dtype=torch.long, device=bank.device)
     for part, truth in zip(test_features.split(chunk), test_labels.split(chunk), strict=True):
         cosine, nearest = (F.normalize(part.float(), dim=1) @ bank.T).topk(k, dim=1)  # (n, k), best first
         # Relative to the best neighbour: the same order of classes, and no overflow at a low temperature.
@@ -98,9 +120,8 @@ def weighted_knn(
         votes = weight.new_zeros(len(part), classes).scatter_add_(1, train_labels[nearest], weight)
         best, ranked = votes.topk(min(5, classes), dim=1)
         hit = (ranked == truth[:, None]) & (best > 0)
-        first += int(hit[:, 0].sum())
-        five += int(hit.any(dim=1).sum())
-    return {"top1": first / len(test_features), "top5": five / len(test_features)}
+        hits += torch.stack([hit[:, 0].sum(), hit.any(dim=1).sum()])
+    return hits
 
 
 @torch.no_grad()
@@ -112,18 +133,21 @@ def extract(
     workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
-    are named."""
+    are named. Each process encodes its part, and has the features of all."""
     features, indices = [], []
+    options = {"batch_size": batch_size, "num_workers": workers, "sampler": distributed.part_of(len(dataset))}
     with evaluating(function):
-        for index, inputs, faults in load(dataset, collate_plain, batch_size=batch_size, num_workers=workers):
+        for at, inputs, faults in load(dataset, collate_plain, **options):
             for fault in faults:
                 dataset.split.skip(fault.path, fault.reason)
             if inputs is not None:
                 features.append(function(inputs.to(device)).float())
-                indices.append(index)
-    if not features:
+                indices.append(at)
+    everyone = distributed.gather_unequal(torch.cat(features) if features else None)
+    index = distributed.gather_unequal(torch.cat(indices).to(device) if indices else None)
+    if everyone is None or index is None:
         raise ContralexError("None of the items to evaluate on can be read; see the warnings about each.")
-    return torch.cat(features), torch.cat(indices)
+    return everyone, index.cpu()
 
 
 def raw_pixels(inputs: Tensor) -> Tensor:
