@@ -101,7 +101,12 @@ def test_a_new_kind_drops_the_old_block_and_the_same_kind_merges(recipe: Write) 
         "temperature": 0.2,
     }
     changed = ["method.negatives={kind: queue, size: 64}", "method.matches=forward"]
-    assert resolve(path, sets=changed).data["method"]["negatives"] == {"kind": "queue", "size": 64}
+    assert resolve(path, sets=changed).data["method"]["negatives"] == {
+        "kind": "queue",
+        "size": 64,
+        "placement": "replicated",
+        "dtype": "float32",
+    }
     regression = ["method.loss=cosine", "method.targets=key_vector", "method.negatives=none"]
     assert resolve(path, sets=regression).data["method"]["loss"] == {"kind": "cosine"}
 
@@ -394,7 +399,7 @@ def test_a_block_of_another_kind_is_one_change(recipe: Write) -> None:
     small, child = resolve(recipe()), resolve(recipe(CHILD, "child.yaml"))
     assert [str(change) for change in diff(small, child)] == [
         "method.key_encoder: shared(gradient=true) → momentum(momentum=0.99, shuffle_bn=false, init=copy)",
-        "method.negatives: in_batch(views=all) → queue(size=128)",
+        "method.negatives: in_batch(views=all) → queue(size=128, placement=replicated, dtype=float32)",
         "method.matches: every → forward",
     ]
     assert diff(small, small) == []

@@ -34,6 +34,32 @@ def gather(tensor: Tensor, *, gradient: bool = False) -> Tensor:
     return _all_gather(tensor.detach())
 
 
+def gather_unequal(tensor: Tensor | None) -> Tensor | None:
+    """(R, ...) on each process, with an R of its own or None for nothing, to (ΣR, ...) on all, in the order of the
+    ranks. No gradient. None where no process has anything."""
+    if world() == 1:
+        return tensor
+    shapes: list[Any] = [None] * world()
+    dist.all_gather_object(shapes, None if tensor is None else (tuple(tensor.shape), tensor.dtype, tensor.device.type))
+    known = [shape for shape in shapes if shape is not None]
+    if not known:
+        return None
+    counts = [shape[0][0] if shape is not None else 0 for shape in shapes]
+    _, dtype, device = known[0]
+    padded = torch.zeros((max(counts), *known[0][0][1:]), dtype=dtype, device=device)
+    if tensor is not None:
+        padded[: len(tensor)] = tensor
+    if not len(padded):
+        return padded
+    parts = _all_gather(padded).split(len(padded))
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def part_of(count: int) -> range:
+    """Which of ``count`` things are this process's, so that each is exactly one's."""
+    return range(rank() * count // world(), (rank() + 1) * count // world())
+
+
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """The sum over processes, with a backward that sums as well (unlike ``dist.all_reduce``, which has none)."""
     if world() == 1:
@@ -43,6 +69,21 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 def mean_over_processes(tensor: Tensor) -> Tensor:
     return sum_over_processes(tensor) / world()
+
+
+def exchange(blocks: Tensor) -> Tensor:
+    """(W, ...) blocks, the j-th for process j, to the (W, ...) that every process had for this one, in the order of the
+    ranks. The gradient of a block goes back to the process that made it."""
+    if world() == 1:
+        return blocks
+    return _Exchange.apply(blocks)  # type: ignore[no-any-return]
+
+
+def exchange_rows(rows: Tensor, send: list[int], receive: list[int]) -> Tensor:
+    """As :func:`exchange`, with ``send[j]`` rows for process j and ``receive[j]`` rows from it; no gradient."""
+    if world() == 1:
+        return rows
+    return _all_to_all(rows.detach(), send, receive)
 
 
 def own_slice(rows: int) -> slice:
@@ -63,6 +104,12 @@ def _all_gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(world())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def _all_to_all(rows: Tensor, send: list[int] | None = None, receive: list[int] | None = None) -> Tensor:
+    arrived = rows.new_empty(len(rows) if receive is None else sum(receive), *rows.shape[1:])
+    dist.all_to_all_single(arrived, rows.contiguous(), receive, send)
+    return arrived
 
 
 class _Gather(torch.autograd.Function):
@@ -92,3 +139,13 @@ class _Sum(torch.autograd.Function):
         total = grads[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
+
+
+class _Exchange(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, blocks: Tensor) -> Tensor:
+        return _all_to_all(blocks)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _all_to_all(grads[0])  # a transposition of blocks, which is its own inverse

@@ -24,6 +24,7 @@ from contralex.spec.schedule import Clock
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
+    from contralex.parts.sharding import Shards
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ class Dictionary:
     ``rows`` tags the shared entries, where they stand for samples. ``mask`` (N, P+M) is False where an entry
     may not be found (a SimCLR row is never its own key). ``key_shared`` (M, D): the shared entries as the key
     side sees them, where that is another copy (prototypes under a momentum key encoder). ``population``: how
-    many rows the drawn entries were drawn from, which noise-contrastive estimation needs.
+    many rows the drawn entries were drawn from, which noise-contrastive estimation needs. ``shards``: the shared
+    entries where no process holds them all; ``shared`` is None then, and they can be scored but not read.
     """
 
     own: Tensor | None = None
@@ -129,6 +131,15 @@ class Dictionary:
     mask: Tensor | None = None
     key_shared: Tensor | None = None
     population: int | None = None
+    shards: Shards | None = None
+
+    @property
+    def size(self) -> int:
+        """P+M, the entries that a query is compared with."""
+        own = 0 if self.own is None else self.own.shape[1]
+        if self.shards is not None:
+            return own + self.shards.total
+        return own + (0 if self.shared is None else len(self.shared))
 
     def positives(self, queries: Rows, match: Match) -> Tensor:
         """(N,) the entry that stands for each query's own sample, seen in the matched view, at the same position."""
@@ -139,13 +150,18 @@ class Dictionary:
         return asked.partners_in(self.rows, same_view=True)
 
     def scores(self, queries: Tensor) -> Tensor:
-        """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked."""
+        """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked.
+
+        A collective where there are ``shards``: every process calls it, with as many queries.
+        """
         queries = queries.float()
         parts = []
         if self.own is not None:
             parts.append(torch.einsum("nd,npd->np", queries, self.own.float()))
         if self.shared is not None:
             parts.append(queries @ self.shared.float().T)
+        if self.shards is not None:
+            parts.append(self.shards.scores(queries))
         scores = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         return scores if self.mask is None else scores.masked_fill(~self.mask, float("-inf"))
 
@@ -191,11 +207,13 @@ class Step:
 @dataclass(frozen=True)
 class Found:
     """What a step returns: the mean loss over this process's queries, the share of them whose look-up found
-    what it should (top-1), and the keys of every process, which :meth:`LookUp.update` takes."""
+    what it should (top-1), the keys of every process, which :meth:`LookUp.update` takes, and how many entries a query
+    was compared with (0 where there is no dictionary)."""
 
     loss: Tensor
     accuracy: Tensor
     keys: Rows
+    entries: int
 
 
 class LookUp(nn.Module):
@@ -211,6 +229,8 @@ class LookUp(nn.Module):
         matches: Sequence[Match],
         reduction: str = "mean",
     ) -> None:
+        from contralex.parts.sharding import sharded_buffers  # here, because parts are made of what is above
+
         super().__init__()
         self.encoder = encoder
         self.key_encoder = key_encoder
@@ -221,6 +241,9 @@ class LookUp(nn.Module):
         self.reduction = reduction
         self.query_views = tuple(dict.fromkeys(match.query for match in matches))
         self.key_views = tuple(dict.fromkeys(match.key for match in matches))
+        apart = list(sharded_buffers(self))
+        if apart:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
+            self._ddp_params_and_buffers_to_ignore = apart
 
     def forward(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> Found:
         queries, keys = self.encode(views, sample, step)
@@ -255,7 +278,7 @@ class LookUp(nn.Module):
         total = torch.stack(losses).sum()
         if self.reduction == "mean":
             total = total / len(losses)
-        return Found(total, torch.stack(hits).mean(), keys.detach())
+        return Found(total, torch.stack(hits).mean(), keys.detach(), dictionary.size)
 
     @torch.no_grad()
     def update(self, keys: Rows, step: Step) -> None:

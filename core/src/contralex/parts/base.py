@@ -91,6 +91,14 @@ class NegativeSource(nn.Module, ABC):
     def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
 
+    def sharded_buffers(self) -> Mapping[str, int]:
+        """Its own buffers of which each process holds another part, and how many rows the whole of each has.
+
+        Process r of W holds the r-th ceil(M/W) rows, zeros after the last. Such buffers are left alone when processes
+        are made alike, and checkpoints hold them whole. All other state is the same on every process.
+        """
+        return {}
+
 
 class TargetGenerator(nn.Module, ABC):
     """What the look-up should return."""

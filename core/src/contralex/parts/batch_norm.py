@@ -126,15 +126,18 @@ def _replaced(norm: _Norm, over: Over) -> nn.Module:
 
 @torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
-    """Makes running statistics the mean over processes, before they are used or saved.
+    """Makes running statistics the mean over processes, after each step, so that the state is the same on all of them
+    whenever it is used or saved.
 
     They are linear in the batches' statistics, so this is what one process would have after the same groups.
     """
     if distributed.world() == 1:
         return
-    for norm in module.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            for running in (norm.running_mean, norm.running_var):
-                if running is not None:
-                    dist.all_reduce(running)
-                    running /= distributed.world()
+    alike = (SyncBatchNorm, nn.SyncBatchNorm)
+    norms = (norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm))
+    apart = [norm for norm in norms if norm.training and not isinstance(norm, alike)]
+    running = [each for norm in apart for each in (norm.running_mean, norm.running_var) if each is not None]
+    if running:
+        flat = torch.cat([each.flatten() for each in running])  # one collective, not two for each layer
+        dist.all_reduce(flat)
+        torch._foreach_copy_(running, list((flat / distributed.world()).split([each.numel() for each in running])))

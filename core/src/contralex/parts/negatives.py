@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from contralex import distributed
 from contralex.lookup import Dictionary, Match, Rows, Step
 from contralex.parts.base import BuildContext, NegativeSource
+from contralex.parts.sharding import Shards, drawn, own_places
 
 if TYPE_CHECKING:
     from contralex.vocabulary import negatives as specs
@@ -47,7 +50,8 @@ class InBatch(NegativeSource):
 class Queue(NegativeSource):
     """The keys of the last steps, first in, first out (MoCo, section 3.2), beside the query's own positive.
 
-    The same on every process, in the same order. Starts as random unit vectors, as in MoCo's code.
+    The same on every process, in the same order, or in parts; tags and pointer are the same everywhere. Starts as
+    random unit vectors, as in MoCo's code.
     """
 
     vectors: Tensor
@@ -56,26 +60,36 @@ class Queue(NegativeSource):
 
     def __init__(self, spec: specs.Queue, context: BuildContext) -> None:
         super().__init__()
-        start = torch.randn(spec.size, context.dim)
-        self.register_buffer("vectors", F.normalize(start, dim=1))
+        self.size = spec.size
+        self.sharded = spec.placement == "sharded"
+
+        def unit(rows: int) -> Tensor:
+            return F.normalize(torch.randn(rows, context.dim), dim=1)
+
+        self.register_buffer("vectors", drawn(spec.size, unit, getattr(torch, spec.dtype), sharded=self.sharded))
         self.register_buffer("sample", torch.full((spec.size,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
 
+    def sharded_buffers(self) -> Mapping[str, int]:
+        return {"vectors": self.size} if self.sharded else {}
+
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         matched = keys.of_view(match.key)
-        positive = matched.vectors[queries.partners_in(matched)]
-        rows = Rows(self.vectors, self.sample, torch.full_like(self.sample, -1), torch.zeros_like(self.sample))
-        # A copy, because the queue is written in place after the look-up, before another backward may need it.
-        return Dictionary(own=positive.unsqueeze(1), shared=self.vectors.clone(), rows=rows)
+        positive = matched.vectors[queries.partners_in(matched)].unsqueeze(1)  # (N, 1, D)
+        none, zero = torch.full_like(self.sample, -1), torch.zeros_like(self.sample)
+        entries = _entries(self.vectors, Rows(self.vectors, self.sample, none, zero), sharded=self.sharded)
+        return replace(entries, own=positive)
 
     def update(self, keys: Rows, step: Step) -> None:
         # A batch larger than the queue leaves its newest keys; one that crosses the end goes on at the start.
-        size = len(self.vectors)
-        newest = keys.vectors[-size:]
-        places = (self.pointer + torch.arange(len(newest), device=self.vectors.device)) % size
+        newest, sample = keys.vectors[-self.size :], keys.sample[-self.size :]
+        places = (self.pointer + torch.arange(len(newest), device=self.vectors.device)) % self.size
+        self.sample[places] = sample
+        self.pointer.copy_((self.pointer + len(newest)) % self.size)
+        if self.sharded:
+            here, places = own_places(places, self.size)
+            newest = newest[here]
         self.vectors[places] = newest.to(self.vectors)
-        self.sample[places] = keys.sample[-size:]
-        self.pointer.copy_((self.pointer + len(newest)) % size)
 
 
 class MemoryBank(NegativeSource):
@@ -93,32 +107,61 @@ class MemoryBank(NegativeSource):
         self.momentum = spec.momentum
         self.population = context.population
         self.views = context.key_views
+        self.sharded = spec.placement == "sharded"
         bound = 1 / math.sqrt(context.dim / 3)  # about unit norm, as the official code starts it
+
+        def uniform(rows: int) -> Tensor:
+            return torch.rand(rows, context.dim) * 2 * bound - bound
+
         for view in self.views:
-            bank = torch.rand(context.population, context.dim) * 2 * bound - bound
-            self.register_buffer(f"bank_{view}", bank)
+            bank = drawn(self.population, uniform, getattr(torch, spec.dtype), sharded=self.sharded)
+            self.register_buffer(_bank(view), bank)
+
+    def sharded_buffers(self) -> Mapping[str, int]:
+        return {_bank(view): self.population for view in self.views} if self.sharded else {}
 
     def bank(self, view: int) -> Tensor:
-        return self.get_buffer(f"bank_{view}")
+        """(M, D), or this process's part of it."""
+        return self.get_buffer(_bank(view))
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         bank = self.bank(match.key)
         if not self.draws:
-            everyone = torch.arange(len(bank), device=bank.device)
+            everyone = torch.arange(self.population, device=bank.device)
             zero = torch.zeros_like(everyone)
-            rows = Rows(bank, everyone, zero + match.key, zero)
-            return Dictionary(shared=bank.clone(), rows=rows)
+            return _entries(bank, Rows(bank, everyone, zero + match.key, zero), sharded=self.sharded)
         # Drawn for the global batch, so that one process and eight draw the same negatives for a sample.
-        drawn = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(_DRAW))
-        drawn = drawn[distributed.own_slice(len(queries))].to(bank.device)
-        places = torch.cat([queries.sample.unsqueeze(1), drawn], dim=1)
-        return Dictionary(own=bank[places], population=self.population)
+        places = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(_DRAW))
+        places = places[distributed.own_slice(len(queries))].to(bank.device)
+        places = torch.cat([queries.sample.unsqueeze(1), places], dim=1)  # (N, 1+K)
+        own = Shards(bank, self.population).rows(places) if self.sharded else bank[places].float()
+        return Dictionary(own=own, population=self.population)
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
             bank, fresh = self.bank(view), keys.of_view(view)
-            mixed = self.momentum * bank[fresh.sample] + (1 - self.momentum) * fresh.vectors.to(bank)
-            bank[fresh.sample] = F.normalize(mixed, dim=1)
+            vectors, places = fresh.vectors, fresh.sample
+            if self.sharded:
+                here, places = own_places(places, self.population)
+                vectors = vectors[here]
+            mixed = self.momentum * bank[places].float() + (1 - self.momentum) * vectors.to(bank.device).float()
+            bank[places] = F.normalize(mixed, dim=1).to(bank.dtype)
+
+
+def _bank(view: int) -> str:
+    return f"bank_{view}"
+
+
+def _entries(table: Tensor, rows: Rows, *, sharded: bool) -> Dictionary:
+    """The dictionary of a whole stored table (M, D), with the tags of its ``rows``; in float32.
+
+    A copy, because the table is written in place after the look-up, before another backward may need it.
+    """
+    copy = table.to(torch.float32, copy=True)
+    if not sharded:
+        return Dictionary(shared=copy, rows=rows)
+    tags = replace(rows, vectors=copy.new_empty(len(rows.sample), 0))  # tags alone: no process has the vectors
+    return Dictionary(shards=Shards(copy, len(rows.sample)), rows=tags)
 
 
 class Prototypes(NegativeSource):

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from contralex.parts.base import BuildContext, NegativeSource
 
 
+Placement = Literal["replicated", "sharded"]
+StoredIn = Literal["float32", "float16", "bfloat16"]
+
+
 class Nothing(Spec):
     """No negatives: for methods that regress on the key."""
 
@@ -42,10 +46,14 @@ class InBatch(Spec):
 
 
 class Queue(Spec):
-    """The last ``size`` keys, first in, first out, and the query's own positive."""
+    """The last ``size`` keys, first in, first out, and the query's own positive. ``placement``: every process holds all
+    keys (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result. ``dtype``: what
+    keys are stored in; look-ups are in float32."""
 
     kind: Literal["queue"] = "queue"
     size: int = Field(gt=0, description="keys")
+    placement: Placement = "replicated"
+    dtype: StoredIn = "float32"
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 12}
@@ -58,18 +66,25 @@ class Queue(Spec):
 
 class MemoryBank(Spec):
     """A remembered vector for each training sample. ``draws`` of them are the negatives of a query; 0 means the
-    whole bank. ``momentum``: the weight of the remembered vector when it is renewed."""
+    whole bank. ``momentum``: the weight of the remembered vector when it is renewed. ``placement``: every process holds
+    the whole bank (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result.
+    ``dtype``: what vectors are stored in; look-ups and renewals are in float32."""
 
     kind: Literal["memory_bank"] = "memory_bank"
     draws: int = Field(ge=0, description="rows drawn for each query; 0: all rows")
     momentum: float = Field(0.5, ge=0, le=1)
+    placement: Placement = "replicated"
+    dtype: StoredIn = "float32"
     needs = {"encoder": frozenset({"one query a view"})}
     gives = frozenset({"entries", "positive", "tagged entries", "remembered", "drawn"})
     source = "InstDisc, arXiv:1805.01978, section 3.2; code: lemniscate NCEAverage, LinearAverage"
     example = {"draws": 16}
 
     def offers(self) -> frozenset[str]:
-        return self.gives - ({"tagged entries"} if self.draws else {"drawn"})
+        if self.draws:
+            return self.gives - {"tagged entries"}
+        # No process holds the whole of a sharded bank, so the remembered vectors can be scored, but not read.
+        return self.gives - ({"drawn", "remembered"} if self.placement == "sharded" else {"drawn"})
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import MemoryBank as Part

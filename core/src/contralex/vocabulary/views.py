@@ -118,7 +118,7 @@ class Group(Spec):
     """``count`` views with one augmentation. ``key``: whether these views are looked up as keys (SwAV's small
     crops are not)."""
 
-    count: int = Field(1, gt=0)
+    count: int = Field(1, gt=0, le=256)
     key: bool = True
     augment: Augment
 
