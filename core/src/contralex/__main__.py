@@ -24,7 +24,7 @@ def _command() -> int:
     except ContralexError as error:
         code = error.exit_code
         if not error.on_every_process or os.environ.get("RANK", "0") == "0":
-            print(error if code == 130 else f"Error: {error}", file=sys.stderr)  # 130: stopped by a signal, no mistake
+            print(error if code > 128 else f"Error: {error}", file=sys.stderr)  # stopped by a signal: no mistake
         return code
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``contralex doctor``: what this environment has, and what is wrong with it."""
+"""``contralex doctor``: what this environment has, and what is wrong with it; or what is wrong with a run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from contralex.cli.options import Json, print_json, print_table
+from contralex.errors import ContralexError
 
 _NEEDED = ("torch", "torchvision", "accelerate")
 _EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard", "scikit-learn": "digits"}
 
 
-def doctor(as_json: Json = False) -> None:
-    """Say what is installed, what the machine has, and what is wrong. Exits with 1 if something is."""
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder: does it learn?", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is installed, what the machine has, and what is wrong; or, with RUN, whether a run has collapsed or
+    stands still, and why most likely. Exits with 1 if something is wrong."""
+    if run is not None:
+        _examine(run, as_json)
+        return
     facts = {**_software(), **_machine()}
     problems = [*_missing(facts), *_plugin_problems(), *_installed_twice(), *_shadowed(), *_out_of_step()]
     if as_json:
@@ -31,6 +41,29 @@ def doctor(as_json: Json = False) -> None:
         typer.echo(f"{len(problems)} problem(s)." if problems else "Everything is in order.")
     if problems:
         raise typer.Exit(1)
+
+
+def _examine(run: Path, as_json: bool) -> None:
+    from contralex.train.health import lines_of, signs
+
+    file = run / "metrics.jsonl"
+    if not file.is_file():
+        raise ContralexError(f"doctor: {run} is no run's folder, for it has no metrics.jsonl; give the folder of --out")
+    lines = [line for line in lines_of(file) if "loss" in line]
+    found = signs(lines)
+    if as_json:
+        print_json({"last": lines[-1] if lines else None, "problems": found})
+    else:
+        last = lines[-1] if lines else {}
+        print_table(["", ""], [[name, f"{last[name]:.4g}"] for name in _SHOWN if name in last])
+        for sign in found:
+            typer.echo(f"Problem: {sign}", err=True)
+        typer.echo(f"{len(found)} problem(s)." if found else f"Nothing is wrong in {len(lines)} logged periods.")
+    if found:
+        raise typer.Exit(1)
+
+
+_SHOWN = ("step", "loss", "lookup_top1", "entries", "feature_std", "effective_rank", "lr", "knn_top1")
 
 
 def _software() -> dict[str, Any]:

@@ -51,25 +51,40 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     """Waits for all; when one fails, the others would wait for it for ever, so they are asked to end."""
     while True:
         codes = [child.poll() for child in children]
-        failed = next((code for code in codes if code), None)
+        failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
-            _end(children)
-            return failed if failed > 0 else 128 - failed
+            code = codes[failed]
+            assert code is not None
+            if _end(children) or code < 0:
+                print(_what_happened(failed, code, len(children)), file=sys.stderr)
+            return code if code > 0 else 128 - code
         if all(code == 0 for code in codes):
             return 0
         time.sleep(0.1)
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:
+def _what_happened(rank: int, code: int, processes: int) -> str:
+    if code > 0:
+        how = f"ended with {code}"
+    else:
+        how = f"was killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            how += " (the system does that where memory runs out)"
+    return f"Process {rank} of {processes} {how}, and the others were stopped. The run goes on by --resume."
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> bool:
+    """Whether some had to be killed."""
     deadline = time.monotonic() + patience
     # Those that stop of their own accord (all of them saw the same signal) may finish what they are writing.
     while time.monotonic() < deadline and any(child.poll() is None for child in children):
         time.sleep(0.1)
-    for child in children:
-        if child.poll() is None:
-            child.kill()
+    late = [child for child in children if child.poll() is None]
+    for child in late:
+        child.kill()
     for child in children:
         child.wait()
+    return bool(late)
 
 
 @contextlib.contextmanager

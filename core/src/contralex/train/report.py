@@ -7,7 +7,6 @@ periods, so that a GPU is not waited for at every step.
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +19,12 @@ from rich.table import Table
 from torch import Tensor
 
 from contralex import distributed
-from contralex.errors import ContralexError
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, NoLabels, evaluate_knn
+from contralex.files import write_text
+from contralex.train import health
 
 if TYPE_CHECKING:
+    from contralex.lookup import Found
     from contralex.parts.base import Encoder
     from contralex.train.run import Run
 
@@ -46,7 +47,13 @@ class Report:
         self.extra: dict[str, float | Tensor] = {}  # what plugins add
         self.since = time.perf_counter()
         self._no_labels = False
+        self.watch = health.Watch()
         self._forget()
+        if run.found is not None:
+            before = run.found.state.get("pending", {"loss": 0.0, "accuracy": 0.0, "steps": 0})
+            self.loss += before["loss"]
+            self.accuracy += before["accuracy"]
+            self.steps = before["steps"]
 
     def __enter__(self) -> Report:
         if self.run.main:
@@ -65,26 +72,23 @@ class Report:
 
     # During training
 
-    def step(self, loss: Tensor, accuracy: Tensor, rate: float) -> None:
-        self.loss += loss
-        self.accuracy += accuracy
-        self.steps += 1
+    def step(self, found: Found | None, rate: float) -> None:
+        """``found``: None for a step that was left out."""
+        if found is not None:
+            self.loss += found.loss.detach()
+            self.accuracy += found.accuracy
+            self.steps += 1
+            self.keys, self.entries = found.keys.vectors, found.entries
         self.rate = rate
         self.bar.update(self.task, completed=self.run.step)
 
     def log(self) -> None:
         """One object in ``metrics.jsonl``: the means over the logging period and over the processes."""
         run = self.run
-        both = torch.stack([self.loss, self.accuracy]) / self.steps
-        loss, accuracy = distributed.mean_over_processes(both).tolist()
+        if not self.steps:  # every step of the period was left out
+            return
+        loss, accuracy = (value / self.steps for value in self._sums())
         speed = self.steps * run.spec.train.batch_size / (time.perf_counter() - self.since)
-        if not math.isfinite(loss):
-            error = ContralexError(
-                f"the loss is {loss} at step {run.step}; lower train.optimizer.lr, train in fp32 or bf16, or set "
-                f"train.clip. The checkpoints in {run.folder} are from before."
-            )
-            error.on_every_process = True
-            raise error
         run.logged = {
             "step": run.step,
             "epoch": round(run.step / run.per_epoch, 4),
@@ -92,6 +96,7 @@ class Report:
             "lookup_top1": accuracy,
             "lr": self.rate,
             "images_per_second": round(speed, 1),
+            **health.of_keys(self.keys, self.entries),
             **{name: float(value) for name, value in self.extra.items()},
         }
         self._write(run.logged)
@@ -99,6 +104,17 @@ class Report:
         self.bar.update(self.task, figures=figures, description=f"{run.spec.name} epoch {run.epoch}")
         self.extra.clear()
         self._forget()
+        for sign in self.watch.new_signs(run.logged):
+            self.say(f"Warning: {sign}")
+
+    def pending(self) -> dict[str, float]:
+        """What was counted since the last line of ``metrics.jsonl``, so that a resumed run's next line is the same."""
+        loss, accuracy = self._sums()
+        return {"loss": loss, "accuracy": accuracy, "steps": self.steps}
+
+    def _sums(self) -> list[float]:
+        sums: list[float] = distributed.mean_over_processes(torch.stack([self.loss, self.accuracy])).tolist()
+        return sums
 
     def epoch(self, metrics: dict[str, float | Tensor]) -> None:
         if metrics:
@@ -138,7 +154,7 @@ class Report:
     def results(self, baselines: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
         run = self.run
         has_logged = run.main and self.file.exists()  # not where a plugin ended the run before its first step
-        lines = [json.loads(line) for line in self.file.read_text("utf-8").splitlines()] if has_logged else []
+        lines = health.lines_of(self.file) if has_logged else []
         losses = [line["loss"] for line in lines if "loss" in line]
         results: dict[str, Any] = {
             "name": run.spec.name,
@@ -154,6 +170,8 @@ class Report:
             "last_loss": losses[-1] if losses else None,
             "stopped": run.ending.stop,
             "skipped_images": skipped,
+            "skipped_steps": run.skipped_steps,
+            "warnings": self.watch.signs,
         }
         if run.spec.eval.knn is not None:
             final = self.judge(run.method.encoder)
@@ -168,6 +186,8 @@ class Report:
             self.say(f"skipped: {path}")
         if results["skipped_images"]:
             self.say(f"{len(results['skipped_images'])} unreadable image(s) skipped.")
+        if results["skipped_steps"]:
+            self.say(f"{results['skipped_steps']} step(s) left out, because their loss was no number.")
         if results["stopped"] is not None:
             self.say(
                 f"Stopped at step {results['steps']} of {self.run.total}, as {results['stopped']['by']} asked: "
@@ -218,9 +238,9 @@ def _plain(result: KNNResult) -> dict[str, Any]:
 
 def _keep_until(file: Path, step: int) -> None:
     """Drops what a run logged after the checkpoint that it goes on from, so that no step stands there twice."""
-    if file.exists():
-        lines = file.read_text("utf-8").splitlines()
-        file.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step), "utf-8")
+    lines = health.lines_of(file) if file.exists() else []
+    if lines:
+        write_text(file, "".join(f"{json.dumps(line)}\n" for line in lines if line["step"] <= step))
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

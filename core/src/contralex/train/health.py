@@ -1,0 +1,122 @@
+"""Signs that a run learns nothing: keys that are all alike, a loss that stays where chance would put it.
+
+They are read off the lines of ``metrics.jsonl`` alone, so a run and ``contralex doctor RUN`` see the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_ROWS = 512  # of a batch's keys, which are enough to see whether they differ
+_LINES = 10  # logged in a row before a sign is believed
+_ALIKE = 0.05  # of the spread that unit vectors have which point everywhere
+_FEW = 1.5  # directions
+
+
+@torch.no_grad()
+def of_keys(keys: Tensor, entries: int) -> dict[str, float]:
+    """What is logged of a step's keys (R, D): ``feature_std``, ``effective_rank``, and ``entries`` of the dictionary.
+
+    ``feature_std``: the mean over dimensions of the standard deviation of unit keys, times √D: 1 where they point
+    everywhere, 0 where they are all alike (SimSiam, arXiv:2011.10566, section 4.1). ``effective_rank``: exp of the
+    entropy of the normalised singular values (Roy & Vetterli, 2007; RankMe, arXiv:2210.02885, Eq. 4).
+    """
+    unit = F.normalize(keys[:: max(1, len(keys) // _ROWS)][:_ROWS].float(), dim=1)
+    found: dict[str, float] = {"entries": entries}
+    if len(unit) > 1 and bool(torch.isfinite(unit).all()):
+        found["feature_std"] = float(unit.std(dim=0).mean()) * math.sqrt(unit.shape[1])
+        share = torch.linalg.svdvals(unit)
+        share = share / share.sum()
+        found["effective_rank"] = float(torch.exp(-(share * torch.log(share + 1e-7)).sum()))
+    return found
+
+
+class Watch:
+    """Takes the logged lines one after the other. ``signs``: the sentences so far, each once."""
+
+    def __init__(self) -> None:
+        self.signs: list[str] = []
+        self._in_a_row: dict[str, int] = {}
+        self._first: float | None = None
+
+    def new_signs(self, line: dict[str, Any]) -> list[str]:
+        self._first = line["loss"] if self._first is None else self._first
+        line = {**line, "first": self._first}
+        seen = {name: cause for name, cause in _SIGNS.items() if _is_seen(name, line)}
+        self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in seen}
+        new = [
+            f"{seen[name].format(**line)} (since {_LINES} logged periods, at step {line['step']})"
+            for name, count in self._in_a_row.items()
+            if count == _LINES
+        ]
+        self.signs += new
+        return new
+
+
+def signs(lines: Iterable[dict[str, Any]]) -> list[str]:
+    watch = Watch()
+    for line in lines:
+        if "loss" in line:
+            watch.new_signs(line)
+    return watch.signs
+
+
+def lines_of(file: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``. A last one that a killed run did not finish is left out."""
+    lines = []
+    for text in file.read_text("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+    return lines
+
+
+_SIGNS = {
+    "rising": (
+        "the loss ({loss:.3f}) is more than three times what it was at first ({first:.3f}): training diverges. Lower "
+        "train.optimizer.lr, set train.clip, or raise method.loss.temperature"
+    ),
+    "alike": (
+        "the keys are nearly all alike (feature_std {feature_std:.3f}, and 1 where they differ): the method has "
+        "collapsed. Where there are no negatives, see that the predictor and the momentum or the stopped gradient are "
+        "there; else lower train.optimizer.lr or method.loss.temperature"
+    ),
+    "few": (
+        "the keys lie along one direction (effective_rank {effective_rank:.2f}): a collapse of dimensions. Stronger "
+        "augmentation, BatchNorm in the projector, or a lower train.optimizer.lr help most often"
+    ),
+    "chance": (
+        "the loss ({loss:.3f}) stays at ln {entries}, where chance is: every entry is as likely. Lower "
+        "method.loss.temperature, raise train.optimizer.lr, or, with prototypes, lower the targets' epsilon and see "
+        "that the prototypes are frozen at first"
+    ),
+    "ln 2": (
+        "the loss ({loss:.3f}) stays at ln 2 while the dictionary has {entries} entries: it looks as if each key stood "
+        "there twice. See that keys are added after the look-up, not before it"
+    ),
+}
+
+
+def _is_seen(name: str, line: dict[str, Any]) -> bool:
+    loss, entries = line["loss"], line.get("entries", 0)
+    if name == "rising":
+        return bool(0 < 3 * line["first"] < loss)
+    if name == "alike":
+        return bool(line.get("feature_std", 1.0) < _ALIKE)
+    if name == "few":
+        return bool(line.get("effective_rank", 2.0) < _FEW and line.get("feature_std", 0.0) >= _ALIKE)
+    if name == "chance":
+        at_random = line.get("lookup_top1", 1.0) < 2 / max(entries, 1)
+        return bool(entries > 2 and at_random and abs(loss - math.log(entries)) < 0.002 * math.log(entries))
+    return bool(entries > 4 and abs(loss - math.log(2)) < 0.01 * math.log(2))

@@ -1,0 +1,41 @@
+"""What befalls a run from outside, each as one sentence: a lost process, a full disk."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contralex import distributed
+from contralex.errors import ContralexError
+
+_DISK = {errno.ENOSPC: "is full", errno.EDQUOT: "is over its quota", errno.EROFS: "is read-only", errno.EIO: "fails"}
+# What the collectives say when another process is gone or does not come; gloo, NCCL and the store each in their words.
+_LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Timed out", "timed out", "NCCL", "Gloo")
+
+
+class Trouble(ContralexError):
+    """The run cannot go on here; what it had saved is whole."""
+
+    exit_code = 1
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Around training: ``folder`` is the run's."""
+    onward = f"go on from the last checkpoint with: contralex train --out {folder} --resume"
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = error.filename or folder
+        raise Trouble(f"The disk that holds {where} {_DISK[error.errno]}; make room, then {onward}") from error
+    except RuntimeError as error:
+        if distributed.world() == 1 or not any(word in str(error) for word in _LOST):
+            raise
+        raise Trouble(
+            f"Process {distributed.rank()} of {distributed.world()} has lost another one, which ended or came to a "
+            f"standstill ({str(error).splitlines()[0]:.150}); see what that one said, then {onward}"
+        ) from error
