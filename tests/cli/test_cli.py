@@ -261,8 +261,8 @@ def test_a_run_that_was_stopped_is_no_mistake(
 def test_train_resolves_and_starts(call: Callable[..., Result], trained: dict[str, Any], recipe: Write) -> None:
     code, _, _ = call("train", recipe(), "--preset", "quick", "--out", "runs/x", "--set", "train.seed=3")
     assert code == 0
-    resolved, out, resume = trained["train"]
-    assert (resolved.run.train.epochs, resolved.run.train.seed, out, resume) == (1, 3, Path("runs/x"), False)
+    resolved, out, *flags = trained["train"]
+    assert (resolved.run.train.epochs, resolved.run.train.seed, out, flags) == (1, 3, Path("runs/x"), [False, False])
 
 
 def test_several_processes_are_launched_once(
@@ -299,8 +299,8 @@ def test_resume_takes_the_spec_of_the_run(
     assert call("train", "--resume", "--out", folder)[2].startswith(f"Error: --resume: {folder} holds no spec.yaml")
     recipe(name="spec.yaml")
     assert call("train", "--resume", "--out", folder)[0] == 0
-    resolved, out, resume = trained["train"]
-    assert (resolved.run.name, out, resume) == ("small", tmp_path, True)
+    resolved, out, resume, allow_drift = trained["train"]
+    assert (resolved.run.name, out, resume, allow_drift) == ("small", tmp_path, True, False)
 
 
 def test_eval_of_nothing(call: Callable[..., Result]) -> None:

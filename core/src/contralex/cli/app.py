@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import check, doctor, look, new, plugins, run, schema
+from contralex.cli import check, doctor, inspect, look, new, plugins, run, schema
 
 
 def examples(*lines: str) -> str:
@@ -116,7 +116,13 @@ app.command(
         "contralex check contralex-mine --json",
     )
 )(check.check)
-app.command(epilog=examples("contralex doctor", "contralex doctor --json"))(doctor.doctor)
+app.command(
+    epilog=examples(
+        "contralex doctor",
+        "contralex doctor runs/mine                         has it collapsed, does it stand still?",
+        "contralex doctor --json",
+    )
+)(doctor.doctor)
 evaluation.command(
     epilog=examples(
         "contralex eval knn runs/mine",
@@ -124,4 +130,11 @@ evaluation.command(
         "contralex eval knn runs/mine --data cifar10 --json",
     )
 )(run.knn)
+app.command(
+    epilog=examples(
+        "contralex inspect runs/mine",
+        "contralex inspect runs/mine/checkpoints/step-1000 --tensors",
+        "contralex inspect runs/mine --json",
+    )
+)(inspect.inspect)
 app.add_typer(evaluation, name="eval")

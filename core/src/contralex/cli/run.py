@@ -33,23 +33,34 @@ def train(
         int, typer.Option(min=1, help="How many to start: on the GPUs where there are any, else on the CPU.")
     ] = 1,
     allow_code: AllowCode = False,
+    allow_drift: Annotated[
+        bool,
+        typer.Option(
+            "--allow-drift", help="With --resume: take the spec and plugins as they are now, and record what changed."
+        ),
+    ] = False,
 ) -> None:
     """Train a method on images of your own, or on a known data set."""
     from contralex.spec.layers import resolve
 
     recipe = _recipe(recipe, out, resume)
-    resolved = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code)
+    if allow_drift and not resume:
+        raise ContralexError("--allow-drift is about a run that is resumed; add --resume and its --out")
+    is_own = resume and out is not None and Path(recipe) == out / "spec.yaml"  # which holds no presets itself
+    resolved = resolve(
+        recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code, presets_of_its_name=is_own
+    )
     if processes > 1 and not _is_launched():
         from contralex.train.launch import launch
 
-        argv = _argv(recipe, preset, data, sets or [], out, resume, allow_code)
+        argv = _argv(recipe, preset, data, sets or [], out, resume, allow_code, allow_drift)
         raise typer.Exit(launch(argv, processes))
 
     from contralex.spec.code import permission
     from contralex.train.run import train as start
 
     with permission(allow_code):  # also for the files of a run whose encoder this one takes
-        start(resolved, out, resume)
+        start(resolved, out, resume, allow_drift)
 
 
 def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
@@ -77,11 +88,13 @@ def _argv(
     out: Path | None,
     resume: bool,
     allow_code: bool,
+    allow_drift: bool,
 ) -> list[str]:
     """The same command for each process."""
     options = {"--preset": preset, "--data": data, "--out": out}
     said = [f"{name}={value}" for name, value in options.items() if value is not None]
-    flags = [name for name, on in {"--resume": resume, "--allow-code": allow_code}.items() if on]
+    switches = {"--resume": resume, "--allow-code": allow_code, "--allow-drift": allow_drift}
+    flags = [name for name, on in switches.items() if on]
     return ["train", *said, *(f"--set={text}" for text in sets), *flags, "--", recipe]
 
 

@@ -8,6 +8,7 @@ holds, and so every checkpoint: a file that has changed since is refused before 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from contralex.errors import ContralexError
+from contralex.files import expanded
 from contralex.registry import Plugin, hook_manager, registry, take
 
 if TYPE_CHECKING:
@@ -65,7 +67,9 @@ def of(recipe: Recipe) -> list[File]:
         entry = {"file": item} if isinstance(item, str) else item
         if not isinstance(entry, dict) or not _is_entry(entry):
             raise recipe.mistake("code", "is the path of a Python file such as ./my_part.py, or a list of paths")
-        path = (base / Path(entry["file"]).expanduser()).resolve()
+        if "\0" in entry["file"]:
+            raise recipe.mistake("code", "is the path of a Python file, and no path has a NUL in it")
+        path = Path(os.path.realpath(base / expanded(entry["file"])))
         files.append(File(path, entry.get("sha256"), place))
     return files
 

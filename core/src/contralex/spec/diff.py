@@ -32,6 +32,11 @@ def diff(before: Resolved, after: Resolved) -> list[Change]:
     return list(_changes(before.run, after.run, ()))
 
 
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """The same of plain data, for specs whose parts are not all installed."""
+    return [change for change in _changes(before, after, ()) if change.path not in (*_NOT_COMPARED, "schema")]
+
+
 def _changes(before: Any, after: Any, path: Path) -> Iterator[Change]:
     if isinstance(before, Spec) and type(before) is type(after):
         for name in type(before).model_fields:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from contralex.discovery import normal
 from contralex.errors import ContralexError
+from contralex.files import expanded, mode
 from contralex.hooks import SLOTS
 from contralex.registry import Plugin, registry
 from contralex.spec import code, yaml
@@ -27,6 +28,8 @@ from contralex.spec.recipe import Recipe, chain, given
 from contralex.spec.run import RunSpec
 
 _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
+# Of `train`: what becomes of a failed hook, and which checkpoints are kept. A resumed run may have others.
+NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint")
 _IF_ANY = (*_FOR_PEOPLE, "code", "plugins")  # not written where it says nothing
 
 
@@ -58,13 +61,18 @@ def resolve(
     data: str | None = None,
     sets: Sequence[str] = (),
     allow_code: bool = False,
+    presets_of_its_name: bool = False,
 ) -> Resolved:
     """A recipe by its name, or a file by its path, with the layers of the command line above it.
 
     ``allow_code``: the Python files that it names in ``code`` may be run; else such a recipe is refused.
+    ``presets_of_its_name``: a run's ``spec.yaml``, which has no presets, offers those of the recipe it is named after.
     """
     with code.permission(allow_code):
-        return _resolve(chain(recipe_or_path), preset, data, sets)
+        recipes = chain(recipe_or_path)
+        name = recipes[-1].name
+        offering = chain(name) if presets_of_its_name and name in registry().recipes() else recipes
+        return _resolve(recipes, preset, data, sets, offering)
 
 
 def resolve_data(
@@ -81,14 +89,20 @@ def resolve_data(
         return _resolve(given(mapping, where), preset, data, sets)
 
 
-def _resolve(recipes: list[Recipe], preset: str | None, data: str | None, sets: Sequence[str]) -> Resolved:
+def _resolve(
+    recipes: list[Recipe],
+    preset: str | None,
+    data: str | None,
+    sets: Sequence[str],
+    offering: list[Recipe] | None = None,
+) -> Resolved:
     merged = Merged()
     hashes = code.use([file for recipe in recipes for file in code.of(recipe)])
     for recipe in recipes:
         merged.lay(recipe.layer())
         merged.lay(_code(recipe, merged, hashes))
     merged.lay(recipes[-1].identity())
-    for layer in _preset(recipes, preset) if preset is not None else ():
+    for layer in _preset(offering or recipes, preset) if preset is not None else ():
         merged.lay(layer)
     if data is not None:
         merged.lay(Layer("--data", "--data", {"data": _data(data)}))
@@ -124,10 +138,10 @@ def _data(text: str) -> dict[str, Any]:
     kinds = registry().kinds("data")
     if text in kinds:
         return {"kind": text}
-    folder = Path(text).expanduser()
-    if folder.is_dir():
+    folder = expanded(text)
+    if stat.S_ISDIR(mode(folder)):
         return {"kind": "image_folder", "root": str(folder)}
-    if folder.exists():
+    if mode(folder):
         raise ContralexError(f"--data {text}: this is a file; give the folder that holds the images")
     if "/" in text or "\\" in text or text.startswith(("~", ".")):
         raise ContralexError(f"--data {text}: there is no such folder")
@@ -191,8 +205,7 @@ def _ordered(value: Any) -> Any:
 def _digest(data: dict[str, Any]) -> str:
     """Keys stay in the spec's order, not the alphabet's, because the order of groups of views numbers the views."""
     run = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
-    # What becomes of a failed hook is asked for anew when a run is resumed, and is no part of what it computes.
-    run["train"] = {key: value for key, value in data["train"].items() if key != "on_hook_error"}
+    run["train"] = {key: value for key, value in data["train"].items() if key not in NOT_COMPUTED}
     if "code" in run:  # what the files say, and not where they lie
         run["code"] = [file["sha256"] for file in run["code"]]
     return hashlib.sha256(json.dumps(run, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()

@@ -40,7 +40,12 @@ def _line(path: Path, problems: list[str], merged: Merged, place: str) -> str:
     *others, last = problems
     tail = last[last.rfind(", not ") :]
     expected = [problem.removesuffix(tail) for problem in others] + [last]
-    return f"{dotted(path)}: {', or '.join(expected)} ({place_of(path, merged, place)})"
+    return f"{_brief(dotted(path))}: {_brief(', or '.join(expected))} ({place_of(path, merged, place)})"
+
+
+def _brief(text: str) -> str:
+    """A name that somebody wrote may be as long as a book."""
+    return text if len(text) <= 600 else f"{text[:300]} ... {text[-250:]}"
 
 
 def place_of(path: Path, merged: Merged, place: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from contralex.errors import ContralexError
+from contralex.files import expanded, mode
 from contralex.hooks import SLOTS
 from contralex.registry import Plugin, registry
-from contralex.spec import yaml
+from contralex.spec import bounds, yaml
 from contralex.spec.merge import Layer
 
 _OWN = ("name", "summary", "paper")  # what a recipe says of itself; never inherited
@@ -96,6 +98,7 @@ def chain(recipe_or_path: str) -> list[Recipe]:
 
 def given(mapping: Mapping[str, Any], where: str) -> list[Recipe]:
     """A chain that begins with data in memory. ``where`` they are from, for messages."""
+    bounds.check_data(dict(mapping), where)
     name = mapping.get("name")
     recipe = Recipe(name if isinstance(name, str) else "run", where, where, dict(mapping), {})
     recipe.check()
@@ -111,28 +114,32 @@ def _open(wanted: str, child: Recipe | None) -> Recipe:
         return _read(file, f"{wanted}.yaml", wanted, f"recipe {wanted} ({plugin.name} {plugin.version})", plugin)
     if child is not None:
         raise child.mistake("extends", f"cannot be followed: {registry().recipe_hint(wanted)}")
-    if Path(wanted).exists():
+    if mode(Path(wanted)):
         return _file(wanted, None)
     raise ContralexError(registry().recipe_hint(wanted))
 
 
 def _file(wanted: str, child: Recipe | None) -> Recipe:
-    path = Path(wanted).expanduser()
+    path = expanded(wanted)
     if child is not None and isinstance(child.file, Path):
         path = child.file.parent / path
     elif child is not None and child.plugin is not None:
         raise child.mistake("extends", "names a file, and a packed recipe can only extend a recipe by its name")
     where = str(path)
-    if path.is_dir():
+    if stat.S_ISDIR(mode(path)):
         way = f"; give its spec: {path / 'spec.yaml'}" if (path / "spec.yaml").is_file() else "; give a YAML file in it"
         raise ContralexError(f"{where} is a folder, not a recipe{way}")
-    if not path.is_file():
-        problem = f"there is no file {where}; `contralex methods` lists the recipes that are installed"
-        raise ContralexError(problem) if child is None else child.mistake("extends", f"names {wanted}, but {problem}")
+    if not stat.S_ISREG(mode(path)):
+        problem = f"there is no file {_short(where)}; `contralex methods` lists the recipes that are installed"
+        if child is None:
+            raise ContralexError(problem)
+        raise child.mistake("extends", f"names {_short(wanted)}, but {problem}")
     return _read(path, where, name_from(path.stem), f"file {where}", None)
 
 
 def _read(file: Traversable, place: str, stem: str, label: str, plugin: Plugin | None) -> Recipe:
+    if isinstance(file, Path) and file.stat().st_size > bounds.TEXT:
+        raise ContralexError(f"{place}: this has more than {bounds.TEXT} bytes, too many for a recipe; shorten it")
     try:
         text = file.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -146,6 +153,10 @@ def _read(file: Traversable, place: str, stem: str, label: str, plugin: Plugin |
     recipe = Recipe(name if isinstance(name, str) else stem, label, place, document.data, document.lines, plugin, file)
     recipe.check()
     return recipe
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _same(one: Recipe, other: Recipe) -> bool:

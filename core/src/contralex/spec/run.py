@@ -111,6 +111,29 @@ class LARS(_Optimizer):
 Optimizer = Annotated[SGD | AdamW | Adam | LARS, Field(discriminator="kind")]
 
 
+class CheckpointSpec(Spec):
+    """When a checkpoint is saved, and which are kept.
+
+    ``every``: so many epochs, and at the end. ``every_steps``: also every so many steps. ``keep_last``: how many of the
+    newest. ``keep_every``: those of epochs that are multiples of it are kept for good. ``best``: a metric of
+    ``metrics.jsonl``, such as ``knn_top1`` or ``loss``; of the checkpoints that were saved the best by it is kept.
+    ``best_is`` says which that is.
+    """
+
+    every: int = Field(10, gt=0, description="epochs")
+    every_steps: int | None = Field(None, gt=0, description="steps")
+    keep_last: int = Field(2, gt=0, description="checkpoints")
+    keep_every: int | None = Field(None, gt=0, description="epochs")
+    best: str | None = None
+    best_is: Literal["highest", "lowest"] = "highest"
+
+    @model_validator(mode="after")
+    def _a_loss_is_best_low(self) -> CheckpointSpec:
+        if self.best == "loss" and self.best_is == "highest":
+            raise ValueError("the best loss is the lowest; add best_is: lowest")
+        return self
+
+
 class TrainSpec(Spec):
     """How the method is trained.
 
@@ -118,7 +141,8 @@ class TrainSpec(Spec):
     are taken: ``sync`` the whole batch of all processes, ``local`` each process's part, or a number n: groups of n
     samples, as if n were the batch of one device; that is the same on one process and on many. ``workers``: of
     each process, that load data; null chooses. ``clip``: the largest norm of the gradient. ``on_hook_error``: when a
-    plugin's hook raises, ``stop`` the run with a checkpoint, or ``warn`` once and go on.
+    plugin's hook raises, ``stop`` the run with a checkpoint, or ``warn`` once and go on. ``on_bad_loss``: when the loss
+    is no number or infinite, ``stop`` the run, or ``skip`` the step, as if its batch had not been, and count it.
     """
 
     epochs: int = Field(gt=0)
@@ -131,10 +155,10 @@ class TrainSpec(Spec):
     seed: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=0)
     log_every: int = Field(10, gt=0, description="steps")
-    checkpoint_every: int = Field(10, gt=0, description="epochs")
-    keep_checkpoints: int = Field(2, gt=0)
+    checkpoint: CheckpointSpec = CheckpointSpec()
     trackers: tuple[str, ...] = ()
     on_hook_error: Literal["stop", "warn"] = "stop"
+    on_bad_loss: Literal["stop", "skip"] = "stop"
 
 
 class KNNSpec(Spec):

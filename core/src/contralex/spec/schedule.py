@@ -109,7 +109,10 @@ def value_at(number: float | Cosine | Linear | Steps, clock: Clock) -> float:
 def bounds(number: float | Cosine | Linear | Steps) -> tuple[float, float]:
     """The smallest and largest value that a number or schedule takes, for bounds that a field states."""
     if isinstance(number, Steps):
-        reached = [number.start * number.factor**i for i in range(len(number.at) + 1)]
+        try:
+            reached = [number.start * number.factor**i for i in range(len(number.at) + 1)]
+        except OverflowError:
+            return -math.inf, math.inf
         return min(reached), max(reached)
     if isinstance(number, Cosine | Linear):
         return min(number.start, number.end), max(number.start, number.end)

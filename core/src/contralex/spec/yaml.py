@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from contralex.errors import ContralexError
+from contralex.spec import bounds
 
 Path = tuple[str | int, ...]  # from the root of a document to a value: ("method", "encoder", "projector", 0, "width")
 
@@ -54,14 +55,28 @@ class Document:
 def read(text: str, where: str, *, is_file: bool = True) -> Document:
     """``where`` names the file in messages, or the option whose value this is."""
     reader = _Reader(where, is_file)
+    if len(text) > bounds.TEXT:
+        raise ContralexError(f"{where}: this has more than {bounds.TEXT} characters, too many for a recipe; shorten it")
     try:
+        _check_depth(text, where)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         place = reader.place(error.problem_mark or error.context_mark)
         raise ContralexError(f"{place}: this is not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise ContralexError(f"{where}: this is not YAML: {str(error).splitlines()[0]}") from None
+    except UnicodeError:  # half of a surrogate pair, from a command line that is not in UTF-8
+        raise ContralexError(f"{where}: this is not text in UTF-8; write it as UTF-8") from None
     return Document(None if node is None else reader.plain(node, ()), reader.lines)
+
+
+def _check_depth(text: str, where: str) -> None:
+    """Before anything recursive sees the text: events come one by one, so that a deep document costs nothing."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > bounds.DEPTH:
+            raise ContralexError(bounds.too_deep(where))
 
 
 class _Reader:
@@ -91,7 +106,7 @@ class _Reader:
             name = str(key.value)
             if name in found:
                 first = self.lines[(*path, name)]
-                raise self._mistake(key, f"the key {name} stands here for the second time (first in line {first})")
+                raise self._mistake(key, f"the key {name[:60]} stands here for the second time (first in line {first})")
             self.lines[(*path, name)] = key.start_mark.line + 1
             found[name] = self.plain(value, (*path, name))
         return found
@@ -106,11 +121,13 @@ class _Reader:
             if kind == "bool":
                 return {"true": True, "false": False}[text.lower()]
             if kind == "int":
+                if len(text) > bounds.DIGITS:
+                    raise self._mistake(node, f"a whole number has at most {bounds.DIGITS} digits; write a smaller one")
                 return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
             if kind == "float":
                 return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
         except (ValueError, KeyError):
-            raise self._mistake(node, f"{text!r} is not of type {kind}") from None
+            raise self._mistake(node, f"{text[:60]!r} is not of type {kind}") from None
         raise self._mistake(node, f"a recipe has no tags such as {node.tag.replace(_TAG, '!!')}; it is plain data")
 
     def place(self, mark: yaml.Mark | None) -> str:

@@ -39,7 +39,7 @@ def resumes(trial: Trial) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(2):
             trial.advance(straight, optimizer, number)
-        checkpoint.save(Path(folder), 2, straight, optimizer, resolve_data(trial.data), {})
+        checkpoint.save(Path(folder), 2, straight.state_dict(), optimizer, resolve_data(trial.data), {})
         resumed = trial.build()
         restored = trial.optimizer(resumed)
         checkpoint.restore(checkpoint.open_checkpoint(Path(folder) / "step-2"), resumed, restored)

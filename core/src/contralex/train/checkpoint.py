@@ -1,147 +1,199 @@
 """Checkpoints: safetensors and JSON in a folder that is complete or absent, and never pickle.
 
 ``checkpoints/step-N/`` holds ``model.safetensors`` (the whole method: encoder, key encoder, queue or bank,
-prototypes, normalisers), ``optimizer.safetensors`` and ``state.json`` (the step, the optimiser's numbers, the
-resolved spec with its digest, the plugins' versions). ``checkpoints/last`` is a text file naming the newest.
-Randomness is a function of the step, so no generator's state needs to be kept.
+prototypes, normalisers), ``optimizer.safetensors``, ``state.json`` (the step, the optimiser's numbers, the resolved
+spec with its digest, the plugins' versions, the metrics) and ``manifest.json`` (every file's size and SHA-256).
+``checkpoints/last`` is a text file naming the newest. Randomness is a function of the step, so no generator's state
+needs to be kept. :mod:`contralex.train.stored` finds one that is whole.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import math
+import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from contralex.errors import ContralexError
 from contralex.files import to_disk, write_text
+from contralex.train import manifest, retention, stored
+from contralex.train.manifest import MODEL, OPTIMIZER, STATE
+from contralex.train.optim import LARS
+from contralex.train.stored import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
     from contralex.spec.layers import Resolved
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+__all__ = ["Checkpoint", "load_backbone", "load_encoder", "open_checkpoint", "restore", "save"]
+
+# What each optimiser keeps of a parameter once that has moved.
+_KEPT: dict[type[Optimizer], set[str]] = {
+    SGD: {"momentum_buffer"},
+    LARS: {"momentum_buffer"},
+    Adam: {"step", "exp_avg", "exp_avg_sq"},
+    AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint on disk: its folder, and what ``state.json`` says."""
+class NotSaved(ContralexError):
+    """A checkpoint could not be written; those from before are whole."""
 
-    folder: Path
-    state: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        return int(self.state["step"])
-
-    def resolved(self) -> Resolved:
-        """The spec that the run had; plugins that are missing or have another version are named."""
-        from contralex.spec.layers import resolve_data
-
-        self._same_plugins()
-        return resolve_data(self.state["spec"], where=str(self.folder / STATE))
-
-    def tensors(self, name: str = MODEL) -> dict[str, Tensor]:
-        try:
-            return load_file(self.folder / name)
-        except (OSError, SafetensorError) as error:
-            raise ContralexError(
-                f"{self.folder / name} cannot be read ({error}); choose another checkpoint."
-            ) from error
-
-    def _same_plugins(self) -> None:
-        import logging
-
-        from contralex.registry import registry
-
-        for name, version in self.state["plugins"].items():
-            plugin = registry().plugins.get(name)
-            if plugin is None:
-                raise ContralexError(
-                    f"{self.folder} was made with {name} {version}, which is missing: pip install {name}=={version}."
-                )
-            if not plugin.usable:
-                raise ContralexError(f"{self.folder} needs {name}, which is {plugin.state}: {plugin.reason}.")
-            if plugin.version != version:
-                logging.getLogger("contralex").warning(
-                    "%s was made with %s %s, and %s is installed.", self.folder, name, version, plugin.version
-                )
+    exit_code = 1
 
 
 def save(
-    folder: Path, step: int, model: nn.Module, optimizer: Optimizer, resolved: Resolved, extra: dict[str, Any]
+    folder: Path,
+    step: int,
+    state: dict[str, Tensor],
+    optimizer: Optimizer,
+    resolved: Resolved,
+    extra: dict[str, Any],
+    metrics: Mapping[str, float] | None = None,
 ) -> Path:
-    """Writes ``folder/step-N`` at once: under another name first, then renamed, then named in ``last``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step-{step}"
-    draft = Path(tempfile.mkdtemp(prefix=f".step-{step}-", dir=folder))
-    draft.chmod(0o755)
+    """Writes ``folder/step-N`` at once: under another name first, then renamed, then named in ``last``.
+
+    ``state``: the model's. ``metrics``: what :mod:`contralex.train.retention` chooses the best one by.
+    """
     tensors, numbers = _flat(optimizer)
-    state = {
-        "format": 1,
-        "step": step,
-        "spec": resolved.data,
-        "digest": resolved.digest,
-        "plugins": resolved.plugins,
-        "optimizer": numbers,
-        **extra,
-    }
-    save_file(_contiguous(model.state_dict()), draft / MODEL)
-    save_file(_contiguous(tensors), draft / OPTIMIZER)
-    write_text(draft / STATE, json.dumps(state, indent=1))
-    for file in draft.iterdir():
-        to_disk(file)
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-    write_text(folder / "last", target.name + "\n")
+    figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
+    text = json.dumps(
+        {
+            "format": 1,
+            "step": step,
+            "spec": resolved.data,
+            "digest": resolved.digest,
+            "plugins": resolved.plugins,
+            "optimizer": numbers,
+            "metrics": figures,
+            **extra,
+        },
+        indent=1,
+        allow_nan=False,
+    )
+    target = folder / f"step-{step}"
+    draft = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
+        draft.chmod(0o755)
+        save_file(_contiguous(state), draft / MODEL)
+        save_file(_contiguous(tensors), draft / OPTIMIZER)
+        (draft / STATE).write_text(text, "utf-8")
+        manifest.write(draft)
+        _put(draft, target)
+        write_text(folder / "last", target.name + "\n")
+    except (OSError, SafetensorError) as error:
+        raise _not_saved(target, error, resolved) from error
+    finally:
+        if draft is not None and draft.exists():
+            retention.remove(draft)
     return target
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from its own folder, from ``checkpoints``, from ``checkpoints/last``, or from a run's folder."""
-    folder = _folder(path)
-    file = folder / STATE
+def _put(draft: Path, target: Path) -> None:
+    """Gives a draft its name. One that has it already is set aside first, and goes when the new one is in place."""
+    aside = None
+    if os.path.lexists(target):
+        aside = target.with_name(f".{target.name}-before_{os.getpid()}")
+        target.rename(aside)
     try:
-        state = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise ContralexError(
-            f"{path} is no checkpoint: {file} is missing; give a run's folder or one of its checkpoints/step-N."
-        ) from error
-    except ValueError as error:
-        raise ContralexError(f"{file} is damaged ({error}); choose another checkpoint.") from error
-    if state.get("format") != 1:
-        raise ContralexError(f"{file} has format {state.get('format')}, and this contralex reads 1; update contralex.")
-    return Checkpoint(folder, state)
+        draft.rename(target)
+        to_disk(target.parent)
+    except OSError:
+        if aside is not None and not os.path.lexists(target):
+            aside.rename(target)
+        raise
+    if aside is not None:
+        retention.remove(aside)
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> None:
-    """Puts a checkpoint's tensors into a model and an optimiser built from the same spec."""
-    load_into(model, checkpoint.tensors(), checkpoint.folder)
-    tensors = checkpoint.tensors(OPTIMIZER)
+def _not_saved(target: Path, error: OSError | SafetensorError, resolved: Resolved) -> NotSaved:
+    folder = target.parent
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    good = next((path for path in stored.steps(folder) if stored.is_whole(path)), None) if folder.is_dir() else None
+    onward = f"contralex train --out {folder.parent} --resume{' --allow-code' if resolved.code else ''}"
+    way = f"the last good one is {good}, and the run goes on from it with: {onward}" if good else "there is no other"
+    return NotSaved(f"The checkpoint {target} could not be written ({reason}); make room or mend the disk; {way}")
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: Optimizer,
+    transform: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> None:
+    """Puts a checkpoint's tensors into a model and an optimiser built from the same spec, or nothing where one does not
+    fit. ``transform`` is what becomes of the model's tensors before they are compared and loaded."""
+    tensors = transform(checkpoint.tensors())
     state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *checkpoint.state["optimizer"].items()]:
-        place, name = key.split(".", 1)
-        state.setdefault(int(place), {})[name] = value
+    for key, value in [*checkpoint.tensors(OPTIMIZER).items(), *checkpoint.state["optimizer"].items()]:
+        place, _, name = key.partition(".")
+        state.setdefault(int(place) if place.isdecimal() and len(place) < 10 else -1, {})[name] = value
+    _check_tensors(model, tensors, checkpoint.folder / MODEL)
+    _check_optimizer(optimizer, state, checkpoint.folder / OPTIMIZER)
+    model.load_state_dict(tensors)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def load_into(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+    """Tensors that have the names, shapes and types of the model's own, or nothing."""
+    _check_tensors(model, tensors, where)
+    model.load_state_dict(tensors)
+
+
+def _check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+    own = model.state_dict()
+    problems = [f"it has no {name}" for name in own if name not in tensors]
+    problems += [f"the spec has no {name}" for name in tensors if name not in own]
+    for name in own.keys() & tensors.keys():
+        found, wanted = tensors[name], own[name]
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            problems.append(f"{name} is {_shown(found)}, and the spec makes {_shown(wanted)}")
+    _refuse(where, sorted(problems))
+
+
+def _check_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]], where: Path) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kept = _KEPT.get(type(optimizer))
+    problems = []
+    for place, entries in sorted(state.items()):
+        if not 0 <= place < len(parameters):
+            problems.append(f"it has the state of a parameter {place}, and the spec makes {len(parameters)}")
+            continue
+        if kept is not None and entries.keys() != kept:
+            problems.append(
+                f"parameter {place} has {', '.join(sorted(entries))} where {type(optimizer).__name__} keeps "
+                f"{', '.join(sorted(kept))}"
+            )
+        for name, value in entries.items():
+            wanted = parameters[place]
+            is_number = not isinstance(value, Tensor) or (name == "step" and value.shape == ())
+            if not is_number and (value.shape != wanted.shape or value.dtype != wanted.dtype):
+                problems.append(f"{place}.{name} is {_shown(value)}, and the parameter {_shown(wanted)}")
+    _refuse(where, problems)
+
+
+def _refuse(where: Path, problems: list[str]) -> None:
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ContralexError(
-            f"{where} does not fit the spec: {' '.join(str(error).split())[:300]}; "
-            "resume with the spec that the run was started with, or start a new run."
-        ) from error
+            f"{where} does not fit the spec: {'; '.join(problems[:5])}{more}; resume with the spec that the run was "
+            "started with, or start a new run."
+        )
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
@@ -157,7 +209,7 @@ def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
         encoder = build.encoder(checkpoint.resolved().run)
     prefix = "encoder."
     mine = {name[len(prefix) :]: t for name, t in checkpoint.tensors().items() if name.startswith(prefix)}
-    load_into(encoder, mine, checkpoint.folder)
+    load_into(encoder, mine, checkpoint.folder / MODEL)
     return encoder.eval()
 
 
@@ -174,23 +226,6 @@ def load_backbone(path: str | Path, *, allow_code: bool = False) -> nn.Module:
             f"{path}: the encoder {type(encoder).__name__} has no backbone of its own; use load_encoder(...).features."
         )
     return backbone
-
-
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest ``keep`` checkpoints, and drafts that a killed run left."""
-    steps = sorted((path for path in folder.glob("step-*")), key=lambda path: int(path.name.split("-")[1]))
-    for path in [*steps[:-keep], *folder.glob(".step-*")]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _folder(path: Path) -> Path:
-    if (path / STATE).exists():
-        return path
-    base = path if path.name == "checkpoints" else path / "checkpoints"
-    last = path if path.name == "last" else base / "last"
-    if last.is_file():
-        return last.parent / last.read_text("utf-8").strip()
-    return path
 
 
 def _flat(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,21 +17,31 @@ from contralex import distributed
 from contralex.data.base import EpochSampler, Source, ViewDataset, check_population, check_share, collate, load
 from contralex.errors import ContralexError
 from contralex.files import write_text
-from contralex.lookup import LookUp, Step
-from contralex.parts import batch_norm
+from contralex.lookup import Found, LookUp, Step
+from contralex.parts import batch_norm, sharding
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
-from contralex.train import build, checkpoint, devices, optim, setup
+from contralex.train import build, checkpoint, devices, drift, optim, retention, setup, signals, trouble
 from contralex.train.ending import Ending
 from contralex.train.lifecycle import LifeCycle
 from contralex.train.report import Report
 
 
 class Stopped(ContralexError):
-    """The run was asked to stop; its checkpoint is written."""
+    """The run was asked to stop by a signal; its checkpoint is written. The exit code is 128 + the signal's number."""
 
-    exit_code = 130
+    on_every_process = True
+
+    def __init__(self, sentence: str, signal: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + signal
+
+
+class BadLoss(ContralexError):
+    """The loss is no number; the checkpoints from before are whole."""
+
+    exit_code = 1
     on_every_process = True
 
 
@@ -52,7 +59,7 @@ class Run:
     (whether this is the main process), ``logged`` (the figures logged last, on every process), and :meth:`stop`.
     """
 
-    def __init__(self, resolved: Resolved, out: Path | None, resume: bool) -> None:
+    def __init__(self, resolved: Resolved, out: Path | None, resume: bool, allow_drift: bool = False) -> None:
         self.resolved = resolved
         self.spec: RunSpec = resolved.run
         train = self.spec.train
@@ -63,14 +70,9 @@ class Run:
         self.accelerator = setup.accelerator(self.spec, cpu, self.folder)
         self.device = self.accelerator.device
         self.found = checkpoint.open_checkpoint(self.folder) if resume else None
-        # Resolved again: that names plugins that are missing or another version, and a default that was added to a
-        # spec since changes the digest of an older run as it changes this one's.
-        begun = self.found.resolved().digest if self.found is not None else resolved.digest
-        if begun != resolved.digest:
-            raise ContralexError(
-                f"{self.folder} was started with another spec (digest {begun[:12]}, and now "
-                f"{resolved.digest[:12]}); resume it with its own: contralex train --out {self.folder} --resume."
-            )
+        self.drift: list[dict[str, Any]] = []  # what was allowed to differ from what the run was started with, and when
+        if self.found is not None:
+            self.drift = drift.check(self.found, resolved, allow_drift, self.folder, say=self.main)
 
         with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
             self.source: Source = build.buildable(self.spec.data).build()
@@ -92,23 +94,23 @@ class Run:
         self.seconds = 0.0  # of training, over all starts of this run
         self.baselines: dict[str, Any] = {}
         if self.found is not None:
-            checkpoint.restore(self.found, self.method, self.optimizer)
+            checkpoint.restore(self.found, self.method, self.optimizer, self._fitting)
             self.step = self.found.step
-            self.seconds = float(self.found.state["seconds"])
-            self.baselines = self.found.state["baselines"]
+            self.seconds = float(self.found.state.get("seconds", 0.0))
+            self.baselines = self.found.state.get("baselines", {})
         # Prepared after loading, so that what Accelerate wraps has its final tensors.
         with distributed.buffers_stay_apart():
             self.model, self.prepared = self.accelerator.prepare(self.method, self.optimizer)
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:
             scaler.load_state_dict(self.found.state["scaler"])
-        # A resumed run's spec.yaml no longer says whose recipe it was; the checkpoint does.
-        used = {**(self.found.state["plugins"] if self.found else {}), **resolved.plugins}
+        self.plugins = drift.plugins_of(self.found, resolved)
         self.ending = Ending()
-        self.hooks = LifeCycle(used, resolved.code, self.ending, train.on_hook_error)
+        self.hooks = LifeCycle(self.plugins, resolved.code, self.ending, train.on_hook_error)
         self.logged: dict[str, float] = {}
         self.saved_at = self.found.step if self.found is not None else None
         self.skipped: set[str] = set()
+        self.skipped_steps = int(self.found.state.get("skipped_steps", 0)) if self.found is not None else 0
 
     @property
     def epoch(self) -> int:
@@ -117,35 +119,46 @@ class Run:
     def clock(self) -> Clock:
         return Clock(self.step, self.total, self.per_epoch)
 
+    def _fitting(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
+        out. A checkpoint knows nothing of processes."""
+        return sharding.own_state(
+            self.method, drift.resized(tensors, self.method.state_dict()) if self.drift else tensors
+        )
+
     def stop(self, reason: str) -> None:
         """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results.
 
-        On several processes one may ask for all; they stop together, at the next step that is logged.
+        On several processes one may ask for all; they stop together, at the end of the step.
         """
         self.ending.ask(self.hooks.calling or "the caller", reason)
 
 
-def train(resolved: Resolved, out: Path | None = None, resume: bool = False) -> dict[str, Any]:
+def train(
+    resolved: Resolved, out: Path | None = None, resume: bool = False, allow_drift: bool = False
+) -> dict[str, Any]:
     """Trains what the spec says, and returns what ``results.json`` holds.
+
+    ``allow_drift``: a run that is resumed may have another spec, or other versions of plugins, than when it began.
 
     Raises :class:`ContralexError` for what the user can mend, and :class:`Stopped` after a signal.
     """
     with devices.process_group_closed():
-        run = _opened(resolved, out, resume)
+        run = _opened(resolved, out, resume, allow_drift)
         if run.main:
             write_text(run.folder / "spec.yaml", resolved.to_yaml())
-        with Report(run) as report, _signals() as run.ending.asked_by_signal:
+        with trouble.told(run.folder), Report(run) as report, signals.noticed() as run.ending.signalled:
             _baselines(run, report)
             run.hooks.call("contralex_run_start", run=run)
-            _agree(run)
+            _agree(run, report)
             _train(run, report)
             results = _finish(run, report)
         return results
 
 
-def _opened(resolved: Resolved, out: Path | None, resume: bool) -> Run:
+def _opened(resolved: Resolved, out: Path | None, resume: bool, allow_drift: bool) -> Run:
     try:
-        return Run(resolved, out, resume)
+        return Run(resolved, out, resume, allow_drift)
     except ContralexError as error:
         error.on_every_process = True
         raise
@@ -163,19 +176,21 @@ def _train(run: Run, report: Report) -> None:
         run.skipped.update(batch["unreadable"])
         clock = run.clock()
         rate = optim.set_rates(run.optimizer, spec.optimizer, clock, spec.batch_size)
-        loss, accuracy = _step(run, batch, clock)
+        found = _step(run, batch, clock)
         run.step += 1
         run.seconds = before + time.perf_counter() - began
-        report.step(loss, accuracy, rate)
-        logging_now = run.step % spec.log_every == 0 or run.step == run.total
+        report.step(found, rate)
         run.hooks.call("contralex_step_end", run=run, metrics=report.extra)
-        if logging_now:
+        run.ending.agree()
+        if not run.ending.bad_loss and (run.step % spec.log_every == 0 or run.step == run.total):
             report.log()
-        if logging_now or distributed.world() == 1:
-            _agree(run)
+        _leave_if_agreed(run, report)
         if run.step % run.per_epoch == 0:
             _epoch_ends(run, report)
-            _agree(run)
+        elif _is_due_by_steps(run):
+            save(run, report)
+        if run.step % run.per_epoch == 0 or _is_due_by_steps(run):
+            _agree(run, report)
             # Evaluation and saving are not training.
             began = time.perf_counter()
             before = run.seconds
@@ -184,32 +199,52 @@ def _train(run: Run, report: Report) -> None:
     if run.saved_at != run.step:  # stopped between two checkpoints
         if report.steps:
             report.log()
-        save(run)
+        save(run, report)
 
 
-def _agree(run: Run) -> None:
-    """Whether the run goes on; all processes are here. After a signal, or a hook that failed, it does not."""
-    run.ending.agree(run.device)
+def _agree(run: Run, report: Report) -> None:
+    """Whether the run goes on; all processes are here."""
+    run.ending.agree()
+    _leave_if_agreed(run, report)
+
+
+def _leave_if_agreed(run: Run, report: Report) -> None:
+    """After a signal, a bad loss, or a hook that failed."""
     if not run.ending.now:
         return
+    if run.ending.bad_loss:
+        last = f"step-{run.saved_at}, from before, is whole" if run.saved_at is not None else "none was written yet"
+        raise BadLoss(
+            f"{run.ending.bad_loss}; lower train.optimizer.lr, train in fp32 or bf16, set train.clip, or leave such "
+            f"steps out with train.on_bad_loss=skip. Checkpoints in {run.folder}: {last}."
+        )
     if run.saved_at != run.step:
-        save(run)
+        save(run, report)
     where = f"step {run.step} of {run.total}, saved as {run.folder / 'checkpoints' / f'step-{run.step}'}"
     onward = f"contralex train --out {run.folder} --resume{' --allow-code' if run.resolved.code else ''}"
     if run.ending.signal:
-        raise Stopped(f"Stopped at {where}; go on with: {onward}")
+        raise Stopped(f"Stopped at {where}; go on with: {onward}", run.ending.signal)
     raise HookFailed(
         f"{run.ending.failure}. The run stopped at {where}; mend the plugin, then go on with: {onward} "
         "(or with --set train.on_hook_error=warn as well, whatever the hook does)"
     )
 
 
-def _step(run: Run, batch: dict[str, Any], clock: Clock) -> tuple[Tensor, Tensor]:
-    """Look up, backward, the optimiser's step, and then what changes after it, once."""
+def _step(run: Run, batch: dict[str, Any], clock: Clock) -> Found | None:
+    """Look up, backward, the optimiser's step, and then what changes after it, once. None where it was left out."""
     spec = run.spec.train
+    before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
     moment = Step(clock, spec.seed, spec.batch_size)
     views = {view: images.to(run.device, non_blocking=True) for view, images in batch["views"].items()}
-    found = run.model(views, batch["index"].to(run.device, non_blocking=True), moment)
+    found: Found = run.model(views, batch["index"].to(run.device, non_blocking=True), moment)
+    is_bad = not bool(torch.isfinite(found.loss))
+    if spec.on_bad_loss == "skip" and run.ending.any_of(is_bad):
+        for buffer, value in before.items():
+            buffer.copy_(value)
+        run.skipped_steps += 1
+        return None
+    if is_bad:  # the other processes wait for this one's backward; they are told after the step
+        run.ending.lose(_bad_loss(run, float(found.loss.detach()), batch["index"]))
     run.accelerator.backward(found.loss)
     optim.drop_frozen_gradients(run.optimizer, clock.step)
     if spec.clip is not None:
@@ -218,7 +253,24 @@ def _step(run: Run, batch: dict[str, Any], clock: Clock) -> tuple[Tensor, Tensor
     run.prepared.zero_grad()
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradient overflowed
         run.method.update(found.keys, moment)
-    return found.loss.detach(), found.accuracy
+    batch_norm.average_running_statistics(run.method)
+    return found
+
+
+def _forward_state(method: LookUp) -> dict[Tensor, Tensor]:
+    """What a forward pass writes: running statistics, a normaliser. (A negative source writes after the step alone.)"""
+    return {buffer: buffer.clone() for name, buffer in method.named_buffers() if not name.startswith("negatives.")}
+
+
+def _bad_loss(run: Run, loss: float, index: Tensor) -> str:
+    samples = ", ".join(str(number) for number in index.tolist())
+    whose = f" on process {distributed.rank()}" if distributed.world() > 1 else ""
+    return f"the loss{whose} is {loss} at step {run.step + 1}, of the samples {samples}"
+
+
+def _is_due_by_steps(run: Run) -> bool:
+    every = run.spec.train.checkpoint.every_steps
+    return every is not None and run.step % every == 0
 
 
 def _epoch_ends(run: Run, report: Report) -> None:
@@ -226,20 +278,20 @@ def _epoch_ends(run: Run, report: Report) -> None:
     metrics: dict[str, float | Tensor] = {}
     knn = spec.eval.knn
     if knn is not None and knn.every and run.epoch % knn.every == 0 and run.step < run.total:
-        batch_norm.average_running_statistics(run.method)
         judged = report.judge(run.method.encoder)
         if judged is not None:
             metrics["knn_top1"] = judged.top1
     run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
     report.epoch(metrics)
-    if run.epoch % spec.train.checkpoint_every == 0 or run.step == run.total:
-        save(run)
+    if run.epoch % spec.train.checkpoint.every == 0 or _is_due_by_steps(run) or run.step == run.total:
+        save(run, report, metrics)
     run.model.train()
 
 
-def save(run: Run) -> Path:
-    """A checkpoint of this moment. Every process takes part, and the main one writes."""
-    batch_norm.average_running_statistics(run.method)
+def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None = None) -> Path:
+    """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
+    pending = report.pending()
+    state = sharding.whole_state(run.method)
     folder = run.folder / "checkpoints"
     target = folder / f"step-{run.step}"
     if run.main:
@@ -248,9 +300,15 @@ def save(run: Run) -> Path:
             "seconds": run.seconds,
             "baselines": run.baselines,
             "scaler": scaler.state_dict() if scaler is not None else None,
+            "skipped_steps": run.skipped_steps,
+            "pending": pending,
+            "epoch": run.step / run.per_epoch,
+            "drift": run.drift,
+            "plugins": run.plugins,
         }
-        checkpoint.save(folder, run.step, run.method, run.optimizer, run.resolved, extra)
-        checkpoint.prune(folder, run.spec.train.keep_checkpoints)
+        figures = {**run.logged, **{name: float(value) for name, value in (metrics or {}).items()}}
+        checkpoint.save(folder, run.step, state, run.optimizer, run.resolved, extra, figures)
+        retention.prune(folder, run.spec.train.checkpoint, run.step)
         run.hooks.call("contralex_checkpoint", run=run, folder=str(target))
     run.saved_at = run.step
     run.accelerator.wait_for_everyone()
@@ -270,7 +328,7 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
     if run.main:
         write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
     report.summary(results)
-    run.ending.agree(run.device)
+    run.ending.agree()
     if run.ending.failure:
         raise HookFailed(f"{run.ending.failure}. The run itself is over, and its results are in {run.folder}.")
     return results
@@ -291,7 +349,7 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
     workers = devices.workers(spec.workers, run.device.type)
     devices.set_threads(workers, run.device.type)
     return load(
-        ViewDataset(run.split, run.views, spec.seed),
+        ViewDataset(run.split, run.views, spec.seed, spec.batch_size),
         collate,
         batch_sampler=sampler,
         num_workers=workers,
@@ -307,24 +365,6 @@ def _all_skipped(run: Run) -> list[str]:
     everyone: list[Any] = [None] * distributed.world()
     dist.all_gather_object(everyone, sorted(run.skipped | set(run.split.skipped)))
     return sorted(set().union(*everyone))
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask the run to stop after its step; a second Ctrl-C stops it at once."""
-    asked: list[int] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def _where(spec: RunSpec) -> str:

@@ -1,0 +1,148 @@
+"""What has changed between a checkpoint and the run that goes on from it: its spec, its plugins, its queue.
+
+A resumed run insists on what it was started with. With ``--allow-drift`` it takes what there is now; what that changed
+is said, and stands in every later checkpoint's ``state.json`` under ``drift``, with the step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contralex.errors import ContralexError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from contralex.spec.layers import Resolved
+    from contralex.train.stored import Checkpoint
+
+_QUEUE = ("vectors", "sample", "pointer")
+
+
+def check(found: Checkpoint, resolved: Resolved, allowed: bool, out: Path, *, say: bool) -> list[dict[str, Any]]:
+    """The ``drift`` of the checkpoints to come. Refuses what differs unless it is ``allowed``, which is warned of."""
+    plugins = list(of_plugins(found, needed=resolved.plugins if allowed else None))
+    changes = [*of_spec(found, resolved, allowed), *plugins]
+    before = list(found.state.get("drift", []))
+    if not changes:
+        return before
+    listed = "; ".join(changes)
+    if not allowed:
+        raise ContralexError(
+            f"{out} was started with another spec or other versions: {listed}; go on with its own (contralex train "
+            f"--out {out} --resume, and pip install those versions), or take the present ones with --allow-drift."
+        )
+    _check_groups(found, resolved)
+    if say:
+        logging.getLogger("contralex").warning("%s goes on from step %d with: %s.", out, found.step, listed)
+    return [*before, {"step": found.step, "changes": changes}]
+
+
+def of_plugins(found: Checkpoint, needed: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Versions that differ. A plugin that is missing is refused, unless it is not among ``needed`` any more."""
+    from contralex.registry import registry
+
+    for name, version in found.state["plugins"].items():
+        plugin = registry().plugins.get(name)
+        if plugin is not None and plugin.usable:
+            if plugin.version != version:
+                yield f"{name}: {version} → {plugin.version}"
+        elif needed is not None and name not in needed:
+            yield f"{name}: {version} → absent"
+        elif plugin is None:
+            raise ContralexError(
+                f"{found.folder} was made with {name} {version}, which is missing: pip install {name}=={version}."
+            )
+        else:
+            raise ContralexError(f"{found.folder} needs {name}, which is {plugin.state}: {plugin.reason}.")
+
+
+def of_spec(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
+    """Every value that differs, as ``train.optimizer.lr: 0.03 → 0.06``."""
+    from contralex.spec.diff import changes, diff
+    from contralex.spec.layers import NOT_COMPUTED, resolve_data
+
+    # Resolved again: a default that was added to a spec since changes an older run's digest as it changes this one's.
+    try:
+        begun = resolve_data(found.state["spec"], where=str(found.folder / "state.json"))
+    except ContralexError:
+        if not allowed:
+            raise
+        found_changes = changes(found.state["spec"], resolved.data)  # its parts are not all installed any more
+    else:
+        if begun.digest == resolved.digest:
+            return []
+        found_changes = diff(begun, resolved)
+    free = [f"train.{name}" for name in NOT_COMPUTED]
+    listed = [str(each) for each in found_changes if ".".join(each.path.split(".")[:2]) not in free]
+    return listed or ["the order of the keys of a block differs"]
+
+
+def plugins_of(found: Checkpoint | None, resolved: Resolved) -> dict[str, str]:
+    """What a run uses, in the versions that are there.
+
+    A resumed run's ``spec.yaml`` no longer says whose recipe it was; its checkpoint does.
+    """
+    from contralex.registry import registry
+
+    used = {**(found.state["plugins"] if found is not None else {}), **resolved.plugins}
+    known = registry().plugins
+    return {name: known[name].version for name in used if name in known and known[name].usable}
+
+
+def _check_groups(found: Checkpoint, resolved: Resolved) -> None:
+    """The optimiser's state goes by the order of its parameters, which the groups make."""
+    optimizer = found.state["spec"].get("train", {}).get("optimizer", {})
+    before = [group.get("match") for group in optimizer.get("groups", [])]
+    now = [group.match for group in resolved.run.train.optimizer.groups]
+    if before != now:
+        raise ContralexError(
+            f"train.optimizer.groups: {found.folder} has the optimiser's state in the order of the groups {before}, "
+            f"and not of {now}; leave what each group matches as it was, or start a new run."
+        )
+
+
+def resized(tensors: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors, with its queue in the size that ``fresh``, the state of the model as built, has."""
+    whole = dict(tensors)
+    names = [f"negatives.{name}" for name in _QUEUE]
+    if all(name in tensors and name in fresh for name in names):
+        old, new = ({name: side[f"negatives.{name}"] for name in _QUEUE} for side in (tensors, fresh))
+        if old["vectors"].dim() == 2 and old["vectors"].shape[0] != new["vectors"].shape[0]:
+            whole.update({f"negatives.{name}": value for name, value in resized_queue(old, new).items()})
+    return whole
+
+
+def resized_queue(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The keys of a queue in one of another size. ``vectors`` (S, D), ``sample`` (S,) and the ``pointer`` of each.
+
+    A larger queue gets all keys, from the oldest on, and keeps its own random ones behind them; a smaller one gets the
+    newest. The pointer is at an empty place, or where there is none at the oldest key.
+    """
+    import torch
+
+    for name in _QUEUE:
+        if old[name].dtype != new[name].dtype or old[name].shape[1:] != new[name].shape[1:]:
+            raise ContralexError(
+                f"negatives.{name} is {_shown(old[name])} in the checkpoint, and the spec makes {_shown(new[name])}; "
+                "of a queue only the size may change, so set the rest back."
+            )
+    size = len(old["sample"])
+    pointer = int(old["pointer"])
+    if len(old["vectors"]) != size or not 0 <= pointer < size:
+        raise ContralexError("negatives.pointer of the checkpoint is not within its queue; take another checkpoint.")
+    order = (pointer + torch.arange(size)) % size  # from the oldest
+    written = order[old["sample"][order] >= 0]  # what no key was written to yet is random
+    kept = written[max(0, len(written) - len(new["sample"])) :]
+    made = {name: new[name].detach().cpu().clone() for name in _QUEUE}
+    for name in ("vectors", "sample"):
+        made[name][: len(kept)] = old[name][kept]
+    made["pointer"].fill_(len(kept) % len(new["sample"]))
+    return made
+
+
+def _shown(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
