@@ -1,0 +1,197 @@
+"""What several processes must reproduce of one: a few real steps of a method, from the data's order to its state.
+
+Used by the tests and by ``python -m benchmarks.invariance``, which makes the table of differences.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from contralex import distributed
+from contralex.data.base import EpochSampler, ViewDataset, collate
+from contralex.lookup import Step
+from contralex.parts import batch_norm
+from contralex.spec.layers import resolve
+from contralex.spec.run import RunSpec
+from contralex.spec.schedule import Clock
+from contralex.train import build, optim
+from contralex_cpc.sequences import write_tiny
+
+B, STEPS, FIRST = 16, 4, 20  # the first step is late enough for schedules to have begun, and prototypes to thaw
+_CONV = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
+_SYNC = "train.batch_norm=sync"
+# Where weights are moved by gradient/|gradient|, as Adam's first steps do, rounding decides the sign of a gradient that
+# is zero but for rounding; so methods with Adam are compared under SGD here.
+_SGD = "train.optimizer={kind: sgd, lr: 0.05}"
+Case = tuple[str, tuple[str, ...]]
+
+METHODS: dict[str, Case] = {
+    "instdisc": ("instdisc", (_CONV, _SYNC, "method.negatives.draws=16")),
+    "instdisc-cifar": ("instdisc-cifar", (_CONV, _SYNC)),
+    "moco-v1": ("moco-v1", (_CONV, _SYNC, "method.negatives.size=24")),
+    "moco-v2": ("moco-v2", (_CONV, _SYNC, "method.negatives.size=24")),
+    "moco-v2, BatchNorm in groups of 4, shuffled": (
+        "moco-v2",
+        (_CONV, "train.batch_norm=4", "method.negatives.size=24"),
+    ),
+    "simclr": ("simclr", (_CONV,)),
+    "cpc": ("cpc", (_SGD, _SYNC)),
+    "cpc-audio": ("cpc-audio", (_SGD,)),
+    "swav": ("swav", (_CONV, "method.negatives.count=10")),
+    "swav-small-batch": (
+        "swav-small-batch",
+        (_CONV, "method.negatives.count=10", "method.targets.queue={size: 32, start_epoch: 0}"),
+    ),
+    "byol": ("byol", (_CONV, _SGD)),
+    "byol-300": ("byol-300", (_CONV, _SGD)),
+    "barlow": ("barlow", (_CONV, _SGD)),
+    "vicreg": ("vicreg", (_CONV, _SGD)),
+    "supcon": ("supcon", (_CONV, _SYNC)),
+    "swav's targets with momentum keys": (
+        "swav",
+        (_CONV, "method.negatives.count=10", "method.key_encoder={kind: momentum, momentum: 0.9}"),
+    ),
+}
+_KEYS = {
+    "shared, with gradient": "{kind: shared, gradient: true}",
+    "shared": "{kind: shared, gradient: false}",
+    "momentum": "{kind: momentum, momentum: 0.9, shuffle_bn: false, init: copy}",
+    "momentum, shuffled": "{kind: momentum, momentum: 0.9, shuffle_bn: true, init: copy}",
+    "frozen": "{kind: frozen, checkpoint: null}",
+}
+_INSTANCE = ("method.targets={kind: instance}", "method.loss={kind: info_nce, temperature: 0.2}")
+_NEGATIVES = {
+    "none": ("{kind: none}", ("method.targets={kind: key_vector}", "method.loss={kind: cosine}")),
+    "in_batch, matched": ("{kind: in_batch, views: matched}", _INSTANCE),
+    "in_batch, all": ("{kind: in_batch, views: all}", _INSTANCE),
+    "queue": ("{kind: queue, size: 24}", _INSTANCE),
+    "memory_bank, drawn": (
+        "{kind: memory_bank, draws: 16}",
+        ("method.targets={kind: instance}", "method.loss={kind: nce, temperature: 0.5}"),
+    ),
+    "memory_bank, whole": ("{kind: memory_bank, draws: 0}", _INSTANCE),
+    "prototypes": (
+        "{kind: prototypes, count: 10}",
+        (
+            "method.targets={kind: sinkhorn, epsilon: 0.05, iterations: 3}",
+            "method.loss={kind: soft_cross_entropy, temperature: 0.1}",
+        ),
+    ),
+}
+PAIRS: dict[str, Case] = {
+    f"{keys} × {negatives}": (
+        "simclr",
+        (_CONV, _SYNC, _SGD, f"method.key_encoder={_KEYS[keys]}", f"method.negatives={_NEGATIVES[negatives][0]}")
+        + _NEGATIVES[negatives][1],
+    )
+    for keys in _KEYS
+    for negatives in _NEGATIVES
+}
+CASES = METHODS | PAIRS
+
+
+def spec_of(name: str, folder: Path) -> RunSpec:
+    recipe, sets = CASES[name]
+    every = ("train.precision=fp32", f"train.batch_size={B}", "train.epochs=50")
+    if recipe == "cpc-audio":
+        return resolve(recipe, preset="tiny", sets=[*sets, *every, f"data.root={_sequences(folder)}"]).run
+    return resolve(recipe, preset="digits", sets=[*sets, *every]).run
+
+
+def _sequences(folder: Path) -> str:
+    if not (folder / "sequences").exists():
+        write_tiny(str(folder / "sequences"), samples=60)
+    return str(folder / "sequences")
+
+
+def record(name: str, folder: Path) -> dict[str, Any]:
+    """Some steps on this process's share of real batches: samples, views, losses, gradients, state."""
+    spec = spec_of(name, folder)
+    source, views = build.buildable(spec.data).build(), build.buildable(spec.method.views).build()
+    split = source.train()
+    model = build.look_up(spec, len(split), split.labels)
+    batch_norm.convert(model, spec.train.batch_norm)
+    optimizer = optim.build(spec.train.optimizer, model)
+    module: nn.Module = model
+    if distributed.world() > 1:
+        with distributed.buffers_stay_apart():
+            module = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    data = ViewDataset(split, views, spec.train.seed, B)
+    first = min(FIRST, data.order.steps * 2 - 2)  # the steps cross the end of an epoch where there are few
+    sampler = EpochSampler(len(split), B, spec.train.seed, 50, distributed.rank(), distributed.world(), first)
+    out: dict[str, Any] = {"samples": [], "views": [], "loss": [], "accuracy": [], "grad": []}
+    for number, batch in zip(range(STEPS), sampler, strict=False):
+        items = collate([data[at] for at in batch])
+        moment = Step(Clock(first + number, 50 * data.order.steps, data.order.steps), spec.train.seed, B)
+        optim.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
+        optimizer.zero_grad()
+        found = module(items["views"], items["index"], moment)
+        found.loss.backward()
+        optim.drop_frozen_gradients(optimizer, moment.clock.step)
+        out["samples"].append(distributed.gather(items["index"]))
+        out["views"].append(distributed.gather(torch.stack([x.double().sum() for x in items["views"][0]])))
+        out["loss"].append(distributed.mean_over_processes(found.loss.detach()))
+        out["accuracy"].append(distributed.mean_over_processes(found.accuracy))
+        out["grad"].append({key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None})
+        optimizer.step()
+        model.update(found.keys, moment)
+        batch_norm.average_running_statistics(model)
+    out["state"] = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    return out
+
+
+def alone(names: Sequence[str], folder: Path) -> dict[str, Any]:
+    return {name: record(name, folder) for name in names}
+
+
+def together(world: int, names: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    """What each of ``world`` gloo processes records of each case."""
+    _sequences(folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_worker, (world, port, list(names), folder), nprocs=world)
+    return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
+
+
+def _worker(rank: int, world: int, port: int, names: list[str], folder: Path) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    torch.save(alone(names, folder), folder / f"{world}-{rank}.pt")
+    dist.barrier()
+    sys.stdout.flush()
+    os._exit(0)  # not through Python's shutdown, which a thread of gloo's can abort
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """The largest relative differences: of a step's loss, of the first step's gradient and of the last one's (‖Δ‖/‖g‖
+    over all parameters), and of the final state (‖Δ‖/‖state‖, of the slot where it is largest).
+
+    The first gradient is what the processes compute; later ones are of weights that rounding has set apart, and jump
+    where it turns a ReLU's input from one side of zero to the other.
+    """
+    losses = [float(abs(a - b) / abs(a).clamp_min(1e-12)) for a, b in zip(one["loss"], other["loss"], strict=True)]
+    grads = [_apart(a, b) for a, b in zip(one["grad"], other["grad"], strict=True)]
+    slots = {key.split(".")[0] for key in one["state"]}
+    states = [
+        _apart(*({k: v for k, v in each["state"].items() if k.split(".")[0] == slot} for each in (one, other)))
+        for slot in slots
+    ]
+    return {"loss": max(losses), "gradient": grads[0], "last gradient": grads[-1], "state": max(states)}
+
+
+def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    flat, theirs = (torch.cat([each[key].double().flatten() for key in sorted(one)]) for each in (one, other))
+    return float((flat - theirs).norm() / flat.norm().clamp_min(1e-12))
