@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,13 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def until_it_trains(process: subprocess.Popen[str], folder: Path) -> None:
+    file = folder / "metrics.jsonl"
+    began = time.time()
+    while process.poll() is None and not (file.exists() and file.stat().st_mtime > began):
+        time.sleep(0.05)
+
+
 def ended(folder: Path) -> tuple[list[dict[str, Any]], bytes]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     kept = [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
@@ -93,19 +101,17 @@ def test_killed_at_any_moment_a_run_is_neither_lost_nor_another(processes: int, 
         folder = tmp_path / f"killed-{runs}"
         while True:
             process = begin(folder, processes)
-            try:  # a start takes some seconds, so some fall into it
-                code = process.wait(timeout=chance.uniform(2, 9) if done < kills else None)
-            except subprocess.TimeoutExpired:
+            if done < kills:
+                if chance.random() < 0.8:  # the others fall into the start
+                    until_it_trains(process, folder)
+                time.sleep(chance.uniform(0, 3))
+            if done < kills and process.poll() is None:
                 kill(process)
                 done += 1
-                at = (
-                    (folder / "checkpoints" / "last").read_text().strip()
-                    if (folder / "checkpoints" / "last").exists()
-                    else "-"
-                )
-                print(f"kill {done}: last checkpoint {at}", flush=True)
+                last = folder / "checkpoints" / "last"
+                print(f"kill {done}: {last.read_text().strip() if last.exists() else 'before the first checkpoint'}")
                 continue
-            assert code == 0, process.stderr.read() if process.stderr else ""
+            assert process.wait() == 0, process.stderr.read() if process.stderr else ""
             break
         assert ended(folder) == expected
         runs += 1

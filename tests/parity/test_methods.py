@@ -92,7 +92,7 @@ def instdisc_oracle(model: LookUp, views: dict[int, Tensor], temperature: float)
 
 
 def test_instdisc_nce() -> None:
-    model, views = made("instdisc", "method.negatives.draws=16"), images(1)
+    model, views = made("instdisc", "method.negatives.draws=16", "method.loss.temperature=0.1"), images(1)
     same(model, views, lambda: instdisc_oracle(model, views, 0.1))
 
 

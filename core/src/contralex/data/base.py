@@ -222,18 +222,10 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
 def load(dataset: Dataset[Any], collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
-    try:
-        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
-            if isinstance(batch, ContralexError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ContralexError(
-            f"A data worker died ({str(error).splitlines()[0]:.120}), most often because memory ran out; set "
-            "train.workers to a smaller number. What the run had saved is whole: go on with --resume."
-        ) from error
+    for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+        if isinstance(batch, ContralexError):
+            raise batch
+        yield batch
 
 
 class _Caught(Dataset[Any]):

@@ -1,4 +1,4 @@
-"""What befalls a run from outside, each as one sentence: a lost process, a full disk."""
+"""What befalls a run from outside, each as one sentence: a lost process, a dead worker, a full disk."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def told(folder: Path) -> Iterator[None]:
         where = error.filename or folder
         raise Trouble(f"The disk that holds {where} {_DISK[error.errno]}; make room, then {onward}") from error
     except RuntimeError as error:
+        if "DataLoader worker" in str(error):  # raised by a signal's handler, wherever training is just then
+            raise Trouble(
+                f"A data worker died ({str(error).splitlines()[0]:.120}), most often because memory ran out; set "
+                f"train.workers to a smaller number, and {onward}"
+            ) from error
         if distributed.world() == 1 or not any(word in str(error) for word in _LOST):
             raise
         raise Trouble(
