@@ -56,7 +56,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_sharded_on_two_and_resumed_on_one_and_two_is_the_same_run(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [(2, 1, 2), pytest.param((4, 1, 2), marks=pytest.mark.slow)])
+def test_a_sharded_run_that_is_resumed_on_another_number_of_processes_is_the_same_run(
+    processes: tuple[int, int, int], whole: Path, tmp_path: Path
+) -> None:
     (tmp_path / "stops.py").write_text(
         "from contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n"
         "    if run.step in (2, 4):\n        run.stop('enough for now')\n"
@@ -66,11 +69,11 @@ def test_sharded_on_two_and_resumed_on_one_and_two_is_the_same_run(whole: Path, 
         "schema: 1\nextends: moco-v2\ncode: stops.py\nmethod: {negatives: {placement: sharded}}\n", "utf-8"
     )
     folder = tmp_path / "run"
-    run(folder, 2, str(recipe), "--preset=digits", *(f"--set={text}" for text in SETS), "--allow-code")
+    run(folder, processes[0], str(recipe), "--preset=digits", *(f"--set={text}" for text in SETS), "--allow-code")
     assert results(folder)["steps"] == 2
-    run(folder, 1, "--resume", "--allow-code")
+    run(folder, processes[1], "--resume", "--allow-code")
     assert results(folder)["steps"] == 4
-    run(folder, 2, "--resume", "--allow-code")
+    run(folder, processes[2], "--resume", "--allow-code")
     assert results(folder)["steps"] == 6
     assert losses(folder) == pytest.approx(losses(whole), rel=1e-4)
     for name, tensor in state(whole).items():
