@@ -147,13 +147,14 @@ def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_pat
     # One that takes very long over its step, as a hook that waits.
     (tmp_path / "slow.py").write_text(
         "import time\nfrom contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n"
-        "    if run.step == 3:\n        time.sleep(600)\n"
+        "    if run.step == 3:\n        (run.folder / 'waits').touch()\n        time.sleep(600)\n"
     )
     recipe = tmp_path / "slow.yaml"
     recipe.write_text("schema: 1\nextends: simclr\ncode: slow.py\n")
     process = start(recipe, "--allow-code")
-    after_its_first_line(tmp_path / "run")
-    time.sleep(1)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "waits").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     time.sleep(1.5)
     assert process.poll() is None  # the first one waits for the end of the step
