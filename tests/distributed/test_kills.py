@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,22 +34,12 @@ STEPS = 12 * (1437 // 64)
 
 
 def begin(folder: Path, processes: int) -> subprocess.Popen[str]:
+    """Starts a run, or goes on with it; one that was killed before its first checkpoint begins anew."""
+    if any((folder / "checkpoints").glob("step-*")):
+        return started(["train", "--resume", f"--out={folder}", f"--processes={processes}"])
+    shutil.rmtree(folder, ignore_errors=True)
     words = ["train", "moco-v2", "--preset=digits", f"--out={folder}", f"--processes={processes}"]
-    words += [f"--set={text}" for text in SETS]
-    if (folder / "checkpoints").exists() or (folder / "metrics.jsonl").exists():
-        words = ["train", "--resume", f"--out={folder}", f"--processes={processes}"]
-        if not any((folder / "checkpoints").glob("step-*")):  # killed before its first checkpoint: begin anew
-            for file in ("metrics.jsonl", "spec.yaml"):
-                (folder / file).unlink(missing_ok=True)
-            return begin_anew(folder, processes)
-    return started(words)
-
-
-def begin_anew(folder: Path, processes: int) -> subprocess.Popen[str]:
-    import shutil
-
-    shutil.rmtree(folder)
-    return begin(folder, processes)
+    return started([*words, *(f"--set={text}" for text in SETS)])
 
 
 def started(words: list[str]) -> subprocess.Popen[str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -449,17 +448,6 @@ def test_the_best_loss_is_no_high_one() -> None:
 
 
 # A run
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(50):
-        name = folder / ("one" if number % 2 else "other") / f"{number}.png"
-        name.parent.mkdir(exist_ok=True)
-        Image.effect_noise((32, 32), 80).convert("RGB").save(name)
-    return folder
-
 
 SETS = [
     "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}",

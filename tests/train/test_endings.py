@@ -17,16 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from contralex.train import trouble
+from tests.train.tiny import TINY
 
-TINY = [
-    "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}",
-    "train.epochs=2",
-    "train.batch_size=8",
-    "train.precision=fp32",
-    "train.workers=0",
-    "train.log_every=2",
-    "eval.knn=null",
-]
 # A loss that is not a number at one step, on the last process alone.
 BAD = """
 from typing import Literal
@@ -162,6 +154,16 @@ def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_pat
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Stopped at once" in said
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), ConnectionResetError("reset"), RuntimeError("DataLoader worker (pid 7)")]
+)
+def test_a_worker_may_die_in_many_ways(error: Exception, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(trouble.Trouble, match=r"A data worker died \(\w+"), trouble.told(tmp_path):
+        raise error
+    signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:

@@ -18,18 +18,10 @@ from contralex.registry import registry
 from contralex.spec.layers import resolve
 from contralex.train.checkpoint import load_encoder
 from contralex.train.run import HookFailed, train
+from tests.train.tiny import TINY
 
 Install = Callable[..., Path]
 Tiny = Callable[..., Any]
-TINY = [
-    "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}",
-    "train.epochs=2",
-    "train.batch_size=8",
-    "train.precision=fp32",
-    "train.workers=0",
-    "train.log_every=2",
-    "eval.knn=null",
-]
 STEP = "from contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n    "
 
 

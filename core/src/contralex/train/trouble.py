@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ def told(folder: Path) -> Iterator[None]:
     onward = f"go on from the last checkpoint with: contralex train --out {folder} --resume"
     try:
         yield
+    except (EOFError, ConnectionError) as error:  # a worker that died while it was handing a batch over
+        raise _dead_worker(error, onward) from error
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -34,13 +37,20 @@ def told(folder: Path) -> Iterator[None]:
         raise Trouble(f"The disk that holds {where} {_DISK[error.errno]}; make room, then {onward}") from error
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # raised by a signal's handler, wherever training is just then
-            raise Trouble(
-                f"A data worker died ({str(error).splitlines()[0]:.120}), most often because memory ran out; set "
-                f"train.workers to a smaller number, and {onward}"
-            ) from error
+            raise _dead_worker(error, onward) from error
         if distributed.world() == 1 or not any(word in str(error) for word in _LOST):
             raise
         raise Trouble(
             f"Process {distributed.rank()} of {distributed.world()} has lost another one, which ended or came to a "
             f"standstill ({str(error).splitlines()[0]:.150}); see what that one said, then {onward}"
         ) from error
+
+
+def _dead_worker(error: Exception, onward: str) -> Trouble:
+    # torch's handler would raise the same again, while the other workers are ended or Python shuts down.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return Trouble(
+        f"A data worker died ({reason:.120}), most often because memory ran out; set train.workers to a lower number, "
+        f"and {onward}"
+    )
