@@ -28,8 +28,10 @@ help:
 demo: $(STAMP)
 	$(BIN)/python -m contralex train moco-v2 --preset digits $(ARGS)
 
+# A worker for each core, and one thread for each worker: most of the time goes to small networks.
+test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical $(ARGS)
 
 # A package of each flavour beside a wheel of the core, as its author's users would have them.
 strangers: $(STAMP)

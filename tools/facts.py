@@ -5,6 +5,7 @@ and exits with 1. The sources are
 
 * the version in ``core/pyproject.toml``: every first-party distribution has it, and asks for that core;
 * what the folders ``plugins/*/`` offer: install hints (``known.json``) and the tables of methods;
+* the resolved recipes: a picture of each, and the page that shows them (``docs/gallery.md``);
 * ``LICENSE``: each distribution's wheel carries a copy, and so does each package that ``contralex new`` writes.
 """
 
@@ -22,6 +23,11 @@ from contralex.registry import Plugin, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FIX = "make facts"
+GALLERY = """# Every method in the five slots
+
+`contralex explain RECIPE` says the same on the terminal, and `--svg FILE` draws it. An orange arrow carries a gradient
+back, a grey one does not; what the optimiser moves has an orange edge. Written by tools/facts.py.
+"""
 TABLE = re.compile(r"(<!-- methods: written by tools/facts\.py -->\n).*?(<!-- /methods -->)", re.DOTALL)
 
 
@@ -42,6 +48,22 @@ def derived() -> dict[Path, str]:
         if len(parts) != 4:  # before, the opening comment, the closing comment, after
             raise ContralexError(f"{page.relative_to(ROOT)} needs one pair of the comments around the table of methods")
         files[page] = "".join([*parts[:2], rows, *parts[2:]])
+    files |= pictures(plugins)
+    return files
+
+
+def pictures(plugins: dict[Path, Plugin]) -> dict[Path, str]:
+    """Each recipe in the five slots, drawn, and the page that shows them."""
+    from contralex.explain import explained, svg
+    from contralex.spec.layers import resolve
+
+    methods = {name: explained(resolve(name)) for plugin in plugins.values() for name in sorted(plugin.recipes)}
+    folder = ROOT / "docs/figures"
+    files = {folder / f"{name}.svg": svg(method) for name, method in methods.items()}
+    gallery = "".join(
+        f"## {name}\n\n{method.summary}.\n\n![{name}](figures/{name}.svg)\n\n" for name, method in methods.items()
+    )
+    files[ROOT / "docs/gallery.md"] = f"{GALLERY}\n{gallery.rstrip()}\n"
     return files
 
 
@@ -122,6 +144,7 @@ def main(arguments: list[str]) -> int:
         if arguments:
             print(f"{path.relative_to(ROOT)} is out of date; run: {FIX}", file=sys.stderr)
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(files[path], "utf-8")
             print(f"wrote {path.relative_to(ROOT)}")
     return 1 if arguments and old else 0

@@ -164,7 +164,7 @@ def test_diff(call: Callable[..., Result], recipe: Write) -> None:
 def test_why(call: Callable[..., Result], recipe: Write) -> None:
     path = recipe()
     _, out, _ = call("why", path, "method.loss", "--set", "method.loss.temperature=0.2")
-    assert out.splitlines() == [
+    assert out.splitlines()[:5] == [
         "method.loss.kind = info_nce",
         f"    file {path}, line 19",
         "method.loss.temperature = 0.2",
@@ -220,6 +220,8 @@ def test_help_teaches(call: Callable[..., Result]) -> None:
         ["plugins", "show"],
         [],
         ["train"],
+        ["finetune"],
+        ["distill"],
         ["show"],
         ["diff"],
         ["why"],
@@ -227,6 +229,8 @@ def test_help_teaches(call: Callable[..., Result]) -> None:
         ["plugins"],
         ["schema"],
         ["doctor"],
+        ["linear"],
+        ["compare"],
     ):
         code, out, _ = call(*words, "--help")
         assert code == 0
@@ -306,3 +310,48 @@ def test_resume_takes_the_spec_of_the_run(
 def test_eval_of_nothing(call: Callable[..., Result]) -> None:
     code, _, err = call("eval", "knn", "no-such-run")
     assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
+
+
+def test_linear_prints_a_table_or_json(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code, _, err = call("linear", "no-such-run")
+    assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
+    judged = {"this run": {"top1": 0.5, "top5": 0.75, "protocol": {"solver": "L-BFGS", "classes": 10}}}
+    offline = types.ModuleType("contralex.evaluate.offline")
+    offline.linear = lambda checkpoint, data, sets, allow_code: judged  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "contralex.evaluate.offline", offline)
+    said = "this run\t50.0%\t75.0%\nlinear probe: solver L-BFGS, classes 10\n"
+    assert call("linear", str(tmp_path)) == (0, said, "")
+    assert json.loads(call("linear", str(tmp_path), "--json")[1]) == judged
+
+
+def test_a_plugins_command_is_one_of_ours(call: Callable[..., Result], fake_plugin: Callable[..., Path]) -> None:
+    fake_plugin(
+        "foo",
+        """
+        from contralex import ContralexError, hookimpl
+
+        def greet(name: str) -> None:
+            "Say hello to somebody."
+            if name == "nobody":
+                raise ContralexError("greet whom?")
+            print("hello", name)
+
+        @hookimpl
+        def contralex_commands():
+            return {"greet": greet}
+        """,
+    )
+    assert call("greet", "you") == (0, "hello you\n", "")
+    assert call("greet", "nobody") == (2, "", "Error: greet whom?\n")
+    assert "Say hello to somebody." in call("--help")[1]
+    assert "greet" in call("plugins")[1]
+
+
+def test_no_plugin_may_take_a_command_of_ours() -> None:
+    from contralex.cli.app import app
+    from contralex.hooks import OWN_COMMANDS
+
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
+    assert commands | {group.name for group in app.registered_groups} == OWN_COMMANDS

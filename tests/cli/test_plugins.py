@@ -140,6 +140,7 @@ def test_show_of_one_that_works(site: Path) -> None:
         "entry_point": "good-one = good_one",
         "kinds": {"loss": [{"kind": "good-one", "summary": "A loss that does magic.", "source": "Houdini, 1903"}]},
         "recipes": [],
+        "commands": [],
         "hooks": ["contralex_losses", "contralex_step_end"],
     }
     lines = contralex(site, "plugins", "show", "good-one").stdout.splitlines()
@@ -150,7 +151,7 @@ def test_show_of_one_that_works(site: Path) -> None:
 
 def test_show_of_the_core_and_of_nothing(site: Path) -> None:
     core = json.loads(contralex(site, "plugins", "show", "contralex", "--json").stdout)
-    assert {"image"} == {kind["kind"] for kind in core["kinds"]["encoder"]}
+    assert "image" in {kind["kind"] for kind in core["kinds"]["encoder"]}
     done = contralex(site, "plugins", "show", "raise")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: plugins show: no plugin 'raise' is installed; did you mean raises?\n"

@@ -68,7 +68,7 @@ WORDS = st.sampled_from(
             "schema: 1\n",
             "extends: ",
             "moco-v2",
-            "simclr",
+            "simclr-v1",
             "name: ",
             "method:\n",
             "  loss: ",
@@ -107,7 +107,7 @@ def test_text_that_looks_like_yaml(tmp_path: Path, text: str) -> None:
 @MANY
 @given(st.lists(WORDS, max_size=8).map("".join))
 def test_the_end_of_a_recipe(tmp_path: Path, text: str) -> None:
-    refused_or_whole(tmp_path, ("schema: 1\nextends: simclr\n" + text).encode())
+    refused_or_whole(tmp_path, ("schema: 1\nextends: simclr-v1\n" + text).encode())
 
 
 # Recipes with something wrong
@@ -170,8 +170,8 @@ def test_recipes_with_other_bytes(tmp_path: Path, data: st.DataObject) -> None:
 @given(st.lists(WORDS, min_size=1, max_size=6).map("".join))
 @example("train.epochs=\ud800")
 def test_set(text: str) -> None:
-    assert refusal("simclr", text) != ""
-    assert refusal("simclr", f"train.optimizer.lr={text}") != ""
+    assert refusal("simclr-v1", text) != ""
+    assert refusal("simclr-v1", f"train.optimizer.lr={text}") != ""
 
 
 # One by one
@@ -207,7 +207,7 @@ def test_aliases_are_refused_before_they_multiply(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_out_of_all_bounds(tmp_path: Path, value: str, problem: str) -> None:
-    said = sentence(tmp_path, f"schema: 1\nextends: simclr\ntrain: {{optimizer: {{lr: {value}}}}}\n")
+    said = sentence(tmp_path, f"schema: 1\nextends: simclr-v1\ntrain: {{optimizer: {{lr: {value}}}}}\n")
     assert problem in said
     assert len(said) < 300
 
@@ -234,9 +234,9 @@ def test_paths_that_are_none(tmp_path: Path) -> None:
         with pytest.raises(ContralexError):
             resolve(path)
         sentence(tmp_path, json.dumps({"schema": 1, "extends": path}))
-        sentence(tmp_path, json.dumps({"schema": 1, "extends": "simclr", "code": path}))
+        sentence(tmp_path, json.dumps({"schema": 1, "extends": "simclr-v1", "code": path}))
         with pytest.raises(ContralexError):
-            resolve("simclr", data=path.removesuffix(".yaml"))
+            resolve("simclr-v1", data=path.removesuffix(".yaml"))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -248,7 +248,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_counts_that_would_fill_the_memory(tmp_path: Path) -> None:
     views = "{groups: {crops: {count: 99999999999, augment: {order: [crop], crop: {size: 32, scale: [0.2, 1]}}}}}"
-    assert "must be at most 256" in sentence(tmp_path, f"schema: 1\nextends: simclr\nmethod: {{views: {views}}}\n")
+    assert "must be at most 256" in sentence(tmp_path, f"schema: 1\nextends: simclr-v1\nmethod: {{views: {views}}}\n")
 
 
 def test_a_schedule_that_overflows(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def test_a_new_kind_drops_the_old_block_and_the_same_kind_merges(recipe: Write) 
     assert resolve(path, sets=["method.loss={kind: info_nce, temperature: 0.2}"]).data["method"]["loss"] == {
         "kind": "info_nce",
         "temperature": 0.2,
+        "weight": 1.0,
     }
     changed = ["method.negatives={kind: queue, size: 64}", "method.matches=forward"]
     assert resolve(path, sets=changed).data["method"]["negatives"] == {
@@ -108,7 +109,7 @@ def test_a_new_kind_drops_the_old_block_and_the_same_kind_merges(recipe: Write) 
         "dtype": "float32",
     }
     regression = ["method.loss=cosine", "method.targets=key_vector", "method.negatives=none"]
-    assert resolve(path, sets=regression).data["method"]["loss"] == {"kind": "cosine"}
+    assert resolve(path, sets=regression).data["method"]["loss"] == {"kind": "cosine", "weight": 2.0}
 
 
 def test_a_kind_that_is_set_comes_before_the_keys_set_beside_it(recipe: Write) -> None:
@@ -289,7 +290,8 @@ def test_plugins_of_nested_kinds_and_of_recipes(recipe: Write, fake_plugin: Call
         ),
         (
             "method.encoder.backbone.kind=torchvison",
-            "method.encoder.backbone: there is no kind 'torchvison'; did you mean torchvision? (--set)",
+            "method.encoder.backbone: no backbone of kind 'torchvison' is installed; "
+            "did you mean 'torchvision'? (--set)",
         ),
         (
             "method.encoder.projector.0.widht=1",

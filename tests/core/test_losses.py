@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from contralex import Dictionary, Rows, Step, Targets
-from contralex.parts.losses import SoftCrossEntropy
+from contralex.parts.losses import InfoNCE, SoftCrossEntropy
 from contralex.spec.schedule import Clock
 from contralex.vocabulary import losses as specs
 
@@ -31,3 +31,10 @@ def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
     plain = replace(queries, vectors=vectors)
     without = loss(plain, Dictionary(shared=entries[there]), Targets(weights=weights[:, there]), STEP)
     torch.testing.assert_close(found.detach(), without)
+
+
+def test_info_nce_is_multiplied_by_its_weight() -> None:
+    queries, entries = Rows.of(torch.randn(4, 3), torch.arange(4), 0), Dictionary(shared=torch.randn(5, 3))
+    targets = Targets(index=torch.arange(4))
+    plain, twice = (InfoNCE(specs.InfoNCE(temperature=0.5, weight=w)) for w in (1.0, 2.0))
+    torch.testing.assert_close(twice(queries, entries, targets, STEP), 2 * plain(queries, entries, targets, STEP))

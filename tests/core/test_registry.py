@@ -148,3 +148,36 @@ def test_the_registry_is_made_once_until_it_is_forgotten(fake_plugin: Install) -
     fake_plugin("foo", LOSS.format(kind="magic"))
     assert "foo" not in first.plugins
     assert "foo" in registry().plugins
+
+
+COMMANDS = """
+from contralex import hookimpl
+
+def greet(name: str) -> None:
+    "Say hello."
+    print("hello", name)
+
+@hookimpl
+def contralex_commands():
+    return {{"{name}": {function}}}
+"""
+
+
+def test_a_plugin_brings_commands(fake_plugin: Install) -> None:
+    fake_plugin("foo", COMMANDS.format(name="greet", function="greet"))
+    assert list(Registry().plugins["foo"].commands) == ["greet"]
+    fake_plugin("bar", COMMANDS.format(name="greet", function="greet"))
+    assert "both offer command 'greet'" in Registry().plugins["bar"].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "reason"),
+    [
+        ("train", "greet", "its command 'train' is one of contralex's own; give it another name"),
+        ("greet", "3", "contralex_commands returns a dict of functions by their names"),
+    ],
+)
+def test_a_command_that_cannot_be(fake_plugin: Install, name: str, function: str, reason: str) -> None:
+    fake_plugin("foo", COMMANDS.format(name=name, function=function))
+    assert Registry().plugins["foo"].state == "broken"
+    assert reason in Registry().plugins["foo"].reason

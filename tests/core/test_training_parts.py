@@ -11,7 +11,7 @@ from torch import nn
 from contralex.parts import batch_norm
 from contralex.parts.encoders import mlp
 from contralex.spec import run as specs
-from contralex.spec.schedule import Clock, Cosine, Linear, Steps
+from contralex.spec.schedule import Clock, Cosine, Linear, Steps, bounds
 from contralex.train import optim
 from contralex.vocabulary.encoders import Layer
 
@@ -82,6 +82,21 @@ def test_parameter_groups() -> None:
     assert not torch.equal(before[0], model[1].weight)
 
 
+def test_each_parameter_is_clipped_by_itself() -> None:
+    sizes = (0.5, 3.0, 40.0)
+    parameters = [nn.Parameter(torch.zeros(4)) for _ in (*sizes, None)]  # the last has no gradient
+    for parameter, size in zip(parameters, sizes, strict=False):
+        parameter.grad = torch.full((4,), size / 2)  # of norm size
+    optim.clip_each(parameters, 3.0)
+    norms = [float(parameter.grad.norm()) for parameter in parameters if parameter.grad is not None]
+    assert norms == pytest.approx([0.5, 3.0, 3.0], rel=1e-5)
+
+
+def test_clip_each_needs_a_clip() -> None:
+    with pytest.raises(ValueError, match="set clip, or take clip_each out"):
+        specs.TrainSpec(epochs=1, batch_size=4, optimizer=specs.SGD(lr=0.1), clip_each=True)
+
+
 def test_schedules() -> None:
     def at(step: int) -> Clock:
         return Clock(step, total=100, per_epoch=10)
@@ -97,6 +112,18 @@ def test_schedules() -> None:
     assert [Linear(start=0, end=1, epochs=5).value(at(step)) for step in (0, 25, 50, 90)] == [0, 0.5, 1, 1]
     drops = Steps(start=1.0, factor=0.1, at=(3, 6))
     assert [drops.value(at(step)) for step in (29, 30, 60)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_steps_with_a_factor_each() -> None:
+    uneven = Steps(start=2.0, factor=(0.1, 0.5, 4.0), at=(3, 6, 8), warmup_epochs=1)
+    found = [uneven.value(Clock(step, total=100, per_epoch=10)) for step in (5, 10, 29, 30, 59, 60, 80, 99)]
+    assert found == pytest.approx([1.0, 2.0, 2.0, 0.2, 0.2, 0.1, 0.4, 0.4])
+    assert bounds(uneven) == pytest.approx((0.1, 2.0))  # not at the end of the run, but in its midst
+    assert bounds(Steps(start=2.0, factor=(4.0, 0.1), at=(6, 3))) == pytest.approx((0.2, 2.0))  # .2, then .8
+    with pytest.raises(ValueError, match="factor lists 2 and at 1; list one factor for each epoch of at"):
+        Steps(start=1.0, factor=(0.1, 0.5), at=(3,))
+    with pytest.raises(ValueError, match="greater than 0"):
+        Steps(start=1.0, factor=(0.1, 0.0), at=(3, 4))
 
 
 def test_batch_norm_in_groups_equals_one_norm_for_each_group() -> None:
@@ -144,9 +171,8 @@ def test_mlp_layer_by_layer() -> None:
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("convnext_tiny", 768), ("mobilenet_v3_small", 1024)])
 def test_torchvision_backbones_lose_their_classifier(name: str, width: int) -> None:
-    from contralex.parts.encoders import backbone
-    from contralex.vocabulary.encoders import TorchvisionBackbone
+    from contralex.vocabulary.backbones import TorchvisionBackbone
 
-    model, found = backbone(TorchvisionBackbone(name=name))
+    model, found = TorchvisionBackbone(name=name).build()
     assert found == width
     assert model.eval()(torch.rand(1, 3, 64, 64)).shape == (1, width)

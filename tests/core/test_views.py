@@ -54,6 +54,9 @@ A3: dict[str, Any] = {
 }
 
 
+_NONE = dict.fromkeys(("flip", "jitter", "gray", "blur"))
+
+
 def one(**augment: Any) -> CropViews:
     return CropViews(Crops.model_validate({"groups": {"all": {"augment": augment}}}))
 
@@ -127,6 +130,49 @@ def test_multi_crop() -> None:
     assert [views.make(image, view).shape[-1] for view in range(8)] == [64, 64] + [28] * 6
     assert spec.key_flags() == [True, True] + [False] * 6
     assert views.plain(image).shape == (3, 64, 64)  # evaluation sees what the first group's views look like
+
+
+def small(**change: Any) -> dict[str, Any]:
+    return {"count": 2, "key": False, "like": "globals", "crop": {"size": 28, "scale": (0.05, 0.14)}} | change
+
+
+def test_a_group_may_be_like_another_but_for_its_crop(image: Image.Image) -> None:
+    written_out = {"count": 2, "key": False, "augment": A3 | {"crop": {"size": 28, "scale": (0.05, 0.14)}}}
+    both = [
+        Crops.model_validate({"groups": {"globals": {"count": 2, "augment": A3}, "locals": group}})
+        for group in (small(), written_out)
+    ]
+    assert both[0].augments() == both[1].augments()
+    assert both[0].augments()[2].crop.interpolation == "bilinear"  # the whole crop is its own
+    assert both[0].key_flags() == both[1].key_flags() == [True, True, False, False]
+    made = []
+    for spec in both:
+        views = CropViews(spec)
+        torch.manual_seed(3)
+        made.append([views.make(image, view) for view in range(4)])
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+    assert made[0][3].shape == (3, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [
+        ({"globals": {"augment": A2}, "locals": small(like="global")}, "like is global; name .* of which there is g"),
+        ({"locals": small(), "globals": {"augment": A2}}, "stands before it .* of which there is none"),
+        ({"globals": {"augment": A2}, "a": small(), "b": small(like="a")}, "groups.b.like is a; .* there is globals"),
+        ({"globals": {"augment": A2}, "locals": small(augment=A2)}, "either augment or like, and here are both"),
+        ({"globals": {"count": 2}}, "either augment or like, and here is neither"),
+        ({"globals": {"augment": A2}, "locals": {"like": "globals"}}, "like needs a crop, which is what differs"),
+        ({"globals": {"augment": A2, "crop": CIFAR}}, "crop belongs into augment"),
+        (
+            {"globals": {"augment": A2 | {"order": ["crop", "jigsaw"], **_NONE, "jigsaw": {"cell": 10}}}, "b": small()},
+            "jigsaw.cell is 10, and a crop of 28 pixels has cells of 9",
+        ),
+    ],
+)
+def test_a_group_that_is_like_nothing_is_refused(groups: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        Crops.model_validate({"groups": groups})
 
 
 def test_nothing_happens_with_probability_zero(image: Image.Image) -> None:

@@ -148,7 +148,14 @@ def test_an_example_is_short(example: Example) -> None:
 
 def test_every_slot_has_an_example() -> None:
     slots = {"encoders", "key-encoders", "negatives", "targets", "losses", "views", "data"}
-    assert {example.page for example in EXAMPLES} == {*slots, "recipes", "life-cycle", "tutorial"}
+    assert {example.page for example in EXAMPLES} == {
+        *slots,
+        "backbones",
+        "commands",
+        "recipes",
+        "life-cycle",
+        "tutorial",
+    }
 
 
 def test_the_life_cycle_example_logs_and_stops(install: Install, tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ def test_the_life_cycle_example_logs_and_stops(install: Install, tmp_path: Path)
     install(example)
     tiny = ["method.encoder.backbone={kind: conv, widths: [8], strides: [4]}", "train.batch_size=64", "eval.knn=null"]
     short = ["train.max_steps=4", "train.log_every=1", "train.precision=fp32", "train.workers=0"]
-    resolved = resolve("simclr", preset="digits", sets=[*tiny, *short, f"plugins=[{example.distribution}]"])
+    resolved = resolve("simclr-v1", preset="digits", sets=[*tiny, *short, f"plugins=[{example.distribution}]"])
     train(resolved, tmp_path / "run")
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert [0 < line["spread"] < 1.5 for line in logged] == [True] * 4
@@ -190,7 +197,7 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 def test_the_map_names_every_hook_and_every_check() -> None:
     text = (EXTEND / "README.md").read_text("utf-8") + (EXTEND / "life-cycle.md").read_text("utf-8")
     named = {word.partition("(")[0] for word in _WORD.findall(text)}
-    checks = [*kit.PLUGIN, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.TRIAL, *kit.RECIPE]
+    checks = [*kit.PLUGIN, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.BACKBONE, *kit.TRIAL, *kit.RECIPE]
     wanted = {name for name in vars(hooks) if name.startswith("contralex_")} | {check.__name__ for check in checks}
     assert wanted - named == set()
 

@@ -68,7 +68,7 @@ def start(images: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pop
 def bad(tmp_path: Path) -> Path:
     (tmp_path / "bad.py").write_text(BAD)
     recipe = tmp_path / "bad.yaml"
-    recipe.write_text("schema: 1\nextends: simclr\ncode: bad.py\nmethod: {loss: {kind: bad}}\n")
+    recipe.write_text("schema: 1\nextends: simclr-v1\ncode: bad.py\nmethod: {loss: {kind: bad}}\n")
     return recipe
 
 
@@ -113,7 +113,7 @@ def test_such_a_step_is_left_out_by_choice_and_counted(
 
 
 def test_where_one_process_dies_the_others_stop_and_say_which(start: Callable[..., Any], tmp_path: Path) -> None:
-    process = start("simclr", "--processes=2", "--set=train.epochs=5000")
+    process = start("simclr-v1", "--processes=2", "--set=train.epochs=5000")
     after_its_first_line(tmp_path / "run")
     os.kill(children(process)[1], signal.SIGKILL)
     began = time.monotonic()
@@ -125,7 +125,7 @@ def test_where_one_process_dies_the_others_stop_and_say_which(start: Callable[..
 
 
 def test_a_worker_that_dies_is_a_sentence(start: Callable[..., Any], tmp_path: Path) -> None:
-    process = start("simclr", "--set=train.epochs=5000", "--set=train.workers=1")
+    process = start("simclr-v1", "--set=train.epochs=5000", "--set=train.workers=1")
     after_its_first_line(tmp_path / "run")
     for child in children(process):
         os.kill(child, signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_pat
         "    if run.step == 3:\n        (run.folder / 'waits').touch()\n        time.sleep(600)\n"
     )
     recipe = tmp_path / "slow.yaml"
-    recipe.write_text("schema: 1\nextends: simclr\ncode: slow.py\n")
+    recipe.write_text("schema: 1\nextends: simclr-v1\ncode: slow.py\n")
     process = start(recipe, "--allow-code")
     deadline = time.monotonic() + 120
     while not (tmp_path / "run" / "waits").exists() and time.monotonic() < deadline:

@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "checkpoints"
     made, optimizer = model()
     extra = {"seconds": 1.0, "baselines": {}, "scaler": None, "epoch": 1.0, "drift": []}
-    return checkpoint.save(folder, 3, made.state_dict(), optimizer, resolve("simclr"), extra, {"loss": 0.5})
+    return checkpoint.save(folder, 3, made.state_dict(), optimizer, resolve("simclr-v1"), extra, {"loss": 0.5})
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ STEP = "from contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, m
 @pytest.fixture
 def tiny(images: Path) -> Tiny:
     def resolved(*sets: str) -> Any:
-        return resolve("simclr", preset="digits", data=str(images), sets=[*TINY, "plugins=[foo]", *sets])
+        return resolve("simclr-v1", preset="digits", data=str(images), sets=[*TINY, "plugins=[foo]", *sets])
 
     return resolved
 
@@ -73,7 +73,7 @@ def test_a_plugin_of_hooks_alone_takes_part_where_the_spec_names_it(
         results["mine"] = {"a": 1}
     """
     fake_plugin("foo", code)
-    assert tiny().plugins == {"contralex": resolve("simclr").plugins["contralex"], "contralex-simclr": "0.1.0"} | {
+    assert tiny().plugins == {"contralex": resolve("simclr-v1").plugins["contralex"], "contralex-simclr": "0.1.0"} | {
         "foo": "1.0"
     }
     train(tiny("plugins=[]"), tmp_path / "without")
@@ -232,7 +232,7 @@ def mine(tmp_path: Path) -> Callable[[str], Path]:
         (tmp_path / "my_part.py").write_text(CODE.replace("ACTION", action))
         recipe = tmp_path / "mine.yaml"
         recipe.write_text(
-            "schema: 1\nextends: simclr\ncode: my_part.py\nmethod: {loss: {kind: mine, temperature: 0.2}}\n"
+            "schema: 1\nextends: simclr-v1\ncode: my_part.py\nmethod: {loss: {kind: mine, temperature: 0.2}}\n"
         )
         return recipe
 

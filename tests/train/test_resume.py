@@ -27,9 +27,14 @@ CONV = "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}"
 RUNS = {
     "instdisc": [CONV, "method.negatives.draws=16"],
     "moco-v2": [CONV, "method.negatives.size=30", "train.batch_norm=4"],
-    "simclr": [CONV],
+    "simclr-v1": [CONV],
     "swav": [CONV, "method.negatives.count=10"],  # multi-crop
     "swav-small-batch": [CONV, "method.negatives.count=10", "method.targets.queue={size: 16, start_epoch: 0}"],
+    "deepcluster-v2": [CONV, "method.negatives.count=6"],
+    "deepcluster": [
+        "method.encoder.backbone.backbone={kind: conv, widths: [8], strides: [4], channels: 2}",
+        "method.negatives={count: 6, pca: 8}",
+    ],
     "byol": [CONV],
     "barlow": [CONV],
     "supcon": [CONV],

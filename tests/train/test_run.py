@@ -30,8 +30,9 @@ TINY = [
     "eval.knn.every=1",
 ]
 RECIPES = [
-    *("instdisc", "instdisc-cifar", "moco-v1", "moco-v2", "simclr", "byol", "swav", "swav-small-batch"),
-    *("barlow", "vicreg", "supcon"),
+    *("instdisc", "instdisc-cifar", "moco-v1", "moco-v2", "simclr-v1", "byol", "swav", "swav-small-batch"),
+    *("barlow", "vicreg", "supcon", "moco-v3", "dino", "dino-resnet50", "invaspread", "simsiam", "nnclr"),
+    *("pirl", "infomin", "deepcluster-v2", "simclr-v2"),
 ]
 
 
@@ -99,9 +100,9 @@ def test_adamw_state_survives_a_resume(tmp_path: Path) -> None:
         "train.optimizer={kind: adamw, lr: 1e-3}",
     ]
     for name in ("a", "b"):
-        train(tiny("simclr", *sets), tmp_path / name)
+        train(tiny("simclr-v1", *sets), tmp_path / name)
     (tmp_path / "b" / "checkpoints" / "last").write_text("step-5\n")
-    train(tiny("simclr", *sets), tmp_path / "b", resume=True)
+    train(tiny("simclr-v1", *sets), tmp_path / "b", resume=True)
     one, two = (load_file(tmp_path / n / "checkpoints" / "step-10" / "optimizer.safetensors") for n in ("a", "b"))
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
@@ -117,7 +118,7 @@ def test_swav_targets_with_a_momentum_key_encoder_train(tmp_path: Path) -> None:
 
 
 def test_a_frozen_key_encoder_from_another_run(tmp_path: Path) -> None:
-    train(tiny("simclr", "eval.knn=null"), tmp_path / "teacher")
+    train(tiny("simclr-v1", "eval.knn=null"), tmp_path / "teacher")
     frozen = f"method.key_encoder={{kind: frozen, checkpoint: {tmp_path / 'teacher'}}}"
     train(tiny("byol", frozen, "eval.knn=null"), tmp_path / "student")
     teacher = load_file(tmp_path / "teacher" / "checkpoints" / "step-10" / "model.safetensors")
@@ -128,7 +129,7 @@ def test_a_frozen_key_encoder_from_another_run(tmp_path: Path) -> None:
 
 
 def test_the_backbone_comes_back(tmp_path: Path) -> None:
-    train(tiny("simclr", "eval.knn=null"), tmp_path / "run")
+    train(tiny("simclr-v1", "eval.knn=null"), tmp_path / "run")
     backbone = contralex.load_backbone(tmp_path / "run")
     assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, 12)
     assert not backbone.training
@@ -186,7 +187,7 @@ def test_unlabelled_images_with_a_broken_one(tmp_path: Path, capsys: pytest.Capt
 
 def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    train(tiny("simclr", "eval.knn=null", "train.trackers=[tensorboard]"), tmp_path / "run")
+    train(tiny("simclr-v1", "eval.knn=null", "train.trackers=[tensorboard]"), tmp_path / "run")
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
 
 
@@ -196,11 +197,11 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:
         ("moco-v2", ["train.precision=fp16"], "fp16 needs a GPU"),
         ("moco-v2", ["train.batch_size=2048"], "fewer than one batch of 2048"),
         ("moco-v2", ["method.negatives.size=2000"], "larger than the data set"),
-        ("simclr", ["train.trackers=[nothing]"], "knows no tracker 'nothing'"),
-        ("simclr", ["train.optimizer.groups=[{match: encoder.nobody.*}]"], "matches no trainable parameter"),
-        ("simclr", ["method.encoder.backbone={kind: torchvision, name: resnet51}"], "did you mean"),
-        ("simclr", ["train.batch_norm=100"], "does not divide"),
-        ("simclr", ["train.optimizer.lr=1e30", "eval.knn=null"], "the loss is nan"),
+        ("simclr-v1", ["train.trackers=[nothing]"], "knows no tracker 'nothing'"),
+        ("simclr-v1", ["train.optimizer.groups=[{match: encoder.nobody.*}]"], "matches no trainable parameter"),
+        ("simclr-v1", ["method.encoder.backbone={kind: torchvision, name: resnet51}"], "did you mean"),
+        ("simclr-v1", ["train.batch_norm=100"], "does not divide"),
+        ("simclr-v1", ["train.optimizer.lr=1e30", "eval.knn=null"], "the loss is nan"),
         ("byol", ["method.encoder.predictor=[{width: 7}]"], "ends in 7 numbers and the projector in 128"),
     ],
 )
@@ -211,15 +212,15 @@ def test_refusals(recipe: str, sets: list[str], sentence: str, tmp_path: Path) -
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
-    train(tiny("simclr", "eval.knn=null", "train.epochs=1"), tmp_path / "run")
+    train(tiny("simclr-v1", "eval.knn=null", "train.epochs=1"), tmp_path / "run")
     with pytest.raises(ContralexError, match="already holds a run"):
-        train(tiny("simclr"), tmp_path / "run")
+        train(tiny("simclr-v1"), tmp_path / "run")
     with pytest.raises(ContralexError, match="was started with another spec"):
-        train(tiny("simclr", "train.seed=1"), tmp_path / "run", resume=True)
+        train(tiny("simclr-v1", "train.seed=1"), tmp_path / "run", resume=True)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "contralex", "train", "simclr", "--preset", "digits", "--out", str(folder)]
+    command = [sys.executable, "-m", "contralex", "train", "simclr-v1", "--preset", "digits", "--out", str(folder)]
     sets = [f"--set={text}" for text in [*TINY, "train.epochs=500", "eval.knn=null"]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -264,7 +265,7 @@ def test_a_signal_to_every_process_of_a_job_saves_too(tmp_path: Path) -> None:
 
 def test_max_steps_ends_a_run_and_its_schedules(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    results = train(tiny("simclr", "train.max_steps=3", "train.log_every=1", "eval.knn=null"), folder)
+    results = train(tiny("simclr-v1", "train.max_steps=3", "train.log_every=1", "eval.knn=null"), folder)
     assert results["steps"] == 3
     assert (folder / "checkpoints" / "last").read_text() == "step-3\n"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

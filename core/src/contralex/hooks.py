@@ -6,6 +6,7 @@ the group ``contralex``. It imports no torch: it returns spec classes, whose ``b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def contralex_encoders() -> list[type[Spec]]:  # type: ignore[empty-body]
     """Specs whose ``build()`` returns a :class:`contralex.parts.base.Encoder`."""
+
+
+@hookspec
+def contralex_backbones() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a module from images (B, C, H, W) to features (B, F), and F."""
 
 
 @hookspec
@@ -58,6 +64,14 @@ def contralex_datasets() -> list[type[Spec]]:  # type: ignore[empty-body]
 @hookspec
 def contralex_recipes() -> Traversable:  # type: ignore[empty-body]
     """The folder of the plugin's recipes (``*.yaml``), from :func:`importlib.resources.files`."""
+
+
+@hookspec
+def contralex_commands() -> dict[str, Callable[..., None]]:  # type: ignore[empty-body]
+    """Commands of the plugin's own, by their names: functions as typer takes them (``contralex NAME ...``).
+
+    The function imports what it needs when it is called; its docstring is its help.
+    """
 
 
 @hookspec
@@ -102,6 +116,7 @@ def contralex_run_end(run: Run, results: dict[str, object]) -> None:
 # slot of a spec -> the hook that fills it
 SLOTS = {
     "encoder": "contralex_encoders",
+    "backbone": "contralex_backbones",  # of an encoder, not of a method
     "key_encoder": "contralex_key_encoders",
     "negatives": "contralex_negative_sources",
     "targets": "contralex_target_generators",
@@ -109,3 +124,11 @@ SLOTS = {
     "views": "contralex_views",
     "data": "contralex_datasets",
 }
+
+# The commands of contralex itself, which no plugin may take.
+OWN_COMMANDS = frozenset(
+    [
+        *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "finetune", "distill", "eval"),
+        *("linear", "schema", "new", "check", "doctor", "inspect"),
+    ]
+)

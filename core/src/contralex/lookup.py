@@ -46,7 +46,8 @@ class Rows:
 
     @classmethod
     def of(cls, vectors: Tensor, sample: Tensor, view: int, positions: Tensor | None = None) -> Rows:
-        """Rows of one view, from (B, D), or from (B, P, D) with ``positions`` (P,)."""
+        """Rows of one view, from (B, D), or from (B, P, D) with ``positions`` (P,), or (B, P) where each sample has its
+        own (MAE hides other patches of each)."""
         if vectors.dim() == 2:
             vectors = vectors.unsqueeze(1)
         batch, places, _ = vectors.shape
@@ -56,7 +57,7 @@ class Rows:
             vectors.flatten(0, 1),
             sample.repeat_interleave(places),
             torch.full((batch * places,), view, device=vectors.device, dtype=torch.long),
-            positions.to(vectors.device).repeat(batch),
+            positions.to(vectors.device).expand(batch, places).flatten(),
         )
 
     @classmethod
@@ -121,8 +122,9 @@ class Dictionary:
     ``rows`` tags the shared entries, where they stand for samples. ``mask`` (N, P+M) is False where an entry
     may not be found (a SimCLR row is never its own key). ``key_shared`` (M, D): the shared entries as the key
     side sees them, where that is another copy (prototypes under a momentum key encoder). ``population``: how
-    many rows the drawn entries were drawn from, which noise-contrastive estimation needs. ``shards``: the shared
-    entries where no process holds them all; ``shared`` is None then, and they can be scored but not read.
+    many rows the drawn entries were drawn from, which noise-contrastive estimation needs. ``span``: the entries are
+    compared with the queries' numbers from the first of these places up to the second; None: with all. ``shards``: the
+    shared entries where no process holds them all; ``shared`` is None then, and they can be scored but not read.
     """
 
     own: Tensor | None = None
@@ -131,6 +133,7 @@ class Dictionary:
     mask: Tensor | None = None
     key_shared: Tensor | None = None
     population: int | None = None
+    span: tuple[int, int] | None = None
     shards: Shards | None = None
 
     @property
@@ -155,6 +158,8 @@ class Dictionary:
         A collective where there are ``shards``: every process calls it, with as many queries.
         """
         queries = queries.float()
+        if self.span is not None:
+            queries = queries[:, self.span[0] : self.span[1]]
         parts = []
         if self.own is not None:
             parts.append(torch.einsum("nd,npd->np", queries, self.own.float()))
@@ -296,12 +301,20 @@ def _found(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, 
     if targets.weights is not None:  # of several that are wanted most, any will do
         best = dictionary.scores(queries.vectors).argmax(dim=1, keepdim=True)
         wanted = targets.weights.gather(1, best).squeeze(1)
-        return (wanted >= targets.weights.max(dim=1).values).float().mean()
+        most = targets.weights.max(dim=1).values  # 0: this query is to find nothing
+        return ((wanted >= most) & (most > 0)).float().mean()
     if targets.vectors is not None:  # regression: is the sample's own key the nearest of the batch's keys?
         matched = keys.of_view(match.key)
         normal = nn.functional.normalize
-        scores = normal(queries.vectors, dim=1) @ normal(matched.vectors, dim=1).T
+        asked, entries = normal(queries.vectors, dim=1), normal(matched.vectors, dim=1)
         place = queries.places_in(matched, same_view=False)
+        places = int((matched.sample == matched.sample[0]).sum())
+        if places == 1:
+            scores = asked @ entries.T
+        else:  # of its own sample's keys alone: all patches against all patches would be larger than the network
+            asked = asked.unflatten(0, (-1, int((queries.sample == queries.sample[0]).sum())))  # (B, Q, D)
+            own = entries.unflatten(0, (-1, places))[place.view(asked.shape[:2])[:, 0] // places]  # (B, P, D)
+            scores, place = (asked @ own.mT).flatten(0, 1), place % places
     else:
         assert targets.index is not None
         scores, place = dictionary.scores(queries.vectors), targets.index

@@ -18,7 +18,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -32,7 +32,7 @@ import pluggy
 from contralex import hooks
 from contralex.discovery import Choice, Found, core_version, installed, normal
 from contralex.errors import ContralexError
-from contralex.hooks import PROJECT, SLOTS
+from contralex.hooks import OWN_COMMANDS, PROJECT, SLOTS
 
 if TYPE_CHECKING:
     from contralex.spec.base import Spec
@@ -57,6 +57,7 @@ class Plugin:
     kinds: dict[str, list[type[Spec]]] = field(default_factory=dict)
     recipes: dict[str, Traversable] = field(default_factory=dict)
     hooks: list[str] = field(default_factory=list)
+    commands: dict[str, Callable[..., None]] = field(default_factory=dict)
     found: Found | None = None
     code: str = ""
     sha256: str = ""
@@ -72,6 +73,7 @@ class Plugin:
         for slot, specs in self.kinds.items():
             yield from (f"{slot} kind {spec.kind_name()!r}" for spec in specs)
         yield from (f"recipe {recipe!r}" for recipe in self.recipes)
+        yield from (f"command {command!r}" for command in self.commands)
 
 
 class Registry:
@@ -248,6 +250,12 @@ def take(plugin: Plugin, module: ModuleType) -> None:
     if folder is not None:
         found = (path for path in folder.iterdir() if path.name.endswith(".yaml"))
         plugin.recipes = {path.name.removesuffix(".yaml"): path for path in found}
+    plugin.commands = _call(module, "contralex_commands") or {}
+    if not isinstance(plugin.commands, dict) or not all(callable(each) for each in plugin.commands.values()):
+        raise ContralexError("contralex_commands returns a dict of functions by their names")
+    ours = next((name for name in plugin.commands if name in OWN_COMMANDS), None)
+    if ours is not None:
+        raise ContralexError(f"its command {ours!r} is one of contralex's own; give it another name")
     offers = list(plugin.offers())
     twice = next((what for what in offers if offers.count(what) > 1), None)
     if twice is not None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import check, doctor, inspect, look, new, plugins, run, schema
+from contralex.cli import check, compare, doctor, explain, inspect, look, new, plugins, run, schema, semi_supervised
+from contralex.cli.plugin_commands import WithPlugins
 
 
 def examples(*lines: str) -> str:
@@ -17,6 +18,7 @@ def examples(*lines: str) -> str:
 
 app = typer.Typer(
     name="contralex",
+    cls=WithPlugins,
     help="Contrastive learning: a method is one spec, made of parts that plugins bring.",
     epilog=examples(
         "contralex methods                                  what is installed",
@@ -84,6 +86,12 @@ app.command(
 )(look.diff)
 app.command(
     epilog=examples(
+        "contralex explain moco-v2",
+        "contralex explain moco-v2 --svg moco-v2.svg         as a picture",
+    )
+)(explain.explain)
+app.command(
+    epilog=examples(
         "contralex why moco-v2 method.loss.temperature",
         "contralex why moco-v2 method.encoder                every value of a block",
         "contralex why moco-v2 train --preset digits --set train.epochs=5",
@@ -98,6 +106,28 @@ app.command(
         "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
     )
 )(run.train)
+app.command(
+    epilog=examples(
+        "contralex finetune runs/mine --labels 0.1          on a tenth of the labels",
+        "contralex finetune runs/mine --labels 1 --from-layer 0",
+        "contralex finetune runs/mine --labels 0.01 --epochs 60 --set train.optimizer.lr=0.02",
+    )
+)(semi_supervised.finetune)
+app.command(
+    epilog=examples(
+        "contralex distill runs/tuned                       into the same network, from random weights",
+        "contralex distill runs/tuned --student runs/small  into another run's encoder",
+        "contralex distill runs/tuned --student simclr-v1 --noisy --threshold 0.3",
+    )
+)(semi_supervised.distill)
+app.command(
+    epilog=examples(
+        "contralex compare moco-v2 simclr-v1 byol --preset digits",
+        "contralex compare all --preset digits --out runs/all",
+        "contralex compare moco-v2 mine.yaml --preset digits --epochs 40 --seed 1",
+        "contralex compare all --preset digits --out runs/all --resume",
+    )
+)(compare.compare)
 app.command(
     epilog=examples(
         "contralex schema --out contralex.schema.json       beside your recipes, for YAML editors",
@@ -130,6 +160,13 @@ evaluation.command(
         "contralex eval knn runs/mine --data cifar10 --json",
     )
 )(run.knn)
+app.command(
+    epilog=examples(
+        "contralex linear runs/mine",
+        "contralex linear runs/mine --set eval.linear.weight_decay=1e-2",
+        "contralex linear runs/mine --data cifar10 --json",
+    )
+)(run.linear)
 app.command(
     epilog=examples(
         "contralex inspect runs/mine",

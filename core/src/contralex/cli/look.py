@@ -72,21 +72,23 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
     preset: Preset = None,
     allow_code: AllowCode = False,
+    leaves: Annotated[bool, typer.Option("--leaves", help="A line for each value, with all defaults.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what differs between two recipes, and nothing else."""
+    """Print what differs between two recipes, a line for each block, and nothing else."""
     from dataclasses import asdict
 
     from contralex.spec.diff import diff as compare
     from contralex.spec.layers import resolve
+    from contralex.spec.story import story
 
     before, after = (resolve(recipe, preset=preset, allow_code=allow_code) for recipe in (a, b))
     changes = compare(before, after)
     if as_json:
         print_json([asdict(change) for change in changes])
         return
-    for change in changes:
-        typer.echo(str(change))
+    for line in changes if leaves else story(before, after):
+        typer.echo(str(line))
     if not changes:
         typer.echo(f"{a} and {b} are the same run.")
 

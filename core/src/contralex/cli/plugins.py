@@ -83,12 +83,18 @@ def _row(plugin: Plugin) -> dict[str, Any]:
         "reason": plugin.reason,
         "kinds": {slot: [spec.kind_name() for spec in specs] for slot, specs in plugin.kinds.items() if specs},
         "recipes": sorted(plugin.recipes),
+        "commands": sorted(plugin.commands),
     }
 
 
 def _offers(plugin: Plugin) -> str:
     row = _row(plugin)
-    groups = {**row["kinds"], "recipes": row["recipes"], "hooks": _life_cycle(plugin)}
+    groups = {
+        **row["kinds"],
+        "recipes": row["recipes"],
+        "commands": row["commands"],
+        "hooks": _life_cycle(plugin),
+    }
     return "; ".join(f"{what}: {', '.join(names)}" for what, names in groups.items() if names)
 
 
@@ -114,6 +120,7 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
             if specs
         },
         "recipes": sorted(plugin.recipes),
+        "commands": sorted(plugin.commands),
         "hooks": plugin.hooks,
     }
 
@@ -122,7 +129,7 @@ def _life_cycle(plugin: Plugin) -> list[str]:
     """The hooks that take part in a run, by their short names."""
     from contralex.hooks import SLOTS
 
-    offers = (*SLOTS.values(), "contralex_recipes")
+    offers = (*SLOTS.values(), "contralex_recipes", "contralex_commands")
     return [name.removeprefix("contralex_") for name in plugin.hooks if name not in offers]
 
 

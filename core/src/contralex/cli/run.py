@@ -1,8 +1,9 @@
-"""Commands that compute: train, eval knn. The spec is resolved first: its mistakes show before torch is imported."""
+"""Commands that compute: train, eval knn, linear. The spec is resolved first: its mistakes show before torch is."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ def train(
     resolved = resolve(
         recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code, presets_of_its_name=is_own
     )
-    if processes > 1 and not _is_launched():
+    if processes > 1 and not is_launched():
         from contralex.train.launch import launch
 
         argv = _argv(recipe, preset, data, sets or [], out, resume, allow_code, allow_drift)
@@ -75,7 +76,7 @@ def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
     return str(out / "spec.yaml")
 
 
-def _is_launched() -> bool:
+def is_launched() -> bool:
     """Whether torchrun, accelerate or our own launcher has started this process as one of several."""
     return "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
 
@@ -98,22 +99,47 @@ def _argv(
     return ["train", *said, *(f"--set={text}" for text in sets), *flags, "--", recipe]
 
 
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
+]
+
+
 def knn(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
-    ],
+    checkpoint: Checkpoint,
     data: Data = None,
     sets: Sets = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
-    if not checkpoint.exists():
-        raise ContralexError(f"there is no folder {checkpoint}; give a run's folder, or one of its checkpoints")
+    _must_exist(checkpoint)
 
     from contralex.evaluate.offline import knn as judge
 
-    found = judge(checkpoint, data, sets or [], allow_code=allow_code)
+    _print("kNN", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
+
+
+def linear(
+    checkpoint: Checkpoint,
+    data: Data = None,
+    sets: Sets = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a checkpoint by a linear classifier on its frozen features, beside raw pixels and the untrained encoder."""
+    _must_exist(checkpoint)
+
+    from contralex.evaluate.offline import linear as judge
+
+    _print("linear probe", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
+
+
+def _must_exist(checkpoint: Path) -> None:
+    if not checkpoint.exists():
+        raise ContralexError(f"there is no folder {checkpoint}; give a run's folder, or one of its checkpoints")
+
+
+def _print(judge: str, found: Mapping[str, Any], as_json: bool) -> None:
     figures: dict[str, dict[str, Any]] = {name: _plain(result) for name, result in found.items()}
     if as_json:
         print_json(figures)
@@ -121,7 +147,7 @@ def knn(
     names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, float)]
     print_table(["", *names], [[who, *(f"{result[name]:.1%}" for name in names)] for who, result in figures.items()])
     protocol = next(iter(figures.values())).get("protocol", {})
-    typer.echo("kNN: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
+    typer.echo(f"{judge}: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
 
 
 def _plain(result: Any) -> dict[str, Any]:

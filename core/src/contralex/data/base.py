@@ -159,7 +159,7 @@ class ViewDataset(Dataset[Item]):
         try:
             views = {}
             for view in range(self.views.count):
-                torch.default_generator.manual_seed(mix(self.seed, epoch, index, view))
+                torch.default_generator.manual_seed(mix(self.seed, epoch, index, self.views.draw(view)))
                 views[view] = self.views.make(raw, view)
         finally:
             torch.random.set_rng_state(before)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,10 @@ def evaluate_knn(
 
     Processes share the samples out: each encodes its part, and asks for its part of the test samples. All call this.
     """
-    train, test = _labelled(source)
+    train, test = labelled(source)
     classes = 1 + max(max(train.labels or ()), max(test.labels or ()))
-    bank, bank_labels = _features(encoder, train, views, spec, batch_size, device, workers)
-    asked, truth = _features(encoder, test, views, spec, batch_size, device, workers)
+    bank, bank_labels = features_of(encoder, train, views, spec.features, batch_size, device, workers)
+    asked, truth = features_of(encoder, test, views, spec.features, batch_size, device, workers)
     mine = torch.tensor(distributed.part_of(len(asked)), dtype=torch.long)
     hits = _hits(bank, bank_labels, asked[mine], truth[mine], spec.k, spec.temperature, classes)
     top1, top5 = (int(hit) / len(asked) for hit in distributed.sum_over_processes(hits))
@@ -170,45 +170,51 @@ def evaluating(function: object) -> Iterator[None]:
             module.training = training
 
 
-def _features(
+def features_of(
     encoder: Encoder | None,
     split: Split,
     views: Views,
-    spec: KNNSpec,
+    which: Literal["backbone", "embedding"],
     batch_size: int,
     device: torch.device | str,
     workers: int,
 ) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and labels (N,) of a split."""
+    """Features (N, F) and labels (N,) of a split, on every process; its raw pixels where there is no encoder."""
     function: Callable[[Tensor], Tensor] = raw_pixels
     if encoder is not None:
-        function = encoder.features if spec.features == "backbone" else _Embedding(encoder)
+        function = encoder.features if which == "backbone" else _Embedding(encoder)
     features, index = extract(function, EvalDataset(split, views), batch_size, device, workers)
     return features, torch.as_tensor(split.labels)[index].to(features.device)
 
 
 class _Embedding(nn.Module):
-    """The vectors that are looked up, as keys: (B, D); the mean over the places where a view has several."""
+    """The vectors that are looked up, as keys: (B, D)."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, inputs: Tensor) -> Tensor:
-        vectors, _ = self.encoder.keys(self.encoder({0: inputs}))[0]
-        return vectors.mean(dim=1) if vectors.dim() == 3 else vectors
+        return self.encoder.embedding(inputs)
 
 
-def _labelled(source: Source) -> tuple[Split, Split]:
+def labelled(source: Source) -> tuple[Split, Split]:
     """The labelled samples of both splits."""
     train, test = source.train(), source.test()
     if test is None:
-        raise NoLabels("The data have no split to judge with, so there is no kNN evaluation; set eval.knn to null.")
-    return _with_labels(train, "train"), _with_labels(test, "test")
+        raise NoLabels(
+            "The data have no split to judge with, so there is nothing to judge by; set eval.knn, eval.linear and "
+            "eval.classify to null."
+        )
+    return with_labels(train, "train"), with_labels(test, "test")
 
 
-def _with_labels(split: Split, name: str) -> Split:
+def with_labels(split: Split, name: str) -> Split:
+    """The samples of a split that have a label; :class:`NoLabels` if none has."""
     keep = [index for index, label in enumerate(split.labels or ()) if label >= 0]
     if not keep:
-        raise NoLabels(f"The data's {name} split has no labels, so there is no kNN evaluation; set eval.knn to null.")
+        raise NoLabels(
+            f"The data's {name} split has no labels, so there is nothing to judge by; set eval.knn, eval.linear and "
+            "eval.classify to null."
+        )
     return split if len(keep) == len(split) else Subset(split, keep)

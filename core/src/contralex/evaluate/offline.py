@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from contralex.errors import ContralexError
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
-from contralex.spec.run import KNNSpec
+from contralex.evaluate.linear import LinearResult, evaluate_linear
+from contralex.spec.run import EvalSpec, KNNSpec, LinearSpec
 from contralex.train import build
 from contralex.train.checkpoint import load_encoder, open_checkpoint
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
+
+_Spec = TypeVar("_Spec", KNNSpec, LinearSpec)
+_Result = TypeVar("_Result", KNNResult, LinearResult)
 
 
 def knn(
@@ -27,26 +31,38 @@ def knn(
     ``allow_code``: the Python files that it names in ``code`` may be run.
     Raises :class:`ContralexError` where the data has no labels or no split to judge with.
     """
+    return _judged(evaluate_knn, lambda spec: spec.knn or KNNSpec(), checkpoint, data, sets, allow_code)
+
+
+def linear(
+    checkpoint: Path, data: str | None = None, sets: Sequence[str] = (), *, allow_code: bool = False
+) -> dict[str, LinearResult]:
+    """A linear probe of a checkpoint's encoder; otherwise as :func:`knn`."""
+    return _judged(evaluate_linear, lambda spec: spec.linear or LinearSpec(), checkpoint, data, sets, allow_code)
+
+
+def _judged(
+    judge: Callable[..., _Result],
+    spec_of: Callable[[EvalSpec], _Spec],
+    checkpoint: Path,
+    data: str | None,
+    sets: Sequence[str],
+    allow_code: bool,
+) -> dict[str, _Result]:
     from contralex.spec.code import permission
-
-    with permission(allow_code):
-        return _knn(checkpoint, data, sets)
-
-
-def _knn(checkpoint: Path, data: str | None, sets: Sequence[str]) -> dict[str, KNNResult]:
     from contralex.spec.layers import resolve_data
 
     if any(path.startswith("method.encoder") for path in sets):
         raise ContralexError("--set method.encoder: the encoder of a checkpoint cannot be changed.")
-    found = open_checkpoint(checkpoint)
-    run = resolve_data(found.resolved().data, data=data, sets=sets).run
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source, views = build.buildable(run.data).build(), build.buildable(run.method.views).build()
-    spec = run.eval.knn or KNNSpec()
-    encoders: dict[str, Encoder | None] = {THIS: load_encoder(found.folder).to(device)}
-    if spec.baselines:
-        encoders |= {UNTRAINED: build.encoder(run).to(device), PIXELS: None}
-    return {
-        name: evaluate_knn(encoder, source, views, spec, run.eval.batch_size, device)
-        for name, encoder in encoders.items()
-    }
+    with permission(allow_code):
+        found = open_checkpoint(checkpoint)
+        run = resolve_data(found.resolved().data, data=data, sets=sets).run
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        source, views = build.buildable(run.data).build(), build.buildable(run.method.views).build()
+        spec = spec_of(run.eval)
+        encoders: dict[str, Encoder | None] = {THIS: load_encoder(found.folder).to(device)}
+        if spec.baselines:
+            encoders |= {UNTRAINED: build.encoder(run).to(device), PIXELS: None}
+        return {
+            name: judge(encoder, source, views, spec, run.eval.batch_size, device) for name, encoder in encoders.items()
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,8 +32,13 @@ class Encoder(nn.Module, ABC):
     def features(self, view: Tensor) -> Tensor:
         """(B, F): the representation that is kept after training, before any projector."""
 
+    def embedding(self, view: Tensor) -> Tensor:
+        """(B, D): the key vector of what :meth:`features` takes; the mean over the places where there are several."""
+        vectors, _ = self.keys(self({0: view}))[0]
+        return vectors.mean(dim=1) if vectors.dim() == 3 else vectors
+
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        """For each view, query vectors (B, D) or (B, P, D) with the positions (P,) of what they ask for."""
+        """For each view, query vectors (B, D) or (B, P, D) with the positions, (P,) or (B, P), of what they ask for."""
         return self.keys(embedded)
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
@@ -130,7 +136,9 @@ class BuildContext:
     ``dim`` the width of the looked-up vectors; ``population`` the number of training samples; ``batch`` the
     global batch size; ``key_views`` the key views of the matches; ``fresh_encoder`` makes another encoder
     from the same spec, with weights of its own; ``labels`` (population,) the class of each training sample, -1 where
-    it has none, or None where the data have no labels at all.
+    it has none, or None where the data have no labels at all; ``query_views`` the query views of the matches;
+    ``negatives``, for targets and loss, which are built after it, the negative source. One that gives ``prototypes``
+    has the number of them as its ``count``.
     """
 
     dim: int
@@ -141,3 +149,10 @@ class BuildContext:
     fresh_encoder: Callable[[], Encoder]
     key_encoder: KeyEncoder | None = None
     labels: Tensor | None = None
+    query_views: tuple[int, ...] = ()
+    negatives: NegativeSource | None = None
+
+
+def buildable(spec: Any) -> Any:
+    """A slot's spec is known to be buildable, because the hook that offered it says so; its type is open."""
+    return spec

@@ -1,16 +1,16 @@
-"""Image encoders: a backbone without its classifier, a projector, a predictor."""
+"""Image encoders: a backbone, a projector, a predictor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
-from contralex.parts.base import Encoder
+from contralex.parts.base import Encoder, buildable
 
 if TYPE_CHECKING:
     from contralex.vocabulary import encoders as specs
@@ -21,7 +21,7 @@ class ImageEncoder(Encoder):
 
     def __init__(self, spec: specs.Image) -> None:
         super().__init__()
-        self.backbone, width = backbone(spec.backbone)
+        self.backbone, width = buildable(spec.backbone).build()
         self.feature_dim = width
         self.projector, self.dim = mlp(width, spec.projector)
         self.predictor, asked = mlp(self.dim, spec.predictor)
@@ -30,10 +30,15 @@ class ImageEncoder(Encoder):
                 f"method.encoder.predictor ends in {asked} numbers and the projector in {self.dim}; "
                 "they must be equal, because the one is compared with the other."
             )
+        self.jigsaw = PieceHead(width, spec.jigsaw, self.dim) if spec.jigsaw else None
         self.together = spec.batching == "together"
         self.normalize = spec.normalize
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        in_pieces = {view: pieces for view, pieces in views.items() if pieces.dim() == 5}
+        if in_pieces:
+            whole = {view: image for view, image in views.items() if view not in in_pieces}
+            return {**(self(whole) if whole else {}), **{view: self._joined(p) for view, p in in_pieces.items()}}
         if not self.together:
             return {view: self.projector(self.features(image)) for view, image in views.items()}
         features: list[Tensor] = []
@@ -44,6 +49,12 @@ class ImageEncoder(Encoder):
 
     def features(self, view: Tensor) -> Tensor:
         return self.backbone(view).flatten(1)  # type: ignore[no-any-return]
+
+    def _joined(self, pieces: Tensor) -> Tensor:
+        """(B, P, C, H, W), the pieces of a jigsaw, to (B, D)."""
+        assert self.jigsaw is not None  # the spec refuses pieces without a head for them
+        vectors: Tensor = self.jigsaw(self.features(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2]))
+        return vectors
 
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         if self.together and len(self.predictor):
@@ -58,6 +69,30 @@ class ImageEncoder(Encoder):
     def _scaled(self, vectors: Tensor) -> Tensor:
         # In float32 even under autocast: in half precision the guard against a zero length is itself zero.
         return F.normalize(vectors.float(), dim=1) if self.normalize else vectors
+
+
+class PieceHead(nn.Module):
+    """(B, P, F), the features of P pieces, to (B, D): layers on each, then on all in a row (PIRL, section 3.2)."""
+
+    def __init__(self, width: int, spec: specs.JigsawHead, dim: int) -> None:
+        super().__init__()
+        self.pieces = spec.pieces
+        self.piece, narrow = mlp(width, spec.piece)
+        self.joined, ends = mlp(narrow * spec.pieces, spec.joined)
+        if ends != dim:
+            raise ContralexError(
+                f"method.encoder.jigsaw.joined ends in {ends} numbers and the projector in {dim}; they must be equal, "
+                "because both are looked up in one dictionary."
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.shape[1] != self.pieces:
+            raise ContralexError(
+                f"method.encoder.jigsaw.pieces is {self.pieces}, and method.views cuts {features.shape[1]} pieces; "
+                "set pieces to the square of jigsaw.grid."
+            )
+        joined: Tensor = self.joined(self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2]).flatten(1))
+        return joined
 
 
 def _ordered(views: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
@@ -95,93 +130,3 @@ def _batch_norm(width: int, affine: str) -> nn.BatchNorm1d:
     if affine == "scale":
         norm.register_parameter("bias", None)
     return norm
-
-
-def backbone(spec: specs.Backbone) -> tuple[nn.Module, int]:
-    """A module from images (B, C, H, W) to features (B, F), and F."""
-    if spec.kind == "torchvision":
-        return _torchvision(spec)
-    if spec.kind == "timm":
-        return _timm(spec)
-    return _conv(spec)
-
-
-def _torchvision(spec: specs.TorchvisionBackbone) -> tuple[nn.Module, int]:
-    from torchvision import models
-
-    names = models.list_models(module=models)
-    if spec.name not in names:
-        raise ContralexError(
-            f"method.encoder.backbone.name: torchvision has no model {spec.name!r}{_close(spec.name, names)}."
-        )
-    options: dict[str, Any] = {}
-    if spec.zero_init_residual:
-        if not spec.name.startswith(("resnet", "resnext", "wide_resnet")):
-            raise ContralexError(
-                f"method.encoder.backbone.zero_init_residual is for ResNets, and {spec.name} is none: set it to false."
-            )
-        options["zero_init_residual"] = True
-    model = models.get_model(spec.name, weights=None, **options)
-    if spec.stem == "small":
-        if not hasattr(model, "maxpool") or not isinstance(getattr(model, "conv1", None), nn.Conv2d):
-            raise ContralexError(
-                f"method.encoder.backbone.stem: small is for ResNets, and {spec.name} is none: set it to imagenet."
-            )
-        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
-    return model, _without_classifier(model, spec.name)
-
-
-def _without_classifier(model: nn.Module, name: str) -> int:
-    """Replaces torchvision's last linear layer, whatever the family calls it, and returns its input's width."""
-    for attribute in ("fc", "heads", "head", "classifier"):
-        head = getattr(model, attribute, None)
-        if isinstance(head, nn.Linear):
-            setattr(model, attribute, nn.Identity())
-            return head.in_features
-        if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
-            width = head[-1].in_features
-            head[-1] = nn.Identity()
-            return width
-    raise ContralexError(
-        f"method.encoder.backbone.name: {name} has no linear classifier to take off, so it cannot be a backbone; "
-        "choose a classification model such as resnet50, convnext_tiny or vit_b_16."
-    )
-
-
-def _timm(spec: specs.TimmBackbone) -> tuple[nn.Module, int]:
-    try:
-        import timm
-    except ImportError as error:
-        raise ContralexError(
-            "method.encoder.backbone: kind timm needs the package timm: pip install 'contralex[timm]'."
-        ) from error
-    if not timm.is_model(spec.name):
-        raise ContralexError(
-            f"method.encoder.backbone.name: timm has no model {spec.name!r}{_close(spec.name, timm.list_models())}."
-        )
-    options = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
-    model = timm.create_model(spec.name, pretrained=spec.pretrained, num_classes=0, **options)
-    return model, int(model.num_features)
-
-
-def _conv(spec: specs.ConvBackbone) -> tuple[nn.Module, int]:
-    if len(spec.widths) != len(spec.strides) or not spec.widths:
-        raise ContralexError(
-            f"method.encoder.backbone: widths has {len(spec.widths)} entries and strides {len(spec.strides)}; "
-            "give one of each for each layer."
-        )
-    layers: list[nn.Module] = []
-    before = spec.channels
-    for width, stride in zip(spec.widths, spec.strides, strict=True):
-        layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        before = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before
-
-
-def _close(name: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=3)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

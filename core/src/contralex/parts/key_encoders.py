@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from contralex import distributed
 from contralex.lookup import Rows, Step
@@ -50,7 +51,7 @@ class Momentum(KeyEncoder):
     """Keys come from an exponential moving average of the encoder: θ_k ← m·θ_k + (1−m)·θ_q (MoCo, Eq. 2).
 
     Only parameters are averaged; the twin stays in training mode and keeps BatchNorm statistics of its own,
-    as in the code of MoCo and BYOL.
+    as in the code of MoCo and BYOL. But keys are without noise: dropout and drop path are off (DINO's teacher).
     """
 
     def __init__(self, spec: specs.Momentum, context: BuildContext) -> None:
@@ -58,9 +59,13 @@ class Momentum(KeyEncoder):
         self.momentum = spec.momentum
         self.shuffle = spec.shuffle_bn
         fresh = context.fresh_encoder() if spec.init == "random" else copy.deepcopy(context.encoder)
-        self.encoder = _frozen(fresh)
+        self.encoder = _without_noise(_frozen(fresh))
         self._pairs: list[tuple[nn.Module, nn.Module]] = [(context.encoder, self.encoder)]
         self.twins = nn.ModuleList()
+
+    def train(self, mode: bool = True) -> Momentum:
+        _without_noise(super().train(mode))
+        return self
 
     def forward(
         self,
@@ -85,7 +90,7 @@ class Momentum(KeyEncoder):
             return Rows.cat([_unshuffled(rows.of_view(view).gather(gradient=False), order, back) for view in views])
 
     def side(self, module: nn.Module) -> nn.Module:
-        twin = _frozen(copy.deepcopy(module))
+        twin = _without_noise(_frozen(copy.deepcopy(module)))
         self.twins.append(twin)
         self._pairs.append((module, twin))
         return twin
@@ -136,6 +141,17 @@ class Frozen(KeyEncoder):
 def _frozen(module: M) -> M:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+    return module
+
+
+def _without_noise(module: M) -> M:
+    """Puts all into evaluation mode but what takes statistics of the batch, which are buffers.
+
+    Noise is told by what it lacks, because every library has a class of its own for it.
+    """
+    for each in module.modules():
+        if not isinstance(each, _BatchNorm) and not any(True for _ in each.buffers(recurse=False)):
+            each.training = False
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from contralex import distributed
 from contralex.lookup import Dictionary, Rows, Step, Targets
-from contralex.parts.base import Loss
+from contralex.parts.base import BuildContext, Loss
 from contralex.spec.schedule import value_at
 
 if TYPE_CHECKING:
@@ -18,54 +19,66 @@ if TYPE_CHECKING:
 
 
 class InfoNCE(Loss):
-    """−log softmax of the positive among all entries: −log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1)."""
+    """−log softmax of the positive among all entries: −w·log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1)."""
 
     def __init__(self, spec: specs.InfoNCE) -> None:
         super().__init__()
         self.temperature = spec.temperature
+        self.weight = spec.weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.index is not None
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
-        return F.cross_entropy(scores, targets.index)
+        return self.weight * F.cross_entropy(scores, targets.index)
 
 
 class NCE(Loss):
     """Noise-contrastive estimation as InstDisc's (Eqs. 4 to 8; lemniscate's ``NCECriterion``).
 
     P(i|v) = exp(v·f_i/τ)/Z is told from K uniform draws of probability Pn = 1/N. Z is set once, on the first
-    batch, to the mean of exp(v·f/τ) over positives and negatives, times N; then it is frozen, and saved.
+    batch, to the mean of exp(v·f/τ) over positives and negatives, times N; then it is frozen, and saved. There is one,
+    or one for each view that asks.
     """
 
     epsilon = 1e-7
     z: Tensor
 
-    def __init__(self, spec: specs.NCE) -> None:
+    def __init__(self, spec: specs.NCE, context: BuildContext) -> None:
         super().__init__()
         self.temperature = spec.temperature
-        self.register_buffer("z", torch.full((), -1.0))  # -1: not yet set
+        self.views = context.query_views if spec.normalizer == "each_view" else None
+        self.register_buffer("z", torch.full(() if self.views is None else (len(self.views),), -1.0))  # -1: not yet set
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.index is not None and dictionary.population is not None
         population = dictionary.population
-        raw = torch.exp(dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock))  # (N, 1+K)
-        if self.z < 0:
-            self.z.copy_(distributed.mean_over_processes(raw.detach().mean()) * population)
-        probability = raw / self.z
-        noise = (raw.shape[1] - 1) / population  # K·Pn
-        positive = probability.gather(1, targets.index.unsqueeze(1)).squeeze(1)
-        data_term = torch.log(positive / (positive + noise + self.epsilon))
-        noise_terms = torch.log(noise / (probability + noise + self.epsilon))
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)  # (N, 1+K)
+        z = self.z if self.views is None else self.z[self.views.index(int(queries.view[0]))]
+        if z < 0:
+            mean = distributed.mean_over_processes(scores.detach().exp().mean())
+            z.copy_((mean * population).clamp(max=torch.finfo(z.dtype).max))
+        # In logarithms, which large scores do not overflow. A later view may set its own Z, in the same buffer, before
+        # the backward; the logarithm is a copy.
+        log_p = scores - z.log()
+        log_noise = math.log((scores.shape[1] - 1) / population)  # K·Pn
+        log_rest = math.log((scores.shape[1] - 1) / population + self.epsilon)
+        positive = log_p.gather(1, targets.index.unsqueeze(1)).squeeze(1)
+        data_term = -F.softplus(log_rest - positive)  # log P/(P + K·Pn + ε)
+        noise_terms = log_noise - log_rest - F.softplus(log_p - log_rest)  # log K·Pn/(P + K·Pn + ε)
         own_noise_term = noise_terms.gather(1, targets.index.unsqueeze(1)).squeeze(1)
         return -(data_term + noise_terms.sum(dim=1) - own_noise_term).mean()
 
 
 class Cosine(Loss):
-    """2 − 2·cos(q, k), the squared distance of unit vectors (BYOL, Eq. 2)."""
+    """w·(1 − cos(q, k)): with w = 2 the squared distance of unit vectors (BYOL, Eq. 2)."""
+
+    def __init__(self, spec: specs.Cosine) -> None:
+        super().__init__()
+        self.weight = spec.weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.vectors is not None
-        return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+        return self.weight * (1 - F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
 
 
 class SoftCrossEntropy(Loss):

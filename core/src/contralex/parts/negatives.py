@@ -1,4 +1,4 @@
-"""Negative sources: nothing, the batch, a queue, a memory bank, prototypes."""
+"""Negative sources: nothing, the batch, a queue, a memory bank, prototypes, classes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex import distributed
+from contralex.errors import ContralexError
 from contralex.lookup import Dictionary, Match, Rows, Step
 from contralex.parts.base import BuildContext, NegativeSource
 from contralex.parts.sharding import Shards, drawn, own_places
@@ -134,8 +135,12 @@ class MemoryBank(NegativeSource):
         places = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(_DRAW))
         places = places[distributed.own_slice(len(queries))].to(bank.device)
         places = torch.cat([queries.sample.unsqueeze(1), places], dim=1)  # (N, 1+K)
-        own = Shards(bank, self.population).rows(places) if self.sharded else bank[places].float()
-        return Dictionary(own=own, population=self.population)
+        return Dictionary(own=self.remembered(match.key, places), population=self.population)
+
+    def remembered(self, view: int, places: Tensor) -> Tensor:
+        """(..., D) what is remembered of the samples at ``places`` (...), in float32. A collective where sharded."""
+        bank = self.bank(view)
+        return Shards(bank, self.population).rows(places) if self.sharded else bank[places].float()
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
@@ -173,6 +178,7 @@ class Prototypes(NegativeSource):
 
     def __init__(self, spec: specs.Prototypes, context: BuildContext) -> None:
         super().__init__()
+        self.count = spec.count
         self.layer = nn.Linear(context.dim, spec.count, bias=False)
         self.normalize = spec.normalize
         assert context.key_encoder is not None
@@ -191,3 +197,21 @@ class Prototypes(NegativeSource):
         weight = self._key_side[0].weight
         assert isinstance(weight, Tensor)
         return Dictionary(shared=self.layer.weight, key_shared=weight.detach())
+
+
+class Classes(NegativeSource):
+    """The unit vectors of the axes, so that q·e_c is the c-th number of a query, its logit of class c."""
+
+    axes: Tensor
+
+    def __init__(self, spec: specs.Classes, context: BuildContext) -> None:
+        super().__init__()
+        if context.dim != spec.count:
+            raise ContralexError(
+                f"method.negatives has {spec.count} classes and method.encoder ends in {context.dim} numbers; each "
+                f"class needs a number of its own, so end method.encoder.projector in a layer of width {spec.count}."
+            )
+        self.register_buffer("axes", torch.eye(spec.count), persistent=False)  # (C, C), nothing to remember
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        return Dictionary(shared=self.axes)

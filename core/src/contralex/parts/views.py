@@ -30,6 +30,11 @@ class Views(ABC):
     def make(self, item: Any, view: int) -> Tensor:
         """View number ``view`` of a data-set item, drawing from torch's global generator."""
 
+    def draw(self, view: int) -> int:
+        """Which random numbers view number ``view`` is made with: its own. Views that return the same number see the
+        same chance, as the colour channels of one crop do."""
+        return view
+
     @abstractmethod
     def plain(self, item: Any) -> Tensor:
         """The item as evaluation sees it, without chance: what :meth:`Encoder.features` takes."""
@@ -37,7 +42,7 @@ class Views(ABC):
 
 class CropViews(Views):
     def __init__(self, spec: specs.Crops) -> None:
-        augment = [group.augment for group in spec.groups.values() for _ in range(group.count)]
+        augment = spec.augments()
         self.count = len(augment)
         self._make = [_pipeline(one) for one in augment]
         self._plain = _evaluation(augment[0])
@@ -58,15 +63,22 @@ def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
         "gray": lambda: v2.RandomGrayscale(spec.gray.p if spec.gray else 0.0),
         "flip": lambda: v2.RandomHorizontalFlip(spec.flip.p if spec.flip else 0.0),
         "blur": lambda: _blur(spec.blur),
+        "rand_augment": lambda: (
+            v2.RandAugment(spec.rand_augment.ops, spec.rand_augment.magnitude) if spec.rand_augment else v2.Identity()
+        ),
         # PIL inverts the values of 0..255 that reach the threshold: at 0.5 those from 128 on, as in BYOL's and DINO's
         # code
         "solarize": lambda: (
             v2.RandomSolarize(spec.solarize.threshold * 255 + 0.5, spec.solarize.p) if spec.solarize else v2.Identity()
         ),
     }
-    steps = [makers[name]() for name in spec.order if getattr(spec, name) is not None]
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *_to_numbers(spec)])
-    return pipeline
+    names = [name for name in spec.order if getattr(spec, name) is not None]
+    before = names[: names.index("jigsaw")] if spec.jigsaw else []
+    after = [name for name in names if name not in (*before, "jigsaw")]
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*(makers[name]() for name in after), *_to_numbers(spec)])
+    if spec.jigsaw is None:
+        return pipeline
+    return Pieces(v2.Compose([makers[name]() for name in before]), spec.jigsaw, pipeline)
 
 
 def _evaluation(spec: specs.Augment) -> Callable[[Any], Tensor]:
@@ -107,3 +119,26 @@ class PILBlur(nn.Module):
 
     def forward(self, image: Image.Image) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(float(torch.empty(()).uniform_(*self.sigma))))
+
+
+class Pieces:
+    """The pieces of an image, each through a pipeline of its own, in random order: (grid², C, cell, cell)."""
+
+    def __init__(self, whole: Callable[[Any], Any], spec: specs.Jigsaw, each: Callable[[Any], Tensor]) -> None:
+        self.whole, self.each = whole, each
+        self.grid, self.cell = spec.grid, spec.cell
+
+    def __call__(self, item: Any) -> Tensor:
+        image = self.whole(item)
+        width, height = image.size
+        pieces = []
+        for row in range(self.grid):
+            for column in range(self.grid):
+                left, top = column * width // self.grid, row * height // self.grid
+                x = left + self._chance(width // self.grid)
+                y = top + self._chance(height // self.grid)
+                pieces.append(self.each(image.crop((x, y, x + self.cell, y + self.cell))))
+        return torch.stack([pieces[place] for place in torch.randperm(len(pieces)).tolist()])
+
+    def _chance(self, side: int) -> int:
+        return int(torch.randint(side - self.cell + 1, ()))

@@ -18,6 +18,7 @@ class Spec(BaseModel):
 
     ``needs`` and ``gives`` say what a part takes from, and offers to, the other slots; they are how a
     combination that cannot work is refused when the spec is read (see :mod:`contralex.spec.fit`).
+    ``learns``: whether the optimiser moves what the part holds (prototypes, a learnt temperature).
     ``source`` names the paper and the equation that the part implements. ``example`` holds the values of a tiny
     one, where the defaults do not make it: it is what the conformance kit builds. A data kind may also have a class
     method ``tiny(folder)``, which writes a few samples there and returns the spec that reads them.
@@ -27,6 +28,7 @@ class Spec(BaseModel):
 
     gives: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[Mapping[str, frozenset[str]]] = {}
+    learns: ClassVar[bool] = False
     source: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
 

@@ -30,7 +30,7 @@ from contralex.spec.run import RunSpec
 _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
 # Of `train`: what becomes of a failed hook, and which checkpoints are kept. A resumed run may have others.
 NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint")
-_IF_ANY = (*_FOR_PEOPLE, "code", "plugins")  # not written where it says nothing
+_IF_ANY = (*_FOR_PEOPLE, "code", "plugins", "init")  # not written where it says nothing
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,10 @@ class TrainSpec(Spec):
     ``batch_size`` is global: the same on any number of processes. ``batch_norm``: over which samples statistics
     are taken: ``sync`` the whole batch of all processes, ``local`` each process's part, or a number n: groups of n
     samples, as if n were the batch of one device; that is the same on one process and on many. ``workers``: of
-    each process, that load data; null chooses. ``clip``: the largest norm of the gradient. ``on_hook_error``: when a
-    plugin's hook raises, ``stop`` the run with a checkpoint, or ``warn`` once and go on. ``on_bad_loss``: when the loss
-    is no number or infinite, ``stop`` the run, or ``skip`` the step, as if its batch had not been, and count it.
+    each process, that load data; null chooses. ``clip``: the largest norm of the gradient. ``clip_each``: that is of
+    each parameter by itself, not of all together. ``on_hook_error``: when a plugin's hook raises, ``stop`` the run with
+    a checkpoint, or ``warn`` once and go on. ``on_bad_loss``: when the loss is no number or infinite, ``stop`` the run,
+    or ``skip`` the step, as if its batch had not been, and count it.
     """
 
     epochs: int = Field(gt=0)
@@ -152,6 +153,7 @@ class TrainSpec(Spec):
     batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1)] = "local"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     clip: float | None = Field(None, gt=0)
+    clip_each: bool = False
     seed: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=0)
     log_every: int = Field(10, gt=0, description="steps")
@@ -159,6 +161,12 @@ class TrainSpec(Spec):
     trackers: tuple[str, ...] = ()
     on_hook_error: Literal["stop", "warn"] = "stop"
     on_bad_loss: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="after")
+    def _clips_to_something(self) -> TrainSpec:
+        if self.clip_each and self.clip is None:
+            raise ValueError("clip_each says how clip is meant, and there is no clip; set clip, or take clip_each out")
+        return self
 
 
 class KNNSpec(Spec):
@@ -173,8 +181,35 @@ class KNNSpec(Spec):
     baselines: bool = True
 
 
+class LinearSpec(Spec):
+    """A linear probe: logistic regression on the frozen encoder's features of the plain images, extracted once,
+    so without augmentation. The objective is the mean cross-entropy + ``weight_decay``/2 · ‖weight‖², minimised by
+    L-BFGS in at most ``iterations`` steps: no learning rate and no chance.
+
+    ``standardize``: each feature has mean 0 and standard deviation 1 over the training samples. ``features``: the
+    ``backbone``'s, or the ``embedding`` that is looked up. ``every``: epochs between evaluations; null only at the
+    end. ``baselines``: also judge raw pixels and the untrained encoder, once.
+    """
+
+    weight_decay: float = Field(1e-3, gt=0)
+    standardize: bool = True
+    iterations: int = Field(1000, gt=0)
+    features: Literal["backbone", "embedding"] = "backbone"
+    every: int | None = Field(None, gt=0, description="epochs")
+    baselines: bool = True
+
+
+class ClassifySpec(Spec):
+    """How often the class with the highest logit is right on the test split, where the encoder's vectors are logits.
+    ``every``: epochs between evaluations; null only at the end."""
+
+    every: int | None = Field(None, gt=0, description="epochs")
+
+
 class EvalSpec(Spec):
     knn: KNNSpec | None = KNNSpec()
+    linear: LinearSpec | None = None
+    classify: ClassifySpec | None = None
     batch_size: int = Field(256, gt=0)
 
 
@@ -183,6 +218,17 @@ class CodeFile(Spec):
 
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class InitSpec(Spec):
+    """Where the encoder's first weights are from, in place of random ones. A run that is resumed does not ask.
+
+    ``checkpoint``: a run's folder or checkpoint, of whose query encoder every tensor is taken that has the name and the
+    shape of one of this run's. ``skip``: patterns of names that are not, such as ``projector.3.*``.
+    """
+
+    checkpoint: str
+    skip: tuple[str, ...] = ()
 
 
 class RunSpec(Spec):
@@ -198,6 +244,7 @@ class RunSpec(Spec):
     paper: str = ""
     code: tuple[CodeFile, ...] = ()
     plugins: tuple[str, ...] = ()
+    init: InitSpec | None = None
     method: MethodSpec
     data: Annotated[Spec, Slot("data")]
     train: TrainSpec

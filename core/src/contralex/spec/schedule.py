@@ -7,10 +7,12 @@ same values.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from contralex.spec.base import Spec
 
@@ -67,20 +69,43 @@ class Linear(Spec):
         return self.start + (self.end - self.start) * min(clock.at(self.per) / self.epochs, 1.0)
 
 
+_Factor = Annotated[float, Field(gt=0)]
+
+
 class Steps(Spec):
-    """``start``, multiplied by ``factor`` at each of the epochs ``at``, after a linear warm-up from zero."""
+    """``start``, multiplied by ``factor`` at each of the epochs ``at``, after a linear warm-up from zero.
+
+    ``factor``: one for all of them, or a list with one for each.
+    """
 
     kind: Literal["steps"] = "steps"
     start: float
-    factor: float = Field(0.1, gt=0)
+    factor: _Factor | tuple[_Factor, ...] = 0.1
     at: tuple[float, ...]
     warmup_epochs: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_factor_a_step(self) -> Steps:
+        if isinstance(self.factor, tuple) and len(self.factor) != len(self.at):
+            raise ValueError(
+                f"factor lists {len(self.factor)} and at {len(self.at)}; list one factor for each epoch of at, or "
+                "give one number for all"
+            )
+        return self
 
     def value(self, clock: Clock) -> float:
         now = clock.at("step")
         if now < self.warmup_epochs:
             return self.start * now / self.warmup_epochs
-        return float(self.start * self.factor ** sum(now >= epoch for epoch in self.at))
+        return math.prod((factor for epoch, factor in self._steps() if now >= epoch), start=self.start)
+
+    def reached(self) -> list[float]:
+        """The values after 0, 1, 2, ... of the steps."""
+        return list(accumulate((factor for _, factor in sorted(self._steps())), operator.mul, initial=self.start))
+
+    def _steps(self) -> list[tuple[float, float]]:
+        factors = self.factor if isinstance(self.factor, tuple) else (self.factor,) * len(self.at)
+        return list(zip(self.at, factors, strict=True))
 
 
 def _tag(value: object) -> str:
@@ -109,10 +134,7 @@ def value_at(number: float | Cosine | Linear | Steps, clock: Clock) -> float:
 def bounds(number: float | Cosine | Linear | Steps) -> tuple[float, float]:
     """The smallest and largest value that a number or schedule takes, for bounds that a field states."""
     if isinstance(number, Steps):
-        try:
-            reached = [number.start * number.factor**i for i in range(len(number.at) + 1)]
-        except OverflowError:
-            return -math.inf, math.inf
+        reached = number.reached()
         return min(reached), max(reached)
     if isinstance(number, Cosine | Linear):
         return min(number.start, number.end), max(number.start, number.end)

@@ -35,8 +35,9 @@ _SMALL: dict[str, list[dict[str, Any]]] = {
         {"kind": "memory_bank"},
         {"kind": "none"},
         {"kind": "prototypes"},
+        {"kind": "classes"},
     ],
-    "targets": [{"kind": "instance"}, {"kind": "key_vector"}],
+    "targets": [{"kind": "instance"}, {"kind": "key_vector"}, {"kind": "class_label"}, {"kind": "teacher_logits"}],
     "loss": [
         {"kind": "info_nce"},
         {"kind": "nce"},

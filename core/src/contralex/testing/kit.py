@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from contralex.errors import ContralexError
 from contralex.registry import Plugin, registry
-from contralex.testing import entry, kinds, processes, recipes, sources, state, steps, surroundings
+from contralex.testing import backbones, entry, kinds, processes, recipes, sources, state, steps, surroundings
 from contralex.testing.outcome import NotApplicable, as_reason
 from contralex.testing.subjects import Kind, kinds_of, recipes_of
 from contralex.testing.trial import Trial, trials_of
@@ -27,6 +27,8 @@ KIND = (
 )
 VIEWS = (sources.views_follow_the_seed, sources.views_stack)
 DATA = (sources.data_reads,)
+BACKBONE = (backbones.maps_images_to_features, backbones.backbone_follows_the_seed, backbones.backbone_learns)
+_OF_SLOT: dict[str, tuple[Callable[[Kind], None], ...]] = {"views": VIEWS, "data": DATA, "backbone": BACKBONE}
 TRIAL = (
     steps.builds_alike,
     steps.finite_loss,
@@ -112,7 +114,7 @@ def _pairs(plugin: Plugin) -> Iterator[tuple[str, Callable[..., None], Callable[
     own: list[Kind] = kinds_of(plugin)
     for kind in own:
         yield from (pair(check, kind) for check in KIND)
-        yield from (pair(check, kind) for check in {"views": VIEWS, "data": DATA}.get(kind.slot, ()))
+        yield from (pair(check, kind) for check in _OF_SLOT.get(kind.slot, ()))
     trials: list[Trial] = trials_of(plugin)
     first: dict[str, Trial] = {}  # two kinds may stand in one and the same method, which is tried once
     for trial in trials:

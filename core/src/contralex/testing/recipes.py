@@ -40,7 +40,7 @@ def trains(recipe: RecipeFile) -> None:
         raise NotApplicable("it has no preset `tiny` or `digits` that would make it small")
     steps = [f"train.max_steps={_STEPS}", f"train.epochs={_STEPS}"]  # an epoch of a tiny set may have one step
     small = [*steps, f"train.batch_size={_BATCH}", "train.batch_norm=sync", "train.precision=fp32"]
-    quiet = ["train.workers=0", "train.log_every=1", "train.trackers=[]", "eval.knn=null"]
+    quiet = ["train.workers=0", "train.log_every=1", "train.trackers=[]", "eval.knn=null", "eval.linear=null"]
     found = resolve(recipe.name, preset=preset, sets=[*small, *quiet])
     with tempfile.TemporaryDirectory() as folder:
         data: dict[str, Any] = {**found.data}

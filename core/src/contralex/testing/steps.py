@@ -88,7 +88,8 @@ def _degenerate_rows(trial: Trial, name: str, change: Callable[[Tensor], Tensor]
 
 
 def _unit_length(trial: Trial) -> bool:
-    return bool(getattr(trial.spec.method.encoder, "normalize", False))
+    encoder = trial.spec.method.encoder
+    return bool(getattr(encoder, "normalize", False)) or "unit length" in encoder.offers()
 
 
 def gradients_arrive(trial: Trial) -> None:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from contralex.lookup import LookUp, Match
-from contralex.parts.base import BuildContext, Encoder
+from contralex.parts.base import BuildContext, Encoder, buildable
 from contralex.spec.run import RunSpec
+from contralex.train import initial
+
+__all__ = ["buildable", "encoder", "look_up"]
 
 
-def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None) -> LookUp:
+def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None, *, fresh: bool = True) -> LookUp:
     """The method of a spec, for a training set of ``population`` samples with these labels, if it has any. Weights are
-    a function of the seed."""
+    a function of the seed, and of the checkpoint that ``init`` names, which is only read for a ``fresh`` run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        return _assemble(spec, population, labels)
+        return _assemble(spec, population, labels, fresh)
 
 
 def encoder(spec: RunSpec) -> Encoder:
-    """The query encoder alone, with the weights that :func:`look_up` starts from."""
+    """The query encoder alone, with the random weights that :func:`look_up` starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         made: Encoder = buildable(spec.method.encoder).build()
         return made
 
 
-def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None) -> LookUp:
+def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None, fresh: bool = True) -> LookUp:
     method = spec.method
     made: Encoder = buildable(method.encoder).build()
+    if spec.init is not None and fresh:  # before a key encoder copies the weights
+        initial.load(made, spec.init)
     matches = [Match(query, key) for query, key in spec.matches()]
     context = BuildContext(
         dim=made.dim,
@@ -40,20 +44,18 @@ def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None) -> L
         encoder=made,
         fresh_encoder=lambda: buildable(method.encoder).build(),
         labels=None if labels is None else torch.as_tensor(labels),
+        query_views=tuple(dict.fromkeys(match.query for match in matches)),
     )
     key_encoder = buildable(method.key_encoder).build(context)
     context = BuildContext(**{**vars(context), "key_encoder": key_encoder})
+    negatives = buildable(method.negatives).build(context)
+    context = BuildContext(**{**vars(context), "negatives": negatives})
     return LookUp(
         made,
         key_encoder,
-        buildable(method.negatives).build(context),
+        negatives,
         buildable(method.targets).build(context),
         buildable(method.loss).build(context),
         matches,
         method.reduction,
     )
-
-
-def buildable(spec: Any) -> Any:
-    """A slot's spec is known to be buildable, because the hook that offered it says so; its type is open."""
-    return spec

@@ -34,7 +34,7 @@ def of_keys(keys: Tensor, entries: int) -> dict[str, float]:
     if len(unit) > 1 and bool(torch.isfinite(unit).all()):
         found["feature_std"] = float(unit.std(dim=0).mean()) * math.sqrt(unit.shape[1])
         share = torch.linalg.svdvals(unit)
-        share = share / share.sum()
+        share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)  # a classifier's first logits are all 0
         found["effective_rank"] = float(torch.exp(-(share * torch.log(share + 1e-7)).sum()))
     return found
 
@@ -115,7 +115,8 @@ def _is_seen(name: str, line: dict[str, Any]) -> bool:
     if name == "alike":
         return bool(line.get("feature_std", 1.0) < _ALIKE)
     if name == "few":
-        return bool(line.get("effective_rank", 2.0) < _FEW and line.get("feature_std", 0.0) >= _ALIKE)
+        are_few = line.get("effective_rank", 2.0) < _FEW and line.get("feature_std", 0.0) >= _ALIKE
+        return bool(are_few and entries != 2)  # the logits of two classes lie along one direction, and should
     if name == "chance":
         at_random = line.get("lookup_top1", 1.0) < 2 / max(entries, 1)
         return bool(entries > 2 and at_random and abs(loss - math.log(entries)) < 0.002 * math.log(entries))

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 from contralex.errors import ContralexError
 
@@ -43,7 +44,7 @@ def launch(argv: list[str], processes: int) -> int:
         subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True)
         for rank in range(processes)
     ]
-    with _passing_signals_to(children):
+    with passing_signals_to(children):
         return _wait(children)
 
 
@@ -88,15 +89,19 @@ def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) ->
 
 
 @contextlib.contextmanager
-def _passing_signals_to(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+def passing_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[list[int]]:
+    """Within, SIGINT and SIGTERM go to the children; what is yielded holds those that came."""
+    came: list[int] = []
+
     def passed_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
     before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

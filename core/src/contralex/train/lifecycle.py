@@ -17,7 +17,9 @@ from contralex.spec import code
 from contralex.train.ending import Ending
 
 # What the run itself logs. A plugin that wrote under one of these names would pass for it.
-OWN_METRICS = frozenset({"step", "epoch", "loss", "lookup_top1", "lr", "images_per_second", "knn_top1"})
+OWN_METRICS = frozenset(
+    ("step", "epoch", "loss", "lookup_top1", "lr", "images_per_second", "knn_top1", "linear_top1", "classify_top1")
+)
 
 
 class LifeCycle:

@@ -60,6 +60,14 @@ def drop_frozen_gradients(optimizer: Optimizer, step: int) -> None:
                 parameter.grad = None
 
 
+def clip_each(parameters: Iterable[Tensor], largest: float) -> None:
+    """Shortens each parameter's gradient to the norm ``largest``, by itself (DINO's code)."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        norms = torch.stack(torch._foreach_norm(gradients))
+        torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0)))
+
+
 def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
     taken: dict[int, list[Tensor]] = {}
     rest: list[Tensor] = []

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -19,7 +21,9 @@ from rich.table import Table
 from torch import Tensor
 
 from contralex import distributed
+from contralex.evaluate.classify import Classified, evaluate_classifier
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, NoLabels, evaluate_knn
+from contralex.evaluate.linear import LinearResult, evaluate_linear
 from contralex.files import write_text
 from contralex.train import health
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from contralex.lookup import Found
     from contralex.parts.base import Encoder
     from contralex.train.run import Run
+
+_Result = TypeVar("_Result", KNNResult, LinearResult)
 
 
 class Report:
@@ -46,7 +52,7 @@ class Report:
         self.task = self.bar.add_task(run.spec.name, total=run.total, completed=run.step, figures="")
         self.extra: dict[str, float | Tensor] = {}  # what plugins add
         self.since = time.perf_counter()
-        self._no_labels = False
+        self._absent: set[str] = set()  # figures that there are no labels for
         self.watch = health.Watch()
         self._forget()
         if run.found is not None:
@@ -131,23 +137,49 @@ class Report:
 
     def judge(self, encoder: Encoder | None) -> KNNResult | None:
         """kNN of the encoder (None: of raw pixels), or None where the data has no labels, which is said once."""
-        run, spec = self.run, self.run.spec.eval
-        assert spec.knn is not None
+        return self._judged("kNN figure", evaluate_knn, encoder, self.run.spec.eval.knn)
+
+    def probe(self, encoder: Encoder | None) -> LinearResult | None:
+        """A linear probe, likewise."""
+        return self._judged("linear probe", evaluate_linear, encoder, self.run.spec.eval.linear)
+
+    def _judged(self, what: str, judge: Callable[..., _Result], encoder: Encoder | None, spec: Any) -> _Result | None:
+        run = self.run
         started = time.perf_counter()
         try:
-            return evaluate_knn(encoder, run.source, run.views, spec.knn, spec.batch_size, run.device)
+            return judge(encoder, run.source, run.views, spec, run.spec.eval.batch_size, run.device)
         except NoLabels as reason:
-            if not self._no_labels:
-                self.say(f"No kNN figure: {reason}")
-            self._no_labels = True
+            if what not in self._absent:
+                self.say(f"No {what}: {reason}")
+            self._absent.add(what)
             return None
         finally:
             self.since += time.perf_counter() - started  # images/s is about training
 
+    def classified(self, encoder: Encoder) -> Classified | None:
+        """How often the encoder's logits are right, or None where the data has no labels to judge with."""
+        run = self.run
+        started = time.perf_counter()
+        try:
+            return evaluate_classifier(encoder, run.source, run.views, run.spec.eval.batch_size, run.device)
+        except NoLabels as reason:
+            self.say(f"No accuracy: {reason}")
+            return None
+        finally:
+            self.since += time.perf_counter() - started
+
     def baselines(self, untrained: Encoder) -> dict[str, Any]:
-        """What raw pixels and the encoder reach before training."""
-        judged = {UNTRAINED: self.judge(untrained), PIXELS: self.judge(None)}
-        return {name: _plain(result) for name, result in judged.items() if result is not None}
+        """What raw pixels and the encoder reach before training, by ``knn`` and by ``linear``."""
+        spec = self.run.spec.eval
+        judged: dict[str, dict[str, KNNResult | LinearResult | None]] = {}
+        if spec.knn is not None and spec.knn.baselines:
+            judged["knn"] = {UNTRAINED: self.judge(untrained), PIXELS: self.judge(None)}
+        if spec.linear is not None and spec.linear.baselines:
+            judged["linear"] = {UNTRAINED: self.probe(untrained), PIXELS: self.probe(None)}
+        return {
+            by: {name: asdict(result) for name, result in found.items() if result is not None}
+            for by, found in judged.items()
+        }
 
     # The end
 
@@ -176,7 +208,15 @@ class Report:
         if run.spec.eval.knn is not None:
             final = self.judge(run.method.encoder)
             if final is not None:
-                results["knn"] = {THIS: _plain(final), **baselines}
+                results["knn"] = {THIS: asdict(final), **baselines.get("knn", {})}
+        if run.spec.eval.linear is not None:
+            probed = self.probe(run.method.encoder)
+            if probed is not None:
+                results["linear"] = {THIS: asdict(probed), **baselines.get("linear", {})}
+        if run.spec.eval.classify is not None:
+            classified = self.classified(run.method.encoder)
+            if classified is not None:
+                results["classify"] = asdict(classified)
         return results
 
     def summary(self, results: dict[str, Any]) -> None:
@@ -198,8 +238,14 @@ class Report:
                 f"{results['name']}: {results['epochs']} epochs, {results['steps']} steps, {results['seconds']:.0f} s; "
                 f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}"
             )
-        if "knn" in results:
-            self.console.print(_table(results["knn"]))
+        if "knn" in results or "linear" in results:
+            self.console.print(_table({by: results[by] for by in ("knn", "linear") if by in results}))
+        if "classify" in results:
+            found = results["classify"]
+            self.say(
+                f"Classified {found['protocol']['test_samples']} test samples: "
+                f"top-1 {found['top1']:.1%}, top-5 {found['top5']:.1%}"
+            )
         self.say(f"Saved in {self.run.folder}")
 
     def _write(self, metrics: dict[str, Any]) -> None:
@@ -217,23 +263,37 @@ class Report:
         self.since = time.perf_counter()
 
 
-def _table(knn: dict[str, Any]) -> Table:
-    protocol = knn[THIS]["protocol"]
-    table = Table(
-        title=f"weighted kNN: k={protocol['k']}, temperature {protocol['temperature']}, {protocol['features']};\n"
-        f"{protocol['train_samples']} to look among, {protocol['test_samples']} to judge",
-        title_justify="left",
-    )
+def _table(judged: dict[str, dict[str, Any]]) -> Table:
+    """``judged``: by ``knn``, ``linear`` or both; then by what was judged."""
+    table = Table(title="\n".join(_title(by, found[THIS]["protocol"]) for by, found in judged.items()))
+    table.title_justify = "left"
     table.add_column("")
-    table.add_column("top-1 %", justify="right")
-    table.add_column("top-5 %", justify="right")
-    for name, result in knn.items():
-        table.add_row(name, f"{100 * result['top1']:.1f}", f"{100 * result['top5']:.1f}")
+    for by in judged:
+        for figure in ("top-1 %", "top-5 %"):
+            table.add_column(f"{_NAMES[by]} {figure}" if len(judged) > 1 else figure, justify="right")
+    for name in dict.fromkeys(name for found in judged.values() for name in found):
+        cells = [
+            f"{100 * found[name][figure]:.1f}" if name in found else "-"
+            for found in judged.values()
+            for figure in ("top1", "top5")
+        ]
+        table.add_row(name, *cells)
     return table
 
 
-def _plain(result: KNNResult) -> dict[str, Any]:
-    return {"top1": result.top1, "top5": result.top5, "protocol": result.protocol}
+_NAMES = {"knn": "kNN", "linear": "linear"}
+
+
+def _title(by: str, protocol: dict[str, Any]) -> str:
+    features, train, test = (protocol[name] for name in ("features", "train_samples", "test_samples"))
+    if by == "knn":
+        settings, purpose = f"weighted kNN: k={protocol['k']}, temperature {protocol['temperature']}", "look among"
+    else:
+        scaled = ", standardised" if protocol["standardize"] else ""
+        settings, purpose = f"linear probe: weight decay {protocol['weight_decay']:g}{scaled}", "learn from"
+        if not protocol["converged"]:
+            settings += f", not converged in {protocol['iterations']} iterations (raise eval.linear.iterations)"
+    return f"{settings}, {features};\n{train} to {purpose}, {test} to judge"
 
 
 def _keep_until(file: Path, step: int) -> None:

@@ -22,7 +22,7 @@ from contralex.parts import batch_norm, sharding
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
-from contralex.train import build, checkpoint, devices, drift, optim, retention, setup, signals, trouble
+from contralex.train import build, checkpoint, devices, drift, initial, optim, retention, setup, signals, trouble
 from contralex.train.ending import Ending
 from contralex.train.lifecycle import LifeCycle
 from contralex.train.report import Report
@@ -86,7 +86,7 @@ class Run:
         if train.max_steps is not None:
             self.total = min(self.total, train.max_steps)
 
-        self.method: LookUp = build.look_up(self.spec, population, self.split.labels)
+        self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
         batch_norm.convert(self.method, train.batch_norm, self.device.type)
         self.method.to(self.device)
         self.optimizer = optim.build(train.optimizer, self.method)
@@ -148,6 +148,8 @@ def train(
         if run.main:
             write_text(run.folder / "spec.yaml", resolved.to_yaml())
         with trouble.told(run.folder), Report(run) as report, signals.noticed() as run.ending.signalled:
+            if run.spec.init is not None and run.found is None:
+                report.say(initial.plan(run.method.encoder, run.spec.init).told())
             _baselines(run, report)
             run.hooks.call("contralex_run_start", run=run)
             _agree(run, report)
@@ -247,7 +249,10 @@ def _step(run: Run, batch: dict[str, Any], clock: Clock) -> Found | None:
         run.ending.lose(_bad_loss(run, float(found.loss.detach()), batch["index"]))
     run.accelerator.backward(found.loss)
     optim.drop_frozen_gradients(run.optimizer, clock.step)
-    if spec.clip is not None:
+    if spec.clip is not None and spec.clip_each:
+        run.accelerator.unscale_gradients()
+        optim.clip_each(run.method.parameters(), spec.clip)
+    elif spec.clip is not None:
         run.accelerator.clip_grad_norm_(run.method.parameters(), spec.clip)
     run.prepared.step()
     run.prepared.zero_grad()
@@ -281,6 +286,16 @@ def _epoch_ends(run: Run, report: Report) -> None:
         judged = report.judge(run.method.encoder)
         if judged is not None:
             metrics["knn_top1"] = judged.top1
+    linear = spec.eval.linear
+    if linear is not None and linear.every and run.epoch % linear.every == 0 and run.step < run.total:
+        probed = report.probe(run.method.encoder)
+        if probed is not None:
+            metrics["linear_top1"] = probed.top1
+    classify = spec.eval.classify
+    if classify is not None and classify.every and run.epoch % classify.every == 0 and run.step < run.total:
+        classified = report.classified(run.method.encoder)
+        if classified is not None:
+            metrics["classify_top1"] = classified.top1
     run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
     report.epoch(metrics)
     if run.epoch % spec.train.checkpoint.every == 0 or _is_due_by_steps(run) or run.step == run.total:
@@ -317,8 +332,8 @@ def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None 
 
 def _baselines(run: Run, report: Report) -> None:
     """What raw pixels and the untrained encoder reach, before the first step; once in a run's life."""
-    knn = run.spec.eval.knn
-    if knn is not None and knn.baselines and run.found is None:
+    judges = (run.spec.eval.knn, run.spec.eval.linear)
+    if run.found is None and any(judge is not None and judge.baselines for judge in judges):
         run.baselines = report.baselines(build.encoder(run.spec).to(run.device))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from contralex.spec.base import Spec
+from contralex.spec.base import Slot, Spec
 
 if TYPE_CHECKING:
     from contralex.data.base import Source
@@ -139,3 +139,39 @@ class HuggingFace(Spec):
         from contralex.data.hf import HuggingFaceSource
 
         return HuggingFaceSource(self)
+
+
+class Labelled(Spec):
+    """Some of the labelled samples of another data set, with as many of each class as there are, and no others.
+
+    ``of``: the other data set; its test split stays as it is. ``share``: of its labelled training samples, in (0, 1];
+    at least one of each class. A larger share holds what a smaller one does. ``seed`` chooses them.
+    """
+
+    kind: Literal["labelled"] = "labelled"
+    of: Annotated[Spec, Slot("data")]
+    share: float = Field(gt=0, le=1)
+    seed: int = Field(0, ge=0)
+    gives = _IMAGES
+    source = "SimCLR v2, arXiv:2006.10029, section 3 (1 % and 10 % of the labels); code: imagenet_subsets/"
+    example = {"of": {"kind": "digits", "scene": "plain"}, "share": 0.1}
+
+    @field_validator("of")
+    @classmethod
+    def _has_labels(cls, value: Spec) -> Spec:
+        if "labels" not in value.offers():
+            kind = getattr(value, "kind", type(value).__name__)
+            raise ValueError(f"these data ({kind}) have no labels to take a share of")
+        return value
+
+    def offers(self) -> frozenset[str]:
+        return self.of.offers()
+
+    def build(self) -> Source:
+        from contralex.data.labelled import LabelledSource
+
+        return LabelledSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> Labelled:
+        return cls(of=ImageFolder.tiny(folder), share=0.5)

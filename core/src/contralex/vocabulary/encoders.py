@@ -1,17 +1,22 @@
-"""Specs of the core's encoders: a backbone by name, an MLP projector and predictor, layer by layer."""
+"""Specs of the core's encoders: a backbone, an MLP projector and predictor, layer by layer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from contralex.spec.base import Spec
+from contralex.spec.base import Slot, Spec
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
 
-Count = Annotated[int, Field(gt=0)]
+Channels = Annotated[int, Field(gt=0, le=4096)]
+_TINY = {
+    "kind": "image",
+    "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
+    "projector": ({"width": 8, "activation": "relu"}, {"width": 8}),
+}
 
 
 class Layer(Spec):
@@ -26,44 +31,16 @@ class Layer(Spec):
     norm: Literal["none", "batch"] = "none"
     affine: Literal["full", "scale", "none"] = "full"
     activation: Literal["none", "relu", "gelu"] = "none"
-    init_std: float | None = Field(None, gt=0)
+    init_std: float | None = Field(None, ge=0)
 
 
-class TorchvisionBackbone(Spec):
-    """A torchvision classification model by name, without its classifier.
+class JigsawHead(Spec):
+    """How the pieces of a jigsaw become one vector: layers of ``piece`` on each piece's features, then layers of
+    ``joined`` on all ``pieces`` of them in a row."""
 
-    ``stem: small`` is the usual change of ResNets for 32x32 images: a 3x3 first convolution of stride 1 and no
-    max-pooling. ``zero_init_residual`` starts each residual branch at zero (ResNets).
-    """
-
-    kind: Literal["torchvision"] = "torchvision"
-    name: str = "resnet50"
-    stem: Literal["imagenet", "small"] = "imagenet"
-    zero_init_residual: bool = False
-
-
-class TimmBackbone(Spec):
-    """A timm model by name, without its classifier (``pip install 'contralex[timm]'``)."""
-
-    kind: Literal["timm"] = "timm"
-    name: str
-    pretrained: bool = False
-    drop_path: float = Field(0.0, ge=0, lt=1)
-
-
-class ConvBackbone(Spec):
-    """A plain stack of 3x3 convolutions with BatchNorm and ReLU, then the mean over places; for small images.
-
-    ``widths``: channels of each layer; ``strides``: of each layer.
-    """
-
-    kind: Literal["conv"] = "conv"
-    widths: tuple[Count, ...] = (32, 64, 64, 128, 256)
-    strides: tuple[Count, ...] = (1, 2, 1, 2, 2)
-    channels: int = Field(3, gt=0, description="of the image")
-
-
-Backbone = Annotated[TorchvisionBackbone | TimmBackbone | ConvBackbone, Field(discriminator="kind")]
+    pieces: int = Field(9, gt=1, le=256)
+    piece: tuple[Layer, ...] = Field(min_length=1)
+    joined: tuple[Layer, ...] = Field(min_length=1)
 
 
 class Image(Spec):
@@ -71,27 +48,71 @@ class Image(Spec):
 
     ``batching``: whether the views of a sample go through the network ``together``, as one batch (SimCLR; crops
     of one size each in SwAV), or ``apart`` (BYOL, SimSiam): BatchNorm's statistics, and so the gradients, differ.
-    ``normalize``: bring queries and keys to unit length.
+    ``normalize``: bring queries and keys to unit length. ``jigsaw``: the head of views that are cut into pieces, in
+    place of the projector.
     """
 
     kind: Literal["image"] = "image"
-    backbone: Backbone
+    backbone: Annotated[Spec, Slot("backbone")]
     projector: tuple[Layer, ...] = ()
     predictor: tuple[Layer, ...] = ()
     batching: Literal["together", "apart"] = "apart"
     normalize: bool = True
+    jigsaw: JigsawHead | None = None
     needs = {"views": frozenset({"images"})}
-    gives = frozenset({"one query a view", "unit length", "any length"})
+    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces"})
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
-    example = {
-        "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
-        "projector": ({"width": 8, "activation": "relu"}, {"width": 8}),
-    }
+    example = {key: value for key, value in _TINY.items() if key != "kind"}
 
     def offers(self) -> frozenset[str]:
-        return self.gives - {"any length" if self.normalize else "unit length"}
+        length = "any length" if self.normalize else "unit length"
+        return self.gives - {length} - (set() if self.jigsaw else {"a head for pieces"})
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return [*self.needs.items(), *([("views", frozenset({"pieces"}))] if self.jigsaw else [])]
 
     def build(self) -> Encoder:
         from contralex.parts.encoders import ImageEncoder
 
         return ImageEncoder(self)
+
+
+class Towers(Spec):
+    """An encoder for each view: view 0 goes to the first of ``towers``, view 1 to the second, and so on.
+
+    ``towers``: encoders by names of your own, in the order of the views; all give vectors of one width. ``features``:
+    what is kept after training: the ``first`` encoder's features (CLIP's images), or those of all, ``concatenated``:
+    the channels of an image are then shared out among them (CMC's L and ab). ``channels``: how many each takes then.
+    """
+
+    kind: Literal["towers"] = "towers"
+    towers: dict[str, Annotated[Spec, Slot("encoder")]]  # a layer of a recipe may change one of them alone
+    features: Literal["first", "concatenated"]
+    channels: tuple[Channels, ...] = ()
+    gives = frozenset({"one query a view", "unit length", "any length", "an encoder a view"})
+    source = "CMC, arXiv:1906.05849, section 3.2; CLIP, arXiv:2103.00020, section 2.3"
+    example = {"features": "first", "towers": {"one": _TINY, "other": _TINY}}
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> Towers:
+        if len(self.towers) < 2:
+            raise ValueError("towers needs an encoder for each of at least two views; for one, write it alone")
+        wanted = len(self.towers) if self.features == "concatenated" else 0
+        if len(self.channels) != wanted:
+            raise ValueError(
+                f"channels has {len(self.channels)} numbers, where features: {self.features} and {len(self.towers)} "
+                f"towers need {wanted}"
+            )
+        return self
+
+    def offers(self) -> frozenset[str]:
+        common = frozenset.intersection(*(tower.offers() for tower in self.towers.values()))
+        return common | {"an encoder a view"}
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return list(dict.fromkeys(need for tower in self.towers.values() for need in tower.requires()))
+
+    def build(self) -> Encoder:
+        from contralex.parts.towers import Towers as Part
+
+        return Part(self)

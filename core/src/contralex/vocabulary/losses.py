@@ -28,9 +28,10 @@ class _Tempered(Spec):
 
 
 class InfoNCE(_Tempered):
-    """Softmax cross-entropy of the positive against all entries."""
+    """Softmax cross-entropy of the positive against all entries. ``weight`` multiplies it (MoCo v3: 2τ)."""
 
     kind: Literal["info_nce"] = "info_nce"
+    weight: float = Field(1.0, gt=0, le=1e6)
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "CPC, arXiv:1807.03748, Eq. 4; MoCo, arXiv:1911.05722, Eq. 1"
 
@@ -41,29 +42,37 @@ class InfoNCE(_Tempered):
 
 
 class NCE(_Tempered):
-    """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch."""
+    """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch.
+
+    ``normalizer``: ``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD).
+    """
 
     kind: Literal["nce"] = "nce"
+    normalizer: Literal["one", "each_view"] = "one"
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"drawn"})}
-    source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion"
+    source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion, CMC NCEAverage"
 
     def build(self, context: BuildContext) -> Loss:
         from contralex.parts.losses import NCE as Part
 
-        return Part(self)
+        return Part(self, context)
 
 
 class Cosine(Spec):
-    """2 − 2·cos between the query and the target vector."""
+    """weight·(1 − cos) between the query and the target vector.
+
+    ``weight``: 2 is the squared distance of unit vectors (BYOL); with 1 the gradient is that of −cos (SimSiam).
+    """
 
     kind: Literal["cosine"] = "cosine"
+    weight: float = Field(2.0, gt=0, le=1e4)
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
-    source = "BYOL, arXiv:2006.07733, Eq. 2"
+    source = "BYOL, arXiv:2006.07733, Eq. 2; SimSiam, arXiv:2011.10566, Eq. 1"
 
     def build(self, context: BuildContext) -> Loss:
         from contralex.parts.losses import Cosine as Part
 
-        return Part()
+        return Part(self)
 
 
 class SoftCrossEntropy(_Tempered):

@@ -99,10 +99,28 @@ class Prototypes(Spec):
     count: int = Field(gt=1)
     normalize: bool = True
     gives = frozenset({"entries", "prototypes"})
+    learns = True
     source = "SwAV, arXiv:2006.09882, section 3.1"
     example = {"count": 10}
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import Prototypes as Part
+
+        return Part(self, context)
+
+
+class Classes(Spec):
+    """One entry for each of ``count`` classes, the same number as the vectors have: the scores of a query are its own
+    numbers, so an encoder that ends in ``count`` logits is a classifier, and its look-up a classification."""
+
+    kind: Literal["classes"] = "classes"
+    count: int = Field(gt=1, le=1_000_000)
+    needs = {"encoder": frozenset({"any length"})}
+    gives = frozenset({"entries", "classes"})
+    source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning, distillation); a classifier as a look-up"
+    example = {"count": 8}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.parts.negatives import Classes as Part
 
         return Part(self, context)

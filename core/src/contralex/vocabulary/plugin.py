@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from contralex.hooks import hookimpl
 from contralex.spec.base import Spec
-from contralex.vocabulary import datasets, encoders, key_encoders, losses, negatives, targets, views
+from contralex.vocabulary import backbones, datasets, encoders, key_encoders, losses, negatives, targets, views
 
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [encoders.Image]
+    return [encoders.Image, encoders.Towers]
+
+
+@hookimpl
+def contralex_backbones() -> list[type[Spec]]:
+    return [backbones.TorchvisionBackbone, backbones.TimmBackbone, backbones.ConvBackbone, backbones.ViT]
 
 
 @hookimpl
@@ -19,12 +24,19 @@ def contralex_key_encoders() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
-    return [negatives.Nothing, negatives.InBatch, negatives.Queue, negatives.MemoryBank, negatives.Prototypes]
+    return [
+        negatives.Nothing,
+        negatives.InBatch,
+        negatives.Queue,
+        negatives.MemoryBank,
+        negatives.Prototypes,
+        negatives.Classes,
+    ]
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [targets.Instance, targets.KeyVector]
+    return [targets.Instance, targets.KeyVector, targets.ClassLabel, targets.TeacherLogits]
 
 
 @hookimpl
@@ -47,4 +59,5 @@ def contralex_datasets() -> list[type[Spec]]:
         datasets.STL10,
         datasets.ImageNet,
         datasets.HuggingFace,
+        datasets.Labelled,
     ]

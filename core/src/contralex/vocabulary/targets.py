@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from contralex.spec.base import Spec
 
 if TYPE_CHECKING:
@@ -35,3 +37,39 @@ class KeyVector(Spec):
         from contralex.parts.targets import KeyVector as Part
 
         return Part()
+
+
+class ClassLabel(Spec):
+    """The class of the sample. Every sample must have one."""
+
+    kind: Literal["class_label"] = "class_label"
+    needs = {"data": frozenset({"labels"}), "negatives": frozenset({"classes"})}
+    gives = frozenset({"index"})
+    source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning)"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex.parts.targets import ClassLabel as Part
+
+        return Part(context)
+
+
+class TeacherLogits(Spec):
+    """What the key encoder, a classifier, says of the sample: softmax(its logits/``temperature``) over the classes.
+
+    ``hard``: all of it on the teacher's first class (pseudo-labels). ``threshold``: a sample whose most likely class
+    has less than this probability, at temperature 1, teaches nothing: its weights are 0, and it still counts as a
+    sample of the batch. null takes all.
+    """
+
+    kind: Literal["teacher_logits"] = "teacher_logits"
+    temperature: float = Field(1.0, gt=0, le=1000, description="divides the teacher's logits")
+    hard: bool = False
+    threshold: float | None = Field(None, gt=0, lt=1)
+    needs = {"negatives": frozenset({"classes"}), "key_encoder": frozenset({"keys"})}
+    gives = frozenset({"weights"})
+    source = "SimCLR v2, arXiv:2006.10029, Eq. 2; Hinton et al., arXiv:1503.02531; Noisy Student, arXiv:1911.04252"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex.parts.targets import TeacherLogits as Part
+
+        return Part(self)

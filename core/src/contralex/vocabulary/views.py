@@ -6,6 +6,7 @@ So what one recipe changes of another's is one line, and ``null`` takes an opera
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
@@ -81,6 +82,23 @@ class Solarize(Spec):
     threshold: float = Field(0.5, ge=0, le=1)
 
 
+class RandAugment(Spec):
+    """``ops`` operations, each drawn from 14 (shear, rotate, ...), at ``magnitude`` of 30 (Cubuk et al., 2020,
+    arXiv:1909.13719; torchvision's). Where a paper counts to 10, as timm does, take three times its number."""
+
+    ops: int = Field(2, gt=0, le=16)
+    magnitude: int = Field(9, ge=0, le=30)
+
+
+class Jigsaw(Spec):
+    """Cuts the image into ``grid`` x ``grid`` cells, takes a random crop of ``cell`` pixels out of each, and puts them
+    in random order: the view is (grid², C, cell, cell). What stands before it in ``order`` happens to the image, what
+    stands after it to each piece by itself."""
+
+    grid: int = Field(3, gt=1, le=16)
+    cell: int = Field(gt=0, le=4096, description="pixels")
+
+
 class Normalize(Spec):
     """(x − mean) / std for each channel of pixels in [0, 1]."""
 
@@ -88,7 +106,7 @@ class Normalize(Spec):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize"]
+Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augment", "jigsaw"]
 
 
 class Augment(Spec):
@@ -101,6 +119,8 @@ class Augment(Spec):
     flip: Flip | None = None
     blur: Blur | None = None
     solarize: Solarize | None = None
+    rand_augment: RandAugment | None = None
+    jigsaw: Jigsaw | None = None
     normalize: Normalize | None = None
 
     def model_post_init(self, context: object) -> None:
@@ -109,18 +129,46 @@ class Augment(Spec):
             raise ValueError(f"order does not say when {' and '.join(missing)} happens; add it to order")
         if len(set(self.order)) != len(self.order):
             raise ValueError("order names an operation twice; each happens once")
+        if self.jigsaw and self.order.index("crop") > self.order.index("jigsaw"):
+            raise ValueError("order has jigsaw before crop; pieces are cut out of the crop, so put crop first")
+        if self.jigsaw and self.crop.size // self.jigsaw.grid < self.jigsaw.cell:
+            raise ValueError(
+                f"jigsaw.cell is {self.jigsaw.cell}, and a crop of {self.crop.size} pixels has cells of "
+                f"{self.crop.size // self.jigsaw.grid}; lower cell, or raise crop.size"
+            )
 
 
-_OPERATIONS = ("crop", "jitter", "gray", "flip", "blur", "solarize")
+_OPERATIONS = ("crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augment", "jigsaw")
 
 
 class Group(Spec):
     """``count`` views with one augmentation. ``key``: whether these views are looked up as keys (SwAV's small
-    crops are not)."""
+    crops are not). ``like``: instead of an ``augment``, that of an earlier group, all but its ``crop`` (multi-crop)."""
 
     count: int = Field(1, gt=0, le=256)
     key: bool = True
-    augment: Augment
+    augment: Augment | None = None
+    like: str | None = None
+    crop: Crop | None = None
+
+    def model_post_init(self, context: object) -> None:
+        if (self.augment is None) == (self.like is None):
+            found = "are both; keep one of them" if self.like is not None else "is neither; write one of them"
+            raise ValueError(f"a group has either augment or like, and here {found}")
+        if (self.crop is None) != (self.like is None):
+            mistake = "crop belongs into augment; move it there"
+            if self.crop is None:
+                mistake = "like needs a crop, which is what differs; add crop: {size: ..., scale: [..., ...]}"
+            raise ValueError(mistake)
+
+    def resolved(self, groups: Mapping[str, Group]) -> Augment:
+        """The augmentation of its views, written out."""
+        if self.augment is not None:
+            return self.augment
+        assert self.like is not None and self.crop is not None
+        other = groups[self.like].augment
+        assert other is not None
+        return Augment.model_validate({**dict(other), "crop": self.crop})
 
 
 class Crops(Spec):
@@ -129,11 +177,39 @@ class Crops(Spec):
     kind: Literal["crops"] = "crops"
     groups: dict[str, Group] = Field(min_length=1)
     needs = {"data": frozenset({"images"})}
-    gives = frozenset({"images"})
+    gives = frozenset({"images", "pieces"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"
     example = {
         "groups": {"crops": {"count": 2, "augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}}}}
     }
+
+    def offers(self) -> frozenset[str]:
+        return self.gives if self._has_pieces() else self.gives - {"pieces"}
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        pieces = [("encoder", frozenset({"a head for pieces"}))] if self._has_pieces() else []
+        return [*self.needs.items(), *pieces]
+
+    def _has_pieces(self) -> bool:
+        return any(augment.jigsaw for augment in self.augments())
+
+    def model_post_init(self, context: object) -> None:
+        earlier: list[str] = []
+        for name, group in self.groups.items():
+            if group.like is None:
+                earlier.append(name)
+            elif group.like in earlier:
+                group.resolved(self.groups)  # what is right in a large crop may not be in a small one
+            else:
+                there = f"there {'are' if len(earlier) > 1 else 'is'} {', '.join(earlier) or 'none'}"
+                raise ValueError(
+                    f"groups.{name}.like is {group.like}; name a group that stands before it and has an augment, "
+                    f"of which {there}"
+                )
+
+    def augments(self) -> list[Augment]:
+        """The augmentation of each view."""
+        return [group.resolved(self.groups) for group in self.groups.values() for _ in range(group.count)]
 
     def key_flags(self) -> list[bool]:
         """For each view, whether it may be a key."""

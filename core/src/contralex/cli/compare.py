@@ -1,0 +1,107 @@
+"""``contralex compare``: several methods under one budget, and one table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralex.cli.options import AllowCode, Json, Sets, print_json, print_table
+from contralex.errors import ContralexError
+
+
+def compare(
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="METHODS...",
+            help="Installed recipes or YAML files; `all`: every installed recipe that has the preset.",
+            show_default=False,
+        ),
+    ],
+    preset: Annotated[str | None, typer.Option(help="A preset that each of them has.", show_default=False)] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many for each method. Without it, as its recipe says.", show_default=False),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="As for `contralex train`, for all.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same for all.", show_default=False)] = None,
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison's folder. Without it: runs/compare-TIME.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Of each run, as for `contralex train`.")] = 1,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Train several methods under one budget, one after the other, and judge all alike: one table, one figure.
+
+    One that fails is named with its reason, and the others go on; the exit status is then 1.
+    """
+    from contralex.compare.figure import MISSING, draw, is_possible
+    from contralex.compare.plan import Budget, plan
+    from contralex.compare.runs import check_folder, run_all
+    from contralex.compare.table import COLUMNS, below, cells, markdown, summary
+    from contralex.files import write_text
+
+    if resume and out is None:
+        raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
+    for path in (text.partition("=")[0].strip() for text in sets or ()):
+        said = {"train.epochs": epochs, "train.seed": seed}.get(path)
+        if said is not None:
+            raise ContralexError(
+                f"--set {path}: it is said twice; leave this out, or --{path.partition('.')[2]} {said}"
+            )
+    out = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    planned = plan(methods, Budget(preset, epochs, seed, data, tuple(sets or ()), allow_code))
+    check_folder(planned, out, resume)
+    if not is_possible():
+        _say(f"Warning: {MISSING}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContralexError(f"--out {out}: the folder cannot be made ({error.strerror})") from None
+
+    found = run_all(planned, out, processes, as_json or not sys.stdout.isatty(), _say)
+
+    result = summary(planned, found)
+    write_text(out / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "table.md", markdown(result, _command(methods, preset, epochs, data, seed, sets or [], processes)))
+    if result["rows"] and is_possible():
+        draw(result["rows"], f"preset {preset}" if preset else "", out / "figure.svg")
+    if as_json:
+        print_json(result)
+    else:
+        print_table(list(COLUMNS.values()), [cells(row) for row in result["rows"]])
+        for sentence in below(result):
+            typer.echo(sentence)
+        typer.echo(f"Saved in {out}")
+    if result["failed"]:
+        raise typer.Exit(1)
+
+
+def _command(
+    methods: list[str],
+    preset: str | None,
+    epochs: int | None,
+    data: str | None,
+    seed: int | None,
+    sets: list[str],
+    processes: int,
+) -> str:
+    """What makes the same table again."""
+    options = {"--preset": preset, "--epochs": epochs, "--data": data, "--seed": seed}
+    said = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    said += [word for text in sets for word in ("--set", text)]
+    said += ["--processes", str(processes)] if processes > 1 else []
+    return shlex.join(["contralex", "compare", *methods, *said])
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,34 @@
+"""``contralex explain``: a method in its five slots, on the terminal and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralex.cli.options import AllowCode, Preset, Recipe, Sets
+from contralex.errors import ContralexError
+
+
+def explain(
+    recipe: Recipe,
+    preset: Preset = None,
+    sets: Sets = None,
+    picture: Annotated[
+        Path | None, typer.Option("--svg", help="Draw it into this file as well.", show_default=False)
+    ] = None,
+    allow_code: AllowCode = False,
+) -> None:
+    """Say what stands in each of a method's five slots, and where gradients flow."""
+    from contralex.explain import explained, svg, text
+    from contralex.files import write_text
+    from contralex.spec.layers import resolve
+
+    method = explained(resolve(recipe, preset=preset, sets=sets or (), allow_code=allow_code))
+    typer.echo(text(method))
+    if picture is not None:
+        if not picture.parent.is_dir():
+            raise ContralexError(f"--svg {picture}: there is no folder {picture.parent}; make it first")
+        write_text(picture, svg(method))
+        typer.echo(f"\nDrawn into {picture}.", err=True)

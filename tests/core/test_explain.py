@@ -1,0 +1,80 @@
+"""What ``contralex explain`` and ``contralex diff`` say is read from the spec, so it must hold of the run."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from contralex.explain import explained, svg, text
+from contralex.registry import registry
+from contralex.spec.layers import resolve
+from contralex.spec.story import story
+from contralex.testing.companions import small_preset
+from contralex.testing.trial import Trial
+
+SMALL = [name for name in registry().recipes() if small_preset(name)]
+
+
+def test_a_method_as_text() -> None:
+    said = text(explained(resolve("moco-v2")))
+    assert "negatives    queue                what else is in the dictionary\n             size: 65536" in said
+    assert "matches      view 0 looks up view 1" in said
+    assert "views ---> momentum ---> keys, for instance ---> what is wanted" in said
+    assert "<==> a gradient flows back, ---> none does. The key encoder: follows the encoder." in said
+
+
+def test_matches_are_told_in_groups() -> None:
+    assert explained(resolve("swav")).matches == (
+        "view 0 looks up view 1; view 1 looks up view 0; views 2-7 look up views 0-1"
+    )
+    assert explained(resolve("byol")).matches.endswith(", summed")
+
+
+@pytest.mark.parametrize("name", sorted(registry().recipes()))
+def test_every_picture_is_svg_with_its_five_slots(name: str) -> None:
+    method = explained(resolve(name))
+    root = ET.fromstring(svg(method))
+    words = " ".join(element.text or "" for element in root.iter())
+    slots = [slot for slot in method.boxes if slot != "negatives" or method.has_dictionary]
+    assert [slot for slot in slots if method.boxes[slot].kind not in words] == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_said_to_learn_learns(name: str) -> None:
+    """The gradients of a real step agree with the picture."""
+    preset = small_preset(name)
+    resolved = resolve(name, preset=preset, sets=["train.batch_size=8", "train.precision=fp32"])
+    said = explained(resolved)
+    model = Trial(name, resolved.data, whole_recipe=True).build()
+    trained = {path.split(".")[0] for path, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {slot for slot, box in said.boxes.items() if box.learns and slot != "views"}
+    assert model.key_encoder.gradient == said.keys_learn
+
+
+def test_a_story_has_one_line_for_each_block() -> None:
+    assert story(resolve("moco-v1"), resolve("moco-v2")) == [
+        "method.views: order [crop, gray, jitter, flip] → [crop, jitter, gray, blur, flip]; "
+        "jitter.hue 0.4 → 0.1; jitter.p 1 → 0.8; blur null → (p=0.5)",
+        "method.encoder.projector: [128] → [2048 relu, 128]",
+        "method.loss.temperature: 0.07 → 0.2",
+        "train.optimizer.lr: steps(start=0.03, at=[120, 160]) → cosine(start=0.03, per=epoch)",
+    ]
+    assert story(resolve("moco-v1"), resolve("moco-v1")) == []
+
+
+STEPS = [
+    *(("instdisc", "moco-v1"), ("moco-v1", "moco-v2"), ("moco-v2", "moco-v3"), ("invaspread", "simclr-v1")),
+    *(("simclr-v1", "simclr-v2"), ("moco-v2", "byol"), ("byol", "simsiam"), ("swav", "dino")),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), STEPS)
+def test_each_step_of_the_literature_is_a_handful_of_lines(before: str, after: str) -> None:
+    assert 1 <= len(story(resolve(before), resolve(after))) <= 9
+
+
+def test_views_are_told_by_their_numbers() -> None:
+    views, *_ = story(resolve("moco-v2"), resolve("byol"))
+    assert "blur.p 0.5 → 1 (view 0)" in views and "blur.p 0.5 → 0.1 (view 1)" in views
+    assert "groups" not in views

@@ -1,0 +1,39 @@
+"""Rows whose samples have places of their own, and what a regression on several places counts as found."""
+
+from __future__ import annotations
+
+import torch
+
+from contralex.lookup import Dictionary, Match, Rows, Targets, _found
+
+SAMPLE = torch.tensor([5, 3])
+
+
+def test_every_sample_has_its_own_positions() -> None:
+    vectors = torch.arange(12.0).view(2, 3, 2)
+    rows = Rows.of(vectors, SAMPLE, 1, torch.tensor([[4, 0, 2], [1, 0, 3]]))
+    assert rows.position.tolist() == [4, 0, 2, 1, 0, 3]
+    assert rows.sample.tolist() == [5, 5, 5, 3, 3, 3]
+    assert torch.equal(rows.vectors, vectors.flatten(0, 1))
+    shared = Rows.of(vectors, SAMPLE, 1, torch.tensor([4, 0, 2]))
+    assert shared.position.tolist() == [4, 0, 2, 4, 0, 2]
+
+
+def test_partners_of_rows_with_their_own_positions() -> None:
+    keys = Rows.of(torch.randn(2, 5, 2), SAMPLE, 0)
+    queries = Rows.of(torch.randn(2, 3, 2), SAMPLE, 0, torch.tensor([[4, 0, 2], [1, 0, 3]]))
+    expected = [4, 0, 2, 5 + 1, 5 + 0, 5 + 3]
+    assert queries.partners_in(keys).tolist() == expected
+
+
+def test_a_regression_on_places_looks_among_the_places_of_its_sample() -> None:
+    keys = Rows.of(torch.eye(5).repeat(2, 1, 1), SAMPLE, 0)  # the two samples look alike
+    positions = torch.tensor([[4, 0, 2], [1, 0, 3]])
+    right = torch.nn.functional.one_hot(positions, 5).float()
+    nothing = Targets(vectors=torch.zeros(6, 5))
+    queries = Rows.of(right, SAMPLE, 0, positions)
+    assert _found(queries, keys, Dictionary(), nothing, Match(0, 0)) == 1
+    queries = Rows.of(right, SAMPLE, 0, torch.tensor([[4, 0, 2], [1, 3, 0]]))
+    torch.testing.assert_close(_found(queries, keys, Dictionary(), nothing, Match(0, 0)), torch.tensor(4 / 6))
+    backwards = queries[torch.tensor([3, 4, 5, 0, 1, 2])]  # samples may stand in another order than their keys
+    torch.testing.assert_close(_found(backwards, keys, Dictionary(), nothing, Match(0, 0)), torch.tensor(4 / 6))
