@@ -1,0 +1,1 @@
+"""InvaSpread: a look-up in the batch that also pushes every wrong entry away."""

@@ -1,0 +1,19 @@
+"""contralex-invaspread: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_invaspread.spec import Spread
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [Spread]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_invaspread") / "recipes"
