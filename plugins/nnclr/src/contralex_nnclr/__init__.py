@@ -1,0 +1,1 @@
+"""NNCLR: what a query should find is a neighbour of its key."""

@@ -1,0 +1,74 @@
+"""NNCLR's targets and its loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex import (
+    BuildContext,
+    Dictionary,
+    Loss,
+    Match,
+    Rows,
+    Step,
+    TargetGenerator,
+    Targets,
+    distributed,
+    value_at,
+)
+
+if TYPE_CHECKING:
+    from contralex_nnclr import spec as specs
+
+
+class NeighbourTargets(TargetGenerator):
+    """NN(z, Q) = the vector of the support set Q that is nearest to the key z (NNCLR, Eq. 4).
+
+    Q holds the last keys of the first key view, of every process, first in, first out. It is written after the
+    look-up, or each key would be its own neighbour. It starts as random unit vectors.
+    """
+
+    support: Tensor
+    pointer: Tensor
+
+    def __init__(self, spec: specs.Neighbour, context: BuildContext) -> None:
+        super().__init__()
+        self.size = spec.size
+        self.view = context.key_views[0]
+        self.register_buffer("support", F.normalize(torch.randn(spec.size, context.dim), dim=1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        matched = keys.of_view(match.key)
+        mine = matched.vectors[queries.partners_in(matched)]  # (N, D)
+        nearest = (mine.float() @ self.support.T).argmax(dim=1)  # of unit vectors
+        return Targets(vectors=self.support[nearest])
+
+    def update(self, keys: Rows, step: Step) -> None:
+        newest = keys.of_view(self.view).vectors[-self.size :]
+        places = (self.pointer + torch.arange(len(newest), device=self.support.device)) % self.size
+        self.support[places] = newest.to(self.support)
+        self.pointer.copy_((self.pointer + len(newest)) % self.size)
+
+
+class NeighbourNCELoss(Loss):
+    """−log exp(NN_i·p_i/τ) / Σ_k exp(NN_i·p_k/τ), p the queries of every process (NNCLR, Eq. 3).
+
+    The target asks and the queries answer, so the gradient flows through all of them.
+    """
+
+    def __init__(self, spec: specs.NeighbourNCE) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.vectors is not None
+        everyone = distributed.gather(queries.vectors, gradient=True)  # (W·N, D)
+        scores = targets.vectors.float() @ everyone.float().T / value_at(self.temperature, step.clock)  # (N, W·N)
+        own = torch.arange(len(everyone), device=scores.device)[distributed.own_slice(len(queries))]
+        return F.cross_entropy(scores, own)

@@ -1,0 +1,24 @@
+"""contralex-nnclr: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_nnclr.spec import Neighbour, NeighbourNCE
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [Neighbour]
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [NeighbourNCE]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_nnclr") / "recipes"

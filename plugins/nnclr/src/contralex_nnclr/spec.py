@@ -1,0 +1,53 @@
+"""The specs of NNCLR's target generator and loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from contralex import Number, Spec, bounds
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, Loss, TargetGenerator
+
+
+class Neighbour(Spec):
+    """The nearest neighbour of the sample's key in a support set: the last ``size`` keys of the first key view."""
+
+    kind: Literal["neighbour"] = "neighbour"
+    size: int = Field(gt=0, description="keys")
+    needs = {"encoder": frozenset({"unit length"})}
+    gives = frozenset({"vectors"})
+    source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 4"
+    example = {"size": 12}
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex_nnclr.parts import NeighbourTargets
+
+        return NeighbourTargets(self, context)
+
+
+class NeighbourNCE(Spec):
+    """Softmax over the queries of the whole batch: a target vector should find its own query among them.
+
+    ``temperature`` divides the scores.
+    """
+
+    kind: Literal["neighbour_nce"] = "neighbour_nce"
+    temperature: Number = Field(description="divides the scores, > 0")
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3"
+    example = {"temperature": 0.2}
+
+    @field_validator("temperature")
+    @classmethod
+    def _positive(cls, value: Number) -> Number:
+        if bounds(value)[0] <= 0:
+            raise ValueError("a temperature is greater than 0")
+        return value
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_nnclr.parts import NeighbourNCELoss
+
+        return NeighbourNCELoss(self)
