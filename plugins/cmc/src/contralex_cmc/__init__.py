@@ -1,0 +1,1 @@
+"""CMC as a look-up between colour channels."""

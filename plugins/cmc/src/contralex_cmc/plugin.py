@@ -1,0 +1,24 @@
+"""contralex-cmc: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_cmc.spec import AlexNetBN, Lab
+
+
+@hookimpl
+def contralex_views() -> list[type[Spec]]:
+    return [Lab]
+
+
+@hookimpl
+def contralex_backbones() -> list[type[Spec]]:
+    return [AlexNetBN]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_cmc") / "recipes"
