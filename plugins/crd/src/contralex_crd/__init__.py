@@ -1,0 +1,1 @@
+"""CRD as a look-up between a student and its teacher."""

@@ -1,0 +1,173 @@
+"""The specs of contrastive representation distillation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from contralex import Number, Slot, Spec, bounds
+from contralex.vocabulary.negatives import Placement, StoredIn
+from contralex.vocabulary.views import Augment
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from contralex import BuildContext, Encoder, Loss, NegativeSource, TargetGenerator, Views
+
+_BOTH = frozenset({"embedding and logits"})
+_MEMORY = frozenset({"classes beside memory"})
+
+
+class Same(Spec):
+    """One augmented image, ``count`` times, so that student and teacher see the same pixels.
+
+    ``augment``: what happens to it. ``pad``: so many black pixels are put around it first, which a crop of constant
+    ``scale`` and ``ratio`` 1 then moves over, as it is usual on CIFAR.
+    """
+
+    kind: Literal["same"] = "same"
+    augment: Augment
+    count: int = Field(2, gt=0, le=16)
+    pad: int = Field(0, ge=0, le=512, description="pixels on each side")
+    needs = {"data": frozenset({"images"})}
+    gives = frozenset({"images"})
+    source = "CRD, arXiv:1910.10699, section 3.1; code: RepDistiller dataset/cifar100.py"
+    example = {"augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}}}
+
+    def key_flags(self) -> list[bool]:
+        """Every view may be a key."""
+        return [True] * self.count
+
+    def build(self) -> Views:
+        from contralex_crd.views import SameViews
+
+        return SameViews(self)
+
+
+class CifarResNet(Spec):
+    """The ResNet for 32x32 images: a 3x3 convolution and three stages of basic blocks, ``depth`` layers in all.
+
+    ``widths``: channels of the first convolution and of the three stages. ``channels``: of the image.
+    """
+
+    kind: Literal["cifar_resnet"] = "cifar_resnet"
+    depth: int = Field(ge=8, le=1202, description="layers, 6n + 2")
+    widths: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field((16, 16, 32, 64), min_length=4, max_length=4)
+    channels: int = Field(3, gt=0, le=4096)
+    source = "He et al., 2016, arXiv:1512.03385, section 4.2; code: RepDistiller models/resnet.py"
+    example = {"depth": 8, "widths": (4, 4, 6, 8)}
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_blocks(cls, value: int) -> int:
+        if (value - 2) % 6:
+            near = value - (value - 2) % 6
+            raise ValueError(f"three stages of blocks of two layers make a depth of 6n + 2, so {near} or {near + 6}")
+        return value
+
+    def build(self) -> tuple[nn.Module, int]:
+        from contralex_crd.resnet import cifar_resnet
+
+        return cifar_resnet(self)
+
+
+class Distilled(Spec):
+    """A student with a classifier, and a frozen teacher. View 0 goes to the student, view 1 to the teacher.
+
+    A vector is an embedding of unit length, which memory holds, beside logits, which tell the classes. ``backbone``:
+    the student's. ``classes``: how many. ``width``: of the embeddings; both sides have a linear layer that makes them,
+    and both layers are trained. ``teacher``: the folder of a run, or one of its checkpoints, whose encoder is of kind
+    image; where that ends in ``classes`` numbers of any length it is a classifier, and its logits can be distilled.
+    null: a backbone like the student's with random weights, which teaches nothing.
+    """
+
+    kind: Literal["distilled"] = "distilled"
+    backbone: Annotated[Spec, Slot("backbone")]
+    classes: int = Field(gt=1, le=1_000_000)
+    width: int = Field(128, gt=0, le=65536)
+    teacher: str | None
+    needs = {"views": frozenset({"images"})}
+    gives = _BOTH | {"one query a view"}
+    source = "CRD, arXiv:1910.10699, section 3.1 and Eq. 18; code: RepDistiller crd/criterion.py"
+    example = {
+        "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
+        "classes": 3,
+        "width": 8,
+        "teacher": None,
+    }
+
+    def build(self) -> Encoder:
+        from contralex_crd.encoder import DistilledEncoder
+
+        return DistilledEncoder(self)
+
+
+class OtherClasses(Spec):
+    """A memory of both sides, of which a query sees its own sample and ``draws`` of other classes; and the classes.
+
+    A view that looks another up is compared with that view's memory, and one that looks itself up with the classes.
+    ``positive``: what memory holds of the query's own sample (``exact``), or of any sample of its class (``relax``).
+    ``momentum``, ``placement`` and ``dtype`` as in memory_bank.
+    """
+
+    kind: Literal["other_classes"] = "other_classes"
+    draws: int = Field(gt=0, le=10_000_000, description="rows drawn for each query")
+    positive: Literal["exact", "relax"] = "exact"
+    momentum: float = Field(0.5, ge=0, le=1)
+    placement: Placement = "replicated"
+    dtype: StoredIn = "float32"
+    needs = {"data": frozenset({"labels"}), "encoder": _BOTH}
+    gives = _MEMORY
+    source = "CRD, arXiv:1910.10699, section 3.2; code: RepDistiller crd/memory.py, dataset/cifar100.py"
+    example = {"draws": 16}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex_crd.memory import OtherClassesMemory
+
+        return OtherClassesMemory(self, context)
+
+
+class Distillation(Spec):
+    """Among the memory, the query's positive. Among the classes, its label and what the teacher says of it."""
+
+    kind: Literal["distillation"] = "distillation"
+    needs = {"data": frozenset({"labels"}), "encoder": _BOTH, "negatives": _MEMORY}
+    gives = frozenset({"positive, label and teacher"})
+    source = "CRD, arXiv:1910.10699, Eqs. 18-20; Hinton et al., arXiv:1503.02531, section 2"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex_crd.objective import DistillationTargets
+
+        return DistillationTargets(context)
+
+
+class CRD(Spec):
+    """NCE where there is a memory; cross-entropy and distillation of the teacher's logits where there are classes.
+
+    ``contrast``: β, the weight of NCE, whose normaliser is each view's own; ``temperature`` divides its scores.
+    ``cross_entropy``: γ, the weight of the label's cross-entropy. ``distillation``: α, the weight of
+    T²·KL(teacher ‖ student), T being ``softness``, which divides the logits of both.
+    """
+
+    kind: Literal["crd"] = "crd"
+    contrast: float = Field(0.8, ge=0, le=1e4)
+    temperature: Number = Field(0.07, description="divides the scores, > 0")
+    cross_entropy: float = Field(1.0, ge=0, le=1e4)
+    distillation: float = Field(0.0, ge=0, le=1e4)
+    softness: float = Field(4.0, gt=0, le=1000)
+    needs = {"targets": frozenset({"positive, label and teacher"}), "negatives": _MEMORY}
+    source = "CRD, arXiv:1910.10699, Eqs. 18-20; code: RepDistiller train_student.py, crd/criterion.py"
+    example = {"temperature": 0.2}
+
+    @field_validator("temperature")
+    @classmethod
+    def _positive(cls, value: Number) -> Number:
+        if bounds(value)[0] <= 0:
+            raise ValueError("a temperature is greater than 0")
+        return value
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_crd.objective import CRDLoss
+
+        return CRDLoss(self, context)
