@@ -1,0 +1,1 @@
+"""DINO as a look-up in prototypes."""

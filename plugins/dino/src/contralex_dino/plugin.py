@@ -1,0 +1,24 @@
+"""contralex-dino: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import Spec, hookimpl
+from contralex_dino.spec import CentredSoftmax, WeightNormedPrototypes
+
+
+@hookimpl
+def contralex_negative_sources() -> list[type[Spec]]:
+    return [WeightNormedPrototypes]
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [CentredSoftmax]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_dino") / "recipes"

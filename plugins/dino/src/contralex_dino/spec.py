@@ -1,0 +1,60 @@
+"""The specs of DINO's last layer and of its targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from contralex import Spec
+from contralex.spec.schedule import Number, bounds
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, NegativeSource, TargetGenerator
+
+
+class WeightNormedPrototypes(Spec):
+    """``count`` trainable directions: a prototype is gain·v/‖v‖, and the gradient goes through the division.
+
+    ``gain``: of length 1 for good (``fixed``), or a length of each prototype's own, 1 at first (``trained``).
+    """
+
+    kind: Literal["weight_normed_prototypes"] = "weight_normed_prototypes"
+    count: int = Field(gt=1, le=2**24)
+    gain: Literal["fixed", "trained"] = "fixed"
+    gives = frozenset({"entries", "prototypes"})
+    learns = True
+    source = "DINO, arXiv:2104.14294, section 3.1 and appendix C; code: DINOHead, norm_last_layer"
+    example = {"count": 10, "gain": "trained"}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex_dino.prototypes import WeightNormed
+
+        return WeightNormed(self, context)
+
+
+class CentredSoftmax(Spec):
+    """The teacher's distribution over the prototypes: softmax((its scores − centre)/temperature).
+
+    ``temperature``: the teacher's, below the student's; may follow a schedule. ``centre_momentum``: the weight of the
+    old centre when the mean of a batch's scores enters it, after each step; 1 leaves the centre at zero.
+    """
+
+    kind: Literal["centred_softmax"] = "centred_softmax"
+    temperature: Number = 0.04
+    centre_momentum: float = Field(0.9, ge=0, le=1)
+    needs = {"negatives": frozenset({"prototypes"})}
+    gives = frozenset({"weights"})
+    source = "DINO, arXiv:2104.14294, section 3.1, Eqs. 1 and 4; code: DINOLoss"
+
+    @field_validator("temperature")
+    @classmethod
+    def _positive(cls, value: Number) -> Number:
+        if bounds(value)[0] <= 0:
+            raise ValueError("a temperature is greater than 0")
+        return value
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex_dino.targets import CentredSoftmaxTargets
+
+        return CentredSoftmaxTargets(self, context)

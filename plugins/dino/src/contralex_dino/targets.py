@@ -1,0 +1,56 @@
+"""DINO's targets: the teacher's scores, centred against collapse to one prototype, sharpened against the uniform."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from contralex import BuildContext, ContralexError, Dictionary, Match, Rows, Step, TargetGenerator, Targets
+from contralex.spec.schedule import value_at
+
+if TYPE_CHECKING:
+    from contralex_dino.spec import CentredSoftmax
+
+_SEEN = "mean of the teacher's scores"
+
+
+class CentredSoftmaxTargets(TargetGenerator):
+    """softmax((k·C − c)/τ), where k is the sample's key and C the key side's prototypes (DINO, Eq. 1).
+
+    The centre c follows the mean of k·C over all keys of all processes, after the step (Eq. 4).
+    """
+
+    centre: Tensor
+
+    def __init__(self, spec: CentredSoftmax, context: BuildContext) -> None:
+        super().__init__()
+        self.temperature, self.momentum = spec.temperature, spec.centre_momentum
+        count = getattr(context.negatives, "count", None)
+        if not isinstance(count, int):
+            raise ContralexError(
+                "method.targets: centred_softmax keeps a centre of as many numbers as there are prototypes, and "
+                f"{type(context.negatives).__name__} does not say its count; use negatives of kind prototypes"
+            )
+        self.register_buffer("centre", torch.zeros(count))
+
+    @torch.no_grad()
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        assert dictionary.key_shared is not None
+        prototypes = dictionary.key_shared.float()  # (K, D)
+        if _SEEN not in step.cache:  # the mean of scores is the score of the mean; when update() comes, C has moved
+            step.cache[_SEEN] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)
+        wanted = keys.of_view(match.key)
+        places = queries.partners_in(wanted)
+        name = ("centred_softmax", match.key)
+        held = step.cache.get(name)
+        if held is None or not torch.equal(held[0], places):  # all crops that look a key up share its distribution
+            scores = wanted.vectors[places].float() @ prototypes.T  # (N, K)
+            weights = torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
+            held = step.cache[name] = (places, weights)
+        return Targets(weights=held[1])
+
+    def update(self, keys: Rows, step: Step) -> None:
+        if _SEEN in step.cache:
+            self.centre.lerp_(step.cache[_SEEN].to(self.centre), 1 - self.momentum)
