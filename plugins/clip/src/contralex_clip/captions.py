@@ -1,0 +1,245 @@
+"""Images with captions: beside them in a folder, in a table, or made up for digits.
+
+An item is an image whose ``info["caption"]`` is its caption, so that it is also data for methods of images alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from contralex import ContralexError, Source, Split, Unreadable
+from contralex.data import folder, images
+from contralex.data.base import Subset
+from contralex.data.digits import DigitsSource
+from contralex.data.folder import FolderSource, FolderSplit
+from contralex.vocabulary.datasets import Digits, ImageFolder
+
+if TYPE_CHECKING:
+    from contralex_clip import data_spec as specs
+
+_THREADS = 16  # for files' headers: mostly waiting for the disk
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TEMPLATES = (
+    "a handwritten {}",
+    "the digit {}",
+    "a picture of the number {}",
+    "they wrote a {}",
+    "this is a {}",
+    "a small drawing of a {}",
+    "the figure {} in ink",
+    "{}",
+)
+
+
+def source_of(spec: specs.ImageCaptions) -> Source:
+    return TableSource(spec) if spec.is_table else CaptionFolderSource(spec)
+
+
+# A folder
+
+
+class CaptionFolderSource(Source):
+    """A folder's images, read and split as ``image_folder`` does. Those without a caption are named and left out."""
+
+    def __init__(self, spec: specs.ImageCaptions) -> None:
+        found = FolderSource(ImageFolder(root=spec.root, labels=spec.labels, held_out=spec.held_out))
+        self._train = _captioned(found.train())
+        judged = found.test()
+        self._test = None if judged is None else _captioned(judged)
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split | None:
+        return self._test
+
+
+class CaptionFolderSplit(Subset):
+    """Those of a folder's images that have a caption beside them."""
+
+    def __init__(self, split: FolderSplit, indices: Sequence[int]) -> None:
+        super().__init__(split, indices)
+        self.paths = [split.paths[index] for index in indices]
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return with_caption(images.read(self.paths[index]), _read_text(_caption_of(self.paths[index])))
+
+
+def _captioned(split: Split) -> CaptionFolderSplit:
+    assert isinstance(split, FolderSplit)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        there = list(pool.map(lambda path: _caption_of(path).is_file(), split.paths))
+    if not any(there):
+        raise ContralexError(
+            f"data.root {split.root} has {len(split)} images, and none has a caption; put the caption of "
+            f"{split.paths[0].name} beside it, as {_caption_of(split.paths[0]).name}."
+        )
+    for path, has_one in zip(split.paths, there, strict=True):
+        if not has_one:
+            split.skip(str(path), f"there is no {_caption_of(path).name} beside it")
+    return CaptionFolderSplit(split, [index for index, has_one in enumerate(there) if has_one])
+
+
+def _caption_of(image: Path) -> Path:
+    return image.with_suffix(".txt")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(str(path), str(getattr(error, "strerror", None) or error)) from error
+
+
+# A table
+
+
+class TableSource(Source):
+    def __init__(self, spec: specs.ImageCaptions) -> None:
+        self._train = TableSplit(Path(spec.root).expanduser(), spec, "root")
+        self._test = None
+        if spec.test is not None:
+            self._test = TableSplit(Path(spec.test).expanduser(), spec, "test", self._train.classes)
+            self._train.skipped += self._test.skipped
+            self._test.skipped = self._train.skipped  # one count for both
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split | None:
+        return self._test
+
+
+class TableSplit(Split):
+    """A line of a table is a sample. Images that are missing, or whose header is no image's, are named and left out."""
+
+    def __init__(self, path: Path, spec: specs.ImageCaptions, field: str, known: Sequence[str] | None = None) -> None:
+        super().__init__()
+        rows = _rows(path, spec, field)
+        files = [path.parent / row[0] for row in rows]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            faults = list(pool.map(_fault, files))
+        for file, fault in zip(files, faults, strict=True):
+            if fault is not None:
+                self.skip(str(file), fault)
+        keep = [index for index, fault in enumerate(faults) if fault is None]
+        if not keep:
+            raise ContralexError(
+                f"data.{field} {path} has {len(rows)} lines, and no image of them can be read; {files[0]}: {faults[0]}."
+            )
+        self.paths = [files[index] for index in keep]
+        self.captions = [rows[index][1] for index in keep]
+        if spec.label is not None:
+            names = [rows[index][2] for index in keep]
+            self.classes = known or sorted({name for name in names if name})
+            number = {name: label for label, name in enumerate(self.classes)}
+            if strange := sorted({name for name in names if name} - number.keys()):
+                raise ContralexError(
+                    f"data.{field} {path} has the label {strange[0]}, and data.root has no such label; "
+                    "give both tables the same labels."
+                )
+            self.labels = [number.get(name, -1) for name in names]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return with_caption(images.read(self.paths[index]), self.captions[index])
+
+
+def _fault(path: Path) -> str | None:
+    return images.header_fault(path) if path.is_file() else "there is no such file"
+
+
+def _rows(path: Path, spec: specs.ImageCaptions, field: str) -> list[tuple[str, str, str]]:
+    """(image, caption, label) of each line; the label is empty where there is none."""
+    if not path.is_file():
+        raise ContralexError(f"data.{field} {path} does not exist; give the table of images and captions.")
+    rows: list[tuple[str, str, str]] = []
+    try:
+        for line, row in _lines(path):
+            for option in ("image", "caption", "label"):
+                column = getattr(spec, option)
+                if column is not None and column not in row:
+                    raise ContralexError(
+                        f"data.{option} is {column}, and line {line} of {path} has no such column; "
+                        f"it has {', '.join(map(str, row))}."
+                    )
+            label = row[spec.label] if spec.label is not None else None
+            rows.append((str(row[spec.image]), str(row[spec.caption] or ""), "" if label is None else str(label)))
+    except (OSError, ValueError, csv.Error) as error:  # json's and unicode's errors are ValueErrors
+        raise ContralexError(f"data.{field} {path} cannot be read: {error}.") from error
+    if not rows:
+        raise ContralexError(f"data.{field} {path} has no lines; each pair of an image and a caption is one.")
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix.lower() != ".jsonl":
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            yield from ((reader.line_num, row) for row in reader)
+            return
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                row = json.loads(text)
+                if not isinstance(row, dict):
+                    raise ValueError(f"line {number} is no object with named values")
+                yield number, row
+
+
+# Digits
+
+
+class DigitCaptionsSource(Source):
+    def __init__(self, spec: specs.DigitCaptions) -> None:
+        found = DigitsSource(Digits(scene=spec.scene, seed=spec.seed))
+        self._train = DigitCaptionsSplit(found.train(), [spec.seed, 0])
+        self._test = DigitCaptionsSplit(found.test(), [spec.seed, 1])
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split:
+        return self._test
+
+
+class DigitCaptionsSplit(Split):
+    """``templates``: the sentences that captions are made of, which zero-shot classification asks with."""
+
+    templates = TEMPLATES
+
+    def __init__(self, digits: Split, seed: Sequence[int]) -> None:
+        super().__init__()
+        assert digits.labels is not None
+        self._digits = digits
+        self.labels, self.classes = digits.labels, WORDS
+        drawn = np.random.default_rng(list(seed)).integers(len(TEMPLATES), size=len(digits))
+        self.captions = [TEMPLATES[which].format(WORDS[label]) for which, label in zip(drawn, self.labels, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._digits)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        image: Image.Image = self._digits[index]
+        return with_caption(image.copy(), self.captions[index])
+
+
+def with_caption(image: Image.Image, caption: str) -> Image.Image:
+    image.info["caption"] = caption
+    return image
+
+
+def write_tiny(root: str) -> None:
+    """Small pictures of noise in class folders, each with a caption beside it."""
+    folder.write_tiny(root)
+    for path in sorted(Path(root).rglob("*.png")):
+        _caption_of(path).write_text(f"noise number {path.stem} of {path.parent.name}\n", "utf-8")

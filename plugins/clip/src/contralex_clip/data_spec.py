@@ -1,0 +1,126 @@
+"""Specs of data sets of images with captions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from contralex import Spec
+
+if TYPE_CHECKING:
+    from contralex.data.base import Source
+
+_GIVES = frozenset({"images", "captions", "labels"})
+TABLES = (".csv", ".tsv", ".jsonl")
+
+
+class ImageCaptions(Spec):
+    """Images with a caption each: in a folder, or in a table.
+
+    ``root``: a folder of images, flat, nested or in class folders, where the caption of ``cat.jpg`` stands beside it in
+    ``cat.txt``; or a table, ``.csv``, ``.tsv`` or ``.jsonl``, with a line for each pair. Of a table, ``image``,
+    ``caption`` and ``label`` name columns (``label: null`` for none), the paths of images are relative to the table's
+    folder, and ``test`` is another table to judge with. Of a folder, ``labels`` and ``held_out``, and folders ``train``
+    and ``val``, are as of ``image_folder``.
+    """
+
+    kind: Literal["image_captions"] = "image_captions"
+    root: str
+    test: str | None = None
+    image: str = "image"
+    caption: str = "caption"
+    label: str | None = None
+    labels: Literal["auto", "folders", "none"] = "auto"
+    held_out: float = Field(0.2, ge=0, lt=1)
+    gives = _GIVES
+    source = "CLIP, arXiv:2103.00020, section 2.2 (pairs of an image and a text); the files of img2dataset"
+    example = {"root": "."}
+
+    @property
+    def is_table(self) -> bool:
+        return self.root.lower().endswith(TABLES)
+
+    @model_validator(mode="after")
+    def _of_a_table(self) -> ImageCaptions:
+        if not self.is_table:
+            for field in ("test", "label"):
+                if getattr(self, field) is not None:
+                    raise ValueError(
+                        f"{field} is for a table ({', '.join(TABLES)}), and root is a folder: {self.root}; take it out "
+                        "(a folder has its classes in folders, and its evaluation split in a folder val)"
+                    )
+        return self
+
+    def offers(self) -> frozenset[str]:
+        unlabelled = self.label is None if self.is_table else self.labels == "none"
+        return self.gives - {"labels"} if unlabelled else self.gives
+
+    def build(self) -> Source:
+        from contralex_clip.captions import source_of
+
+        return source_of(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> ImageCaptions:
+        from contralex_clip.captions import write_tiny
+
+        write_tiny(folder)
+        return cls(root=folder)
+
+
+class WebDataset(Spec):
+    """Images and captions in tar files, as img2dataset writes them: ``000017.jpg`` beside ``000017.txt``.
+
+    ``shards`` and ``test``: the tar files to train on and to judge with; ``data/*.tar`` and ``data/{0000..0099}.tar``
+    stand for many. ``image``: endings of images, ``caption`` that of captions, ``label`` that of files with the class's
+    number (``cls``; null for none). The files' headers are read when a run begins; samples are then read from their
+    place, in any order.
+    """
+
+    kind: Literal["webdataset"] = "webdataset"
+    shards: str
+    test: str | None = None
+    image: tuple[str, ...] = Field(("jpg", "jpeg", "png", "webp"), min_length=1)
+    caption: str = "txt"
+    label: str | None = None
+    gives = _GIVES
+    source = "the file format of the package webdataset"
+    example = {"shards": "shards/*.tar"}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"labels"} if self.label is None else self.gives
+
+    def build(self) -> Source:
+        from contralex_clip.tars import TarSource
+
+        return TarSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> WebDataset:
+        from contralex_clip.tars import write_tiny
+
+        write_tiny(folder)
+        return cls(shards=f"{folder}/*.tar", label="cls")
+
+
+class DigitCaptions(Spec):
+    """scikit-learn's handwritten digits with captions such as "a handwritten seven", offline; with labels.
+
+    ``scene`` and ``seed``: as of ``digits``; the seed also draws which sentence a digit gets.
+    """
+
+    kind: Literal["digit_captions"] = "digit_captions"
+    scene: Literal["plain", "hard"] = "hard"
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    gives = _GIVES
+    source = "as digits; the captions are ours"
+
+    def build(self) -> Source:
+        from contralex_clip.captions import DigitCaptionsSource
+
+        return DigitCaptionsSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> DigitCaptions:
+        return cls()

@@ -1,0 +1,71 @@
+"""contralex-clip: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
+
+from contralex import Spec, hookimpl
+from contralex_clip.command import zero_shot
+from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
+from contralex_clip.spec import Clip, ImageText, SharedTransformer, Sigmoid, Text
+
+if TYPE_CHECKING:
+    from contralex.train.run import Run
+
+
+@hookimpl
+def contralex_encoders() -> list[type[Spec]]:
+    return [Text, SharedTransformer]
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [Clip, Sigmoid]
+
+
+@hookimpl
+def contralex_views() -> list[type[Spec]]:
+    return [ImageText]
+
+
+@hookimpl
+def contralex_datasets() -> list[type[Spec]]:
+    return [ImageCaptions, WebDataset, DigitCaptions]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_clip") / "recipes"
+
+
+@hookimpl
+def contralex_commands() -> dict[str, Callable[..., None]]:
+    return {"zero-shot": zero_shot}
+
+
+@hookimpl
+def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
+    """Logs the learned scale, and SigLIP's bias."""
+    learned = getattr(run.method.loss, "learned", None)
+    if callable(learned):
+        metrics.update(learned())
+
+
+@hookimpl
+def contralex_run_end(run: Run, results: dict[str, object]) -> None:
+    """Adds zero-shot classification of the test split, where its labels have names."""
+    if isinstance(run.spec.method.views, ImageText):
+        from contralex_clip.zero_shot import at_the_end
+
+        results.update(at_the_end(run))
+
+
+@hookimpl
+def contralex_expected_failures() -> dict[str, str]:
+    return {
+        "builds_alike[encoder text, nothing that fits]": "a text tower is one of two: it stands in `towers`, "
+        "beside that of the images, which the recipes try"
+    }

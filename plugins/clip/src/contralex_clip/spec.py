@@ -1,0 +1,239 @@
+"""Specs of the encoders, the views and the losses of images and captions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from contralex import Spec
+from contralex.vocabulary.views import Augment
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, Encoder, Loss, Views
+
+Width = Annotated[int, Field(gt=0, le=65536)]
+Layers = Annotated[int, Field(gt=0, le=1024)]
+Vocabulary = Annotated[int, Field(gt=2, le=2**24, description="token ids")]
+Context = Annotated[int, Field(gt=2, le=65536, description="token ids of a caption, with the marks of its two ends")]
+
+
+# Numbers that stand in the views and in the encoder must agree. Views of the kind could give the right ones, and so
+# these stand in its `gives`: a refusal then advises other values.
+_SAME_IDS, _SAME_SIZE = "the same context and vocabulary", "the same image size"
+
+
+def _ids(context: int, vocab: int) -> str:
+    return f"captions of {context} ids out of {vocab}"
+
+
+class _Texts(Spec):
+    """What encoders of token ids share. ``vocab`` and ``context`` are those of the views' tokenizer."""
+
+    vocab: Vocabulary
+    context: Context
+    width: Width
+    layers: Layers
+    heads: Width
+    dim: Width = Field(description="numbers of the vectors that are looked up")
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    normalize: bool = True
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> _Texts:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, which {self.heads} heads cannot share evenly")
+        return self
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return [*super().requires(), ("views", frozenset({_ids(self.context, self.vocab), _SAME_IDS}))]
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"any length" if self.normalize else "unit length"}
+
+
+class Text(_Texts):
+    """CLIP's text tower: token ids through a transformer, read where the caption ends, then projected.
+
+    ``vocab`` and ``context``: as the views' tokenizer has them. ``width``, ``layers`` and ``heads`` of the transformer;
+    ``dim`` of the projection, which must be the image tower's. ``causal``: a place sees itself and those before it.
+    ``pool``: read at the ``end`` of the caption, or at the ``last`` place (SigLIP). ``activation`` of the MLPs.
+    ``projection_bias``: SigLIP has one. ``normalize``: bring vectors to unit length.
+    """
+
+    kind: Literal["text"] = "text"
+    vocab: Vocabulary = 49408
+    context: Context = 77
+    width: Width = 512
+    layers: Layers = 12
+    heads: Width = 8
+    dim: Width = 512
+    causal: bool = True
+    pool: Literal["end", "last"] = "end"
+    projection_bias: bool = False
+    needs = {"views": frozenset({"tokens"})}
+    gives = frozenset({"one query a view", "unit length", "any length"})
+    source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP model.py"
+    example = {"vocab": 258, "context": 40, "width": 8, "layers": 1, "heads": 2, "dim": 8}
+
+    def build(self) -> Encoder:
+        from contralex_clip.encoders import TextEncoder
+
+        return TextEncoder(self)
+
+
+class SharedTransformer(_Texts):
+    """One transformer for images and captions, with one last norm and one projection; only what enters it differs.
+
+    ``image_size`` and ``patch``, in pixels: a square image is cut into square patches, each a place of the transformer.
+    ``vocab`` and ``context``: as the views' tokenizer has them. ``width``, ``layers``, ``heads``, ``dim``,
+    ``activation`` and ``normalize``: as of ``text``.
+    """
+
+    kind: Literal["shared_transformer"] = "shared_transformer"
+    image_size: int = Field(224, gt=0, le=8192, description="pixels")
+    patch: int = Field(32, gt=0, le=8192, description="pixels")
+    vocab: Vocabulary = 49408
+    context: Context = 77
+    width: Width = 768
+    layers: Layers = 12
+    heads: Width = 12
+    dim: Width = 512
+    needs = {"views": frozenset({"tokens"})}
+    gives = frozenset({"one query a view", "unit length", "any length", "images and tokens"})
+    source = "after MS-CLIP, arXiv:2207.12661, section 3 (a transformer that both modalities share)"
+    example = {
+        **{"image_size": 12, "patch": 6, "vocab": 258, "context": 40, "width": 8, "layers": 1, "heads": 2, "dim": 8},
+    }
+
+    @model_validator(mode="after")
+    def _cut_evenly(self) -> SharedTransformer:
+        if self.image_size % self.patch:
+            raise ValueError(
+                f"image_size is {self.image_size}, which patches of {self.patch} pixels do not fill evenly"
+            )
+        return self
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        size = self.image_size
+        return [*super().requires(), ("views", frozenset({f"images of {size}x{size}", _SAME_SIZE}))]
+
+    def build(self) -> Encoder:
+        from contralex_clip.encoders import SharedTransformer as Part
+
+        return Part(self)
+
+
+class Bytes(Spec):
+    """A token for each byte of the caption, in lower case, and two for its ends: 258 ids. It needs no package."""
+
+    kind: Literal["bytes"] = "bytes"
+
+    @property
+    def vocab(self) -> int:
+        return 258
+
+
+class ClipBPE(Spec):
+    """CLIP's byte-pair encoding of 49408 ids, from the package open_clip_torch, which brings its table along."""
+
+    kind: Literal["clip_bpe"] = "clip_bpe"
+
+    @property
+    def vocab(self) -> int:
+        return 49408
+
+
+Tokenizer = Annotated[Bytes | ClipBPE, Field(discriminator="kind")]
+
+
+class ImageText(Spec):
+    """View 0 is the image, view 1 its caption as token ids.
+
+    ``augment``: of the image. ``square``: before it, a random square as large as the image allows is taken, which is
+    all the augmentation that CLIP has. ``tokenizer``: ``bytes`` or ``clip_bpe``. ``context``: how many ids a caption
+    has; a longer one is cut and keeps its end, a shorter one is filled with zeros. Evaluation sees the middle square.
+    """
+
+    kind: Literal["image_text"] = "image_text"
+    augment: Augment
+    square: bool = True
+    tokenizer: Tokenizer
+    context: Context = 77
+    needs = {"data": frozenset({"captions"}), "encoder": frozenset({"an encoder a view", "images and tokens"})}
+    gives = frozenset({"images", "tokens", _SAME_IDS, _SAME_SIZE})
+    source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP clip.py"
+    example = {
+        "augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}},
+        "tokenizer": {"kind": "bytes"},
+        "context": 40,
+    }
+
+    def key_flags(self) -> list[bool]:
+        return [True, True]
+
+    def offers(self) -> frozenset[str]:
+        size = self.augment.crop.size
+        given = {_ids(self.context, self.tokenizer.vocab), f"images of {size}x{size}"}
+        return self.gives - {_SAME_IDS, _SAME_SIZE} | given
+
+    def build(self) -> Views:
+        from contralex_clip.views import ImageTextViews
+
+        return ImageTextViews(self)
+
+
+# Scores are cosines, which the learned scale is made for.
+_NEEDS = {
+    "targets": frozenset({"index"}),
+    "negatives": frozenset({"entries"}),
+    "encoder": frozenset({"unit length"}),
+}
+
+
+class Clip(Spec):
+    """Softmax cross-entropy of the positive against all entries, with a temperature that is learned.
+
+    ``temperature``: what it starts from. ``max_scale``: its inverse, which multiplies the scores, stays between 1 and
+    this.
+    """
+
+    kind: Literal["clip"] = "clip"
+    temperature: float = Field(0.07, gt=0, le=1)
+    max_scale: float = Field(100.0, gt=1, le=1e4)
+    needs = _NEEDS
+    learns = True
+    source = "CLIP, arXiv:2103.00020, Figure 3 and section 2.5; code: openai/CLIP model.py, open_clip loss.py"
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Clip:
+        if 1 / self.temperature > self.max_scale * (1 + 1e-9):
+            raise ValueError(
+                f"temperature {self.temperature:g} multiplies scores by {1 / self.temperature:g}, which is above "
+                f"max_scale {self.max_scale:g}"
+            )
+        return self
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_clip.losses import ClipLoss
+
+        return ClipLoss(self)
+
+
+class Sigmoid(Spec):
+    """Each pair of a query and an entry is a question of its own, whether they belong together, answered by a sigmoid.
+
+    ``scale`` multiplies the scores and ``bias`` is added to them; both are what the learned values start from.
+    """
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    scale: float = Field(10.0, gt=0, le=1e4)
+    bias: float = Field(-10.0, ge=-1e3, le=1e3)
+    needs = _NEEDS
+    learns = True
+    source = "SigLIP, arXiv:2303.15343, Eq. 3 and Algorithm 1; code: big_vision siglip.py, open_clip loss.py"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_clip.losses import SigmoidLoss
+
+        return SigmoidLoss(self)

@@ -1,0 +1,184 @@
+"""Tar files of images and captions, read at any place: the headers say where each sample lies.
+
+The order of a run is a permutation of all samples, so shards are not streamed, as the package webdataset does; nor is
+that package needed.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contralex import ContralexError, Source, Split, Unreadable
+from contralex.data import images
+from contralex_clip.captions import with_caption
+
+if TYPE_CHECKING:
+    from contralex_clip import data_spec as specs
+
+_THREADS = 8  # shards whose headers are read at a time
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_Place = tuple[int, int]  # of a file in a shard: its first byte, and how many
+
+
+class TarSource(Source):
+    def __init__(self, spec: specs.WebDataset) -> None:
+        self._train = TarSplit(shards_of(spec.shards, "shards"), spec)
+        self._test = None if spec.test is None else TarSplit(shards_of(spec.test, "test"), spec)
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split | None:
+        return self._test
+
+
+class TarSplit(Split):
+    """``places`` (N, 5): a sample's shard, and where its image and its caption begin and how many bytes they have."""
+
+    def __init__(self, shards: Sequence[Path], spec: specs.WebDataset) -> None:
+        super().__init__()
+        self.shards = shards
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = list(pool.map(lambda shard: _samples(shard, spec), shards))
+        rows: list[tuple[int, ...]] = []
+        labels: list[int] = []
+        for number, (shard, samples) in enumerate(zip(shards, found, strict=True)):
+            for name, (image, caption, label) in samples.items():
+                if image is None or caption is None:
+                    self.skip(f"{shard}: {name}", f"it has no {'image' if image is None else 'caption'}")
+                else:
+                    rows.append((number, *image, *caption))
+                    labels.append(-1 if label is None else label)
+        if not rows:
+            raise ContralexError(
+                f"data.shards: {shards[0]} and the others ({len(shards)} in all) hold no file that ends in "
+                f".{' or .'.join(spec.image)} with a .{spec.caption} of the same name."
+            )
+        self.places: NDArray[np.int64] = np.array(rows, dtype=np.int64)
+        if spec.label is not None:
+            self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        shard, image, image_bytes, caption, caption_bytes = self.places[index].tolist()
+        path = self.shards[shard]
+        try:
+            with path.open("rb") as file:
+                pixels = io.BytesIO(_read(file, image, image_bytes))
+                text = _read(file, caption, caption_bytes).decode("utf-8").strip()
+            with Image.open(pixels) as opened:
+                return with_caption(images.to_rgb(opened), text)
+        except Exception as error:  # PIL's decoders raise many kinds, and the disk and the caption others
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise Unreadable(f"{path}, byte {image}", reason) from error
+
+
+def _read(file: io.BufferedReader, start: int, count: int) -> bytes:
+    file.seek(start)
+    found = file.read(count)
+    if len(found) < count:
+        raise OSError("the shard is shorter than when the run began")
+    return found
+
+
+def _samples(shard: Path, spec: specs.WebDataset) -> dict[str, tuple[_Place | None, _Place | None, int | None]]:
+    """By the name that a sample's files share up to the first dot: its image, its caption, its label."""
+    found: dict[str, tuple[_Place | None, _Place | None, int | None]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:  # not compressed: only so can it be read at any place
+            for member in tar:
+                head, _, base = member.name.rpartition("/")
+                stem, _, end = base.partition(".")
+                if not member.isreg() or not stem:  # a hidden file: macOS puts ._a.jpg beside a.jpg
+                    continue
+                name = f"{head}/{stem}" if head else stem
+                image, caption, label = found.get(name, (None, None, None))
+                place = (member.offset_data, member.size)
+                if end.lower() in spec.image:
+                    image = place
+                elif end.lower() == spec.caption:
+                    caption = place
+                elif end.lower() == spec.label:
+                    label = _label(tar, member, shard)
+                else:
+                    continue
+                found[name] = (image, caption, label)
+            if 0 < shard.stat().st_size - tar.offset < tarfile.BLOCKSIZE:  # tarfile lets a header that is cut pass
+                raise tarfile.ReadError("unexpected end of data")
+    except (tarfile.TarError, OSError) as error:
+        raise ContralexError(
+            f"data.shards: {shard} cannot be read as a tar file ({error}); a shard is whole, and not compressed."
+        ) from error
+    return found
+
+
+def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
+    file = tar.extractfile(member)
+    text = file.read(64).decode("utf-8", errors="replace").strip() if file is not None else ""
+    if not re.fullmatch(r"-1|\d{1,9}", text):
+        raise ContralexError(f"data.label: {member.name} of {shard} holds {text!r:.40}, and not the number of a class.")
+    return int(text)
+
+
+def shards_of(pattern: str, field: str) -> list[Path]:
+    """The tar files that a pattern stands for, each once, in the order of their names in each of its ranges."""
+    found = [path for one in _spelled_out(pattern) for path in _existing(str(Path(one).expanduser()), field)]
+    if not found:
+        raise ContralexError(
+            f"data.{field} {pattern} stands for no file; give tar files, such as data/*.tar or data/{{000..099}}.tar."
+        )
+    return list(dict.fromkeys(found))
+
+
+def _spelled_out(pattern: str) -> Iterator[str]:
+    """``a-{08..10}.tar`` to a-08.tar, a-09.tar and a-10.tar."""
+    match = _RANGE.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    first, last = int(match[1]), int(match[2])
+    if last < first or last - first >= 10**6:
+        raise ContralexError(f"data.shards: {match[0]} counts up, and to no more than a million shards.")
+    for number in range(first, last + 1):
+        text = str(number).zfill(len(match[1]))
+        yield from _spelled_out(f"{pattern[: match.start()]}{text}{pattern[match.end() :]}")
+
+
+def _existing(path: str, field: str) -> list[Path]:
+    if glob.has_magic(path) and not Path(path).exists():
+        return [Path(each) for each in sorted(glob.glob(path))]
+    if not Path(path).is_file():
+        raise ContralexError(f"data.{field}: there is no file {path}; see whether all shards are there.")
+    return [Path(path)]
+
+
+def write_tiny(folder: str, samples: int = 30, shards: int = 2, size: int = 40) -> None:
+    """Small pictures of noise with captions and labels, in tar files."""
+    rng = np.random.default_rng(0)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for shard in range(shards):
+        with tarfile.open(Path(folder) / f"{shard:04}.tar", "w") as tar:
+            for index in range(shard, samples, shards):
+                picture = io.BytesIO()
+                Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(picture, "png")
+                texts = {"txt": f"noise number {index}", "cls": str(index % 3)}
+                for end, held in {
+                    "png": picture.getvalue(),
+                    **{key: text.encode() for key, text in texts.items()},
+                }.items():
+                    member = tarfile.TarInfo(f"{index:06}.{end}")
+                    member.size = len(held)
+                    tar.addfile(member, io.BytesIO(held))

@@ -1,0 +1,61 @@
+"""The two views of a captioned image: its pixels, and its caption's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from contralex import Views
+from contralex.parts.views import CropViews
+from contralex.vocabulary.views import Augment, Crops, Group
+from contralex_clip.tokens import Tokens
+
+if TYPE_CHECKING:
+    from contralex_clip import spec as specs
+
+
+class ImageTextViews(Views):
+    """View 0 is the image, view 1 the caption, which a data set leaves in ``image.info["caption"]``."""
+
+    count = 2
+
+    def __init__(self, spec: specs.ImageText) -> None:
+        self.square = spec.square
+        self.tokens = Tokens(spec.tokenizer, spec.context)
+        self._augmented = CropViews(Crops(groups={"image": Group(augment=spec.augment)}))
+        self._plain = _evaluation(spec.augment)
+
+    def make(self, item: Image.Image, view: int) -> Tensor:
+        if view == 1:
+            return self.tokens(item.info["caption"])
+        return self._augmented.make(_square(item) if self.square else item, 0)
+
+    def plain(self, item: Image.Image) -> Tensor:
+        return self._plain(item)
+
+
+def _square(image: Image.Image) -> Image.Image:
+    """A random square, as large as the image allows."""
+    side = min(image.size)
+    left, top = (int(torch.randint(length - side + 1, ())) for length in image.size)
+    return image.crop((left, top, left + side, top + side))
+
+
+def _evaluation(augment: Augment) -> Callable[[Image.Image], Tensor]:
+    """The middle square of the image whose short side has the crop's size, as CLIP's code evaluates."""
+    crop, normalize = augment.crop, augment.normalize
+    steps: list[v2.Transform] = [
+        v2.Resize(crop.size, InterpolationMode(crop.interpolation)),
+        v2.CenterCrop(crop.size),
+        v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
+    if normalize is not None:
+        steps.append(v2.Normalize(list(normalize.mean), list(normalize.std)))
+    pipeline: Callable[[Image.Image], Tensor] = v2.Compose(steps)
+    return pipeline

@@ -1,0 +1,184 @@
+"""Zero-shot classification: an image's class is the one whose name, as a caption, is the nearest (CLIP, §3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contralex import ContralexError, Encoder, Source, Split, load_encoder
+from contralex.data.base import EvalDataset, Subset
+from contralex.evaluate.knn import THIS, UNTRAINED, evaluating, extract
+from contralex.parts.base import buildable
+from contralex.spec.code import permission
+from contralex.train import build
+from contralex.train.checkpoint import open_checkpoint
+from contralex_clip.views import ImageTextViews
+
+if TYPE_CHECKING:
+    from contralex.spec.base import Spec
+    from contralex.train.run import Run
+
+TEMPLATES = ("a photo of a {}.",)
+_WHOLE = {"order": ["crop"], "crop": {"size": 1, "scale": [1, 1]}}
+# A run of nothing but core parts, in which data of any kind with images can stand.
+_ANY_IMAGES: dict[str, Any] = {
+    "schema": 1,
+    "name": "zero-shot",
+    "method": {
+        "views": {
+            "kind": "crops",
+            "groups": {"any": {"augment": {"order": ["crop"], "crop": {"size": 1, "scale": [1, 1]}}}},
+        },
+        "encoder": {"kind": "image", "backbone": {"kind": "conv"}},
+        "key_encoder": {"kind": "shared", "gradient": True},
+        "negatives": {"kind": "in_batch", "views": "matched"},
+        "targets": {"kind": "instance"},
+        "loss": {"kind": "info_nce", "temperature": 1},
+        "matches": "self",
+    },
+    "train": {"epochs": 1, "batch_size": 1, "optimizer": {"kind": "sgd", "lr": 0}},
+}
+
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """Shares of the images in [0, 1], and everything that the figures depend on."""
+
+    top1: float
+    top5: float
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+def zero_shot(
+    checkpoint: Path,
+    data: str | None = None,
+    sets: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    *,
+    allow_code: bool = False,
+) -> dict[str, ZeroShotResult]:
+    """A checkpoint, and the same encoder untrained, on the labelled test split of its data or of other ``data``.
+
+    ``classes``: names in the order of the labels, in place of the data's own. ``templates``: sentences in which ``{}``
+    stands for the name, in place of the data's own or of "a photo of a {}."; a class is the mean over them.
+    ``sets`` change ``data``, as ``--set`` does. :class:`ContralexError` where there is nothing to judge.
+    """
+    with permission(allow_code):
+        found = open_checkpoint(checkpoint)
+        run = found.resolved().run
+        views = buildable(run.method.views).build()
+        if not isinstance(views, ImageTextViews):
+            raise ContralexError(
+                f"{found.folder} has method.views of kind {run.method.views.kind_name()}, and not image_text; "
+                "zero-shot classification is for encoders of images and captions."
+            )
+        source = buildable(_data(run.data, data, sets)).build()
+        asked = prompts(source, classes, templates)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        encoders = {THIS: load_encoder(found.folder), UNTRAINED: build.encoder(run)}
+        return {
+            name: judge(encoder.to(device), source, views, asked, run.eval.batch_size, device)
+            for name, encoder in encoders.items()
+        }
+
+
+def at_the_end(run: Run) -> dict[str, object]:
+    """What ``results.json`` gets of a run that is over; nothing where its data cannot be asked."""
+    try:
+        asked = prompts(run.source)
+    except ContralexError:
+        return {}
+    assert isinstance(run.views, ImageTextViews)
+    found = judge(run.method.encoder, run.source, run.views, asked, run.spec.eval.batch_size, run.device)
+    return {"zero_shot": asdict(found)}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """``classes``: names in the order of the labels; each is put into every template."""
+
+    classes: Sequence[str]
+    templates: Sequence[str]
+
+
+def prompts(source: Source, classes: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Prompts:
+    """What the data's images are asked. :class:`ContralexError` where there are no labels, or no names for them."""
+    test = source.test()
+    if test is None:
+        raise ContralexError("The data have no split to judge with, so there is no zero-shot classification.")
+    labels = [label for label in test.labels or () if label >= 0]
+    if not labels:
+        raise ContralexError("The data's test split has no labels, so there is no zero-shot classification.")
+    names = classes or test.classes
+    if names is None:
+        raise ContralexError("The data's labels are numbers without names; give the names, a line each, by --classes.")
+    if len(names) <= max(labels):
+        raise ContralexError(
+            f"There are {len(names)} names of classes, and the data have labels up to {max(labels)}, counted from 0; "
+            "give a name for each."
+        )
+    chosen = templates or getattr(test, "templates", None) or TEMPLATES
+    without = next((template for template in chosen if "{}" not in template), None)
+    if without is not None:
+        raise ContralexError(f"The template {without!r} has no {{}}, where the name of the class stands.")
+    return Prompts(names, chosen)
+
+
+def judge(
+    encoder: Encoder, source: Source, views: ImageTextViews, asked: Prompts, batch_size: int, device: torch.device
+) -> ZeroShotResult:
+    """Processes share the images out; all call this."""
+    test = source.test()
+    assert test is not None and test.labels is not None
+    judged: Split = Subset(test, [index for index, label in enumerate(test.labels) if label >= 0])
+    vectors, index = extract(View(encoder, 0), EvalDataset(judged, views), batch_size, device)
+    truth = torch.as_tensor(judged.labels)[index].to(vectors.device)
+    scores = vectors @ class_vectors(encoder, views, asked, device).T  # (N, C)
+    ranked = scores.topk(min(5, len(asked.classes)), dim=1).indices == truth.unsqueeze(1)
+    return ZeroShotResult(
+        int(ranked[:, 0].sum()) / len(truth),
+        int(ranked.any(dim=1).sum()) / len(truth),
+        {"classes": len(asked.classes), "templates": len(asked.templates), "test_samples": len(truth)},
+    )
+
+
+@torch.no_grad()
+def class_vectors(encoder: Encoder, views: ImageTextViews, asked: Prompts, device: torch.device) -> Tensor:
+    """(C, D) unit vectors: of each class the mean over the templates, brought to unit length again (CLIP, §3.1.4)."""
+    text = View(encoder, 1)
+    with evaluating(text):
+        means = [
+            text(torch.stack([views.tokens(one.replace("{}", name)) for one in asked.templates]).to(device)).mean(dim=0)
+            for name in asked.classes
+        ]
+    return F.normalize(torch.stack(means), dim=1)
+
+
+class View(nn.Module):
+    """What view number ``view`` is looked up as, as a key of unit length: (B, ...) to (B, D)."""
+
+    def __init__(self, encoder: Encoder, view: int) -> None:
+        super().__init__()
+        self.encoder, self.view = encoder, view
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        vectors, _ = self.encoder.keys(self.encoder({self.view: inputs}))[self.view]
+        return F.normalize(vectors.float(), dim=1)
+
+
+def _data(trained_on: Spec, data: str | None, sets: Sequence[str]) -> Spec:
+    """Other data need no captions, so they are not read as those of a run on captions would be."""
+    from contralex.spec.layers import resolve_data
+
+    other = next((path for path in sets if not path.startswith("data")), None)
+    if other is not None:
+        raise ContralexError(f"--set {other}: of zero-shot classification only values of data can be set.")
+    mapping: Mapping[str, Any] = {**_ANY_IMAGES, "data": trained_on.model_dump(mode="json")}
+    return resolve_data(mapping, data=data, sets=sets).run.data
