@@ -1,0 +1,130 @@
+"""MAE's encoder of what is visible, and decoder of what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from contralex import ContralexError, Encoder
+from contralex.parts.vit import sincos
+
+if TYPE_CHECKING:
+    from contralex_mae.spec import MAE, Decoder
+
+
+class MaskedAutoencoder(Encoder):
+    """Views (B, C + 1, H, W) to a prediction (B, Q, D) for each hidden patch, D = C·patch² numbers.
+
+    A query is tagged with the place that is hidden, so what it should find is the patch that stands there.
+    """
+
+    def __init__(self, spec: MAE) -> None:
+        super().__init__()
+        backbone: Any  # timm's VisionTransformer, whose parts are used one by one
+        backbone, width = spec.backbone.build()
+        nn.init.normal_(backbone.cls_token, std=0.02)
+        self.backbone: Any = backbone
+        self.patch = spec.backbone.patch
+        self.dim = spec.backbone.channels * self.patch**2
+        self.decoder = MaskDecoder(spec.decoder, width, self.dim, spec.backbone.image_size // self.patch)
+
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        return {view: self.visible(masked) for view, masked in views.items()}
+
+    def features(self, view: Tensor) -> Tensor:
+        """Of the whole image: nothing is hidden."""
+        features: Tensor = self.backbone(view)
+        return features
+
+    def embedding(self, view: Tensor) -> Tensor:
+        """What is looked up is pixels, so the mean of the image's patches."""
+        return patches(view, self.patch).mean(dim=1)
+
+    def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        return {view: self.decoder(seen) for view, seen in embedded.items()}
+
+    def visible(self, masked: Tensor) -> Tensor:
+        """(B, 1 + V, width + 1): the class token and the visible ones, encoded, each with the place where it stands as
+        its last number (-1: the class token). The decoder must know the places, and an embedding is one tensor."""
+        vit, image = self.backbone, masked[:, :-1]
+        at = self._visible_places(masked)  # (B, V)
+        tokens = vit.patch_embed(image) + vit.pos_embed[:, 1:]
+        tokens = tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(tokens), -1, -1)
+        tokens = torch.cat([first, tokens], dim=1)
+        for block in vit.blocks:
+            tokens = block(tokens)
+        place = nn.functional.pad(at, (1, 0), value=-1).unsqueeze(2)
+        return torch.cat([vit.norm(tokens).float(), place], dim=2)
+
+    def _visible_places(self, masked: Tensor) -> Tensor:
+        vit, size = self.backbone, masked.shape[-1]
+        if size != vit.patch_embed.img_size[0]:
+            raise ContralexError(
+                f"method.encoder.backbone.image_size is {vit.patch_embed.img_size[0]}, and method.views makes images "
+                f"of {size} pixels; make the two equal."
+            )
+        hidden = patches(masked[:, -1:], self.patch)  # (B, P, patch²)
+        if bool((hidden != hidden[..., :1]).any()):
+            raise ContralexError(
+                f"method.encoder.backbone.patch is {self.patch}, and method.views hides patches of another size; make "
+                "method.views.patch the same."
+            )
+        hidden = hidden[..., 0]
+        count = int(hidden[0].sum())
+        if not 0 < count < hidden.shape[1] or bool((hidden.sum(dim=1) != count).any()):
+            raise ContralexError(
+                "method.views gives an image of which nothing, everything, or another number of patches than of the "
+                "others is hidden, so nothing can be predicted; use views of kind masked."
+            )
+        return hidden.argsort(dim=1, stable=True)[:, : hidden.shape[1] - count]
+
+
+class MaskDecoder(nn.Module):
+    """Tokens of the visible places to pixels of the hidden ones: where a token is missing stands a learnt one."""
+
+    places: Tensor
+
+    def __init__(self, spec: Decoder, before: int, pixels: int, grid: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(before, spec.width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.width))
+        self.register_buffer("places", sincos(grid, spec.width).unsqueeze(0), persistent=False)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            Block(spec.width, spec.heads, qkv_bias=True, norm_layer=norm) for _ in range(spec.depth)
+        )
+        self.norm = norm(spec.width)
+        self.predict = nn.Linear(spec.width, pixels)
+        nn.init.normal_(self.mask_token, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                for weight in module.weight.data.chunk(3 if name.endswith("qkv") else 1):
+                    nn.init.xavier_uniform_(weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """What is visible (B, 1 + V, width + 1) to predictions of what is not (B, Q, D), and their places (B, Q)."""
+        batch, place = len(seen), seen[:, 1:, -1].long()  # (B, V)
+        tokens = self.embed(seen[..., :-1])
+        count = self.places.shape[1] - 1
+        full = self.mask_token.to(tokens.dtype).expand(batch, count, -1)
+        full = full.scatter(1, place.unsqueeze(2).expand(-1, -1, tokens.shape[2]), tokens[:, 1:])
+        tokens = torch.cat([tokens[:, :1], full], dim=1) + self.places
+        for block in self.blocks:
+            tokens = block(tokens)
+        absent = torch.ones(batch, count, device=seen.device).scatter(1, place, 0.0)
+        hidden = absent.argsort(dim=1, descending=True, stable=True)[:, : count - place.shape[1]]
+        tokens = tokens[:, 1:].gather(1, hidden.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        return self.predict(self.norm(tokens)), hidden
+
+
+def patches(images: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) to (B, P, size²·C), row after row; in a patch pixel after pixel, its channels together."""
+    cut = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, rows, columns, size, size)
+    return cut.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)

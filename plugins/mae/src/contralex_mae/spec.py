@@ -1,0 +1,137 @@
+"""Specs of MAE: views that hide patches, an encoder that predicts them, keys that are the patches, and the loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from contralex import Spec
+from contralex.vocabulary.backbones import ViT
+from contralex.vocabulary.views import Augment
+
+if TYPE_CHECKING:
+    from contralex import BuildContext, Encoder, KeyEncoder, Loss, Views
+
+
+class Masked(Spec):
+    """One view: an augmented crop, and a further channel that is 1 where a patch is hidden and 0 elsewhere.
+
+    ``augment``: the crop's. ``patch``: in pixels, a side, as the encoder's. ``share`` of the patches are hidden, drawn
+    anew for each sample and epoch.
+    """
+
+    kind: Literal["masked"] = "masked"
+    augment: Augment
+    patch: int = Field(16, gt=0, le=1024, description="pixels")
+    share: float = Field(0.75, gt=0, lt=1)
+    needs = {"data": frozenset({"images"})}
+    gives = frozenset({"masked images"})
+    source = "MAE, arXiv:2111.06377, section 3 (masking)"
+    example = {"augment": {"order": ("crop",), "crop": {"size": 16, "scale": (0.5, 1.0)}}, "patch": 4}
+
+    @property
+    def patches(self) -> int:
+        return (self.augment.crop.size // self.patch) ** 2
+
+    @property
+    def hidden(self) -> int:
+        """How many patches are hidden; the visible ones are rounded down, as in the official code."""
+        return self.patches - int(self.patches * (1 - self.share))
+
+    @model_validator(mode="after")
+    def _some_of_each(self) -> Masked:
+        if self.augment.jigsaw:
+            raise ValueError("jigsaw makes pieces of an image, and patches of a whole one are hidden; leave it out")
+        if self.augment.crop.size % self.patch:
+            raise ValueError(
+                f"patch is {self.patch}, which does not divide a crop of {self.augment.crop.size} pixels; change one"
+            )
+        if not 0 < self.hidden < self.patches:
+            raise ValueError(
+                f"a share of {self.share:g} hides {self.hidden} of {self.patches} patches, and some must be hidden and "
+                "some visible; change share or patch"
+            )
+        return self
+
+    def key_flags(self) -> list[bool]:
+        return [True]
+
+    def build(self) -> Views:
+        from contralex_mae.views import MaskedViews
+
+        return MaskedViews(self)
+
+
+class Decoder(Spec):
+    """A narrow Transformer that sees every place: ``depth`` blocks of ``width``, with ``heads`` of attention."""
+
+    width: int = Field(512, gt=0, le=65536, multiple_of=4)
+    depth: int = Field(8, gt=0, le=1024)
+    heads: int = Field(16, gt=0, le=1024)
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Decoder:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, which {self.heads} heads do not divide; change one of the two")
+        return self
+
+
+class MAE(Spec):
+    """A Vision Transformer that reads the visible patches alone, and a decoder that predicts the pixels of the others.
+
+    ``backbone``: the encoder, of kind ``vit``; features are of the whole image. ``decoder``: is left behind after
+    training.
+    """
+
+    kind: Literal["mae"] = "mae"
+    backbone: ViT
+    decoder: Decoder = Decoder()
+    needs = {"views": frozenset({"masked images"}), "key_encoder": frozenset({"patches as keys"})}
+    gives = frozenset({"predicted patches", "queries at positions", "any length"})
+    source = "MAE, arXiv:2111.06377, section 3; code: mae models_mae.py"
+    example = {
+        "backbone": {"image_size": 16, "patch": 4, "width": 8, "depth": 1, "heads": 2},
+        "decoder": {"width": 8, "depth": 1, "heads": 2},
+    }
+
+    @field_validator("backbone")
+    @classmethod
+    def _of_one_size(cls, value: ViT) -> ViT:
+        if value.any_size:
+            raise ValueError("any_size is for crops of several sizes, and here every image has one; set it to false")
+        return value
+
+    def build(self) -> Encoder:
+        from contralex_mae.encoder import MaskedAutoencoder
+
+        return MaskedAutoencoder(self)
+
+
+class Patches(Spec):
+    """The image's patches themselves, as pixels; nothing is encoded. ``normalize``: each patch less its mean, over its
+    standard deviation."""
+
+    kind: Literal["patches"] = "patches"
+    normalize: bool = True
+    needs = {"encoder": frozenset({"predicted patches"}), "negatives": frozenset({"no entries"})}
+    gives = frozenset({"keys", "patches as keys"})
+    source = "MAE, arXiv:2111.06377, section 3 (reconstruction target); code: mae models_mae.py forward_loss"
+
+    def build(self, context: BuildContext) -> KeyEncoder:
+        from contralex_mae.keys import PatchKeys
+
+        return PatchKeys(self, context)
+
+
+class SquaredError(Spec):
+    """The squared difference between the query and the target vector, the mean over dimensions and queries."""
+
+    kind: Literal["squared_error"] = "squared_error"
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "MAE, arXiv:2111.06377, section 3 (reconstruction target)"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_mae.loss import MeanSquaredError
+
+        return MeanSquaredError()
