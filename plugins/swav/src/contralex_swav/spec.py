@@ -1,15 +1,17 @@
-"""The spec of SwAV's target generator."""
+"""The specs of SwAV's target generator, and of the parts of both DeepClusters."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from contralex import Spec
+from contralex import Number, Slot, Spec, bounds
 
 if TYPE_CHECKING:
-    from contralex import BuildContext, TargetGenerator
+    from torch import nn
+
+    from contralex import BuildContext, Loss, NegativeSource, TargetGenerator
 
 
 class CodeQueue(Spec):
@@ -42,3 +44,141 @@ class Sinkhorn(Spec):
         from contralex_swav.sinkhorn import SinkhornTargets
 
         return SinkhornTargets(self, context)
+
+
+class Clustering(Spec):
+    """What negative sources share that cluster a memory of all samples at the first step of each epoch.
+
+    ``count``: clusters (of each head). ``iterations`` of k-means. ``dtype``: what embeddings are remembered in; they
+    are clustered in float32.
+    """
+
+    count: int = Field(gt=1, description="clusters")
+    iterations: int = Field(gt=0, le=10_000)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+class SphericalClusters(Clustering):
+    """The centroids of spherical k-means over the last embedding of each sample, as prototypes that are not trained.
+
+    ``heads``: so many clusterings side by side, of ``count`` clusters each, alternately of each key view's memory.
+    ``iterations`` of k-means; an empty cluster keeps its centroid. ``dtype``: what embeddings are remembered in. The
+    memory of all samples and key views is whole on every process.
+    """
+
+    kind: Literal["clusters"] = "clusters"
+    heads: int = Field(3, gt=0, le=64)
+    iterations: int = Field(10, gt=0, le=10_000)
+    needs = {"encoder": frozenset({"one query a view"})}
+    gives = frozenset({"entries", "clusters"})
+    source = "SwAV, arXiv:2006.09882, appendix (DeepCluster-v2); code: main_deepclusterv2.py cluster_memory"
+    example = {"count": 4, "heads": 2}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex_swav.clusters import SphericalClusters as Part
+
+        return Part(self, context)
+
+
+class ClusterClassifier(Clustering):
+    """A linear layer, after a ReLU, that is trained to tell the clusters of k-means over the last embedding of each
+    sample, and begins anew with weights from N(0, .01²) whenever they do.
+
+    ``pca``: embeddings are brought to so many principal components of equal variance, and to unit length, before
+    k-means; null clusters them as they are. ``iterations`` of k-means; an empty cluster begins anew beside another.
+    ``dtype``: what embeddings are remembered in. The memory of all samples is whole on every process.
+    """
+
+    kind: Literal["cluster_classifier"] = "cluster_classifier"
+    pca: int | None = Field(256, gt=0, le=65_536)
+    iterations: int = Field(20, gt=0, le=10_000)
+    needs = {"encoder": frozenset({"one query a view"})}
+    gives = frozenset({"entries", "clusters"})
+    learns = True
+    source = "DeepCluster, arXiv:1807.05520, sections 3.2, 3.3 and 4.1; code: facebookresearch/deepcluster main.py"
+    example = {"count": 4, "pca": 4}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex_swav.classifier import Classifier
+
+        return Classifier(self, context)
+
+
+class ClusterTargets(Spec):
+    """The cluster that the query's sample was last put into, in every head. A sample that is in none has no loss.
+
+    ``balanced``: samples of small clusters weigh more, so that all clusters weigh the same.
+    """
+
+    kind: Literal["cluster"] = "cluster"
+    balanced: bool = False
+    needs = {"negatives": frozenset({"clusters"})}
+    gives = frozenset({"weights"})
+    source = "DeepCluster, arXiv:1807.05520, Eq. 2 and section 3.3 (trivial parametrization)"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex_swav.clusters import ClusterTargets as Part
+
+        return Part(self)
+
+
+class ClusterCrossEntropy(Spec):
+    """Cross-entropy of the softmax over each head's clusters, averaged over heads and over samples that have a cluster.
+
+    ``temperature``: scores are divided by it; may follow a schedule.
+    """
+
+    kind: Literal["cluster_cross_entropy"] = "cluster_cross_entropy"
+    temperature: Number = Field(description="divides the scores, > 0")
+    needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"clusters"})}
+    source = "DeepCluster, arXiv:1807.05520, Eq. 1; code: main_deepclusterv2.py train"
+    example = {"temperature": 0.2}
+
+    @field_validator("temperature")
+    @classmethod
+    def _positive(cls, value: Number) -> Number:
+        if bounds(value)[0] <= 0:
+            raise ValueError("a temperature is greater than 0")
+        return value
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex_swav.clusters import ClusterCrossEntropy as Part
+
+        return Part(self)
+
+
+class Sobel(Spec):
+    """Another backbone behind the two Sobel derivatives of the image's brightness. ``backbone``: of 2 ``channels``."""
+
+    kind: Literal["sobel"] = "sobel"
+    backbone: Annotated[Spec, Slot("backbone")]
+    source = "DeepCluster, arXiv:1807.05520, section 4.1"
+    example = {"backbone": {"kind": "conv", "channels": 2, "widths": (6, 8), "strides": (2, 2)}}
+
+    @field_validator("backbone")
+    @classmethod
+    def _two_channels(cls, value: Spec) -> Spec:
+        if getattr(value, "channels", 3) != 2:
+            raise ValueError("Sobel filtering makes two channels; give a backbone that has channels: 2")
+        return value
+
+    def build(self) -> tuple[nn.Module, int]:
+        from contralex_swav.alexnet import sobel
+
+        return sobel(self)
+
+
+class AlexNet(Spec):
+    """AlexNet as DeepCluster has it: 96 to 384 channels, BatchNorm, images of ``image_size`` (224) pixels; its feature
+    is the second linear layer's, before the ReLU. ``dropout`` before both linear layers. ``channels``: of the image."""
+
+    kind: Literal["alexnet"] = "alexnet"
+    dropout: float = Field(0.5, ge=0, lt=1)
+    channels: int = Field(3, gt=0, le=4096)
+    image_size: Literal[224] = 224
+    source = "DeepCluster, arXiv:1807.05520, section 4.1; code: facebookresearch/deepcluster models/alexnet.py"
+
+    def build(self) -> tuple[nn.Module, int]:
+        from contralex_swav.alexnet import alexnet
+
+        return alexnet(self)

@@ -1,0 +1,90 @@
+"""DeepCluster-v2: centroids of last epoch's embeddings as prototypes, and the softmax over them, head by head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex import (
+    BuildContext,
+    Dictionary,
+    Loss,
+    Match,
+    Rows,
+    Step,
+    TargetGenerator,
+    Targets,
+    distributed,
+    value_at,
+)
+from contralex_swav.kmeans import kmeans
+from contralex_swav.memory import Clustered, Clusters
+
+if TYPE_CHECKING:
+    from contralex_swav import spec as specs
+
+
+class SphericalClusters(Clusters):
+    """The centroids of spherical k-means in every head. Nothing here is trained."""
+
+    centroids: Tensor
+
+    def __init__(self, spec: specs.SphericalClusters, context: BuildContext) -> None:
+        super().__init__(spec, context, spec.heads)
+        self.register_buffer("centroids", torch.zeros(spec.heads, spec.count, context.dim))
+
+    def cluster(self, head: int, points: Tensor, generator: torch.Generator) -> Tensor:
+        found, places = kmeans(points, self.count, self.iterations, generator, spherical=True, empty="keep")
+        self.centroids[head] = found
+        return places
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        return Clustered(
+            shared=self.centroids.flatten(0, 1).clone(),
+            heads=self.heads,
+            assigned=self.assigned[:, queries.sample].T,
+            sizes=self.sizes.clone(),
+        )
+
+
+class ClusterTargets(TargetGenerator):
+    """The cluster that the query's sample was put into, in every head: weight 1/H each, and 0 where it is in none.
+
+    Balanced, the weight is multiplied by N/(C·n), with n of the N samples in the same cluster and C clusters that
+    have any: the expectation is then that of drawing a cluster first, and one of its samples after.
+    """
+
+    def __init__(self, spec: specs.ClusterTargets) -> None:
+        super().__init__()
+        self.balanced = spec.balanced
+
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        assert isinstance(dictionary, Clustered) and dictionary.assigned is not None and dictionary.sizes is not None
+        sizes, place = dictionary.sizes, dictionary.assigned.clamp(min=0)  # (H, K) and (N, H)
+        weight = (dictionary.assigned >= 0).float() / dictionary.heads
+        if self.balanced:
+            own = sizes.gather(1, place.T).T  # (N, H)
+            weight = weight * sizes.sum(dim=1) / ((sizes > 0).sum(dim=1) * own).clamp(min=1)
+        weights = weight.new_zeros(*place.shape, sizes.shape[1])  # (N, H, K)
+        weights.scatter_(2, place.unsqueeze(2), weight.unsqueeze(2))
+        return Targets(weights=weights.flatten(1))
+
+
+class ClusterCrossEntropy(Loss):
+    """−log softmax of the cluster's score among its head's, averaged over heads and over the samples that have one."""
+
+    def __init__(self, spec: specs.ClusterCrossEntropy) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert isinstance(dictionary, Clustered) and targets.weights is not None
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
+        log_p = F.log_softmax(scores.unflatten(1, (dictionary.heads, -1)), dim=2).flatten(1)
+        weights = targets.weights.to(log_p)
+        # How many have a cluster differs from process to process, and the mean is over those of all.
+        known = distributed.mean_over_processes((weights > 0).any(dim=1).sum().float())
+        return -(weights * log_p).sum() / known.clamp(min=1 / distributed.world())

@@ -1,0 +1,76 @@
+"""One pass over the data before the first step, so that the first clustering is of real embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from contralex import ContralexError, Step, Views, distributed
+from contralex.data.base import EpochSampler, ViewDataset, collate, load
+from contralex.parts import batch_norm
+from contralex.train import devices
+from contralex_swav.memory import Clusters
+
+if TYPE_CHECKING:
+    from contralex.train.run import Run
+
+
+@torch.no_grad()
+def fill(run: Run) -> None:
+    """Remembers the key views of the first epoch, in its batches, as the untrained encoder sees them in training mode
+    (main_deepclusterv2.py, ``init_memory``). What is incomplete of a last batch stays unseen."""
+    method, clusters = run.method, run.method.negatives
+    assert isinstance(clusters, Clusters)
+    reached = run.per_epoch * run.spec.train.batch_size
+    if clusters.count > reached:
+        raise ContralexError(
+            f"method.negatives.count ({clusters.count}) is larger than the {reached} samples that an epoch sees, and "
+            "each cluster begins as one of them; lower it"
+        )
+    was_training = method.training
+    method.train()
+    clusters.forget()
+    step = Step(run.clock(), run.spec.train.seed, run.spec.train.batch_size)
+    for batch in _first_epoch(run, method.key_views):
+        views = {view: batch["views"][view].to(run.device) for view in method.key_views}
+        sample = batch["index"].to(run.device)
+        with run.accelerator.autocast():
+            embedded = method.encoder(views) if method.key_encoder.reads_queries else {}
+            keys = method.key_encoder(method.encoder, views, embedded, sample, step)
+        clusters.update(keys.gather(gradient=False), step)
+        batch_norm.average_running_statistics(method)
+    method.train(was_training)
+
+
+def _first_epoch(run: Run, key_views: tuple[int, ...]) -> Any:
+    train = run.spec.train
+    views = _Some(run.views, key_views)
+    rank, world = distributed.rank(), distributed.world()
+    workers = devices.workers(train.workers, run.device.type)
+    return load(
+        ViewDataset(run.split, views, train.seed, train.batch_size),
+        collate,
+        batch_sampler=EpochSampler(len(run.split), train.batch_size, train.seed, 1, rank, world),
+        num_workers=workers,
+        worker_init_fn=devices.quiet_worker,
+        multiprocessing_context=devices.context() if workers else None,
+    )
+
+
+class _Some(Views):
+    """The views up to the last one that is a key; multi-crop's small ones, which come after, are not made."""
+
+    def __init__(self, all_views: Views, keys: tuple[int, ...]) -> None:
+        self.count = max(keys) + 1
+        self._all = all_views
+
+    def make(self, item: Any, view: int) -> Tensor:
+        return self._all.make(item, view)
+
+    def draw(self, view: int) -> int:
+        return self._all.draw(view)
+
+    def plain(self, item: Any) -> Tensor:
+        return self._all.plain(item)

@@ -1,0 +1,86 @@
+"""A remembered embedding for each training sample, clustered once an epoch: what both DeepClusters rest on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex import BuildContext, Dictionary, NegativeSource, Rows, Step
+
+if TYPE_CHECKING:
+    from contralex_swav.spec import Clustering
+
+
+@dataclass(frozen=True)
+class Clustered(Dictionary):
+    """A dictionary of clusters, head after head, of ``heads`` clusterings of the same samples.
+
+    ``assigned`` (N, H): the cluster of each query's sample, -1 where it is not known; ``sizes`` (H, K): how many
+    samples each cluster has.
+    """
+
+    heads: int = 1
+    assigned: Tensor | None = None
+    sizes: Tensor | None = None
+
+
+class Clusters(NegativeSource):
+    """The last embedding of every key view of every sample, and the cluster of each in every head.
+
+    Head h clusters the embeddings of key view h mod V. Memory is the same on every process, and each clusters all of
+    it, by the same deterministic computation. It starts as random unit vectors; :mod:`contralex_swav.fill` puts
+    real ones in their place before the first step of a run, and what it does not reach has no cluster.
+    """
+
+    seen: Tensor
+    epoch: Tensor
+    assigned: Tensor
+    sizes: Tensor
+
+    def __init__(self, spec: Clustering, context: BuildContext, heads: int) -> None:
+        super().__init__()
+        self.count, self.heads, self.iterations = spec.count, heads, spec.iterations
+        self.views = context.key_views
+        for view in self.views:
+            start = F.normalize(torch.randn(context.population, context.dim), dim=1)
+            self.register_buffer(f"memory_{view}", start.to(getattr(torch, spec.dtype)))
+        self.register_buffer("seen", torch.ones(context.population, dtype=torch.bool))
+        self.register_buffer("epoch", torch.tensor(-1))  # of the last clustering
+        self.register_buffer("assigned", torch.full((heads, context.population), -1))
+        self.register_buffer("sizes", torch.zeros(heads, spec.count, dtype=torch.long))
+
+    @abstractmethod
+    def cluster(self, head: int, points: Tensor, generator: torch.Generator) -> Tensor:
+        """(N,) the cluster of each point (N, D)."""
+
+    def memory(self, view: int) -> Tensor:
+        return self.get_buffer(f"memory_{view}")
+
+    def forget(self) -> None:
+        self.seen.fill_(False)
+
+    @torch.no_grad()
+    def prepare(self, step: Step) -> None:
+        if int(self.epoch) == step.clock.epoch:
+            return
+        known = self.seen.nonzero().flatten()
+        generator = step.generator("contralex-swav")  # of an epoch's first step, and so of the epoch
+        self.assigned.fill_(-1)
+        with torch.autocast(self.seen.device.type, enabled=False):
+            for head in range(self.heads):
+                memory = self.memory(self.views[head % len(self.views)])
+                places = self.cluster(head, memory if len(known) == len(memory) else memory[known], generator)
+                self.assigned[head, known] = places
+                self.sizes[head] = torch.bincount(places, minlength=self.count)
+        self.epoch.fill_(step.clock.epoch)
+
+    def update(self, keys: Rows, step: Step) -> None:
+        for view in self.views:
+            memory, fresh = self.memory(view), keys.of_view(view)
+            memory[fresh.sample] = fresh.vectors.to(memory)
+            self.seen[fresh.sample] = True
