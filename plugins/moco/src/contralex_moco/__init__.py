@@ -1,1 +1,1 @@
-"""MoCo v1 and v2 as a look-up in a queue."""
+"""MoCo v1, v2 and v3 as a look-up in a momentum encoder's keys."""
