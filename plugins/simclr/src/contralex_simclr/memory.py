@@ -1,0 +1,41 @@
+"""The dictionary of SimCLR v2 with a memory network: the batch, and the last keys of that network beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from contralex import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
+from contralex.parts import negatives
+from contralex.vocabulary.negatives import InBatch, Queue
+
+if TYPE_CHECKING:
+    from contralex_simclr import spec as specs
+
+
+class BatchAndQueue(NegativeSource):
+    """All keys of the batch but the query's own view (SimCLR), then the queue of the last keys (MoCo)."""
+
+    def __init__(self, spec: specs.BatchAndQueue, context: BuildContext) -> None:
+        super().__init__()
+        self.batch = negatives.InBatch(InBatch(views="all"))
+        self.queue = negatives.Queue(Queue(size=spec.size), context)
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        batch = self.batch(queries, keys, match, step)
+        stored = self.queue(queries, keys, match, step)
+        assert batch.shared is not None and batch.rows is not None
+        assert stored.shared is not None and stored.rows is not None
+        # What is remembered of a sample is of no view: it is never taken for the positive, which is in the batch.
+        no_view = torch.full_like(stored.rows.view, int(keys.view.max()) + 1)
+        remembered = replace(stored.rows, vectors=stored.shared, view=no_view)
+        mask = batch.mask
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(queries), len(remembered))], dim=1)
+        rows = Rows.cat([batch.rows, remembered])
+        return Dictionary(shared=rows.vectors, rows=rows, mask=mask)
+
+    def update(self, keys: Rows, step: Step) -> None:
+        self.queue.update(keys, step)
