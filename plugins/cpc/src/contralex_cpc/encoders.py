@@ -19,23 +19,20 @@ _Queries = dict[int, tuple[Tensor, Tensor | None]]
 
 
 class PatchEncoder(Encoder):
-    """Patches (B, P, C, H, W) of a square grid to latents (B, P, D); a context predicts the rows below it.
+    """Patches (B, P, C, H, W) of a square grid to latents (B, P, F); in each direction a context predicts what follows.
 
-    A query is tagged with the position that it predicts, (row + k)·columns + column, so its positive is the
-    latent that stands there; everything else in the batch is a negative.
+    A query is tagged with the position that it predicts, so its positive is the target that stands there; everything
+    else in the batch is a negative. Targets are the latents, or a projection of them.
     """
 
     def __init__(self, spec: CPCPatches) -> None:
         super().__init__()
-        self.network, self.dim = residual_net(spec.network)
+        self.network, features = residual_net(spec.network)
         self.grid = spec.grid
-        if spec.context.kind == "gru":
-            self.context: nn.Module = RowContext(self.dim, spec.context.width)
-            width = spec.context.width
-        else:
-            self.context = PixelCNNContext(self.dim, spec.context.blocks, spec.context.width)
-            width = self.dim
-        self.predict = nn.ModuleList(nn.Linear(width, self.dim, bias=False) for _ in range(spec.steps))
+        self.dim = features if spec.target_dim is None else spec.target_dim
+        # Without a bias: that would add the same to every score of a query, which a softmax does not see.
+        self.target = nn.Identity() if spec.target_dim is None else nn.Linear(features, self.dim, bias=False)
+        self.directions = nn.ModuleDict({name: Direction(spec, features, self.dim) for name in spec.directions})
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self._latents(patches) for view, patches in views.items()}
@@ -45,6 +42,9 @@ class PatchEncoder(Encoder):
 
     def queries(self, embedded: Mapping[int, Tensor]) -> _Queries:
         return {view: self._predictions(latents) for view, latents in embedded.items()}
+
+    def keys(self, embedded: Mapping[int, Tensor]) -> _Queries:
+        return {view: (self.target(latents), None) for view, latents in embedded.items()}
 
     def _latents(self, patches: Tensor) -> Tensor:
         if patches.shape[1] != self.grid**2:
@@ -56,12 +56,45 @@ class PatchEncoder(Encoder):
         return latents
 
     def _predictions(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        rows = latents.unflatten(1, (self.grid, self.grid))  # (B, rows, columns, D)
-        contexts = self.context(rows)
-        place = torch.arange(self.grid**2, device=latents.device).view(self.grid, self.grid)
-        predicted = [linear(contexts[:, :-k]).flatten(1, 2) for k, linear in enumerate(self.predict, 1)]
-        positions = [place[k:].flatten() for k in range(1, len(self.predict) + 1)]
+        rows = latents.unflatten(1, (self.grid, self.grid))  # (B, rows, columns, F)
+        place = torch.arange(self.grid**2, device=latents.device).view(1, self.grid, self.grid)
+        predicted, positions = [], []
+        for name, direction in self.directions.items():
+            vectors, where = direction(_turned(rows, name), _turned(place, name)[0])
+            predicted.append(vectors)
+            positions.append(where)
         return torch.cat(predicted, dim=1), torch.cat(positions)
+
+
+class Direction(nn.Module):
+    """One way to look at the grid, turned so that what is predicted lies below: a context, and W_k for each step k."""
+
+    def __init__(self, spec: CPCPatches, features: int, dim: int) -> None:
+        super().__init__()
+        if spec.context.kind == "gru":
+            self.context: nn.Module = RowContext(features, spec.context.width)
+            width = spec.context.width
+        else:
+            self.context = PixelCNNContext(features, spec.context.blocks, spec.context.width)
+            width = features
+        self.steps = range(spec.skip + 1, spec.steps + 1)
+        self.scale = spec.prediction_scale
+        self.predict = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in self.steps)
+
+    def forward(self, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, rows, columns, F) and the positions (rows, columns) where they stand, to predictions (B, Q, D)
+        and the positions (Q,) of what they predict."""
+        contexts = self.context(rows)
+        steps = list(zip(self.steps, self.predict, strict=True))
+        predicted = [linear(contexts[:, :-k]).flatten(1, 2) * self.scale for k, linear in steps]
+        return torch.cat(predicted, dim=1), torch.cat([place[k:].flatten() for k, _ in steps])
+
+
+def _turned(grid: Tensor, direction: str) -> Tensor:
+    """(B, rows, columns, ...) so that what lies in this direction lies below."""
+    if direction in ("left", "right"):
+        grid = grid.transpose(1, 2)
+    return grid.flip(1) if direction in ("up", "left") else grid
 
 
 class SequenceEncoder(Encoder):

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from contralex_cpc.spec import PatchNet
 
-_EXPANSION = 4
-
 
 def residual_net(spec: PatchNet) -> tuple[nn.Module, int]:
     """ResNet-v2 without BatchNorm (which would leak between patches) to (N, F), and F."""
@@ -22,21 +20,27 @@ def residual_net(spec: PatchNet) -> tuple[nn.Module, int]:
     else:
         stem = [nn.Conv2d(3, first, 3, 1, 1)]
     before, blocks = first, []
-    for stage, (count, width) in enumerate(zip(spec.blocks, spec.widths, strict=True)):
+    for stage, (count, width, after) in enumerate(zip(spec.blocks, spec.widths, spec.outputs_or_fourfold, strict=True)):
         for place in range(count):
-            blocks.append(_Bottleneck(before, width, stride=2 if stage and not place else 1))
-            before = width * _EXPANSION
-    net = nn.Sequential(*stem, *blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return net, before
+            blocks.append(_Bottleneck(before, width, after, stride=2 if stage and not place else 1, norm=spec.norm))
+            before = after
+    last = [_norm(spec.norm, before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*stem, *blocks, *last), before
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    """LayerNorm of a map (N, C, H, W): over all that one patch has, then a scale and a shift of each channel. A patch
+    learns nothing of others through it."""
+    return nn.GroupNorm(1, channels) if kind == "layer" else nn.Identity()
 
 
 class _Bottleneck(nn.Module):
     """Activation before each convolution (He et al., 2016b). The last one starts at zero, so that a deep stack
     without normalisation begins as the identity; the paper does not say how its weights start."""
 
-    def __init__(self, before: int, width: int, stride: int) -> None:
+    def __init__(self, before: int, width: int, after: int, stride: int, norm: str) -> None:
         super().__init__()
-        after = width * _EXPANSION
+        self.norms = nn.ModuleList(_norm(norm, channels) for channels in (before, width, width))
         self.reduce = nn.Conv2d(before, width, 1)
         self.space = nn.Conv2d(width, width, 3, stride, 1)
         self.expand = nn.Conv2d(width, after, 1)
@@ -46,8 +50,9 @@ class _Bottleneck(nn.Module):
         nn.init.zeros_(self.expand.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(x)
-        y: Tensor = self.expand(F.relu(self.space(F.relu(self.reduce(active)))))
+        first, second, third = self.norms
+        active = F.relu(first(x))
+        y: Tensor = self.expand(F.relu(third(self.space(F.relu(second(self.reduce(active)))))))
         return y + (x if self.shortcut is None else self.shortcut(active))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contralex.data.base import Source
 
 Count = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Rows(Spec):
@@ -36,32 +37,52 @@ class PixelCNN(Spec):
 class PatchNet(Spec):
     """A pre-activation ResNet without BatchNorm, of bottleneck blocks; a patch becomes the mean of its last map.
 
-    ``blocks``: of each stage; a stage's output has 4x ``widths`` channels. ResNet-v2-101 up to its third stage is
-    blocks [3, 4, 23], widths [64, 128, 256], stem ``imagenet`` (7x7 stride 2, max-pooling); ``small`` is 3x3 stride 1.
+    ``blocks``: of each stage; ``widths``: of each stage's bottleneck; ``outputs``: channels that each stage ends in,
+    null is 4x ``widths``. ResNet-v2-101 up to its third stage is blocks [3, 4, 23], widths [64, 128, 256], stem
+    ``imagenet`` (7x7 stride 2, max-pooling); ``small`` is 3x3 stride 1. ``norm``: before each activation, ``none``, or
+    LayerNorm (``layer``) over all channels and places of one patch.
     """
 
     blocks: tuple[Count, ...] = (3, 4, 23)
     widths: tuple[Count, ...] = (64, 128, 256)
+    outputs: tuple[Count, ...] | None = None
     stem: Literal["imagenet", "small"] = "imagenet"
+    norm: Literal["none", "layer"] = "none"
+
+    @property
+    def outputs_or_fourfold(self) -> tuple[int, ...]:
+        return self.outputs or tuple(4 * width for width in self.widths)
 
     @model_validator(mode="after")
     def _one_width_a_stage(self) -> PatchNet:
         if len(self.blocks) != len(self.widths) or not self.blocks:
             raise ValueError(f"one width for each stage: {len(self.blocks)} stages and {len(self.widths)} widths")
+        if len(self.outputs_or_fourfold) != len(self.blocks):
+            raise ValueError(f"one output for each stage: {len(self.blocks)} stages, {len(self.outputs or ())} outputs")
         return self
 
 
 class CPCPatches(Spec):
-    """CPC of an image: encodes each patch of a grid, and predicts the patches up to ``steps`` rows below."""
+    """CPC of an image: encodes each patch of a grid, and predicts the patches up to ``steps`` rows away.
+
+    ``skip``: the nearest rows, which are not predicted: patches that overlap the context tell little. ``directions``:
+    which way is predicted, each with a context and predictors of its own; ``down`` is what lies below. ``target_dim``:
+    latents are brought linearly to so many numbers to be looked up; null leaves them as they are.
+    ``prediction_scale`` multiplies predictions.
+    """
 
     kind: Literal["cpc_patches"] = "cpc_patches"
     grid: int = Field(gt=1, description="patches along a side, as the views make them")
     network: PatchNet
     context: Annotated[Rows | PixelCNN, Field(discriminator="kind")]
     steps: int = Field(5, gt=0, description="rows")
+    skip: int = Field(0, ge=0, description="rows")
+    directions: tuple[Literal["down", "up", "left", "right"], ...] = Field(("down",), min_length=1)
+    target_dim: int | None = Field(None, gt=0)
+    prediction_scale: float = Field(1.0, gt=0, le=1e3)
     needs = {"views": frozenset({"patches"})}
     gives = frozenset({"queries at positions"})
-    source = "CPC, arXiv:1807.03748, section 3.2"
+    source = "CPC, arXiv:1807.03748, section 3.2; CPC v2, arXiv:1905.09272, section 3 and appendix"
     example = {
         "grid": 3,
         "network": {"blocks": (1, 1), "widths": (4, 6), "stem": "small"},
@@ -75,6 +96,10 @@ class CPCPatches(Spec):
             raise ValueError(
                 f"steps is {self.steps}, and a grid of {self.grid} rows has at most {self.grid - 1} below a row"
             )
+        if self.skip >= self.steps:
+            raise ValueError(f"skip is {self.skip} and steps {self.steps}, so nothing is predicted; lower skip")
+        if len(set(self.directions)) < len(self.directions):
+            raise ValueError("directions names one twice; each has one context, so name it once")
         return self
 
     def build(self) -> Encoder:
@@ -114,12 +139,45 @@ class CPCSequence(Spec):
         return SequenceEncoder(self)
 
 
+class Affine(Spec):
+    """A rotation by up to ``degrees`` either way and a shear by up to ``shear`` degrees, with probability ``p``."""
+
+    degrees: float = Field(ge=0, le=180)
+    shear: float = Field(ge=0, lt=90, description="degrees")
+    p: Probability
+
+
+class Colours(Spec):
+    """Random ``brightness``, ``contrast`` and ``saturation``, each by a factor within 1 ± its number, with probability
+    ``p``."""
+
+    brightness: float = Field(ge=0, le=1)
+    contrast: float = Field(ge=0, le=1)
+    saturation: float = Field(ge=0, le=1)
+    p: Probability
+
+
+class EachPatch(Spec):
+    """What happens to each patch by itself, in this order, whatever happens to its neighbours.
+
+    ``affine`` and ``flip`` (a mirror image) move pixels; ``colours`` and ``gray`` (greyscale) change them;
+    ``drop_channels`` keeps one of the three colour channels, and puts faint noise about mid-grey in place of others.
+    ``flip``, ``gray`` and ``drop_channels`` are probabilities.
+    """
+
+    affine: Affine | None = None
+    flip: Probability = 0.0
+    colours: Colours | None = None
+    gray: Probability = 0.0
+    drop_channels: Probability = 0.0
+
+
 class Patches(Spec):
     """One view: a grid of overlapping patches of a random crop of the image.
 
     The image's short side becomes ``resize`` pixels, of which a random square of ``crop`` is kept, mirrored half
     the time and turned grey; ``patch``x``patch`` pixels are taken every ``stride``, and of each a random
-    ``patch_crop`` square is kept and padded back to ``patch``.
+    ``patch_crop`` square is kept and padded back to ``patch``. ``each``: what else happens to a patch by itself.
     """
 
     kind: Literal["patches"] = "patches"
@@ -130,10 +188,11 @@ class Patches(Spec):
     patch_crop: int = Field(60, gt=0, description="pixels")
     flip: bool = True
     gray: bool = True
+    each: EachPatch | None = None
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"patches"})
-    source = "CPC, arXiv:1807.03748, section 3.2"
-    example = {"resize": 20, "crop": 16, "patch": 8, "stride": 4, "patch_crop": 6}
+    source = "CPC, arXiv:1807.03748, section 3.2; CPC v2, arXiv:1905.09272, section 3"
+    example = {"resize": 20, "crop": 16, "patch": 8, "stride": 4, "patch_crop": 6, "each": {"drop_channels": 0.5}}
 
     @model_validator(mode="after")
     def _nested(self) -> Patches:

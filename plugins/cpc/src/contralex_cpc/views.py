@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from contralex import ContralexError, Views
+from contralex_cpc.each import augmented
 
 if TYPE_CHECKING:
     from contralex_cpc.spec import Patches, Window
@@ -30,6 +31,8 @@ class PatchViews(Views):
 
     def make(self, item: Any, view: int) -> Tensor:
         patches = self._grid(self._random(item))
+        if self.spec.each:
+            patches = augmented(patches, self.spec.each)
         spare = self.spec.patch - self.spec.patch_crop
         if not spare:
             return patches
