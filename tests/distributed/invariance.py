@@ -29,11 +29,25 @@ from contralex_cpc.sequences import write_tiny
 
 B, STEPS, FIRST = 16, 4, 20  # the first step is late enough for schedules to have begun, and prototypes to thaw
 _CONV = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
+_TOWER = "method.encoder.towers.image.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
+_VIT = "method.encoder.backbone={kind: vit, image_size: 32, patch: 4, width: 16, depth: 1, heads: 2}"
 _SYNC = "train.batch_norm=sync"
 # Where weights are moved by gradient/|gradient|, as Adam's first steps do, rounding decides the sign of a gradient that
 # is zero but for rounding; so methods with Adam are compared under SGD here.
 _SGD = "train.optimizer={kind: sgd, lr: 0.05}"
+_TOWERS = tuple(
+    f"method.encoder.towers.{name}.backbone={{kind: conv, widths: [8, 12], strides: [2, 2], channels: {channels}}}"
+    for name, channels in (("l", 1), ("ab", 2))
+)
 Case = tuple[str, tuple[str, ...]]
+_CLASSIFIER = (
+    _CONV,
+    _SGD,
+    "method.encoder.projector=[{width: 32, norm: batch, activation: relu}, {width: 10}]",
+    "method.encoder.normalize=false",
+    "method.negatives={kind: classes, count: 10}",
+    "method.matches=self",
+)
 
 METHODS: dict[str, Case] = {
     "instdisc": ("instdisc", (_CONV, _SYNC, "method.negatives.draws=16")),
@@ -44,19 +58,70 @@ METHODS: dict[str, Case] = {
         "moco-v2",
         (_CONV, "train.batch_norm=4", "method.negatives.size=24"),
     ),
-    "simclr": ("simclr", (_CONV,)),
+    "moco-v3": ("moco-v3", (_CONV,)),
+    "moco-v3-vit": ("moco-v3-vit", (_VIT, _SGD)),
+    "dino": ("dino", (_CONV, "method.negatives.count=10", "method.negatives.gain=trained")),
+    "dino-resnet50": ("dino-resnet50", (_CONV, "method.negatives.count=10")),
+    "simclr-v1": ("simclr-v1", (_CONV,)),
+    "simclr-v2": ("simclr-v2", (_CONV,)),
+    "simclr-v2-memory": ("simclr-v2-memory", (_CONV, "method.negatives.size=24")),
+    "a classifier on labels": (
+        "simclr-v2",
+        (
+            *_CLASSIFIER,
+            "method.key_encoder={kind: shared, gradient: false}",
+            "method.targets=class_label",
+            "method.loss={kind: info_nce, temperature: 1}",
+            "data={kind: labelled, of: digits, share: 0.1}",
+        ),
+    ),
+    "a classifier on what a teacher is sure of": (
+        "simclr-v2",
+        (
+            *_CLASSIFIER,
+            "method.key_encoder={kind: frozen, checkpoint: null}",
+            "method.targets={kind: teacher_logits, temperature: 0.5, threshold: 0.15}",
+            "method.loss={kind: soft_cross_entropy, temperature: 0.5}",
+        ),
+    ),
     "cpc": ("cpc", (_SGD, _SYNC)),
+    "cpc-v2": ("cpc-v2", (_SGD,)),
     "cpc-audio": ("cpc-audio", (_SGD,)),
+    "mae": ("mae", (_SGD,)),
     "swav": ("swav", (_CONV, "method.negatives.count=10")),
     "swav-small-batch": (
         "swav-small-batch",
         (_CONV, "method.negatives.count=10", "method.targets.queue={size: 32, start_epoch: 0}"),
+    ),
+    "deepcluster-v2": ("deepcluster-v2", (_CONV, "method.negatives.count=10")),
+    "deepcluster": (
+        "deepcluster",
+        (
+            "method.encoder.backbone.backbone={kind: conv, widths: [8, 12], strides: [2, 2], channels: 2}",
+            _SYNC,
+            "method.negatives={count: 10, pca: 16}",
+        ),
     ),
     "byol": ("byol", (_CONV, _SGD)),
     "byol-300": ("byol-300", (_CONV, _SGD)),
     "barlow": ("barlow", (_CONV, _SGD)),
     "vicreg": ("vicreg", (_CONV, _SGD)),
     "supcon": ("supcon", (_CONV, _SYNC)),
+    "pirl": ("pirl", (_CONV, _SYNC, "method.negatives.draws=16")),
+    "infomin": ("infomin", (_CONV, _SYNC, "method.negatives.size=24")),
+    "invaspread": ("invaspread", (_CONV, _SYNC)),
+    "simsiam": ("simsiam", (_CONV, _SGD)),
+    "nnclr": ("nnclr", (_CONV, "method.targets.size=40")),
+    "clip": ("clip", (_TOWER, _SYNC, _SGD)),
+    "siglip": ("siglip", (_TOWER, _SYNC, _SGD)),
+    "clip-shared": ("clip-shared", (_SGD,)),
+    "cmc": ("cmc", (*_TOWERS, _SYNC, "method.negatives.draws=16")),
+    "crd": ("crd", (_CONV, _SYNC, "method.negatives.draws=16")),
+    "crd, any sample of the class": (
+        "crd",
+        (_CONV, _SYNC, "method.negatives={kind: other_classes, draws: 16, positive: relax}"),
+    ),
+    "crd-teacher": ("crd-teacher", (_CONV, _SYNC)),
     "swav's targets with momentum keys": (
         "swav",
         (_CONV, "method.negatives.count=10", "method.key_encoder={kind: momentum, momentum: 0.9}"),
@@ -90,7 +155,7 @@ _NEGATIVES = {
 }
 PAIRS: dict[str, Case] = {
     f"{keys} × {negatives}": (
-        "simclr",
+        "simclr-v1",
         (_CONV, _SYNC, _SGD, f"method.key_encoder={_KEYS[keys]}", f"method.negatives={_NEGATIVES[negatives][0]}")
         + _NEGATIVES[negatives][1],
     )

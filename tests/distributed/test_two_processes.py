@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "instdisc-cifar": ("instdisc-cifar", (*SMALL, "train.batch_norm=sync")),
     "moco, groups and shuffle-BN": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=4")),
     "moco, sync": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=sync")),
-    "simclr": ("simclr", SMALL),
+    "simclr-v1": ("simclr-v1", SMALL),
     # CPC and BYOL not with Adam, whose first steps divide by gradients so small that rounding decides their sign.
     "cpc": ("cpc", ("train.optimizer={kind: sgd, lr: 0.05}",)),
     "swav": ("swav", (*SMALL, "method.negatives.count=10")),

@@ -24,6 +24,7 @@ SETS = (
     "train.log_every=1",
     "train.workers=0",
     "eval.knn={k: 5, baselines: false}",
+    "eval.linear={baselines: false}",
 )
 
 
@@ -80,7 +81,7 @@ def test_a_sharded_run_that_is_resumed_on_another_number_of_processes_is_the_sam
         torch.testing.assert_close(
             state(folder)[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
         )
-    assert results(folder)["knn"]["this run"]["protocol"] == results(whole)["knn"]["this run"]["protocol"]
-    assert results(folder)["knn"]["this run"]["top1"] == pytest.approx(
-        results(whole)["knn"]["this run"]["top1"], abs=0.01
-    )
+    for judge in ("knn", "linear"):
+        one, many = results(whole)[judge]["this run"], results(folder)[judge]["this run"]
+        assert many["protocol"] == one["protocol"]
+        assert many["top1"] == pytest.approx(one["top1"], abs=0.01)
