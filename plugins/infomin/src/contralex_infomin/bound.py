@@ -1,0 +1,56 @@
+"""A lower bound of the mutual information of two views: I(v₁; v₂) ≥ log K − L_NCE (CPC, section 2.3, appendix A.1)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex import ContralexError, load_encoder
+from contralex.data.base import mix
+from contralex.evaluate.knn import evaluating
+from contralex.spec.layers import Resolved
+from contralex.train.build import buildable
+
+AMONG = 256  # K, unless there are fewer samples
+_DRAWS = 4
+_TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+def information(folder: Path, resolved: Resolved) -> float:
+    """In bits, of the query and key view of the first match, over images that were held out where there are any."""
+    run = resolved.run
+    source, views = buildable(run.data).build(), buildable(run.method.views).build()
+    split = source.test() or source.train()
+    among = min(AMONG, len(split))
+    encoder = load_encoder(folder)
+    query, key = run.matches()[0]
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(run.train.seed))[:among].tolist()
+    bounds = []
+    with evaluating(encoder), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for draw in range(_DRAWS):
+            seen: dict[int, Tensor] = {}
+            for view in {query, key}:
+                made = []
+                for index in chosen:
+                    # Two views of one match are never drawn alike, not even where training draws them so on purpose.
+                    torch.manual_seed(mix(run.train.seed, draw, index, view))
+                    made.append(views.make(split[index], view))
+                seen[view] = torch.stack(made)
+            queries = encoder.keys(encoder({query: seen[query]}))[query][0]
+            keys = encoder.keys(encoder({key: seen[key]}))[key][0]
+            if queries.dim() != 2:
+                raise ContralexError("view-information is for methods with one vector a view; this one has several")
+            bounds.append(tightest(queries, keys))
+    return sum(bounds) / len(bounds)
+
+
+def tightest(queries: Tensor, keys: Tensor) -> float:
+    """(K, D) each, row by row of the same samples. Any critic gives a bound, so the best temperature may be taken."""
+    scores = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
+    own = torch.arange(len(scores))
+    losses = [float(F.cross_entropy(scores / temperature, own)) for temperature in _TEMPERATURES]
+    return (math.log(len(scores)) - min(losses)) / math.log(2)

@@ -1,0 +1,106 @@
+"""One run for each strength of the views, and what came of each (InfoMin, section 4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contralex import ContralexError, resolve
+from contralex.evaluate.knn import THIS
+from contralex.files import write_text
+from contralex.spec.layers import Resolved
+from contralex_infomin.bound import information
+
+_JITTER = ("brightness", "contrast", "saturation", "hue")
+
+
+def study(
+    recipe: str,
+    preset: str | None,
+    data: str | None,
+    sets: Sequence[str],
+    vary: str,
+    strengths: Sequence[float],
+    out: Path,
+) -> list[dict[str, float]]:
+    """For each strength: ``strength``, ``information`` in bits, ``knn_top1`` in [0, 1]. Written to ``out`` as well."""
+    base = resolve(recipe, preset=preset, data=data, sets=sets)
+    runs = {  # all are resolved first, so that a mistake in the last one does not cost the runs before it
+        strength: resolve(recipe, preset=preset, data=data, sets=[*sets, *changes(base, vary, strength)])
+        for strength in strengths
+    }
+    rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
+    write_text(out / "information.json", json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
+    write_text(out / "information.md", _table(rows))
+    _figure(rows, vary, out / "information.svg")
+    return rows
+
+
+def changes(base: Resolved, vary: str, strength: float) -> list[str]:
+    """The ``--set``s that bring every group of views to a strength."""
+    groups: Mapping[str, Any] = base.data["method"]["views"].get("groups", {})
+    own = {name: group["augment"] for name, group in groups.items() if group.get("augment")}
+    found = []
+    for name, augment in own.items():
+        path = f"method.views.groups.{name}.augment"
+        if vary == "crop":
+            found.append(f"{path}.crop.scale=[{strength:g}, 1]")
+        elif augment.get("jitter"):
+            bounded = {key: min(augment["jitter"][key] * strength, 0.5 if key == "hue" else 10.0) for key in _JITTER}
+            found += [f"{path}.jitter.{key}={value:g}" for key, value in bounded.items()]
+    if not found:
+        raise ContralexError(
+            f"method.views of {base.run.name} has no {'jitter' if vary == 'colour' else 'crops'} whose strength could "
+            "vary; take another recipe, or another --vary"
+        )
+    return found
+
+
+def _row(strength: float, resolved: Resolved, folder: Path) -> dict[str, float]:
+    from contralex.train.run import train
+
+    finished = folder / "results.json"
+    if finished.is_file():
+        results: dict[str, Any] = json.loads(finished.read_text("utf-8"))
+        if results["digest"] != resolved.digest:
+            raise ContralexError(f"{folder} holds a run with other settings; choose another folder with --out")
+    else:
+        results = train(resolved, folder, resume=(folder / "checkpoints").is_dir())
+    judged = results.get("knn", {}).get(THIS)
+    if judged is None:
+        raise ContralexError(
+            "view-information compares with kNN accuracy, and there is none: it needs labels and eval.knn"
+        )
+    return {"strength": strength, "information": information(folder, resolved), "knn_top1": judged["top1"]}
+
+
+def _table(rows: Sequence[Mapping[str, float]]) -> str:
+    lines = ["| strength | information, bits | kNN top-1, % |", "|---|---|---|"]
+    lines += [f"| {row['strength']:g} | {row['information']:.2f} | {100 * row['knn_top1']:.1f} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _figure(rows: Sequence[Mapping[str, float]], vary: str, path: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        return  # the table says the same; the README names the extra
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    along = sorted(rows, key=lambda row: row["information"])
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    axes.plot([row["information"] for row in along], [100 * row["knn_top1"] for row in along], marker="o")
+    for row in along:
+        axes.annotate(
+            f"{row['strength']:g}",
+            (row["information"], 100 * row["knn_top1"]),
+            textcoords="offset points",
+            xytext=(5, 5),
+        )
+    axes.set_xlabel(f"information that two views share, bits (at least); points: {vary}")
+    axes.set_ylabel("kNN top-1, %")
+    figure.savefig(path)
+    pyplot.close(figure)

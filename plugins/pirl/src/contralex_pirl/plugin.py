@@ -1,0 +1,13 @@
+"""contralex-pirl: what it offers. Its parts are all of the core's vocabulary."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import hookimpl
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_pirl") / "recipes"

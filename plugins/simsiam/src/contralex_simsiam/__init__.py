@@ -1,0 +1,1 @@
+"""SimSiam as a look-up without a dictionary."""

@@ -1,0 +1,13 @@
+"""The hooks of contralex-simsiam. It imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex import hookimpl
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_simsiam") / "recipes"
