@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from contralex import Dictionary, Rows, Step, Targets
-from contralex.parts.losses import InfoNCE, SoftCrossEntropy
+from contralex.parts.losses import SoftCrossEntropy
 from contralex.spec.schedule import Clock
 from contralex.vocabulary import losses as specs
 
@@ -36,5 +36,6 @@ def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
 def test_info_nce_is_multiplied_by_its_weight() -> None:
     queries, entries = Rows.of(torch.randn(4, 3), torch.arange(4), 0), Dictionary(shared=torch.randn(5, 3))
     targets = Targets(index=torch.arange(4))
-    plain, twice = (InfoNCE(specs.InfoNCE(temperature=0.5, weight=w)) for w in (1.0, 2.0))
+    context: Any = None  # which this loss asks nothing of
+    plain, twice = (specs.InfoNCE(temperature=0.5, weight=w).build(context) for w in (1.0, 2.0))
     torch.testing.assert_close(twice(queries, entries, targets, STEP), 2 * plain(queries, entries, targets, STEP))

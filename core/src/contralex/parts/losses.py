@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 
 class InfoNCE(Loss):
-    """−log softmax of the positive among all entries: −w·log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1)."""
+    """−log softmax of the positive among all entries: −w·log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1).
 
-    def __init__(self, spec: specs.InfoNCE) -> None:
+    Of its ``spec`` it reads the temperature alone, so that the spec of another loss may build it.
+    """
+
+    def __init__(self, spec: specs.Tempered, weight: float = 1.0) -> None:
         super().__init__()
         self.temperature = spec.temperature
-        self.weight = spec.weight
+        self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.index is not None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contralex.parts.base import BuildContext, Loss
 
 
-class _Tempered(Spec):
+class Tempered(Spec):
     """What losses over a softmax of scores share. ``temperature``: scores are divided by it; may follow a schedule."""
 
     temperature: Number = Field(description="divides the scores, > 0")
@@ -27,7 +27,7 @@ class _Tempered(Spec):
         return value
 
 
-class InfoNCE(_Tempered):
+class InfoNCE(Tempered):
     """Softmax cross-entropy of the positive against all entries. ``weight`` multiplies it (MoCo v3: 2τ)."""
 
     kind: Literal["info_nce"] = "info_nce"
@@ -38,10 +38,10 @@ class InfoNCE(_Tempered):
     def build(self, context: BuildContext) -> Loss:
         from contralex.parts.losses import InfoNCE as Part
 
-        return Part(self)
+        return Part(self, self.weight)
 
 
-class NCE(_Tempered):
+class NCE(Tempered):
     """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch.
 
     ``normalizer``: ``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD).
@@ -75,7 +75,7 @@ class Cosine(Spec):
         return Part(self)
 
 
-class SoftCrossEntropy(_Tempered):
+class SoftCrossEntropy(Tempered):
     """Cross-entropy between a target distribution and the softmax over all entries."""
 
     kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
