@@ -28,10 +28,10 @@ help:
 demo: $(STAMP)
 	$(BIN)/python -m contralex train moco-v2 --preset digits $(ARGS)
 
-# A worker for each core, and one thread for each worker: most of the time goes to small networks.
+# A worker for each core, one thread for each, and whole files, because tests of one file share what was computed.
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	$(BIN)/python -m pytest -n logical $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 # A package of each flavour beside a wheel of the core, as its author's users would have them.
 strangers: $(STAMP)

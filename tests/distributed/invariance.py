@@ -34,7 +34,7 @@ _VIT = "method.encoder.backbone={kind: vit, image_size: 32, patch: 4, width: 16,
 _SYNC = "train.batch_norm=sync"
 # Where weights are moved by gradient/|gradient|, as Adam's first steps do, rounding decides the sign of a gradient that
 # is zero but for rounding; so methods with Adam are compared under SGD here.
-_SGD = "train.optimizer={kind: sgd, lr: 0.05}"
+_SGD = "train.optimizer={kind: sgd, lr: 0.02}"
 _TOWERS = tuple(
     f"method.encoder.towers.{name}.backbone={{kind: conv, widths: [8, 12], strides: [2, 2], channels: {channels}}}"
     for name, channels in (("l", 1), ("ab", 2))
@@ -63,7 +63,7 @@ METHODS: dict[str, Case] = {
     "dino": ("dino", (_CONV, "method.negatives.count=10", "method.negatives.gain=trained")),
     "dino-resnet50": ("dino-resnet50", (_CONV, "method.negatives.count=10")),
     "simclr-v1": ("simclr-v1", (_CONV,)),
-    "simclr-v2": ("simclr-v2", (_CONV,)),
+    "simclr-v2": ("simclr-v2", (_CONV, _SGD)),
     "simclr-v2-memory": ("simclr-v2-memory", (_CONV, "method.negatives.size=24")),
     "a classifier on labels": (
         "simclr-v2",
@@ -116,6 +116,7 @@ METHODS: dict[str, Case] = {
     "siglip": ("siglip", (_TOWER, _SYNC, _SGD)),
     "clip-shared": ("clip-shared", (_SGD,)),
     "cmc": ("cmc", (*_TOWERS, _SYNC, "method.negatives.draws=16")),
+    "cmc-alexnet": ("cmc-alexnet", (*_TOWERS, _SYNC, "method.negatives.draws=16")),
     "crd": ("crd", (_CONV, _SYNC, "method.negatives.draws=16")),
     "crd, any sample of the class": (
         "crd",
