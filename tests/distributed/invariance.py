@@ -33,8 +33,8 @@ _TOWER = "method.encoder.towers.image.backbone={kind: conv, widths: [8, 12], str
 _VIT = "method.encoder.backbone={kind: vit, image_size: 32, patch: 4, width: 16, depth: 1, heads: 2}"
 _SYNC = "train.batch_norm=sync"
 # Where weights are moved by gradient/|gradient|, as Adam's first steps do, rounding decides the sign of a gradient that
-# is zero but for rounding; so methods with Adam are compared under SGD here. The rate is low, because what rounding does to
-# a step the next steps multiply.
+# is zero but for rounding; so methods with Adam are compared under SGD here. The rate is low, as later steps multiply
+# what rounding does to one.
 _SGD = "train.optimizer={kind: sgd, lr: 0.005}"
 _TOWERS = tuple(
     f"method.encoder.towers.{name}.backbone={{kind: conv, widths: [8, 12], strides: [2, 2], channels: {channels}}}"
