@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contralex.parts.views import Views
     from contralex.spec.base import Slot, Spec
     from contralex.spec.layers import resolve
-    from contralex.spec.schedule import Number, bounds, value_at
+    from contralex.spec.schedule import Number, Temperature, bounds, value_at
     from contralex.train.checkpoint import load_backbone, load_encoder
 
 __version__ = metadata.version("contralex")
@@ -30,7 +30,7 @@ _WHERE = {
     "contralex.parts.views": ("Views",),
     "contralex.spec.base": ("Slot", "Spec"),
     "contralex.spec.layers": ("resolve",),
-    "contralex.spec.schedule": ("Number", "bounds", "value_at"),
+    "contralex.spec.schedule": ("Number", "Temperature", "bounds", "value_at"),
     "contralex.train.checkpoint": ("load_backbone", "load_encoder"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
@@ -55,6 +55,7 @@ __all__ = [
     "Step",
     "TargetGenerator",
     "Targets",
+    "Temperature",
     "Unreadable",
     "Views",
     "__version__",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from contralex.spec.base import Spec
 
@@ -139,3 +139,12 @@ def bounds(number: float | Cosine | Linear | Steps) -> tuple[float, float]:
     if isinstance(number, Cosine | Linear):
         return min(number.start, number.end), max(number.start, number.end)
     return float(number), float(number)
+
+
+def _above_zero(value: Number) -> Number:
+    if bounds(value)[0] <= 0:
+        raise ValueError("a temperature is greater than 0")
+    return value
+
+
+Temperature = Annotated[Number, AfterValidator(_above_zero)]

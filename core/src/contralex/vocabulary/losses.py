@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from contralex.spec.base import Spec
-from contralex.spec.schedule import Number, bounds
+from contralex.spec.schedule import Temperature
 
 if TYPE_CHECKING:
     from contralex.parts.base import BuildContext, Loss
@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 class Tempered(Spec):
     """What losses over a softmax of scores share. ``temperature``: scores are divided by it; may follow a schedule."""
 
-    temperature: Number = Field(description="divides the scores, > 0")
+    temperature: Temperature = Field(description="divides the scores, > 0")
     example = {"temperature": 0.2}
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
 
 class InfoNCE(Tempered):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Number, Slot, Spec, bounds
+from contralex import Slot, Spec, Temperature
 from contralex.vocabulary.negatives import Placement, StoredIn
 from contralex.vocabulary.views import Augment
 
@@ -152,20 +152,13 @@ class CRD(Spec):
 
     kind: Literal["crd"] = "crd"
     contrast: float = Field(0.8, ge=0, le=1e4)
-    temperature: Number = Field(0.07, description="divides the scores, > 0")
+    temperature: Temperature = Field(0.07, description="divides the scores, > 0")
     cross_entropy: float = Field(1.0, ge=0, le=1e4)
     distillation: float = Field(0.0, ge=0, le=1e4)
     softness: float = Field(4.0, gt=0, le=1000)
     needs = {"targets": frozenset({"positive, label and teacher"}), "negatives": _MEMORY}
     source = "CRD, arXiv:1910.10699, Eqs. 18-20; code: RepDistiller train_student.py, crd/criterion.py"
     example = {"temperature": 0.2}
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
     def build(self, context: BuildContext) -> Loss:
         from contralex_crd.objective import CRDLoss

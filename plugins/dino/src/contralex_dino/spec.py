@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from contralex import Spec
-from contralex.spec.schedule import Number, bounds
+from contralex import Spec, Temperature
 
 if TYPE_CHECKING:
     from contralex import BuildContext, NegativeSource, TargetGenerator
@@ -41,18 +40,11 @@ class CentredSoftmax(Spec):
     """
 
     kind: Literal["centred_softmax"] = "centred_softmax"
-    temperature: Number = 0.04
+    temperature: Temperature = 0.04
     centre_momentum: float = Field(0.9, ge=0, le=1)
     needs = {"negatives": frozenset({"prototypes"})}
     gives = frozenset({"weights"})
     source = "DINO, arXiv:2104.14294, section 3.1, Eqs. 1 and 4; code: DINOLoss"
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
     def build(self, context: BuildContext) -> TargetGenerator:
         from contralex_dino.targets import CentredSoftmaxTargets

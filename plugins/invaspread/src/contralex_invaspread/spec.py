@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from contralex import Number, Spec, bounds
+from contralex import Spec, Temperature
 
 if TYPE_CHECKING:
     from contralex import BuildContext, Loss
@@ -20,18 +20,11 @@ class Spread(Spec):
     """
 
     kind: Literal["spread"] = "spread"
-    temperature: Number = Field(description="divides the scores, > 0")
+    temperature: Temperature = Field(description="divides the scores, > 0")
     m: float = Field(1.0, ge=1, le=1e4)
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "InvaSpread, arXiv:1904.03436, Eqs. 3-6; code: BatchAverage.py BatchCriterion"
     example = {"temperature": 0.2}
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
     def build(self, context: BuildContext) -> Loss:
         from contralex_invaspread.loss import SpreadLoss

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from contralex import Number, Spec, bounds
+from contralex import Spec, Temperature
 
 if TYPE_CHECKING:
     from contralex import BuildContext, Loss, TargetGenerator
@@ -35,17 +35,10 @@ class NeighbourNCE(Spec):
     """
 
     kind: Literal["neighbour_nce"] = "neighbour_nce"
-    temperature: Number = Field(description="divides the scores, > 0")
+    temperature: Temperature = Field(description="divides the scores, > 0")
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3"
     example = {"temperature": 0.2}
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
     def build(self, context: BuildContext) -> Loss:
         from contralex_nnclr.parts import NeighbourNCELoss

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from contralex import Number, Spec, bounds
+from contralex import Spec, Temperature
 
 if TYPE_CHECKING:
     from contralex import BuildContext, Loss, TargetGenerator
@@ -35,19 +35,12 @@ class SupCon(Spec):
     """
 
     kind: Literal["supcon"] = "supcon"
-    temperature: Number = Field(description="divides the scores, > 0")
+    temperature: Temperature = Field(description="divides the scores, > 0")
     positives: Literal["outside", "inside"] = "outside"
     base_temperature: float | None = Field(None, gt=0, le=100)
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
     source = "SupCon, arXiv:2004.11362, Eq. 2 (outside) and Eq. 3 (inside); code: SupContrast losses.py"
     example = {"temperature": 0.2}
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
     def build(self, context: BuildContext) -> Loss:
         from contralex_supcon.parts import SupConLoss

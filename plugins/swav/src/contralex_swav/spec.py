@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Number, Slot, Spec, bounds
+from contralex import Slot, Spec, Temperature
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,17 +129,10 @@ class ClusterCrossEntropy(Spec):
     """
 
     kind: Literal["cluster_cross_entropy"] = "cluster_cross_entropy"
-    temperature: Number = Field(description="divides the scores, > 0")
+    temperature: Temperature = Field(description="divides the scores, > 0")
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"clusters"})}
     source = "DeepCluster, arXiv:1807.05520, Eq. 1; code: main_deepclusterv2.py train"
     example = {"temperature": 0.2}
-
-    @field_validator("temperature")
-    @classmethod
-    def _positive(cls, value: Number) -> Number:
-        if bounds(value)[0] <= 0:
-            raise ValueError("a temperature is greater than 0")
-        return value
 
     def build(self, context: BuildContext) -> Loss:
         from contralex_swav.clusters import ClusterCrossEntropy as Part
