@@ -43,8 +43,11 @@ def view_information(
     """
     chosen = _numbers(strengths or _STRENGTHS[vary.value])
 
+    from contralex.compare.figure import MISSING, is_possible
     from contralex_infomin.study import study
 
+    if not is_possible():
+        typer.echo(f"Warning: {MISSING}", err=True)
     rows = study(recipe, preset, data, sets or [], vary.value, chosen, out)
     if as_json:
         print_json(rows)

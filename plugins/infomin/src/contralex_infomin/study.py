@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from contralex import ContralexError, resolve
+from contralex.compare.figure import is_possible
+from contralex.compare.runs import finished
 from contralex.evaluate.knn import THIS
 from contralex.files import write_text
 from contralex.spec.layers import Resolved
@@ -34,7 +36,8 @@ def study(
     rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
     write_text(out / "information.json", json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
     write_text(out / "information.md", _table(rows))
-    _figure(rows, vary, out / "information.svg")
+    if is_possible():
+        _figure(rows, vary, out / "information.svg")
     return rows
 
 
@@ -61,13 +64,11 @@ def changes(base: Resolved, vary: str, strength: float) -> list[str]:
 def _row(strength: float, resolved: Resolved, folder: Path) -> dict[str, float]:
     from contralex.train.run import train
 
-    finished = folder / "results.json"
-    if finished.is_file():
-        results: dict[str, Any] = json.loads(finished.read_text("utf-8"))
-        if results["digest"] != resolved.digest:
-            raise ContralexError(f"{folder} holds a run with other settings; choose another folder with --out")
-    else:
+    results = finished(folder)
+    if results is None:
         results = train(resolved, folder, resume=(folder / "checkpoints").is_dir())
+    elif results["digest"] != resolved.digest:
+        raise ContralexError(f"{folder} holds a run with other settings; choose another folder with --out")
     judged = results.get("knn", {}).get(THIS)
     if judged is None:
         raise ContralexError(
@@ -83,24 +84,17 @@ def _table(rows: Sequence[Mapping[str, float]]) -> str:
 
 
 def _figure(rows: Sequence[Mapping[str, float]], vary: str, path: Path) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        return  # the table says the same; the README names the extra
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    import matplotlib
+    from matplotlib.figure import Figure
 
     along = sorted(rows, key=lambda row: row["information"])
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    axes.plot([row["information"] for row in along], [100 * row["knn_top1"] for row in along], marker="o")
-    for row in along:
-        axes.annotate(
-            f"{row['strength']:g}",
-            (row["information"], 100 * row["knn_top1"]),
-            textcoords="offset points",
-            xytext=(5, 5),
-        )
-    axes.set_xlabel(f"information that two views share, bits (at least); points: {vary}")
-    axes.set_ylabel("kNN top-1, %")
-    figure.savefig(path)
-    pyplot.close(figure)
+    with matplotlib.rc_context({"svg.hashsalt": "contralex"}):  # the same for the same rows
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([row["information"] for row in along], [100 * row["knn_top1"] for row in along], marker="o")
+        for row in along:
+            at = (row["information"], 100 * row["knn_top1"])
+            axes.annotate(f"{row['strength']:g}", at, textcoords="offset points", xytext=(5, 5))
+        axes.set_xlabel(f"information that two views share, bits (at least); points: {vary}")
+        axes.set_ylabel("kNN top-1, %")
+        figure.savefig(path, format="svg", metadata={"Date": None})
