@@ -11,7 +11,7 @@ from contralex.spec.layers import Resolved
 from contralex.spec.merge import dotted
 from contralex.spec.yaml import Path
 
-_NOT_COMPARED = ("schema_", "name", "summary", "paper")
+_NOT_COMPARED = ("schema_", "schema", "name", "summary", "paper")
 _ABSENT = object()
 
 
@@ -29,24 +29,32 @@ class Change:
 
 def diff(before: Resolved, after: Resolved) -> list[Change]:
     """In the order of the spec; what the runs are called is not compared."""
-    return list(_changes(before.run, after.run, ()))
+    return _changes(before.run, after.run)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     """The same of plain data, for specs whose parts are not all installed."""
-    return [change for change in _changes(before, after, ()) if change.path not in (*_NOT_COMPARED, "schema")]
+    return _changes(before, after)
 
 
-def _changes(before: Any, after: Any, path: Path) -> Iterator[Change]:
+def _changes(before: Any, after: Any) -> list[Change]:
+    found = (Change(dotted(path), shown(old), shown(new)) for path, old, new in differing(before, after))
+    return [change for change in found if change.path not in _NOT_COMPARED]
+
+
+def differing(before: Any, after: Any, path: Path = (), *, by_key: bool = True) -> Iterator[tuple[Path, Any, Any]]:
+    """Where two values differ, and both there. Blocks of different kinds are one place.
+
+    ``by_key``: a mapping with other keys is looked at key by key; if not, it is one place as well.
+    """
     if isinstance(before, Spec) and type(before) is type(after):
         for name in type(before).model_fields:
-            if path or name not in _NOT_COMPARED:
-                yield from _changes(getattr(before, name), getattr(after, name), (*path, name))
-    elif isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differing(getattr(before, name), getattr(after, name), (*path, name), by_key=by_key)
+    elif isinstance(before, Mapping) and isinstance(after, Mapping) and (by_key or before.keys() == after.keys()):
         for key in [*before, *(key for key in after if key not in before)]:
-            yield from _changes(before.get(key, _ABSENT), after.get(key, _ABSENT), (*path, key))
+            yield from differing(before.get(key, _ABSENT), after.get(key, _ABSENT), (*path, key), by_key=by_key)
     elif before != after:
-        yield Change(dotted(path), shown(before), shown(after))
+        yield path, before, after
 
 
 def shown(value: Any) -> str:

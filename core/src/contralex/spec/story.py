@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from contralex.spec.base import Spec
-from contralex.spec.diff import shown
+from contralex.spec.diff import differing, shown
 from contralex.spec.layers import Resolved
+from contralex.spec.merge import dotted
 
 _SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
 
@@ -59,16 +60,9 @@ def _line(block: str, changes: Iterator[_Change]) -> str:
     return f"{block}: {inside}" if found else ""
 
 
-def _leaves(before: Any, after: Any, name: str = "") -> Iterator[_Change]:
-    """Where two values differ. Blocks of different kinds are one leaf."""
-    if isinstance(before, Spec) and type(before) is type(after):
-        for field in type(before).model_fields:
-            yield from _leaves(getattr(before, field), getattr(after, field), f"{name}.{field}" if name else field)
-    elif isinstance(before, Mapping) and isinstance(after, Mapping) and before.keys() == after.keys():
-        for key in before:
-            yield from _leaves(before[key], after[key], f"{name}.{key}" if name else str(key))
-    elif before != after:
-        yield name, brief(before), brief(after)
+def _leaves(before: Any, after: Any) -> Iterator[_Change]:
+    for path, old, new in differing(before, after, by_key=False):
+        yield dotted(path), brief(old), brief(new)
 
 
 def _looks_up(run: Any) -> str:
