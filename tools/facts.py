@@ -54,7 +54,8 @@ def derived() -> dict[Path, str]:
 
 def pictures(plugins: dict[Path, Plugin]) -> dict[Path, str]:
     """Each recipe in the five slots, drawn, and the page that shows them."""
-    from contralex.explain import explained, svg
+    from contralex.explain import explained
+    from contralex.explain.picture import svg
     from contralex.spec.layers import resolve
 
     methods = {name: explained(resolve(name)) for plugin in plugins.values() for name in sorted(plugin.recipes)}

@@ -6,7 +6,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from contralex.explain import explained, svg, text
+from contralex.explain import explained
+from contralex.explain.picture import svg
+from contralex.explain.text import text
 from contralex.registry import registry
 from contralex.spec.layers import resolve
 from contralex.spec.story import story

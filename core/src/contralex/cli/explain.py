@@ -21,7 +21,9 @@ def explain(
     allow_code: AllowCode = False,
 ) -> None:
     """Say what stands in each of a method's five slots, and where gradients flow."""
-    from contralex.explain import explained, svg, text
+    from contralex.explain import explained
+    from contralex.explain.picture import svg
+    from contralex.explain.text import text
     from contralex.files import write_text
     from contralex.spec.layers import resolve
 
