@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contralex.cli.options import Json, print_json, print_table
+from contralex.cli.options import Checkpoint, Json, must_exist, print_json, print_table
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
-    ],
+    checkpoint: Checkpoint,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -38,8 +36,7 @@ def contents(path: Path) -> dict[str, Any]:
     """Everything that is printed, as plain data. Of a run's folder, the checkpoint that it would go on from."""
     from contralex.train import headers, manifest, stored
 
-    if not path.exists():
-        raise ContralexError(f"there is no folder {path}; give a run's folder, or one of its checkpoints")
+    must_exist(path)
     folder = path if stored.names_a_step(path) else stored.open_checkpoint(path).folder
     files = manifest.files_of(folder)
     problems = [f"{folder / file.name}: {file.problem}" for file in files if file.problem]

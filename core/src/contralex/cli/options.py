@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from contralex.errors import ContralexError
 
 Recipe = Annotated[
     str,
@@ -29,7 +32,15 @@ Sets = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Run the Python files that the recipe names in `code`. Trust them first.")
 ]
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+
+
+def must_exist(checkpoint: Path) -> None:
+    if not checkpoint.exists():
+        raise ContralexError(f"there is no folder {checkpoint}; give a run's folder, or one of its checkpoints")
 
 
 def print_json(value: Any) -> None:

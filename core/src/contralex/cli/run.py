@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralex.cli.options import AllowCode, Data, Json, Preset, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Checkpoint, Data, Json, Preset, Sets, must_exist, print_json, print_table
 from contralex.errors import ContralexError
 
 
@@ -99,11 +99,6 @@ def _argv(
     return ["train", *said, *(f"--set={text}" for text in sets), *flags, "--", recipe]
 
 
-Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
-]
-
-
 def knn(
     checkpoint: Checkpoint,
     data: Data = None,
@@ -112,7 +107,7 @@ def knn(
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
-    _must_exist(checkpoint)
+    must_exist(checkpoint)
 
     from contralex.evaluate.offline import knn as judge
 
@@ -127,16 +122,11 @@ def linear(
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint by a linear classifier on its frozen features, beside raw pixels and the untrained encoder."""
-    _must_exist(checkpoint)
+    must_exist(checkpoint)
 
     from contralex.evaluate.offline import linear as judge
 
     _print("linear probe", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
-
-
-def _must_exist(checkpoint: Path) -> None:
-    if not checkpoint.exists():
-        raise ContralexError(f"there is no folder {checkpoint}; give a run's folder, or one of its checkpoints")
 
 
 def _print(judge: str, found: Mapping[str, Any], as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contralex.cli.options import AllowCode, Data, Sets
+from contralex.cli.options import AllowCode, Data, Sets, must_exist
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def distill(
 def _opened(path: Path) -> Checkpoint:
     from contralex.train.stored import open_checkpoint
 
-    if not path.exists():
-        raise ContralexError(f"there is no folder {path}; give a run's folder, or one of its checkpoints")
+    must_exist(path)
     return open_checkpoint(path)
 
 

@@ -9,13 +9,11 @@ from typing import Annotated
 import typer
 
 from contralex import ContralexError
-from contralex.cli.options import AllowCode, Json, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Checkpoint, Json, Sets, must_exist, print_json, print_table
 
 
 def zero_shot(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
-    ],
+    checkpoint: Checkpoint,
     classes: Annotated[
         Path | None,
         typer.Option(help="A file of the classes' names, a line each, in the order of labels.", show_default=False),
@@ -36,8 +34,7 @@ def zero_shot(
     as_json: Json = False,
 ) -> None:
     """Classify images by the names of their classes, with a checkpoint that was trained on captions."""
-    if not checkpoint.exists():
-        raise ContralexError(f"there is no folder {checkpoint}; give a run's folder, or one of its checkpoints")
+    must_exist(checkpoint)
     names, sentences = _lines(classes, "--classes"), _lines(templates, "--templates")
 
     from contralex_clip.zero_shot import zero_shot as judge
