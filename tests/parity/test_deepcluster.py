@@ -76,7 +76,8 @@ def test_deepcluster_v2() -> None:
 
 def test_deepcluster() -> None:
     conv = "method.encoder.backbone.backbone={kind: conv, widths: [8, 12], strides: [2, 2], channels: 2}"
-    model = made("deepcluster", conv, "method.negatives={kind: cluster_classifier, count: 3, pca: 5}")
+    negatives = "method.negatives={kind: cluster_classifier, count: 3, pca: 5, reassign: 1}"
+    model = made("deepcluster", conv, negatives, "method.loss.temperature=1")
     views = images(1)
     memory = after_two_epochs(model, views)[0]
     moment = step(10)

@@ -36,6 +36,27 @@ def test_the_first_clusters_are_of_the_untrained_encoders_embeddings(
     assert float(alike[known].mean()) > 0.25 > abs(float(alike[~known].mean()))
 
 
+def test_samples_are_clustered_anew_every_so_many_epochs(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clustered: list[int] = []
+    prepare = Clusters.prepare
+
+    def watched(self: Clusters, step: Any) -> None:
+        before = int(self.epoch)
+        prepare(self, step)
+        if int(self.epoch) != before:
+            clustered.append(step.clock.epoch)
+
+    monkeypatch.setattr(Clusters, "prepare", watched)
+    sets = [*TINY, "method.negatives.count=6", "train.epochs=5", "train.batch_size=12"]
+    for reassign, epochs in ((1, [0, 1, 2, 3, 4]), (2, [0, 2, 4])):
+        clustered.clear()
+        more = [f"method.negatives.reassign={reassign}"]
+        train(resolve("deepcluster-v2", preset="digits", data=str(images), sets=[*sets, *more]), tmp_path / str(reassign))
+        assert clustered == epochs
+
+
 def test_more_clusters_than_samples_are_refused(images: Path, tmp_path: Path) -> None:
     resolved = resolve("deepcluster-v2", preset="digits", data=str(images), sets=[*TINY, "method.negatives.count=41"])
     with pytest.raises(ContralexError, match=r"method.negatives.count \(41\) is larger than the 40 samples"):

@@ -1,4 +1,4 @@
-"""A remembered embedding for each training sample, clustered once an epoch: what both DeepClusters rest on."""
+"""A remembered embedding for each training sample, clustered as epochs begin: what both DeepClusters rest on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Clusters(NegativeSource):
 
     def __init__(self, spec: Clustering, context: BuildContext, heads: int) -> None:
         super().__init__()
-        self.count, self.heads, self.iterations = spec.count, heads, spec.iterations
+        self.count, self.heads, self.iterations, self.reassign = spec.count, heads, spec.iterations, spec.reassign
         self.views = context.key_views
         for view in self.views:
             start = F.normalize(torch.randn(context.population, context.dim), dim=1)
@@ -66,7 +66,7 @@ class Clusters(NegativeSource):
 
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
-        if int(self.epoch) == step.clock.epoch:
+        if 0 <= int(self.epoch) and step.clock.epoch < int(self.epoch) + self.reassign:
             return
         known = self.seen.nonzero().flatten()
         generator = step.generator("contralex-swav")  # of an epoch's first step, and so of the epoch

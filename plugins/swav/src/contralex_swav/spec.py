@@ -47,14 +47,15 @@ class Sinkhorn(Spec):
 
 
 class Clustering(Spec):
-    """What negative sources share that cluster a memory of all samples at the first step of each epoch.
+    """What negative sources share that cluster a memory of all samples at the first step of an epoch.
 
-    ``count``: clusters (of each head). ``iterations`` of k-means. ``dtype``: what embeddings are remembered in; they
-    are clustered in float32.
+    ``count``: clusters (of each head). ``iterations`` of k-means. ``reassign``: epochs from one clustering to the
+    next. ``dtype``: what embeddings are remembered in; they are clustered in float32.
     """
 
     count: int = Field(gt=1, description="clusters")
     iterations: int = Field(gt=0, le=10_000)
+    reassign: int = Field(1, gt=0, description="epochs from one clustering to the next")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
@@ -62,8 +63,9 @@ class SphericalClusters(Clustering):
     """The centroids of spherical k-means over the last embedding of each sample, as prototypes that are not trained.
 
     ``heads``: so many clusterings side by side, of ``count`` clusters each, alternately of each key view's memory.
-    ``iterations`` of k-means; an empty cluster keeps its centroid. ``dtype``: what embeddings are remembered in. The
-    memory of all samples and key views is whole on every process.
+    ``iterations`` of k-means; an empty cluster keeps its centroid. ``reassign``: epochs from one clustering to the
+    next. ``dtype``: what embeddings are remembered in. The memory of all samples and key views is whole on every
+    process.
     """
 
     kind: Literal["clusters"] = "clusters"
@@ -86,7 +88,8 @@ class ClusterClassifier(Clustering):
 
     ``pca``: embeddings are brought to so many principal components of equal variance, and to unit length, before
     k-means; null clusters them as they are. ``iterations`` of k-means; an empty cluster begins anew beside another.
-    ``dtype``: what embeddings are remembered in. The memory of all samples is whole on every process.
+    ``reassign``: epochs from one clustering to the next. ``dtype``: what embeddings are remembered in. The memory of
+    all samples is whole on every process.
     """
 
     kind: Literal["cluster_classifier"] = "cluster_classifier"
