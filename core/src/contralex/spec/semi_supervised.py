@@ -25,7 +25,7 @@ _FINETUNE_LR = 0.005  # × √B = 0.16; the paper has 0.002 for larger networks 
 _DISTILL_LR, _DISTILL_EPOCHS, _WARMUP = 0.1, 400, 0.05  # × √B = 6.4; warm-up in the first 5 %
 # Smaller sets: LARS is for large batches, so SGD, in at least so many steps.
 _SMALL_BATCH = 64
-_SMALL_LR = {"finetune": 0.05, "distill": 0.1}
+_SMALL_LR = 0.05  # × τ²: a softmax with temperature τ divides slopes by τ, and curvature by τ²
 _SMALL_STEPS = {"finetune": 600, "distill": 1500}
 # Noisy Student (arXiv:1911.04252), section 3.1: two operations of magnitude 27, and stochastic depth of 0.2.
 _RAND_AUGMENT = {"ops": 2, "magnitude": 27}
@@ -129,7 +129,7 @@ def distilled(
             "matches": ["0->1"] if noisy else "self",
         },
         "data": data,
-        "train": _distill_settings(teacher, samples),
+        "train": _distill_settings(teacher, samples, 1.0 if hard else temperature),
         "eval": _judged(teacher, samples),
     }
 
@@ -191,20 +191,20 @@ def _noisy_views(views: Mapping[str, Any]) -> Data:
 def _finetune_settings(of: Mapping[str, Any], share: float, samples: int, last: str) -> Data:
     epochs = 60 if share <= 0.01 else 30
     if samples < _BATCHES * _FINETUNE_BATCH:
-        return _small(of, "finetune", samples, epochs)
+        return _small(of, "finetune", samples, epochs, 1.0)
     optimizer = _lars({"kind": "cosine", "start": _FINETUNE_LR}, 0.0, f"encoder.{last}.*")
     return {**_settings(of), "epochs": epochs, "batch_size": _FINETUNE_BATCH, "optimizer": optimizer}
 
 
-def _distill_settings(of: Mapping[str, Any], samples: int) -> Data:
+def _distill_settings(of: Mapping[str, Any], samples: int, temperature: float) -> Data:
     if samples < _BATCHES * _DISTILL_BATCH:
-        return _small(of, "distill", samples, 30)
+        return _small(of, "distill", samples, 30, temperature)
     rate = {"kind": "cosine", "start": _DISTILL_LR, "warmup_epochs": _DISTILL_EPOCHS * _WARMUP}
     settings = {"epochs": _DISTILL_EPOCHS, "batch_size": _DISTILL_BATCH, "optimizer": _lars(rate, 1e-4)}
     return {**_settings(of), **settings}
 
 
-def _small(of: Mapping[str, Any], what: str, samples: int, epochs: int) -> Data:
+def _small(of: Mapping[str, Any], what: str, samples: int, epochs: int, temperature: float) -> Data:
     batch = min(_SMALL_BATCH, 2 ** max(int(math.log2(max(samples, 1) / 4)), 1))  # at least four batches, of two or more
     steps = max(samples // batch, 1)
     return {
@@ -214,7 +214,7 @@ def _small(of: Mapping[str, Any], what: str, samples: int, epochs: int) -> Data:
         "optimizer": {
             "kind": "sgd",
             "nesterov": True,
-            "lr": {"kind": "cosine", "start": _SMALL_LR[what]},
+            "lr": {"kind": "cosine", "start": float(f"{_SMALL_LR * temperature**2:.6g}")},
             "weight_decay": 1e-4,
         },
     }
