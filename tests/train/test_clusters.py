@@ -52,8 +52,8 @@ def test_samples_are_clustered_anew_every_so_many_epochs(
     sets = [*TINY, "method.negatives.count=6", "train.epochs=5", "train.batch_size=12"]
     for reassign, epochs in ((1, [0, 1, 2, 3, 4]), (2, [0, 2, 4])):
         clustered.clear()
-        more = [f"method.negatives.reassign={reassign}"]
-        train(resolve("deepcluster-v2", preset="digits", data=str(images), sets=[*sets, *more]), tmp_path / str(reassign))
+        run = [*sets, f"method.negatives.reassign={reassign}"]
+        train(resolve("deepcluster-v2", preset="digits", data=str(images), sets=run), tmp_path / str(reassign))
         assert clustered == epochs
 
 

@@ -66,7 +66,7 @@ class Clusters(NegativeSource):
 
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
-        if 0 <= int(self.epoch) and step.clock.epoch < int(self.epoch) + self.reassign:
+        if int(self.epoch) >= 0 and step.clock.epoch < int(self.epoch) + self.reassign:
             return
         known = self.seen.nonzero().flatten()
         generator = step.generator("contralex-swav")  # of an epoch's first step, and so of the epoch
