@@ -63,7 +63,7 @@ METHODS: dict[str, Case] = {
     "moco-v3-vit": ("moco-v3-vit", (_VIT, _SGD)),
     "dino": ("dino", (_CONV, "method.negatives.count=10", "method.negatives.gain=trained")),
     "dino-resnet50": ("dino-resnet50", (_CONV, "method.negatives.count=10")),
-    "simclr-v1": ("simclr-v1", (_CONV,)),
+    "simclr-v1": ("simclr-v1", (_CONV, _SGD)),
     "simclr-v2": ("simclr-v2", (_CONV, _SGD)),
     "simclr-v2-memory": ("simclr-v2-memory", (_CONV, "method.negatives.size=24")),
     "a classifier on labels": (

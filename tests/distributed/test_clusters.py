@@ -20,7 +20,7 @@ RECIPES = {
     ),
     "deepcluster": (
         "method.encoder.backbone.backbone={kind: conv, widths: [8], strides: [4], channels: 2}",
-        "method.negatives={count: 6, pca: 8}",
+        "method.negatives={count: 6, pca: 8, reassign: 1}",
     ),
 }
 SETS = (

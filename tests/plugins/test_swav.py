@@ -224,7 +224,7 @@ def test_what_was_never_seen_is_in_no_cluster() -> None:
 
 
 def test_the_classifier_begins_anew_with_the_clusters_and_steps_without_momentum() -> None:
-    model = method("deepcluster", "method.negatives={kind: cluster_classifier, count: 4, pca: 6, dtype: float16}")
+    model = method("deepcluster", "method.negatives={count: 4, pca: 6, dtype: float16, reassign: 1}")
     part = model.negatives
     assert isinstance(part, Classifier) and part.memory(0).dtype == torch.float16
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
