@@ -66,7 +66,8 @@ class Clusters(NegativeSource):
 
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
-        if int(self.epoch) >= 0 and step.clock.epoch < int(self.epoch) + self.reassign:
+        last = int(self.epoch)
+        if last >= 0 and step.clock.epoch < last + self.reassign:
             return
         known = self.seen.nonzero().flatten()
         generator = step.generator("contralex-swav")  # of an epoch's first step, and so of the epoch
