@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contralex.train import trouble
+from contralex.train import launch, trouble
 from tests.train.tiny import TINY
 
 # A loss that is not a number at one step, on the last process alone.
@@ -122,6 +122,25 @@ def test_where_one_process_dies_the_others_stop_and_say_which(start: Callable[..
     assert process.returncode == 128 + signal.SIGKILL
     assert "Process 1 of 2 was killed by SIGKILL" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        (["exit 1", "kill -KILL $$"], 128 + signal.SIGKILL, "Process 1 of 2 was killed by SIGKILL"),
+        (["exit 1", "kill -ABRT $$"], 1, ""),  # an abort may follow from the loss of the other
+        (["exit 1", "exit 3"], 1, ""),
+        (["exit 0", "exit 0"], 0, ""),
+    ],
+)
+def test_the_one_that_was_killed_is_named_though_all_have_ended(
+    ends: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    children = [subprocess.Popen(["sh", "-c", end]) for end in ends]
+    for child in children:
+        child.wait()
+    assert launch.wait(children) == code
+    assert said in capsys.readouterr().err
 
 
 def test_a_worker_that_dies_is_a_sentence(start: Callable[..., Any], tmp_path: Path) -> None:

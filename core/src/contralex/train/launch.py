@@ -45,18 +45,23 @@ def launch(argv: list[str], processes: int) -> int:
         for rank in range(processes)
     ]
     with passing_signals_to(children):
-        return _wait(children)
+        return wait(children)
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
+def wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     """Waits for all; when one fails, the others would wait for it for ever, so they are asked to end."""
     while True:
         codes = [child.poll() for child in children]
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
-            code = codes[failed]
-            assert code is not None
-            if _end(children) or code < 0:
+            late = _end(children)
+            # One that was killed comes before those that ended because they lost it, in whatever order they were seen;
+            # an abort may itself be how a process ends that lost another (NCCL's watchdog does so).
+            gone = [rank for rank in range(len(children)) if rank not in late]
+            killed = [rank for rank in gone if children[rank].returncode < 0]
+            failed = next((rank for rank in killed if children[rank].returncode != -signal.SIGABRT), failed)
+            code = children[failed].returncode
+            if late or code < 0:
                 print(_what_happened(failed, code, len(children)), file=sys.stderr)
             return code if code > 0 else 128 - code
         if all(code == 0 for code in codes):
@@ -74,18 +79,18 @@ def _what_happened(rank: int, code: int, processes: int) -> str:
     return f"Process {rank} of {processes} {how}, and the others were stopped. The run goes on by --resume."
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> bool:
-    """Whether some had to be killed."""
+def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> set[int]:
+    """The ranks of those that had to be killed."""
     deadline = time.monotonic() + patience
     # Those that stop of their own accord (all of them saw the same signal) may finish what they are writing.
     while time.monotonic() < deadline and any(child.poll() is None for child in children):
         time.sleep(0.1)
-    late = [child for child in children if child.poll() is None]
-    for child in late:
-        child.kill()
+    late = {rank for rank, child in enumerate(children) if child.poll() is None}
+    for rank in late:
+        children[rank].kill()
     for child in children:
         child.wait()
-    return bool(late)
+    return late
 
 
 @contextlib.contextmanager
