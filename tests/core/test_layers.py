@@ -285,6 +285,11 @@ def test_plugins_of_nested_kinds_and_of_recipes(recipe: Write, fake_plugin: Call
             "not 'cosin' (--set)",
         ),
         (
+            "train.optimizer={kind: adamw, lr: {start: 1}}",
+            "train.optimizer.lr: a number is expected here, or a schedule of kind cosine, linear or steps, "
+            "not a block without a `kind` (--set)",
+        ),
+        (
             "train.optimizer={kind: adamw}",
             "train.optimizer.lr: this is missing, and adamw needs it; add it (--set)",
         ),

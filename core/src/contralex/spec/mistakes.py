@@ -91,7 +91,7 @@ def _problem(detail: ErrorDetails, path: Path, data: Any) -> str:
     if kind == "union_tag_not_found":
         return f"a block with a `kind` is expected here, not {_shown(given)}; {near('', _kinds(path, data))}"
     if kind == "schedule" and isinstance(given, Mapping):
-        return f"{detail['msg']}, not {given.get('kind')!r}"
+        return f"{detail['msg']}, not {repr(given['kind']) if 'kind' in given else 'a block without a `kind`'}"
     if kind == "literal_error":
         return f"must be {context['expected']}, not {_shown(given)}"
     if kind == "value_error":

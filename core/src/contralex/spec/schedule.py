@@ -109,7 +109,7 @@ class Steps(Spec):
 
 
 def _tag(value: object) -> str:
-    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    kind = value.get("kind", "no kind") if isinstance(value, dict) else getattr(value, "kind", None)
     return str(kind) if kind is not None else "number"
 
 
