@@ -186,7 +186,14 @@ def test_two_methods_one_table_and_going_on(two: list[str], tmp_path: Path) -> N
 
     done = compare(*two, "--epochs=3", "--seed=1", f"--out={out}", "--resume")
     assert done.returncode == 2
-    assert "is a finished run with another spec" in done.stderr
+    assert "is a finished run with another spec: train.epochs: 2 → 3; repeat" in done.stderr
+
+    # The digest is another where a spec got a default since.
+    there = json.loads((out / "small" / "results.json").read_text("utf-8"))
+    (out / "small" / "results.json").write_text(json.dumps({**there, "digest": "sha256:0"}), "utf-8")
+    done = compare(*two, "--epochs=2", "--seed=1", f"--out={out}", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "small is finished." in done.stderr
 
 
 def test_one_that_fails_is_named_and_the_others_go_on(

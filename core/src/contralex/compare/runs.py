@@ -19,7 +19,9 @@ from typing import Any
 from contralex.compare.plan import Budget, Entry, Plan, folder_of
 from contralex.errors import ContralexError
 from contralex.files import read_json
+from contralex.train import drift
 from contralex.train.launch import passing_signals_to
+from contralex.train.stored import open_checkpoint
 
 
 class Stopped(ContralexError):
@@ -42,10 +44,13 @@ def check_folder(plan: Plan, out: Path, resume: bool) -> None:
             )
         found = finished(folder)
         if found is not None and entry.resolved is not None and found.get("digest") != entry.resolved.digest:
-            raise ContralexError(
-                f"{folder} is a finished run with another spec; repeat the options that the comparison was started "
-                "with, or choose another --out"
-            )
+            # The digest alone does not tell: a default that was added to a spec since changes it too.
+            changes = drift.of_spec(open_checkpoint(folder), entry.resolved, allowed=False)
+            if changes:
+                raise ContralexError(
+                    f"{folder} is a finished run with another spec: {'; '.join(changes)}; repeat the options that the "
+                    "comparison was started with, or choose another --out"
+                )
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
