@@ -23,13 +23,13 @@ from contralex.spec.layers import resolve
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
 from contralex.train import build, optim
-from tests.distributed.test_two_processes import SMALL, B, views
+from tests.distributed.test_two_processes import SGD, SMALL, B, views
 
 POPULATION, STEPS = 41, 3  # 41 and the queues' sizes are multiples of neither 2, 4 nor the batch
 PLACEMENTS = ("replicated", "sharded")
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "queue": ("moco-v2", ("method.negatives.size=13",)),
-    "queue of less than a batch": ("moco-v2", ("method.negatives.size=5",)),
+    "queue": ("moco-v2", (SGD, "method.negatives.size=13")),
+    "queue of less than a batch": ("moco-v2", (SGD, "method.negatives.size=5")),
     "bank with draws": ("instdisc", ("method.negatives.draws=16",)),
     "bank with draws, half": ("instdisc", ("method.negatives.draws=16", "method.negatives.dtype=bfloat16")),
     "whole bank": ("instdisc-cifar", ()),

@@ -21,21 +21,22 @@ from contralex.spec.schedule import Clock
 from contralex.train import build, optim
 
 B, POPULATION, STEPS = 8, 40, 2
+SGD = "train.optimizer={kind: sgd, lr: 0.05}"
 SMALL = ("method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}",)
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "instdisc": ("instdisc", (*SMALL, "method.negatives.draws=16", "train.batch_norm=sync")),
     "instdisc-cifar": ("instdisc-cifar", (*SMALL, "train.batch_norm=sync")),
-    "moco, groups and shuffle-BN": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=4")),
-    "moco, sync": ("moco-v2", (*SMALL, "method.negatives.size=12", "train.batch_norm=sync")),
+    # MoCo, CPC and BYOL not with Adam, whose first steps divide by gradients so small that rounding decides their sign.
+    "moco, groups and shuffle-BN": ("moco-v2", (*SMALL, SGD, "method.negatives.size=12", "train.batch_norm=4")),
+    "moco, sync": ("moco-v2", (*SMALL, SGD, "method.negatives.size=12", "train.batch_norm=sync")),
     "simclr-v1": ("simclr-v1", SMALL),
-    # CPC and BYOL not with Adam, whose first steps divide by gradients so small that rounding decides their sign.
-    "cpc": ("cpc", ("train.optimizer={kind: sgd, lr: 0.05}",)),
+    "cpc": ("cpc", (SGD,)),
     "swav": ("swav", (*SMALL, "method.negatives.count=10")),
     "swav, queue": (
         "swav-small-batch",
         (*SMALL, "method.negatives.count=10", "method.targets.queue={size: 8, start_epoch: 0}"),
     ),
-    "byol": ("byol", (*SMALL, "train.optimizer={kind: sgd, lr: 0.05}")),
+    "byol": ("byol", (*SMALL, SGD)),
     "swav's targets, momentum keys": (
         "swav",
         (*SMALL, "method.negatives.count=10", "method.key_encoder={kind: momentum, momentum: 0.9}"),
