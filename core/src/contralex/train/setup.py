@@ -56,7 +56,8 @@ def run_folder(out: Path | None, name: str, resume: bool, main: bool) -> Path:
     if main:
         if (folder / "checkpoints").exists() or (folder / "metrics.jsonl").exists():
             problem[0] = (
-                f"{folder} already holds a run; go on with it by --resume, or choose another folder with --out."
+                f"{folder} already holds a run; go on with it by contralex train --resume --out {folder}, or choose "
+                "another folder with --out."
             )
         else:
             try:
