@@ -60,6 +60,16 @@ def test_lars_equals_a_naive_loop(variant: str) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize(("variant", "after"), [("lars", 1.98), ("tf", 1.98), ("larc", 2.0)])
+def test_lars_where_the_gradient_is_zero(variant: str, after: float) -> None:
+    weight = nn.Parameter(torch.full((3, 1), 2.0))
+    optimizer = optim.LARS([weight], momentum=0.0, trust=0.02, variant=variant)
+    optimizer.param_groups[0].update(lr=0.5, weight_decay=0.1)
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(weight, torch.full((3, 1), after))  # 2 − lr·trust·2 of decay alone; apex decays nothing
+
+
 def test_parameter_groups() -> None:
     groups = (
         specs.ParamGroup(match="1.*", fixed_lr=True, lr_scale=2.0, frozen_steps=2),

@@ -112,7 +112,8 @@ class LARS(Optimizer):
     ``tf``:   g ← g + wd·p; v ← m·v + lr·trust·‖p‖/‖g‖·g; p ← p − v            (SimCLR)
     ``larc``: g ← trust·‖p‖/(‖g‖ + wd·‖p‖)·(g + wd·p); v ← m·v + g; p ← p − lr·v  (apex LARC, not clipped: SwAV)
 
-    The ratio is 1 where either norm is 0, and in groups whose ``trust_ratio`` is false.
+    The ratio is 1 where either norm is 0 (``larc`` then leaves out the decay, too), and in groups whose
+    ``trust_ratio`` is false.
     """
 
     def __init__(self, params: Iterable[Any], momentum: float, trust: float, variant: str) -> None:
@@ -141,7 +142,7 @@ class LARS(Optimizer):
         assert grad is not None
         update = grad + decay * parameter
         if group["trust_ratio"]:
-            update = update * self._ratio(parameter, grad, update, decay)
+            update = self._scaled(parameter, grad, update, decay)
         if self.variant == "tf":
             update = update * rate
         state = self.state[parameter]
@@ -150,10 +151,10 @@ class LARS(Optimizer):
         velocity = state["momentum_buffer"].mul_(self.momentum).add_(update)
         parameter.add_(velocity, alpha=-1.0 if self.variant == "tf" else -rate)
 
-    def _ratio(self, parameter: Tensor, grad: Tensor, update: Tensor, decay: float) -> Tensor:
+    def _scaled(self, parameter: Tensor, grad: Tensor, update: Tensor, decay: float) -> Tensor:
         weights = parameter.norm()
         gradient = grad.norm() if self.variant == "larc" else update.norm()
-        # apex leaves the step alone, decay included, where a norm is zero; so does the ratio of one here.
         scale = gradient + decay * weights if self.variant == "larc" else gradient
         trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        return torch.where((weights > 0) & (gradient > 0), trust, torch.ones_like(trust))
+        unscaled = grad if self.variant == "larc" else update  # apex does not even decay such weights
+        return torch.where((weights > 0) & (gradient > 0), trust * update, unscaled)
