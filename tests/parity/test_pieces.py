@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from contralex import ContralexError, resolve
 from contralex.lookup import LookUp
+from contralex.parts import batch_norm
 from contralex.train.build import buildable
 from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, images, made, normal, same, step
 
@@ -75,6 +78,15 @@ def test_infomin() -> None:
         return (terms[0] + terms[1]) / 2
 
     same(model, views, oracle)
+
+
+def test_batch_norm_in_groups_of_images_keeps_the_pieces_of_one_together() -> None:
+    plain = made("pirl", "method.encoder.jigsaw.piece=[{width: 8, norm: batch, activation: relu}]").encoder
+    grouped = copy.deepcopy(plain)
+    batch_norm.convert(grouped, 2)
+    x = pieces()
+    found = grouped({1: x})[1]
+    torch.testing.assert_close(found, torch.cat([plain({1: part})[1] for part in x.split(2)]), rtol=1e-4, atol=1e-4)
 
 
 # The pieces themselves

@@ -8,6 +8,9 @@ several GPUs without synchronisation did, and makes it independent of how many p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -20,6 +23,20 @@ from contralex.errors import ContralexError
 
 Over = Literal["sync", "local"] | int
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+_ROWS = ContextVar("rows of a sample", default=1)
+
+
+@contextmanager
+def rows_of_a_sample(rows: int) -> Iterator[None]:
+    """Within it, each sample is ``rows`` consecutive rows of what is normalised, as the pieces of a jigsaw are.
+
+    A group of n samples is then of n·``rows`` rows.
+    """
+    token = _ROWS.set(rows)
+    try:
+        yield
+    finally:
+        _ROWS.reset(token)
 
 
 class _AnyDimensions(nn.modules.batchnorm._BatchNorm):
@@ -67,15 +84,16 @@ class GroupedBatchNorm(_AnyDimensions):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        groups, rest = divmod(len(input), self.group)
+        rows = self.group * _ROWS.get()
+        groups, rest = divmod(len(input), rows)
         if rest:
             raise ContralexError(
-                f"train.batch_norm is {self.group}, which does not divide the {len(input)} samples that a process "
-                "normalises at once; choose a divisor of train.batch_size / processes, sync or local."
+                f"train.batch_norm is {self.group}, which does not divide the {len(input) // _ROWS.get()} samples that "
+                "a process normalises at once; choose a divisor of train.batch_size / processes, sync or local."
             )
         # Groups become channels, so that torch's own kernel normalises each by itself.
         channels = input.shape[1]
-        x = input.unflatten(0, (groups, self.group)).transpose(0, 1).flatten(1, 2)
+        x = input.unflatten(0, (groups, rows)).transpose(0, 1).flatten(1, 2)
         mean, variance = self._repeated(groups)
         weight = self.weight.repeat(groups) if self.weight is not None else None
         bias = self.bias.repeat(groups) if self.bias is not None else None

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from contralex.errors import ContralexError
 from contralex.parts.base import Encoder, buildable
+from contralex.parts.batch_norm import rows_of_a_sample
 
 if TYPE_CHECKING:
     from contralex.vocabulary import encoders as specs
@@ -53,7 +54,9 @@ class ImageEncoder(Encoder):
     def _joined(self, pieces: Tensor) -> Tensor:
         """(B, P, C, H, W), the pieces of a jigsaw, to (B, D)."""
         assert self.jigsaw is not None  # the spec refuses pieces without a head for them
-        vectors: Tensor = self.jigsaw(self.features(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2]))
+        with rows_of_a_sample(pieces.shape[1]):
+            features = self.features(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
+        vectors: Tensor = self.jigsaw(features)
         return vectors
 
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
@@ -91,7 +94,9 @@ class PieceHead(nn.Module):
                 f"method.encoder.jigsaw.pieces is {self.pieces}, and method.views cuts {features.shape[1]} pieces; "
                 "set pieces to the square of jigsaw.grid."
             )
-        joined: Tensor = self.joined(self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2]).flatten(1))
+        with rows_of_a_sample(self.pieces):
+            narrow = self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        joined: Tensor = self.joined(narrow.flatten(1))
         return joined
 
 
