@@ -17,9 +17,10 @@ Views = dict[int, Tensor]
 Oracle = Callable[[LookUp, Views], Tensor]
 
 
-def trained(turns: int) -> LookUp:
+def trained(turns: int, symmetric: bool = False) -> LookUp:
     """After some steps, so that the support set holds keys beside random vectors."""
-    model = made("nnclr", f"method.targets.size={SIZE}", f"method.loss.temperature={TEMPERATURE}")
+    loss = f"method.loss={{kind: neighbour_nce, temperature: {TEMPERATURE}, symmetric: {symmetric}}}"
+    model = made("nnclr", f"method.targets.size={SIZE}", loss)
     for turn in range(turns):
         views = {view: x.roll(turn + 1, dims=0) ** (turn + 1) for view, x in images(2).items()}
         model.update(model(views, SAMPLE, step(turn)).keys, step(turn))
@@ -67,6 +68,21 @@ def metric_learning(model: LookUp, views: Views) -> Tensor:
 def test_nnclr(oracle: Oracle, turns: int) -> None:
     model, views = trained(turns), images(2)
     same(model, views, lambda: oracle(model, views), step(9))
+
+
+def vissl(model: LookUp, views: Views) -> Tensor:
+    """Four blocks of scores, each of neighbours and predictions of opposite views, one mean over all their rows."""
+    z = [normal(embed(model.encoder, views[view])).detach() for view in (0, 1)]
+    p = [normal(model.encoder.predictor(embed(model.encoder, views[view]))) for view in (0, 1)]
+    near = [model.targets.support[torch.cdist(each, model.targets.support).argmin(dim=1)] for each in z]
+    blocks = [near[0] @ p[1].T, near[1] @ p[0].T, p[0] @ near[1].T, p[1] @ near[0].T]
+    return F.cross_entropy(torch.cat(blocks) / TEMPERATURE, torch.arange(B).repeat(4))
+
+
+@pytest.mark.parametrize("turns", [0, 4])
+def test_nnclr_that_also_asks_the_other_way(turns: int) -> None:
+    model, views = trained(turns, symmetric=True), images(2)
+    same(model, views, lambda: vissl(model, views), step(9))
 
 
 def test_the_softmax_is_over_queries_and_all_of_them_learn() -> None:

@@ -59,16 +59,22 @@ class NeighbourTargets(TargetGenerator):
 class NeighbourNCELoss(Loss):
     """−log exp(NN_i·p_i/τ) / Σ_k exp(NN_i·p_k/τ), p the queries of every process (NNCLR, Eq. 3).
 
-    The target asks and the queries answer, so the gradient flows through all of them.
+    The target asks and the queries answer, so the gradient flows through all of them. Symmetric, p_i also asks all
+    neighbours, and the loss is the mean of both.
     """
 
     def __init__(self, spec: specs.NeighbourNCE) -> None:
         super().__init__()
         self.temperature = spec.temperature
+        self.symmetric = spec.symmetric
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.vectors is not None
-        everyone = distributed.gather(queries.vectors, gradient=True)  # (W·N, D)
-        scores = targets.vectors.float() @ everyone.float().T / value_at(self.temperature, step.clock)  # (N, W·N)
-        own = torch.arange(len(everyone), device=scores.device)[distributed.own_slice(len(queries))]
-        return F.cross_entropy(scores, own)
+        temperature = value_at(self.temperature, step.clock)
+        everyone = distributed.gather(queries.vectors, gradient=True).float()  # (W·N, D)
+        own = torch.arange(len(everyone), device=everyone.device)[distributed.own_slice(len(queries))]
+        loss = F.cross_entropy(targets.vectors.float() @ everyone.T / temperature, own)
+        if not self.symmetric:
+            return loss
+        neighbours = distributed.gather(targets.vectors, gradient=False).float()  # (W·N, D)
+        return (loss + F.cross_entropy(queries.vectors.float() @ neighbours.T / temperature, own)) / 2

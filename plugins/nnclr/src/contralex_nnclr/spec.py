@@ -31,13 +31,15 @@ class Neighbour(Spec):
 class NeighbourNCE(Spec):
     """Softmax over the queries of the whole batch: a target vector should find its own query among them.
 
-    ``temperature`` divides the scores.
+    ``temperature`` divides the scores. ``symmetric``: a query should find its own target among all of them as well; the
+    loss is the mean of both.
     """
 
     kind: Literal["neighbour_nce"] = "neighbour_nce"
     temperature: Temperature = Field(description="divides the scores, > 0")
+    symmetric: bool = True
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
-    source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3"
+    source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3 and its implementation details"
     example = {"temperature": 0.2}
 
     def build(self, context: BuildContext) -> Loss:
