@@ -31,7 +31,7 @@ class SupCon(Spec):
 
     ``positives``: the mean over them stands ``outside`` the logarithm (L_out, the better one), or ``inside`` (L_in).
     ``temperature`` divides the scores. ``base_temperature``: the loss is multiplied by temperature/base_temperature,
-    as in the official code; null for the paper's formula.
+    as in the official code with .07 and in the paper's training with 1; null for the paper's formula.
     """
 
     kind: Literal["supcon"] = "supcon"
