@@ -163,10 +163,40 @@ def test_data_is_a_kind_or_a_folder(recipe: Write, tmp_path: Path, monkeypatch: 
     folder = resolve(path, data="pictures")
     assert (folder.data["data"]["root"], str(folder.origins["data.root"][-1])) == ("pictures", "--data")
     assert refused(path, data="cifra10") == (
-        "--data cifra10: there is no such folder, and no data of kind 'cifra10' is installed; did you mean 'cifar10'?"
+        "--data cifra10: there is no such file or folder, and no data of kind 'cifra10' is installed; "
+        "did you mean 'cifar10'?"
     )
-    assert refused(path, data="./none") == "--data ./none: there is no such folder"
-    assert refused(path, data=path).endswith("this is a file; give the folder that holds the images")
+    assert refused(path, data="./none") == "--data ./none: there is no such file or folder"
+    assert refused(path, data=path).endswith("no kind of data that is installed reads such a file; give a folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "kind"),
+    [
+        ("moco-v2", "folder", "image_folder"),
+        ("moco-v2", "pairs.csv", "image_captions"),  # of which it takes the images
+        ("clip", "folder", "image_captions"),
+        ("clip", "pairs.jsonl", "image_captions"),
+        ("clip", "pairs.tar", "webdataset"),
+        ("cpc-audio", "folder", "sequence_folder"),
+    ],
+)
+def test_a_path_is_read_by_a_kind_that_gives_what_the_method_needs(
+    name: str, of: str, kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / of
+    if path.suffix:
+        path.touch()
+    else:
+        path.mkdir()
+    data = resolve(name, data=str(path)).data["data"]
+    assert (data["kind"], data.get("root", data.get("shards"))) == (kind, str(path))
+
+
+def test_a_path_that_no_fitting_kind_reads_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.touch()
+    assert "needs sequence from data (image_captions gives" in refused("cpc-audio", data=str(path))
 
 
 # Origins, digest, plugins

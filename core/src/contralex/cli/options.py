@@ -23,7 +23,7 @@ Preset = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="What to train on: a folder of images, or a kind such as cifar10.", show_default=False),
+    typer.Option(help="What to train on: a folder or file, or a kind such as cifar10.", show_default=False),
 ]
 Sets = Annotated[
     list[str] | None,

@@ -20,8 +20,9 @@ class Spec(BaseModel):
     combination that cannot work is refused when the spec is read (see :mod:`contralex.spec.fit`).
     ``learns``: whether the optimiser moves what the part holds (prototypes, a learnt temperature).
     ``source`` names the paper and the equation that the part implements. ``example`` holds the values of a tiny
-    one, where the defaults do not make it: it is what the conformance kit builds. A data kind may also have a class
-    method ``tiny(folder)``, which writes a few samples there and returns the spec that reads them.
+    one, where the defaults do not make it: it is what the conformance kit builds. A data kind may also have two class
+    methods: ``tiny(folder)`` writes a few samples there and returns the spec that reads them; ``of_path(path)`` returns
+    the values with which it reads the file or folder of ``--data PATH``, or None where that is not for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,9 @@ from pydantic import ValidationError
 
 from contralex.discovery import normal
 from contralex.errors import ContralexError
-from contralex.files import expanded, mode
 from contralex.hooks import SLOTS
 from contralex.registry import Plugin, registry
-from contralex.spec import code, yaml
+from contralex.spec import code, data_option, yaml
 from contralex.spec.base import Spec
 from contralex.spec.merge import Layer, Merged, Origin, dotted, leaves
 from contralex.spec.mistakes import near, place_of, sentences
@@ -105,7 +103,7 @@ def _resolve(
     for layer in _preset(offering or recipes, preset) if preset is not None else ():
         merged.lay(layer)
     if data is not None:
-        merged.lay(Layer("--data", "--data", {"data": _data(data)}))
+        merged.lay(Layer("--data", "--data", {"data": data_option.block(data, merged.data)}))
     # A new kind drops its block's keys, so it comes before the keys that are set beside it.
     for text in sorted(sets, key=lambda text: not _split(text)[0].endswith(".kind")):
         path, value = _split(text)
@@ -131,22 +129,6 @@ def _preset(recipes: list[Recipe], name: str) -> Iterator[Layer]:
         there = sorted({known for recipe in recipes for known in recipe.presets})
         raise ContralexError(f"--preset {name}: {recipes[-1].name} has no preset of this name; {near(name, there)}")
     return (recipe.preset(name) for recipe in found)
-
-
-def _data(text: str) -> dict[str, Any]:
-    """A kind of data set by name, else a folder of images. (A folder that is called like a kind: ``./digits``.)"""
-    kinds = registry().kinds("data")
-    if text in kinds:
-        return {"kind": text}
-    folder = expanded(text)
-    if stat.S_ISDIR(mode(folder)):
-        return {"kind": "image_folder", "root": str(folder)}
-    if mode(folder):
-        raise ContralexError(f"--data {text}: this is a file; give the folder that holds the images")
-    if "/" in text or "\\" in text or text.startswith(("~", ".")):
-        raise ContralexError(f"--data {text}: there is no such folder")
-    hint = registry().hint("data", text)
-    raise ContralexError(f"--data {text}: there is no such folder, and {hint}")
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -57,6 +58,10 @@ class ImageFolder(Spec):
 
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.labels == "none" else self.gives
+
+    @classmethod
+    def of_path(cls, path: Path) -> dict[str, str] | None:
+        return {"root": str(path)} if path.is_dir() else None
 
     def build(self) -> Source:
         from contralex.data.folder import FolderSource

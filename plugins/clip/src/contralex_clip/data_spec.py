@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -36,6 +37,10 @@ class ImageCaptions(Spec):
     gives = _GIVES
     source = "CLIP, arXiv:2103.00020, section 2.2 (pairs of an image and a text); the files of img2dataset"
     example = {"root": "."}
+
+    @classmethod
+    def of_path(cls, path: Path) -> dict[str, str] | None:
+        return {"root": str(path)} if path.is_dir() or path.suffix.lower() in TABLES else None
 
     @property
     def is_table(self) -> bool:
@@ -90,6 +95,10 @@ class WebDataset(Spec):
 
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.label is None else self.gives
+
+    @classmethod
+    def of_path(cls, path: Path) -> dict[str, str] | None:
+        return {"shards": str(path)} if path.suffix.lower() == ".tar" and path.is_file() else None
 
     def build(self) -> Source:
         from contralex_clip.tars import TarSource

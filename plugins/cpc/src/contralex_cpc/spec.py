@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -252,6 +253,10 @@ class SequenceFolder(Spec):
         if not value:
             raise ValueError("a folder is needed")
         return value
+
+    @classmethod
+    def of_path(cls, path: Path) -> dict[str, str] | None:
+        return {"root": str(path)} if path.is_dir() else None
 
     def build(self) -> Source:
         from contralex_cpc.sequences import SequenceSource
