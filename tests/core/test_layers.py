@@ -427,6 +427,11 @@ def test_matches_of_views_that_are_not_made(recipe: Write) -> None:
     assert refused(recipe(), sets=["method.views.groups.crops.count=1"]).startswith(
         "method.matches: every leaves no pair"
     )
+    locals_ = "method.views.groups.locals={count: 2, key: false, like: crops, crop: {size: 20, scale: [0.2, 0.5]}}"
+    assert refused("moco-v2", preset="digits", sets=[locals_]).startswith(
+        "method.views makes view 2 and view 3 for queries alone, and method.matches lets it look nothing up"
+    )
+    resolve("moco-v2", preset="digits", sets=[locals_, "method.matches=every"])
 
 
 # Differences

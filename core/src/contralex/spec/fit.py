@@ -90,6 +90,15 @@ def _views_exist(run: RunSpec) -> None:
             "add a view or change matches",
             {"view": last, "views": "1 view" if len(flags) == 1 else f"{len(flags)} views"},
         )
+    asking = {query for query, _ in matches}
+    idle = [view for view, is_key in enumerate(flags or ()) if not is_key and view not in asking]
+    if idle:
+        raise PydanticCustomError(
+            "idle_view",
+            "method.views makes {views} for queries alone, and method.matches lets it look nothing up; set "
+            "method.matches to every, or take the view out",
+            {"views": " and ".join(f"view {view}" for view in idle)},
+        )
 
 
 def _path(slot: str) -> str:
