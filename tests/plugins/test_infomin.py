@@ -70,8 +70,15 @@ def test_a_study_of_two_strengths(tmp_path: Path) -> None:
         study("simclr-v1", "digits", None, [*TINY, "train.seed=1"], "crop", [0.9, 0.2], tmp_path)
 
 
-@pytest.mark.parametrize("strengths", ["1", "a,b", "-1,2"])
+def test_what_could_not_be_judged_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ContralexError, match=r"it needs eval\.knn, and data with labels"):
+        study("simclr-v1", "digits", None, [*TINY, "eval.knn=null"], "crop", [0.9, 0.2], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("strengths", ["1", "a,b", "-1,2", "nan,1", "2,0.5 --vary crop"])
 def test_strengths_that_are_none(strengths: str) -> None:
-    done = CliRunner().invoke(app, ["view-information", "simclr-v1", "--preset=digits", f"--strengths={strengths}"])
+    given, *more = strengths.split()
+    done = CliRunner().invoke(app, ["view-information", "simclr-v1", "--preset=digits", f"--strengths={given}", *more])
     assert isinstance(done.exception, ContralexError)
     assert "--strengths" in str(done.exception)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from contralex import ContralexError
-from contralex.cli.options import Data, Json, Preset, Recipe, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, print_json, print_table
 
 _STRENGTHS = {"colour": "0,0.25,0.5,1,1.5", "crop": "0.9,0.6,0.4,0.2,0.08"}
 
@@ -35,6 +36,7 @@ def view_information(
     out: Annotated[Path, typer.Option(help="The folder of the runs, the table and the figure.")] = Path(
         "runs/view-information"
     ),
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe at several strengths of its views; report what the views share, and what was learnt from them.
@@ -42,13 +44,15 @@ def view_information(
     Strengths that have been trained in the same folder already are not trained again.
     """
     chosen = _numbers(strengths or _STRENGTHS[vary.value])
+    if vary is Vary.CROP and not 0 < min(chosen) <= max(chosen) <= 1:
+        raise ContralexError(f"--strengths {strengths}: each is a crop's smallest share of the image, in (0, 1]")
 
     from contralex.compare.figure import MISSING, is_possible
     from contralex_infomin.study import study
 
     if not is_possible():
         typer.echo(f"Warning: {MISSING}", err=True)
-    rows = study(recipe, preset, data, sets or [], vary.value, chosen, out)
+    rows = study(recipe, preset, data, sets or [], vary.value, chosen, out, allow_code)
     if as_json:
         print_json(rows)
         return
@@ -60,6 +64,6 @@ def _numbers(text: str) -> list[float]:
         found = [float(word) for word in text.split(",")]
     except ValueError:
         raise ContralexError(f"--strengths {text}: give numbers with commas between, such as 0,0.5,1") from None
-    if len(set(found)) < 2 or min(found) < 0:
+    if len(set(found)) < 2 or not all(0 <= number < inf for number in found):
         raise ContralexError(f"--strengths {text}: give at least two numbers, none below 0, such as 0,0.5,1")
     return found

@@ -9,10 +9,12 @@ from typing import Any
 
 from contralex import ContralexError, resolve
 from contralex.compare.figure import is_possible
-from contralex.compare.runs import finished
+from contralex.compare.runs import finished, has_checkpoint
 from contralex.evaluate.knn import THIS
 from contralex.files import write_text
+from contralex.spec.code import permission
 from contralex.spec.layers import Resolved
+from contralex.train.build import buildable
 from contralex_infomin.bound import information
 
 _JITTER = ("brightness", "contrast", "saturation", "hue")
@@ -26,14 +28,19 @@ def study(
     vary: str,
     strengths: Sequence[float],
     out: Path,
+    allow_code: bool = False,
 ) -> list[dict[str, float]]:
     """For each strength: ``strength``, ``information`` in bits, ``knn_top1`` in [0, 1]. Written to ``out`` as well."""
-    base = resolve(recipe, preset=preset, data=data, sets=sets)
-    runs = {  # all are resolved first, so that a mistake in the last one does not cost the runs before it
-        strength: resolve(recipe, preset=preset, data=data, sets=[*sets, *changes(base, vary, strength)])
-        for strength in strengths
-    }
-    rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
+
+    def at(*more: str) -> Resolved:
+        return resolve(recipe, preset=preset, data=data, sets=[*sets, *more], allow_code=allow_code)
+
+    base = at()
+    # All are resolved first, so that a mistake in the last one does not cost the runs before it.
+    runs = {strength: at(*changes(base, vary, strength)) for strength in strengths}
+    with permission(allow_code):
+        _check_judged(base)
+        rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
     write_text(out / "information.json", json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
     write_text(out / "information.md", _table(rows))
     if is_possible():
@@ -66,15 +73,22 @@ def _row(strength: float, resolved: Resolved, folder: Path) -> dict[str, float]:
 
     results = finished(folder)
     if results is None:
-        results = train(resolved, folder, resume=(folder / "checkpoints").is_dir())
+        results = train(resolved, folder, resume=has_checkpoint(folder))
     elif results["digest"] != resolved.digest:
         raise ContralexError(f"{folder} holds a run with other settings; choose another folder with --out")
-    judged = results.get("knn", {}).get(THIS)
-    if judged is None:
-        raise ContralexError(
-            "view-information compares with kNN accuracy, and there is none: it needs labels and eval.knn"
-        )
+    judged = results["knn"][THIS]
     return {"strength": strength, "information": information(folder, resolved), "knn_top1": judged["top1"]}
+
+
+def _check_judged(base: Resolved) -> None:
+    """Refuses before anything is trained what could not be compared afterwards."""
+    source = buildable(base.run.data).build()
+    test = source.test()
+    if base.run.eval.knn is None or test is None or source.train().labels is None or test.labels is None:
+        raise ContralexError(
+            "view-information compares with kNN accuracy, and there is none: it needs eval.knn, and data with labels "
+            "and a split to judge with"
+        )
 
 
 def _table(rows: Sequence[Mapping[str, float]]) -> str:
