@@ -183,7 +183,7 @@ def test_the_only_chance_is_where_the_square_lies() -> None:
 def test_captions_that_are_not_there_are_refused(tmp_path: Path) -> None:
     ImageCaptions.tiny(str(tmp_path))
     with pytest.raises(ContralexError) as refusal:
-        resolve("clip", preset="digits", data=str(tmp_path))
+        resolve("clip", preset="digits", sets=[f"data={{kind: image_folder, root: {tmp_path}}}"])
     said = str(refusal.value)
     assert "method.views (image_text) needs captions from data (image_folder gives images and labels)" in said
     assert "data of kind digit_captions, image_captions or webdataset" in said
@@ -297,7 +297,8 @@ def test_a_table(table: Path, end: str, caplog: pytest.LogCaptureFixture) -> Non
         ({"root": "odd.jsonl"}, "odd.jsonl cannot be read: line 1 is no object"),
         ({"root": "bad.jsonl"}, "bad.jsonl cannot be read: Expecting"),
         ({"test": "strange.csv", "label": "class"}, "has the label z, and data.root has no such label"),
-        ({"root": "gone.csv"}, "no image of them can be read; .*gone.png: there is no such file"),
+        ({"root": "gone.csv"}, "none that can be used; .*gone.png: there is no such file"),
+        ({"root": "ragged.csv"}, "none that can be used; .*1.png: its line has no caption"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused(table: Path, changes: dict[str, str], sentence: str) -> None:
@@ -306,6 +307,7 @@ def test_a_table_that_cannot_be_read_is_refused(table: Path, changes: dict[str, 
     (table / "bad.jsonl").write_text("{\n")
     (table / "strange.csv").write_text("image,caption,class\n1.png,c,z\n")
     (table / "gone.csv").write_text("image,caption\ngone.png,c\n")
+    (table / "ragged.csv").write_text("image,caption\n1.png\n")
     places = {key: str(table / value) for key, value in changes.items() if key in ("root", "test")}
     with pytest.raises(ContralexError, match=sentence):
         ImageCaptions(**{"root": str(table / "t.csv"), **changes, **places}).build()

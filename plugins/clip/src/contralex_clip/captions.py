@@ -119,24 +119,27 @@ class TableSource(Source):
 
 
 class TableSplit(Split):
-    """A line of a table is a sample. Images that are missing, or whose header is no image's, are named and left out."""
+    """A line of a table is a sample.
+
+    Images that are missing, whose header is no image's, or that have no caption, are named and left out.
+    """
 
     def __init__(self, path: Path, spec: specs.ImageCaptions, field: str, known: Sequence[str] | None = None) -> None:
         super().__init__()
         rows = _rows(path, spec, field)
         files = [path.parent / row[0] for row in rows]
         with ThreadPoolExecutor(_THREADS) as pool:
-            faults = list(pool.map(_fault, files))
+            faults = list(pool.map(_fault, files, [row[1] for row in rows]))
         for file, fault in zip(files, faults, strict=True):
             if fault is not None:
                 self.skip(str(file), fault)
         keep = [index for index, fault in enumerate(faults) if fault is None]
         if not keep:
             raise ContralexError(
-                f"data.{field} {path} has {len(rows)} lines, and no image of them can be read; {files[0]}: {faults[0]}."
+                f"data.{field} {path} has {len(rows)} lines, and none that can be used; {files[0]}: {faults[0]}."
             )
         self.paths = [files[index] for index in keep]
-        self.captions = [rows[index][1] for index in keep]
+        self.captions = [rows[index][1] or "" for index in keep]
         if spec.label is not None:
             names = [rows[index][2] for index in keep]
             self.classes = known or sorted({name for name in names if name})
@@ -155,15 +158,17 @@ class TableSplit(Split):
         return with_caption(images.read(self.paths[index]), self.captions[index])
 
 
-def _fault(path: Path) -> str | None:
+def _fault(path: Path, caption: str | None) -> str | None:
+    if caption is None:
+        return "its line has no caption"
     return images.header_fault(path) if path.is_file() else "there is no such file"
 
 
-def _rows(path: Path, spec: specs.ImageCaptions, field: str) -> list[tuple[str, str, str]]:
+def _rows(path: Path, spec: specs.ImageCaptions, field: str) -> list[tuple[str, str | None, str]]:
     """(image, caption, label) of each line; the label is empty where there is none."""
     if not path.is_file():
         raise ContralexError(f"data.{field} {path} does not exist; give the table of images and captions.")
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str | None, str]] = []
     try:
         for line, row in _lines(path):
             for option in ("image", "caption", "label"):
@@ -174,7 +179,10 @@ def _rows(path: Path, spec: specs.ImageCaptions, field: str) -> list[tuple[str, 
                         f"it has {', '.join(map(str, row))}."
                     )
             label = row[spec.label] if spec.label is not None else None
-            rows.append((str(row[spec.image]), str(row[spec.caption] or ""), "" if label is None else str(label)))
+            caption = row[spec.caption]  # None where the line ends before it
+            rows.append(
+                (str(row[spec.image]), None if caption is None else str(caption), "" if label is None else str(label))
+            )
     except (OSError, ValueError, csv.Error) as error:  # json's and unicode's errors are ValueErrors
         raise ContralexError(f"data.{field} {path} cannot be read: {error}.") from error
     if not rows:
