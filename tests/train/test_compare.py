@@ -125,10 +125,13 @@ def test_all_is_what_has_the_preset() -> None:
 def test_mistakes_show_before_anything_is_trained(two: list[str], recipe: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(ContralexError, match="no preset of this name"):
         plan(two, Budget(preset="huge"))
+    with pytest.raises(ContralexError, match=r"^mae: method.loss.temperature: there is no such field"):
+        plan(["moco-v2", "mae"], Budget(preset="digits", sets=("method.loss.temperature=0.3",)))
     with pytest.raises(ContralexError, match="two methods are called small"):
         plan([two[0], recipe(Path(two[0]).read_text("utf-8"), "again.yaml")], Budget())
     for words, sentence in (
         (["--resume"], "say which comparison with --out"),
+        (["--resume", f"--out={tmp_path / 'nothing'}"], "nothing; give the comparison's --out"),
         (["--epochs=3", "--set=train.epochs=4"], "--set train.epochs: it is said twice"),
     ):
         done = compare(two[0], *words)
@@ -223,7 +226,7 @@ def test_a_signal_stops_the_comparison_and_it_goes_on(two: list[str], tmp_path: 
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=200)
     assert running.returncode == 128 + signal.SIGTERM, said
-    assert "Stopped in small; repeat the command with --resume to go on." in said
+    assert f"Stopped in small; repeat the command with --resume --out {out} to go on." in said
     assert (out / "small" / "checkpoints" / "last").exists()
     assert not (out / "results.json").exists()
 

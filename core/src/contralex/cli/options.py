@@ -23,7 +23,7 @@ Preset = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="What to train on: a folder or file, or a kind such as cifar10.", show_default=False),
+    typer.Option(help="A folder or file, or a kind such as cifar10.", show_default=False),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -58,7 +58,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0)  # a shortened name would name another
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text, because a reason may hold [brackets]
     Console().print(table)

@@ -73,7 +73,8 @@ def plan(methods: Sequence[str], budget: Budget) -> Plan:
             mistakes.append(mistake)
             entries.append(Entry(recipe, recipe, None, str(mistake)))
     if mistakes and (not wants_all or len(mistakes) == len(entries)):
-        raise mistakes[0]
+        first = next(entry for entry in entries if entry.resolved is None)
+        raise mistakes[0] if first.recipe in first.problem else ContralexError(f"{first.recipe}: {first.problem}")
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:

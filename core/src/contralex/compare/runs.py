@@ -33,7 +33,9 @@ class Stopped(ContralexError):
 
 
 def check_folder(plan: Plan, out: Path, resume: bool) -> None:
-    """Refuses a folder that holds other runs than these, or runs that nobody asked to go on with."""
+    """Refuses a folder that holds other runs than these, or runs that nobody asked to go on with, or none at all."""
+    if resume and not out.is_dir():
+        raise ContralexError(f"--resume: there is no folder {out}; give the comparison's --out, or leave --resume out")
     for entry in plan.entries:
         folder = folder_of(out, entry)
         if not (folder / "metrics.jsonl").exists() and not (folder / "checkpoints").exists():
@@ -86,13 +88,14 @@ def run_all(
 def _one(
     entry: Entry, budget: Budget, folder: Path, processes: int, quiet: bool, say: Callable[[str], None]
 ) -> dict[str, Any] | str:
-    resume = _has_checkpoint(folder)
+    resume = has_checkpoint(folder)
     if not resume:  # what a run leaves that was stopped before its first checkpoint
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     code, came, said = _train(_argv(entry, budget, folder, processes, resume), quiet)
     if came:
-        raise Stopped(f"Stopped in {entry.name}; repeat the command with --resume to go on.", came)
+        onward = f"--resume --out {folder.parent}"
+        raise Stopped(f"Stopped in {entry.name}; repeat the command with {onward} to go on.", came)
     results = finished(folder)
     if code != 0 or results is None:
         killed = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
@@ -102,7 +105,7 @@ def _one(
     return results
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("step-*"))
 
 
