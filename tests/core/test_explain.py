@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from contralex import ContralexError
+from contralex.cli.app import app
 from contralex.explain import explained
 from contralex.explain.picture import svg
 from contralex.explain.text import text
@@ -80,3 +84,9 @@ def test_views_are_told_by_their_numbers() -> None:
     views, *_ = story(resolve("moco-v2"), resolve("byol"))
     assert "blur.p 0.5 → 1 (view 0)" in views and "blur.p 0.5 → 0.1 (view 1)" in views
     assert "groups" not in views
+
+
+def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["explain", "byol", f"--svg={tmp_path}"])
+    assert isinstance(done.exception, ContralexError)
+    assert str(done.exception).startswith(f"--svg {tmp_path}: the file cannot be written (")

@@ -255,6 +255,10 @@ def test_an_explicit_checkpoint_that_is_damaged(three: Path) -> None:
     )
     assert "step-40 is missing; give a run's folder" in refusal(three / "step-40")
     assert "is no checkpoint" in refusal(three.parent.parent)
+    (three.parent.parent / "metrics.jsonl").touch()
+    assert "ended before it saved a checkpoint, so there is nothing to go on from; remove" in refusal(
+        three.parent.parent
+    )
     (three / "step-20").rename(three / "step-21")
     assert "is damaged" in refusal(three / "step-21")
 

@@ -32,5 +32,8 @@ def explain(
     if picture is not None:
         if not picture.parent.is_dir():
             raise ContralexError(f"--svg {picture}: there is no folder {picture.parent}; make it first")
-        write_text(picture, svg(method))
+        try:
+            write_text(picture, svg(method))
+        except OSError as error:
+            raise ContralexError(f"--svg {picture}: the file cannot be written ({error.strerror})") from None
         typer.echo(f"\nDrawn into {picture}.", err=True)

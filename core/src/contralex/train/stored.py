@@ -158,6 +158,11 @@ def _steps_folder(path: Path) -> Path | None:
         return None
     folder = path if path.name == "checkpoints" else path / "checkpoints"
     if not folder.is_dir():
+        if (path / "metrics.jsonl").is_file():
+            raise ContralexError(
+                f"{path} holds a run that ended before it saved a checkpoint, so there is nothing to go on from; "
+                "remove the folder, and start the run again."
+            )
         raise ContralexError(
             f"{path} is no checkpoint: {path / STATE} is missing; give a run's folder or one of its checkpoints/step-N."
         )
