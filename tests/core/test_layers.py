@@ -432,6 +432,8 @@ def test_matches_of_views_that_are_not_made(recipe: Write) -> None:
         "method.views makes view 2 and view 3 for queries alone, and method.matches lets it look nothing up"
     )
     resolve("moco-v2", preset="digits", sets=[locals_, "method.matches=every"])
+    without = resolve("dino", sets=["method.views.groups.locals=null", "method.matches=[0->1]"])
+    assert list(without.data["method"]["views"]["groups"]) == ["globals", "second"]
 
 
 # Differences

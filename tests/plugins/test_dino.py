@@ -79,7 +79,7 @@ def test_centre_moves_once_a_step_after_it() -> None:
 
 
 def test_core_prototypes_have_a_centre_too() -> None:
-    sets = ("method.negatives={kind: prototypes, count: 9}", "train.optimizer.groups=[]", "method.matches=[0->1]")
+    sets = ("method.negatives={kind: prototypes, count: 9}", "train.optimizer.groups=[]")
     assert made("dino", *sets).targets.centre.shape == (9,)
 
 
@@ -98,7 +98,7 @@ def teacher_use(centre_momentum: float) -> float:
         "method.key_encoder.momentum=0.99",
         "method.encoder.backbone={kind: vit, image_size: 16, patch: 8, width: 16, depth: 1, heads: 2, pool: mean}",
         "method.encoder.projector=[{width: 32, activation: gelu}, {width: 16}]",
-        "method.matches=[0->1, 1->0]",
+        "method.views.groups.locals=null",
     )
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.03, momentum=0.9)
     seen: list[Tensor] = []

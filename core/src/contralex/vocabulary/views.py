@@ -7,7 +7,7 @@ So what one recipe changes of another's is one line, and ``null`` takes an opera
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -172,7 +172,10 @@ class Group(Spec):
 
 
 class Crops(Spec):
-    """Augmented crops of one image, group after group: view 0 is the first of the first group."""
+    """Augmented crops of one image, group after group: view 0 is the first of the first group.
+
+    A group that is null is none: so a recipe that extends another takes one of its groups out.
+    """
 
     kind: Literal["crops"] = "crops"
     groups: dict[str, Group] = Field(min_length=1)
@@ -182,6 +185,11 @@ class Crops(Spec):
     example = {
         "groups": {"crops": {"count": 2, "augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}}}}
     }
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _taken_out(cls, value: Any) -> Any:
+        return {name: group for name, group in value.items() if group is not None} if isinstance(value, dict) else value
 
     def offers(self) -> frozenset[str]:
         return self.gives if self._has_pieces() else self.gives - {"pieces"}
