@@ -320,6 +320,11 @@ def test_plugins_of_nested_kinds_and_of_recipes(recipe: Write, fake_plugin: Call
             "not a block without a `kind` (--set)",
         ),
         (
+            "train.optimizer=adamw",
+            "train.optimizer: a block of keys such as {kind: sgd}, {kind: adamw}, {kind: adam}, {kind: lars} is "
+            "expected here, not 'adamw' (--set)",
+        ),
+        (
             "train.optimizer={kind: adamw}",
             "train.optimizer.lr: this is missing, and adamw needs it; add it (--set)",
         ),

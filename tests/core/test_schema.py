@@ -61,6 +61,7 @@ def test_every_recipe_begins_with_the_line_that_editors_read(file: Path) -> None
         "{schema: 1, method: {loss: {kind: proximal, base: nce}}}",
         "{schema: 1, method: {encoder: {backbone: {name: resnet18}}}, presets: {quick: {train: {epochs: 1}}}}",
         "{schema: 1, method: {views: {groups: {crops: {augment: {gray: null}}}}}, eval: {knn: null}}",
+        "{schema: 1, method: {views: {groups: {small: null}}}}",
     ],
 )
 def test_layers_that_leave_things_out(text: str, validator: Draft202012Validator) -> None:

@@ -170,6 +170,11 @@ def test_a_teacher_of_a_checkpoint_gives_its_features_and_its_logits(tmp_path: P
     assert encoder.teacher.classifies and not student(teacher=path).teacher.classifies  # of other classes
 
 
+def test_a_teacher_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ContralexError, match=r"^method\.encoder\.teacher: .*gone is no checkpoint"):
+        student(teacher=str(tmp_path / "gone"))
+
+
 def test_another_kind_of_teacher_is_refused(tmp_path: Path) -> None:
     found = resolve("crd", preset="digits")
     model = build.look_up(found.run, 20, LABELS.tolist())

@@ -68,6 +68,9 @@ def test_a_study_of_two_strengths(tmp_path: Path) -> None:
     assert (tmp_path / "crop-0.2" / "results.json").stat().st_mtime_ns == before
     with pytest.raises(ContralexError, match="holds a run with other settings"):
         study("simclr-v1", "digits", None, [*TINY, "train.seed=1"], "crop", [0.9, 0.2], tmp_path)
+    with pytest.raises(ContralexError, match=r"information\.json is of simclr-v1 with --vary crop; choose another"):
+        study("simclr-v1", "digits", None, TINY, "colour", [0.5, 1], tmp_path)
+    assert json.loads((tmp_path / "information.json").read_text())["rows"] == rows
 
 
 def test_what_could_not_be_judged_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

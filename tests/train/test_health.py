@@ -40,6 +40,7 @@ def test_keys_that_point_everywhere_and_keys_that_are_alike() -> None:
         ({"effective_rank": 1.2}, "the keys lie along one direction"),
         ({"loss": math.log(64), "lookup_top1": 0.01}, r"stays at ln 64, where chance is"),
         ({"loss": 9.1}, "is more than three times what it was at first"),
+        ({"loss": 0.0}, "the loss is exactly 0, so nothing is learnt"),
         ({"loss": math.log(2)}, r"stays at ln 2 while the dictionary has 64 entries"),
     ],
 )

@@ -18,6 +18,7 @@ import contralex
 from contralex.__main__ import main
 from contralex.errors import ContralexError
 from contralex.spec.layers import resolve, resolve_data
+from contralex.train import build
 from contralex.train.run import train
 
 Call = Callable[..., dict[str, Any]]
@@ -84,6 +85,7 @@ def test_a_classifier_is_tuned_and_then_teaches(
     tuned = call("finetune", pretrained, "--labels", "0.2", "--epochs", "20", "--out", tmp_path / "tuned")
     said = capsys.readouterr().out
     # 1 + 5 of the convolution and its norm, 1 + 5 of the projector's first layer
+    assert "16 labels of 2 classes (20 %, and at least one of each class)." in said
     assert "The encoder starts from" in said and "12 tensors; new: projector.3." in " ".join(said.split())
     assert tuned["classify"]["top1"] >= 0.9
     assert tuned["classify"]["protocol"] == {"logits": "the encoder's vectors", "classes": 2, "test_samples": 20}
@@ -118,6 +120,13 @@ def test_noisy_student_hard_labels_and_a_threshold(call: Call, pretrained: Path,
     assert views.groups["student"].augment.order[-1] == "rand_augment"
     assert views.groups["teacher"].augment.order == ("crop",)
     assert views.key_flags() == [False, True]
+    student = tmp_path / "student" / "spec.yaml"
+    shutil.rmtree(tmp_path / "tuned")
+    with pytest.raises(ContralexError, match=r"^method\.key_encoder\.checkpoint: .*tuned.* is missing"):
+        build.look_up(resolve(str(student)).run, 80)
+    gone = resolve(str(student), sets=[f"init={{checkpoint: {tmp_path / 'tuned'}}}"]).run
+    with pytest.raises(ContralexError, match=r"^init\.checkpoint: .*tuned.* is missing"):
+        build.look_up(gone, 80)
 
 
 def test_a_tuned_run_resumes_without_what_it_began_with(call: Call, pretrained: Path, tmp_path: Path) -> None:
@@ -152,8 +161,6 @@ def test_init_that_fits_nothing_is_refused(pretrained: Path, tmp_path: Path) -> 
 
 
 def test_a_momentum_twin_starts_from_the_checkpoint_too(pretrained: Path) -> None:
-    from contralex.train import build
-
     data = {**resolve(str(pretrained / "spec.yaml")).data, "init": {"checkpoint": str(pretrained)}}
     model = build.look_up(resolve_data(data, sets=["method.key_encoder={kind: momentum, momentum: 0.9}"]).run, 80)
     wanted = load_file(_last(pretrained) / "model.safetensors")

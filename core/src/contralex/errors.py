@@ -1,5 +1,8 @@
 """The one exception that users see: a sentence that says what is wrong, where, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ContralexError(Exception):
     """A mistake in what the user gave (a spec, a file, a folder, an environment). Shown without a traceback.
@@ -9,3 +12,13 @@ class ContralexError(Exception):
 
     exit_code = 2
     on_every_process = False
+
+
+@contextmanager
+def named(place: str) -> Iterator[None]:
+    """Mistakes that are found within get the place of the spec before their sentence."""
+    try:
+        yield
+    except ContralexError as error:
+        error.args = (f"{place}: {error}",)
+        raise

@@ -50,6 +50,7 @@ def finetune(
     The settings are SimCLR v2's where there are labels enough for its batches of 1024, and SGD with small batches
     elsewhere. To train the same from random weights: --set init=null
     """
+    from contralex.cli.run import is_launched
     from contralex.spec.code import permission
     from contralex.spec.layers import resolve_data
     from contralex.spec.semi_supervised import finetuned
@@ -63,15 +64,18 @@ def finetune(
             before = resolve_data(before.data, data=data, where=str(run))
         whole = _inner(before.data["data"])
         source = _source({"kind": "labelled", "of": whole, "share": labels}, before.data)
+        classes, used = _classes(source), len(source.train())
         mapping = finetuned(
             before.data,
             str(found.folder),
             data=whole,
             share=labels,
-            classes=_classes(source),
-            samples=len(source.train()),
+            classes=classes,
+            samples=used,
             from_layer=from_layer,
         )
+    if not is_launched():  # else every process would
+        typer.echo(f"{used} labels of {classes} classes ({100 * labels:.3g} %, and at least one of each class).")
     _train(mapping, "contralex finetune", epochs, sets, out, processes, allow_code)
 
 

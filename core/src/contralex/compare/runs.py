@@ -100,7 +100,7 @@ def _one(
     if code != 0 or results is None:
         killed = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
         reason = killed or said or f"it ended with {code} and said nothing"
-        say(f"{entry.name} failed: {reason}")
+        say(f"{entry.name} failed." if said and not killed else f"{entry.name} failed: {reason}")  # said: just above
         return reason
     return results
 

@@ -111,9 +111,11 @@ class Frozen(KeyEncoder):
         if spec.checkpoint is None:
             teacher = context.fresh_encoder()
         else:
+            from contralex.errors import named
             from contralex.train.checkpoint import load_encoder
 
-            teacher = load_encoder(spec.checkpoint)
+            with named("method.key_encoder.checkpoint"):
+                teacher = load_encoder(spec.checkpoint)
         if teacher.dim != context.dim:
             from contralex.errors import ContralexError
 

@@ -106,7 +106,9 @@ def _problem(detail: ErrorDetails, path: Path, data: Any) -> str:
         return f"must look like {context['pattern']}, not {_shown(given)}"
     for beginning, expected in _TYPES.items():
         if kind.startswith(beginning):
-            return f"{expected} is expected here, not {_shown(given)}"
+            kinds = [f"{{kind: {name}}}" for name in _kinds(path, data)] if expected == _BLOCK else []
+            more = " such as " + ", ".join(kinds) if kinds else ""
+            return f"{expected}{more} is expected here, not {_shown(given)}"
     return detail["msg"].replace("Input should be", "must be")
 
 
@@ -116,6 +118,7 @@ _BOUNDS = {
     "less_than": "less than",
     "less_than_equal": "at most",
 }
+_BLOCK = "a block of keys"
 _TYPES = {
     "int_": "a whole number",
     "float_": "a number",
@@ -124,8 +127,8 @@ _TYPES = {
     "string_": "text",
     "tuple_": "a list",
     "list_": "a list",
-    "dict_": "a block of keys",
-    "model_": "a block of keys",
+    "dict_": _BLOCK,
+    "model_": _BLOCK,
 }
 
 

@@ -101,6 +101,10 @@ _SIGNS = {
         "method.loss.temperature, raise train.optimizer.lr, or, with prototypes, lower the targets' epsilon and see "
         "that the prototypes are frozen at first"
     ),
+    "nothing": (
+        "the loss is exactly 0, so nothing is learnt: no query has a target. Where method.targets has a threshold, no "
+        "sample reaches it; lower it"
+    ),
     "ln 2": (
         "the loss ({loss:.3f}) stays at ln 2 while the dictionary has {entries} entries: it looks as if each key stood "
         "there twice. See that keys are added after the look-up, not before it"
@@ -112,6 +116,8 @@ def _is_seen(name: str, line: dict[str, Any]) -> bool:
     loss, entries = line["loss"], line.get("entries", 0)
     if name == "rising":
         return bool(0 < 3 * line["first"] < loss)
+    if name == "nothing":
+        return bool(loss == 0)
     if name == "alike":
         return bool(line.get("feature_std", 1.0) < _ALIKE)
     if name == "few":

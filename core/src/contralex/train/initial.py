@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, named
 from contralex.train import headers
 from contralex.train.manifest import MODEL
 from contralex.train.stored import Checkpoint, open_checkpoint
@@ -37,7 +37,8 @@ class Plan:
 
 def plan(encoder: Encoder, spec: InitSpec) -> Plan:
     """What fits by name and shape, and is not to be left out. Reads headers alone."""
-    found = open_checkpoint(Path(spec.checkpoint))
+    with named("init.checkpoint"):
+        found = open_checkpoint(Path(spec.checkpoint))
     there = {stored.name: stored.shape for stored in headers.read(found.folder / MODEL)}
     own = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     taken = [

@@ -171,6 +171,11 @@ class Group(Spec):
         return Augment.model_validate({**dict(other), "crop": self.crop})
 
 
+def _or_null(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: of a layer's groups, which may be null."""
+    schema["additionalProperties"] = {"anyOf": [schema["additionalProperties"], {"type": "null"}]}
+
+
 class Crops(Spec):
     """Augmented crops of one image, group after group: view 0 is the first of the first group.
 
@@ -178,7 +183,7 @@ class Crops(Spec):
     """
 
     kind: Literal["crops"] = "crops"
-    groups: dict[str, Group] = Field(min_length=1)
+    groups: dict[str, Group] = Field(min_length=1, json_schema_extra=_or_null)
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images", "pieces"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex import ContralexError, Encoder
+from contralex.errors import named
 from contralex.parts.base import buildable
 from contralex.parts.encoders import ImageEncoder
 
@@ -77,7 +78,8 @@ class Teacher(nn.Module):
         else:
             from contralex import load_encoder
 
-            found = load_encoder(spec.teacher)
+            with named("method.encoder.teacher"):
+                found = load_encoder(spec.teacher)
             if not isinstance(found, ImageEncoder):
                 raise ContralexError(
                     f"method.encoder.teacher: {spec.teacher} holds an encoder of type {type(found).__name__}; "

@@ -11,12 +11,13 @@ from contralex import ContralexError, resolve
 from contralex.compare.figure import is_possible
 from contralex.compare.runs import finished, has_checkpoint
 from contralex.evaluate.knn import THIS
-from contralex.files import write_text
+from contralex.files import read_json, write_text
 from contralex.spec.code import permission
 from contralex.spec.layers import Resolved
 from contralex.train.build import buildable
 from contralex_infomin.bound import information
 
+_ROWS = "information.json"
 _JITTER = ("brightness", "contrast", "saturation", "hue")
 
 
@@ -40,8 +41,9 @@ def study(
     runs = {strength: at(*changes(base, vary, strength)) for strength in strengths}
     with permission(allow_code):
         _check_judged(base)
+        _check_folder(out, recipe, vary)
         rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
-    write_text(out / "information.json", json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
+    write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
     write_text(out / "information.md", _table(rows))
     if is_possible():
         _figure(rows, vary, out / "information.svg")
@@ -89,6 +91,17 @@ def _check_judged(base: Resolved) -> None:
             "view-information compares with kNN accuracy, and there is none: it needs eval.knn, and data with labels "
             "and a split to judge with"
         )
+
+
+def _check_folder(out: Path, recipe: str, vary: str) -> None:
+    """Refuses a folder whose table is of another study, which this one's would replace."""
+    try:
+        found = read_json(out / _ROWS)
+    except (OSError, ValueError):
+        return
+    of = [found.get(key) for key in ("recipe", "vary")] if isinstance(found, dict) else [None, None]
+    if of != [recipe, vary]:
+        raise ContralexError(f"{out / _ROWS} is of {of[0]} with --vary {of[1]}; choose another folder with --out")
 
 
 def _table(rows: Sequence[Mapping[str, float]]) -> str:
