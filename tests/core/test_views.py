@@ -256,6 +256,13 @@ def test_evaluation_of_small_images_takes_the_whole_image_and_of_large_ones_the_
     assert large.plain(bordered).min() == 1
 
 
+def test_evaluation_resizes_as_the_crops_do(image: Image.Image) -> None:
+    for name, how in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        seen = one(order=["crop"], crop={"size": 112, "scale": (0.2, 1.0), "interpolation": name}).plain(image)
+        wanted = image.resize((128, 128), how).crop((8, 8, 120, 120))
+        assert torch.equal(seen, v2.functional.to_dtype(v2.functional.pil_to_tensor(wanted), torch.float32, scale=True))
+
+
 def test_an_operation_without_a_place_in_the_order_is_refused() -> None:
     with pytest.raises(ValidationError, match="order does not say when flip happens"):
         one(order=["crop"], crop=CIFAR, flip={})

@@ -83,9 +83,9 @@ def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
 
 def _evaluation(spec: specs.Augment) -> Callable[[Any], Tensor]:
     """Resize and central crop of 7/8 where crops are smaller than a photograph; the whole image at 32 or 64 pixels."""
-    size = spec.crop.size
+    size, how = spec.crop.size, InterpolationMode(spec.crop.interpolation)
     steps: list[v2.Transform] = (
-        [v2.Resize(round(size * 8 / 7)), v2.CenterCrop(size)] if size >= 96 else [v2.Resize((size, size))]
+        [v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)] if size >= 96 else [v2.Resize((size, size), how)]
     )
     pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *_to_numbers(spec)])
     return pipeline
