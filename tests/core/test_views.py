@@ -263,6 +263,21 @@ def test_evaluation_resizes_as_the_crops_do(image: Image.Image) -> None:
         assert torch.equal(seen, v2.functional.to_dtype(v2.functional.pil_to_tensor(wanted), torch.float32, scale=True))
 
 
+def test_each_operation_of_rand_augment_happens_with_its_probability() -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    whole = {"size": 32, "scale": (1, 1), "ratio": (1, 1)}
+
+    def untouched(p: float) -> int:
+        views = one(order=["crop", "rand_augment"], crop=whole, rand_augment={"ops": 2, "magnitude": 30, "p": p})
+        torch.manual_seed(0)
+        return sum(torch.equal(views.make(image, 0), views.plain(image)) for _ in range(400))
+
+    assert untouched(0) == 400
+    # Each of two is left out in half of the draws, and one of the 14 does nothing.
+    assert untouched(0.5) / 400 == pytest.approx((0.5 + 0.5 / 14) ** 2, abs=0.06)
+    assert untouched(1) < 20
+
+
 def test_an_operation_without_a_place_in_the_order_is_refused() -> None:
     with pytest.raises(ValidationError, match="order does not say when flip happens"):
         one(order=["crop"], crop=CIFAR, flip={})

@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import v2
 from typer.testing import CliRunner
 
 from contralex import ContralexError, Dictionary, Encoder, Rows, Source, Split, Targets, Unreadable
 from contralex.cli.app import app
 from contralex.data.digits import DigitsSource
+from contralex.parts.base import buildable
 from contralex.spec.layers import resolve
 from contralex.train import build, optim
 from contralex.train.run import train
@@ -175,6 +177,16 @@ def test_the_only_chance_is_where_the_square_lies() -> None:
     assert {0, 16} & starts and starts <= set(range(17)) and len(starts) > 8
     assert (views.plain(wide)[0, 0] * 255 / 10).round().tolist() == list(range(8, 16))  # the middle
     assert views.make(wide, 1).tolist()[:6] == [256, *b"wide", 257]
+
+
+def test_siglip_squeezes_the_whole_image_into_a_square() -> None:
+    short = ["method.views.tokenizer={kind: bytes}", "method.encoder.towers.text.vocab=258"]
+    views: Any = buildable(resolve("siglip", sets=short).run.method.views).build()
+    wide = Image.effect_noise((300, 180), 60).convert("RGB")
+    squeezed = wide.resize((224, 224), Image.Resampling.BICUBIC)
+    wanted = (v2.functional.to_dtype(v2.functional.pil_to_tensor(squeezed), torch.float32, scale=True) - 0.5) / 0.5
+    torch.testing.assert_close(views.plain(wide), wanted)
+    torch.testing.assert_close(views.make(captions.with_caption(wide, "noise"), 0), wanted)
 
 
 # What fits

@@ -63,9 +63,7 @@ def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
         "gray": lambda: v2.RandomGrayscale(spec.gray.p if spec.gray else 0.0),
         "flip": lambda: v2.RandomHorizontalFlip(spec.flip.p if spec.flip else 0.0),
         "blur": lambda: _blur(spec.blur),
-        "rand_augment": lambda: (
-            v2.RandAugment(spec.rand_augment.ops, spec.rand_augment.magnitude) if spec.rand_augment else v2.Identity()
-        ),
+        "rand_augment": lambda: _rand_augment(spec.rand_augment),
         # PIL inverts the values of 0..255 that reach the threshold: at 0.5 those from 128 on, as in BYOL's and DINO's
         # code
         "solarize": lambda: (
@@ -108,6 +106,13 @@ def _blur(spec: specs.Blur | None) -> v2.Transform:
     assert spec is not None
     blur = PILBlur(spec.sigma) if spec.kernel is None else v2.GaussianBlur(spec.kernel, list(spec.sigma))
     return v2.RandomApply([blur], spec.p)
+
+
+def _rand_augment(spec: specs.RandAugment | None) -> v2.Transform:
+    assert spec is not None
+    if spec.p == 1:
+        return v2.RandAugment(spec.ops, spec.magnitude)
+    return v2.Compose([v2.RandomApply([v2.RandAugment(1, spec.magnitude)], spec.p) for _ in range(spec.ops)])
 
 
 class PILBlur(nn.Module):

@@ -84,10 +84,12 @@ class Solarize(Spec):
 
 class RandAugment(Spec):
     """``ops`` operations, each drawn from 14 (shear, rotate, ...), at ``magnitude`` of 30 (Cubuk et al., 2020,
-    arXiv:1909.13719; torchvision's). Where a paper counts to 10, as timm does, take three times its number."""
+    arXiv:1909.13719; torchvision's). Where a paper counts to 10, as timm does, take three times its number. ``p``: each
+    happens with this probability, which is .5 in timm."""
 
     ops: int = Field(2, gt=0, le=16)
     magnitude: int = Field(9, ge=0, le=30)
+    p: Probability = 1.0
 
 
 class Jigsaw(Spec):

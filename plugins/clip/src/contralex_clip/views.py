@@ -28,7 +28,7 @@ class ImageTextViews(Views):
         self.square = spec.square
         self.tokens = Tokens(spec.tokenizer, spec.context)
         self._augmented = CropViews(Crops(groups={"image": Group(augment=spec.augment)}))
-        self._plain = _evaluation(spec.augment)
+        self._plain = _evaluation(spec.augment, spec.square)
 
     def make(self, item: Image.Image, view: int) -> Tensor:
         if view == 1:
@@ -46,12 +46,13 @@ def _square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _evaluation(augment: Augment) -> Callable[[Image.Image], Tensor]:
-    """The middle square of the image whose short side has the crop's size, as CLIP's code evaluates."""
+def _evaluation(augment: Augment, square: bool) -> Callable[[Image.Image], Tensor]:
+    """The middle square of the image whose short side has the crop's size, as CLIP's code evaluates; or else the whole
+    image, squeezed into a square, as SigLIP's does."""
     crop, normalize = augment.crop, augment.normalize
+    how = InterpolationMode(crop.interpolation)
     steps: list[v2.Transform] = [
-        v2.Resize(crop.size, InterpolationMode(crop.interpolation)),
-        v2.CenterCrop(crop.size),
+        *([v2.Resize(crop.size, how), v2.CenterCrop(crop.size)] if square else [v2.Resize((crop.size,) * 2, how)]),
         v2.PILToTensor(),
         v2.ToDtype(torch.float32, scale=True),
     ]
