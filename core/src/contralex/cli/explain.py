@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli.options import AllowCode, Preset, Recipe, Sets
+from contralex.cli.options import AllowCode, Preset, Recipe, Sets, write_out
 from contralex.errors import ContralexError
 
 
@@ -24,7 +24,6 @@ def explain(
     from contralex.explain import explained
     from contralex.explain.picture import svg
     from contralex.explain.text import text
-    from contralex.files import write_text
     from contralex.spec.layers import resolve
 
     method = explained(resolve(recipe, preset=preset, sets=sets or (), allow_code=allow_code))
@@ -32,8 +31,5 @@ def explain(
     if picture is not None:
         if not picture.parent.is_dir():
             raise ContralexError(f"--svg {picture}: there is no folder {picture.parent}; make it first")
-        try:
-            write_text(picture, svg(method))
-        except OSError as error:
-            raise ContralexError(f"--svg {picture}: the file cannot be written ({error.strerror})") from None
+        write_out("--svg", picture, svg(method))
         typer.echo(f"\nDrawn into {picture}.", err=True)

@@ -64,3 +64,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text, because a reason may hold [brackets]
     Console().print(table)
+
+
+def write_out(option: str, path: Path, text: str) -> None:
+    """Writes a file that an option names."""
+    from contralex.files import write_text
+
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ContralexError(f"{option} {path}: the file cannot be written ({error.strerror})") from None

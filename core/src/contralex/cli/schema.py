@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.errors import ContralexError
+from contralex.cli.options import write_out
 
 
 def schema(
@@ -18,7 +18,6 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a recipe, with every kind and recipe that is installed."""
     from contralex.cli.look import warn_of_unusable
-    from contralex.files import write_text
     from contralex.spec.schema import recipe_schema
 
     text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
@@ -26,7 +25,4 @@ def schema(
     if out is None:
         typer.echo(text, nl=False)
         return
-    try:
-        write_text(out, text)
-    except OSError as error:
-        raise ContralexError(f"--out {out}: the file cannot be written ({error.strerror})") from None
+    write_out("--out", out, text)

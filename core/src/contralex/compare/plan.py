@@ -65,16 +65,15 @@ def plan(methods: Sequence[str], budget: Budget) -> Plan:
     wants_all = ALL in methods
     named, skipped = _everything(budget.preset) if wants_all else (list(dict.fromkeys(methods)), [])
     entries: list[Entry] = []
-    mistakes: list[ContralexError] = []
     for recipe in named:
         try:
             entries.append(_entry(recipe, budget))
         except ContralexError as mistake:
-            mistakes.append(mistake)
             entries.append(Entry(recipe, recipe, None, str(mistake)))
-    if mistakes and (not wants_all or len(mistakes) == len(entries)):
-        first = next(entry for entry in entries if entry.resolved is None)
-        raise mistakes[0] if first.recipe in first.problem else ContralexError(f"{first.recipe}: {first.problem}")
+    failed = [entry for entry in entries if entry.resolved is None]
+    if failed and (not wants_all or len(failed) == len(entries)):
+        first = failed[0]
+        raise ContralexError(first.problem if first.recipe in first.problem else f"{first.recipe}: {first.problem}")
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from contralex import distributed
+from contralex.errors import ContralexError, named
 from contralex.lookup import Rows, Step
 from contralex.parts.base import BuildContext, Encoder, KeyEncoder
 from contralex.spec.schedule import value_at
@@ -111,14 +112,11 @@ class Frozen(KeyEncoder):
         if spec.checkpoint is None:
             teacher = context.fresh_encoder()
         else:
-            from contralex.errors import named
             from contralex.train.checkpoint import load_encoder
 
             with named("method.key_encoder.checkpoint"):
                 teacher = load_encoder(spec.checkpoint)
         if teacher.dim != context.dim:
-            from contralex.errors import ContralexError
-
             raise ContralexError(
                 f"method.key_encoder: the frozen encoder of {spec.checkpoint} gives vectors of {teacher.dim} numbers "
                 f"and the query encoder of {context.dim}; give method.encoder a projector that ends in {teacher.dim}."

@@ -73,7 +73,7 @@ def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
     names = [name for name in spec.order if getattr(spec, name) is not None]
     before = names[: names.index("jigsaw")] if spec.jigsaw else []
     after = [name for name in names if name not in (*before, "jigsaw")]
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*(makers[name]() for name in after), *_to_numbers(spec)])
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*(makers[name]() for name in after), *to_numbers(spec)])
     if spec.jigsaw is None:
         return pipeline
     return Pieces(v2.Compose([makers[name]() for name in before]), spec.jigsaw, pipeline)
@@ -85,11 +85,12 @@ def _evaluation(spec: specs.Augment) -> Callable[[Any], Tensor]:
     steps: list[v2.Transform] = (
         [v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)] if size >= 96 else [v2.Resize((size, size), how)]
     )
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *_to_numbers(spec)])
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *to_numbers(spec)])
     return pipeline
 
 
-def _to_numbers(spec: specs.Augment) -> list[v2.Transform]:
+def to_numbers(spec: specs.Augment) -> list[v2.Transform]:
+    """The last steps of any view: PIL's image to numbers in [0, 1], normalised where the spec says so."""
     steps: list[v2.Transform] = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
     if spec.normalize:
         steps.append(v2.Normalize(list(spec.normalize.mean), list(spec.normalize.std)))

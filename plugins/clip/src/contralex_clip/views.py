@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from contralex import Views
-from contralex.parts.views import CropViews
+from contralex.parts.views import CropViews, to_numbers
 from contralex.vocabulary.views import Augment, Crops, Group
 from contralex_clip.tokens import Tokens
 
@@ -49,14 +49,9 @@ def _square(image: Image.Image) -> Image.Image:
 def _evaluation(augment: Augment, square: bool) -> Callable[[Image.Image], Tensor]:
     """The middle square of the image whose short side has the crop's size, as CLIP's code evaluates; or else the whole
     image, squeezed into a square, as SigLIP's does."""
-    crop, normalize = augment.crop, augment.normalize
-    how = InterpolationMode(crop.interpolation)
-    steps: list[v2.Transform] = [
-        *([v2.Resize(crop.size, how), v2.CenterCrop(crop.size)] if square else [v2.Resize((crop.size,) * 2, how)]),
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-    ]
-    if normalize is not None:
-        steps.append(v2.Normalize(list(normalize.mean), list(normalize.std)))
-    pipeline: Callable[[Image.Image], Tensor] = v2.Compose(steps)
+    crop, how = augment.crop, InterpolationMode(augment.crop.interpolation)
+    steps: list[v2.Transform] = (
+        [v2.Resize(crop.size, how), v2.CenterCrop(crop.size)] if square else [v2.Resize((crop.size, crop.size), how)]
+    )
+    pipeline: Callable[[Image.Image], Tensor] = v2.Compose([*steps, *to_numbers(augment)])
     return pipeline

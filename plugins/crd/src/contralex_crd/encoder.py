@@ -80,11 +80,11 @@ class Teacher(nn.Module):
 
             with named("method.encoder.teacher"):
                 found = load_encoder(spec.teacher)
-            if not isinstance(found, ImageEncoder):
-                raise ContralexError(
-                    f"method.encoder.teacher: {spec.teacher} holds an encoder of type {type(found).__name__}; "
-                    "give a run whose method.encoder is of kind image."
-                )
+                if not isinstance(found, ImageEncoder):
+                    raise ContralexError(
+                        f"{spec.teacher} holds an encoder of type {type(found).__name__}; give a run whose "
+                        "method.encoder is of kind image."
+                    )
             self.backbone, self.width = found.backbone, found.feature_dim
             self.head = found.projector if found.dim == spec.classes and not found.normalize else None
         self.requires_grad_(False).eval()

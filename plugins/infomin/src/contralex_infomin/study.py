@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contralex import ContralexError, resolve
+from contralex import ContralexError, Source, resolve
 from contralex.compare.figure import is_possible
 from contralex.compare.runs import finished, has_checkpoint
 from contralex.evaluate.knn import THIS
@@ -84,13 +84,16 @@ def _row(strength: float, resolved: Resolved, folder: Path) -> dict[str, float]:
 
 def _check_judged(base: Resolved) -> None:
     """Refuses before anything is trained what could not be compared afterwards."""
-    source = buildable(base.run.data).build()
-    test = source.test()
-    if base.run.eval.knn is None or test is None or source.train().labels is None or test.labels is None:
+    if base.run.eval.knn is None or not _has_labels(buildable(base.run.data).build()):
         raise ContralexError(
             "view-information compares with kNN accuracy, and there is none: it needs eval.knn, and data with labels "
             "and a split to judge with"
         )
+
+
+def _has_labels(source: Source) -> bool:
+    test = source.test()
+    return test is not None and test.labels is not None and source.train().labels is not None
 
 
 def _check_folder(out: Path, recipe: str, vary: str) -> None:
