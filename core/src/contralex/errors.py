@@ -1,5 +1,6 @@
 """The one exception that users see: a sentence that says what is wrong, where, and what to do."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,3 +23,9 @@ def named(place: str) -> Iterator[None]:
     except ContralexError as error:
         error.args = (f"{place}: {error}",)
         raise
+
+
+def remedy(*words: object) -> str:
+    """What mends a mistake, as the end of its sentence: a command, or ``--set`` and its value, on a line of its own and
+    quoted for the shell. ``remedy("contralex", "train", "--out", folder)``, ``remedy("--set", "train.epochs=5")``."""
+    return "\n  " + shlex.join(str(word) for word in words)
