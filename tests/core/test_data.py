@@ -21,6 +21,7 @@ from contralex.data.base import (
     Batch,
     EpochSampler,
     EvalDataset,
+    Source,
     Split,
     Unreadable,
     ViewDataset,
@@ -223,6 +224,37 @@ def test_an_item_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 # --- digits
+
+
+class Given(Source):
+    """A source of splits that are given; only their sizes and labels matter."""
+
+    def __init__(self, train: Split, test: Split | None) -> None:
+        self._train, self._test = train, test
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split | None:
+        return self._test
+
+
+def test_a_source_says_what_was_found_in_it() -> None:
+    train, test = Numbers(1240), Numbers(310)
+    assert Given(train, None).describe() == "1,240 images to train on without labels; none to evaluate on"
+
+    train.labels, train.classes, test.origin = [0, 1] * 620, ["cat", "dog"], "folder val"
+    assert (
+        Given(train, test).describe()
+        == "1,240 images to train on in 2 classes (cat, dog); 310 to evaluate on (folder val)"
+    )
+
+    train.labels, train.classes, train.origin = [-1] * 1237 + [0, 7, 0], None, "folder train"  # without their names
+    assert Given(train, test).describe().startswith("1,240 images to train on (folder train) in 2 classes; ")
+
+    train.labels, train.classes = [0] * 1240, [f"class-{number}" for number in range(1000)]
+    sentence = Given(train, test).describe()
+    assert " in 1,000 classes (class-0, class-1, " in sentence and sentence.count("class-") == 9 and "..." in sentence
 
 
 def test_digits_are_split_by_class_and_do_not_depend_on_the_scene() -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from contralex.parts.views import Views
 
 _log = logging.getLogger("contralex")
+_NAMED = 10  # classes whose names are listed
 _BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken image
 
 
@@ -42,12 +44,13 @@ class Split(ABC):
     """A list of raw items: for images, RGB images of PIL. :class:`Unreadable` is raised for a broken one.
 
     ``labels`` stand in the order of the items; None where there are none, -1 for a single item without one.
-    ``classes`` are the labels' names. ``skipped`` names the items that could not be read, for the count at
-    the end of a run.
+    ``classes`` are the labels' names. ``origin``: where the items are from, if that says more than the kind of data
+    does, such as ``folder val``. ``skipped`` names the items that could not be read, for the count at the end of a run.
     """
 
     labels: Sequence[int] | None = None
     classes: Sequence[str] | None = None
+    origin: str = ""
 
     def __init__(self) -> None:
         self.skipped: list[str] = []
@@ -66,13 +69,39 @@ class Split(ABC):
 
 
 class Source(ABC):
-    """A data set: a split to train on and, where there is one, another to judge with."""
+    """A data set: a split to train on and, where there is one, another to judge with. ``items``: what they are."""
+
+    items: str = "images"
 
     @abstractmethod
     def train(self) -> Split: ...
 
     @abstractmethod
     def test(self) -> Split | None: ...
+
+    def describe(self) -> str:
+        """What was found, for the line at the start of a run, where the kind of data stands before it:
+        ``1,240 images to train on in 2 classes (cat, dog); 310 to evaluate on (folder val)``."""
+        train, test = self.train(), self.test()
+        found = f"{len(train):,} {self.items} to train on{_from(train)}{_classes(train)}"
+        return f"{found}; {f'{len(test):,} to evaluate on{_from(test)}' if test is not None else 'none to evaluate on'}"
+
+
+def _from(split: Split) -> str:
+    return f" ({split.origin})" if split.origin else ""
+
+
+def _classes(split: Split) -> str:
+    labels = np.unique(np.asarray(split.labels if split.labels is not None else (), dtype=np.int64))
+    labels = labels[labels >= 0]
+    if not len(labels):
+        return " without labels"
+    count = len(split.classes or labels)
+    names = list(split.classes or ())
+    if count > _NAMED:
+        names = [*names[: _NAMED - 1], "..."] if names else []
+    listed = f" ({', '.join(names)})" if names else ""
+    return f" in {count:,} {'class' if count == 1 else 'classes'}{listed}"
 
 
 class Subset(Split):
@@ -85,6 +114,7 @@ class Subset(Split):
         self.skipped = split.skipped
         self.labels = None if split.labels is None else [split.labels[index] for index in indices]
         self.classes = split.classes
+        self.origin = split.origin
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -18,6 +18,7 @@ class LabelledSource(Source):
     def __init__(self, spec: Labelled) -> None:
         inner: Any = spec.of
         self._source: Source = inner.build()
+        self.items = self._source.items
         everyone = self._source.train()
         chosen = share_of(everyone.labels or (), spec.share, spec.seed)
         if not chosen:

@@ -49,6 +49,8 @@ def source_of(spec: specs.ImageCaptions) -> Source:
 class CaptionFolderSource(Source):
     """A folder's images, read and split as ``image_folder`` does. Those without a caption are named and left out."""
 
+    items = "images with captions"
+
     def __init__(self, spec: specs.ImageCaptions) -> None:
         found = FolderSource(ImageFolder(root=spec.root, labels=spec.labels, held_out=spec.held_out))
         self._train = _captioned(found.train())
@@ -103,6 +105,8 @@ def _read_text(path: Path) -> str:
 
 
 class TableSource(Source):
+    items = "images with captions"
+
     def __init__(self, spec: specs.ImageCaptions) -> None:
         self._train = TableSplit(Path(spec.root).expanduser(), spec, "root")
         self._test = None
@@ -208,6 +212,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class DigitCaptionsSource(Source):
+    items = "images with captions"
+
     def __init__(self, spec: specs.DigitCaptions) -> None:
         found = DigitsSource(Digits(scene=spec.scene, seed=spec.seed))
         self._train = DigitCaptionsSplit(found.train(), [spec.seed, 0])

@@ -32,6 +32,8 @@ _Place = tuple[int, int]  # of a file in a shard: its first byte, and how many
 
 
 class TarSource(Source):
+    items = "images with captions"
+
     def __init__(self, spec: specs.WebDataset) -> None:
         self._train = TarSplit(shards_of(spec.shards, "shards"), spec)
         self._test = None if spec.test is None else TarSplit(shards_of(spec.test, "test"), spec)

@@ -26,6 +26,8 @@ _FULL_SCALE = {1: 2**7, 2: 2**15, 4: 2**31}  # of PCM samples of so many bytes
 class SequenceSource(Source):
     """Splits from folders ``train`` and ``test``, or by holding labelled files out, chosen by a hash of their path."""
 
+    items = "sequences"
+
     def __init__(self, spec: SequenceFolder) -> None:
         root = Path(spec.root).expanduser()
         if not root.is_dir():
