@@ -101,6 +101,38 @@ def test_any_size_takes_other_crops() -> None:
     torch.testing.assert_close(model(images()), fixed(images()))
 
 
+def cubic(distance: float) -> float:
+    """Keys' kernel with a = -3/4, which is torch's."""
+    x, a = abs(distance), -0.75
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def sampling(old: int, new: int) -> Tensor:
+    """(new, old) how much of each old position is in each new one. The new ones are old / (new + .1) apart."""
+    weights = torch.zeros(new, old, dtype=torch.float64)
+    for i in range(new):
+        at = (i + 0.5) * old / (new + 0.1) - 0.5
+        for place in range(math.floor(at) - 1, math.floor(at) + 3):
+            weights[i, min(max(place, 0), old - 1)] += cubic(at - place)  # beyond the edge stands the edge
+    return weights
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (160, 160), (288, 288), (96, 160), (448, 112), (208, 240)])
+def test_positions_of_another_size_are_sampled_as_in_dinos_code(height: int, width: int) -> None:
+    model = vit(image_size=224, patch=16, any_size=True).double()
+    nn.init.normal_(model.pos_embed)
+    with torch.no_grad():
+        images = torch.zeros(1, 3, height, width, dtype=torch.float64)
+        found = model._pos_embed(model.patch_embed(images)) - model.patch_embed.proj.bias  # patches of black are alike
+    rows, columns = sampling(14, height // 16), sampling(14, width // 16)
+    wanted = torch.einsum("ri,cj,ijd->rcd", rows, columns, model.pos_embed[0, 1:].unflatten(0, (14, 14)))
+    torch.testing.assert_close(found[0, 1:], wanted.flatten(0, 1), rtol=1e-10, atol=1e-10)
+    token = model.cls_token[0, 0] + model.pos_embed[0, 0] - model.patch_embed.proj.bias
+    torch.testing.assert_close(found[0, 0], token)
+
+
 @pytest.mark.parametrize(
     ("fields", "size", "said"),
     [

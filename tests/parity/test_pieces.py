@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from contralex import ContralexError, resolve
-from contralex.lookup import LookUp
+from contralex.lookup import LookUp, Match, Rows
 from contralex.parts import batch_norm
 from contralex.train.build import buildable
 from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, images, made, normal, same, step
@@ -29,15 +29,19 @@ def embed_pieces(model: LookUp, x: Tensor) -> Tensor:
     return encoder.jigsaw.joined(row)
 
 
+def rows_drawn(query: int) -> Tensor:
+    return torch.randint(POPULATION, (B, 16), generator=step().generator(f"memory_bank {query}->0"))
+
+
 def test_pirl() -> None:
     model, views = made("pirl", "method.negatives.draws=16"), {**images(1), 1: pieces()}
 
     def oracle() -> Tensor:
-        drawn = torch.randint(POPULATION, (B, 16), generator=step().generator(2))
         bank, noise, z, terms = model.negatives.bank(0), 16 / POPULATION, None, []
-        for v in (normal(embed(model.encoder, views[0])), normal(embed_pieces(model, views[1]))):
+        for view, v in ((1, normal(embed_pieces(model, views[1]))), (0, normal(embed(model.encoder, views[0])))):
+            drawn = rows_drawn(view)  # each term has rows of its own (VISSL: nce_loss.py)
             raw = [[torch.exp(v[i] @ bank[j] / 0.5) for j in [SAMPLE[i], *drawn[i]]] for i in range(B)]
-            if z is None:  # set once, by the image's term
+            if z is None:  # set once, by the pieces' term, which comes first
                 z = torch.stack([s for row in raw for s in row]).mean().detach() * POPULATION
             loss = torch.zeros(())
             for row in raw:
@@ -47,6 +51,17 @@ def test_pirl() -> None:
         return 0.5 * terms[0] + 0.5 * terms[1]
 
     same(model, views, oracle)
+
+
+def test_matches_share_the_rows_that_are_drawn_unless_each_draws_its_own() -> None:
+    model, match = made("pirl", "method.negatives.draws=16"), (Match(0, 0), Match(1, 0))
+    queries = Rows.of(torch.zeros(B, 128), SAMPLE, 0)
+    for redraw in (True, False):
+        model.negatives.redraw = redraw
+        first, second = (model.negatives(queries, queries, one, step()).own for one in match)
+        assert torch.equal(first[:, 0], second[:, 0])  # the positive is the same
+        assert torch.equal(first[:, 1:], second[:, 1:]) != redraw
+        assert torch.equal(first, model.negatives(queries, queries, match[0], step()).own)  # a function of the step
 
 
 def test_pirl_remembers_the_image_and_never_its_pieces() -> None:

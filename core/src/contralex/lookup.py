@@ -244,8 +244,10 @@ class LookUp(nn.Module):
         self.loss = loss
         self.matches = tuple(matches)
         self.reduction = reduction
-        self.query_views = tuple(dict.fromkeys(match.query for match in matches))
-        self.key_views = tuple(dict.fromkeys(match.key for match in matches))
+        # In the order of the views: BatchNorm's running statistics end on the last view that is encoded, which in the
+        # official codes is the last of the sample's.
+        self.query_views = tuple(sorted({match.query for match in matches}))
+        self.key_views = tuple(sorted({match.key for match in matches}))
         apart = list(sharded_buffers(self))
         if apart:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
             self._ddp_params_and_buffers_to_ignore = apart
@@ -259,7 +261,7 @@ class LookUp(nn.Module):
         self.negatives.prepare(step)
         online = self.query_views
         if self.key_encoder.reads_queries:  # the same embedding serves both sides, so encode each view once
-            online = tuple(dict.fromkeys((*self.query_views, *self.key_views)))
+            online = tuple(sorted({*self.query_views, *self.key_views}))
         embedded = self.encoder({view: views[view] for view in online})
         found = self.encoder.queries({view: embedded[view] for view in self.query_views})
         queries = Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in found.items()])

@@ -134,9 +134,9 @@ class BuildContext:
     """What a part may know when it is built.
 
     ``dim`` the width of the looked-up vectors; ``population`` the number of training samples; ``batch`` the
-    global batch size; ``key_views`` the key views of the matches; ``fresh_encoder`` makes another encoder
+    global batch size; ``key_views`` the key views of the matches, in order; ``fresh_encoder`` makes another encoder
     from the same spec, with weights of its own; ``labels`` (population,) the class of each training sample, -1 where
-    it has none, or None where the data have no labels at all; ``query_views`` the query views of the matches;
+    it has none, or None where the data have no labels at all; ``query_views`` the query views of the matches, in order;
     ``negatives``, for targets and loss, which are built after it, the negative source. One that gives ``prototypes``
     has the number of them as its ``count``.
     """

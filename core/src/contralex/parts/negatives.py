@@ -105,6 +105,7 @@ class MemoryBank(NegativeSource):
     def __init__(self, spec: specs.MemoryBank, context: BuildContext) -> None:
         super().__init__()
         self.draws = spec.draws
+        self.redraw = spec.redraw
         self.momentum = spec.momentum
         self.population = context.population
         self.views = context.key_views
@@ -132,7 +133,8 @@ class MemoryBank(NegativeSource):
             zero = torch.zeros_like(everyone)
             return _entries(bank, Rows(bank, everyone, zero + match.key, zero), sharded=self.sharded)
         # Drawn for the global batch, so that one process and eight draw the same negatives for a sample.
-        places = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(_DRAW))
+        purpose = f"memory_bank {match.query}->{match.key}" if self.redraw else _DRAW
+        places = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(purpose))
         places = places[distributed.own_slice(len(queries))].to(bank.device)
         places = torch.cat([queries.sample.unsqueeze(1), places], dim=1)  # (N, 1+K)
         return Dictionary(own=self.remembered(match.key, places), population=self.population)

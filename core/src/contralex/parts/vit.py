@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from timm.models import vision_transformer as timm
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from contralex.errors import ContralexError
 
@@ -63,6 +64,15 @@ class VisionTransformer(timm.VisionTransformer):
         features: Tensor = super().forward(x, *args, **kwargs)
         return features
 
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        if not self.dynamic_img_size:
+            tokens: Tensor = super()._pos_embed(x)
+            return tokens
+        assert self.cls_token is not None and self.pos_embed is not None
+        positions = resampled(self.pos_embed, self.patch_embed.grid_size, (x.shape[1], x.shape[2]))
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        return self.pos_drop(tokens + positions)  # type: ignore[no-any-return]
+
     def _start_xavier(self) -> None:
         """Xavier-uniform weights, with q, k and v as three layers (MoCo v3, section 4.1; code: vits.py)."""
         for name, module in self.named_modules():
@@ -81,6 +91,21 @@ def sincos(grid: int, width: int) -> Tensor:
     angles = [place.flatten().unsqueeze(1) * frequency for place in (column, row)]  # (grid², width/4) each
     places = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
     return torch.cat([torch.zeros(1, width), places])
+
+
+def resampled(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """(1, 1 + rows·columns, D) positions for a ``new`` grid, from those of the ``old`` one (DINO; code:
+    vision_transformer.py, ``interpolate_pos_encoding``).
+
+    Bicubic and without antialiasing. The code asks for .1 of a row more than there are, against rounding; since torch
+    1.6 that is also how far apart the samples are: old / (new + .1).
+    """
+    if new == old:
+        return positions
+    grid = positions[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
+    ratio = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
+    sampled = F.interpolate(grid, scale_factor=ratio, mode="bicubic")
+    return torch.cat([positions[:, :1], sampled.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
 def _uniform(module: nn.Linear | nn.Conv2d, *, fan_in: int, fan_out: int) -> None:

@@ -40,11 +40,11 @@ def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None, fres
         dim=made.dim,
         population=population,
         batch=spec.train.batch_size,
-        key_views=tuple(dict.fromkeys(match.key for match in matches)),
+        key_views=tuple(sorted({match.key for match in matches})),
         encoder=made,
         fresh_encoder=lambda: buildable(method.encoder).build(),
         labels=None if labels is None else torch.as_tensor(labels),
-        query_views=tuple(dict.fromkeys(match.query for match in matches)),
+        query_views=tuple(sorted({match.query for match in matches})),
     )
     key_encoder = buildable(method.key_encoder).build(context)
     context = BuildContext(**{**vars(context), "key_encoder": key_encoder})

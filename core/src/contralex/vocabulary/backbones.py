@@ -77,10 +77,11 @@ class ConvBackbone(Spec):
 class ViT(Spec):
     """A Vision Transformer (timm's, ``pip install 'contralex[timm]'``), by its sizes.
 
-    ``image_size``: in pixels, a side; ``any_size``: images of other sizes are taken too, with positions interpolated
-    (multi-crop). ``patch``: in pixels, a side. ``heads`` of attention in each of the ``depth`` blocks; ``mlp_ratio``:
-    the hidden layer of a block's MLP, in widths. ``drop_path``: the rate at which the last block is left out in
-    training; it rises from 0 at the first. ``positions``: ``learned``, or fixed sines and cosines of two dimensions.
+    ``image_size``: in pixels, a side; ``any_size``: images of other sizes are taken too, with positions interpolated as
+    DINO's code does (multi-crop). ``patch``: in pixels, a side. ``heads`` of attention in each of the ``depth`` blocks;
+    ``mlp_ratio``: the hidden layer of a block's MLP, in widths. ``drop_path``: the rate at which the last block is left
+    out in training; it rises from 0 at the first. ``positions``: ``learned``, or fixed sines and cosines of two
+    dimensions.
     ``frozen_patches``: the patches' embedding stays as it began, at random (MoCo v3). ``init``: of weights,
     ``trunc_normal`` (standard deviation .02) or ``xavier`` (uniform, with q, k and v as three layers: MoCo v3).
     ``pool``: features are the class ``token``, or the ``mean`` of the patches. ``channels``: of the image.

@@ -66,12 +66,14 @@ class Queue(Spec):
 
 class MemoryBank(Spec):
     """A remembered vector for each training sample. ``draws`` of them are the negatives of a query; 0 means the
-    whole bank. ``momentum``: the weight of the remembered vector when it is renewed. ``placement``: every process holds
-    the whole bank (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result.
-    ``dtype``: what vectors are stored in; look-ups and renewals are in float32."""
+    whole bank. ``redraw``: each match draws rows of its own (PIRL's code); else all matches of a step share them (CMC).
+    ``momentum``: the weight of the remembered vector when it is renewed. ``placement``: every process holds the whole
+    bank (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result. ``dtype``: what
+    vectors are stored in; look-ups and renewals are in float32."""
 
     kind: Literal["memory_bank"] = "memory_bank"
     draws: int = Field(ge=0, description="rows drawn for each query; 0: all rows")
+    redraw: bool = False
     momentum: float = Field(0.5, ge=0, le=1)
     placement: Placement = "replicated"
     dtype: StoredIn = "float32"
