@@ -129,7 +129,10 @@ def test_schedules_and_numbers_replace_each_other(recipe: Write) -> None:
         "end": 0.0,
         "warmup_epochs": 0.0,
         "warmup_start": 0.0,
+        "warmup_counts": "from_0",
         "per": "step",
+        "spans": "rest",
+        "counts_from": 0,
     }
     schedule = ["method.loss.temperature={kind: linear, start: 1, end: 0.1, epochs: 1}"]
     assert resolve(path, sets=schedule).data["method"]["loss"]["temperature"]["kind"] == "linear"

@@ -35,7 +35,13 @@ class Clock:
 
 
 class Cosine(Spec):
-    """Half a cosine from ``start`` to ``end`` over the whole run, after a linear warm-up.
+    """Half a cosine from ``start`` to ``end``, after a linear warm-up, whose steps always change the value.
+
+    ``spans``: the cosine covers the ``rest`` of the run after the warm-up, or the whole ``run``, and the warm-up then
+    ends in the cosine's value at ``warmup_epochs``. ``per``: the cosine changes with every step, or once an epoch.
+    ``counts_from``: the number of the first step, or epoch, on the cosine; where that is 1, its ``start`` is never
+    reached. ``warmup_counts``: the part of the way that step s of a warm-up of W steps has gone: s/W (``from_0``),
+    (s+1)/W (``from_1``), or s/(W-1) (``both_ends``).
 
     Source: SGDR (Loshchilov & Hutter, 2017), Eq. 5, without restarts; the warm-up is Goyal et al. (2017).
     """
@@ -45,14 +51,28 @@ class Cosine(Spec):
     end: float = 0.0
     warmup_epochs: float = Field(0.0, ge=0)
     warmup_start: float = 0.0
+    warmup_counts: Literal["from_0", "from_1", "both_ends"] = "from_0"
     per: Literal["step", "epoch"] = "step"
+    spans: Literal["rest", "run"] = "rest"
+    counts_from: Literal[0, 1] = 0
 
     def value(self, clock: Clock) -> float:
-        now, total = clock.at(self.per), clock.total / clock.per_epoch
+        now, total = clock.at("step"), clock.total / clock.per_epoch
         if now < self.warmup_epochs:
-            return self.warmup_start + (self.start - self.warmup_start) * now / self.warmup_epochs
-        span = max(total - self.warmup_epochs, 1e-12)
-        part = min((now - self.warmup_epochs) / span, 1.0)
+            peak = self._cosine(self.warmup_epochs, total)
+            return self.warmup_start + (peak - self.warmup_start) * self._warmed(clock)
+        first = self.counts_from if self.per == "epoch" else self.counts_from / clock.per_epoch
+        return self._cosine(clock.at(self.per) + first, total)
+
+    def _warmed(self, clock: Clock) -> float:
+        if self.warmup_counts == "from_0":
+            return clock.at("step") / self.warmup_epochs
+        steps = math.ceil(self.warmup_epochs * clock.per_epoch - 1e-9)  # less what rounding may add
+        return (clock.step + 1) / steps if self.warmup_counts == "from_1" else clock.step / max(steps - 1, 1)
+
+    def _cosine(self, epochs: float, total: float) -> float:
+        begin = self.warmup_epochs if self.spans == "rest" else 0.0
+        part = min(max(epochs - begin, 0.0) / max(total - begin, 1e-12), 1.0)
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * part)) / 2
 
 
