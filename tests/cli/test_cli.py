@@ -13,27 +13,10 @@ from typing import Any
 import pytest
 
 from contralex import ContralexError
-from contralex.__main__ import main
 from contralex.registry import registry
 
 Write = Callable[..., str]
 Result = tuple[int, str, str]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Runs ``contralex ...`` in this process: exit code, stdout, stderr."""
-
-    def run(*words: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["contralex", *words])
-        try:
-            code = main()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -321,7 +304,7 @@ def test_linear_prints_a_table_or_json(
     offline = types.ModuleType("contralex.evaluate.offline")
     offline.linear = lambda checkpoint, data, sets, allow_code: judged  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "contralex.evaluate.offline", offline)
-    said = "this run\t50.0%\t75.0%\nlinear probe: solver L-BFGS, classes 10\n"
+    said = "features\ttop1\ttop5\nthis run\t50.0%\t75.0%\nlinear probe: solver L-BFGS, classes 10\n"
     assert call("linear", str(tmp_path)) == (0, said, "")
     assert json.loads(call("linear", str(tmp_path), "--json")[1]) == judged
 

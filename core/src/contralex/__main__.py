@@ -8,7 +8,14 @@ import sys
 
 
 def main() -> int:
+    from contralex.cli import streams
+
+    streams.accept_any_text()
     code = _command()
+    unwritten = streams.finish()
+    if unwritten:
+        print(f"Error: {unwritten}", file=sys.stderr)
+        code = code or 1
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _leave(code)
     return code
@@ -26,6 +33,14 @@ def _command() -> int:
         if not error.on_every_process or os.environ.get("RANK", "0") == "0":
             print(error if code > 128 else f"Error: {error}", file=sys.stderr)  # stopped by a signal: no mistake
         return code
+    except OSError as error:
+        from contralex.cli.streams import explain_os_error
+
+        sentence = explain_os_error(error)
+        if sentence is None:
+            raise
+        print(f"Error: {sentence}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130

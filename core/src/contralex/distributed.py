@@ -55,6 +55,15 @@ def gather_unequal(tensor: Tensor | None) -> Tensor | None:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def everyones(things: list[Any]) -> list[Any]:
+    """The things of all processes, in the order of the ranks. They can be pickled."""
+    if world() == 1:
+        return things
+    gathered: list[Any] = [None] * world()
+    dist.all_gather_object(gathered, things)
+    return [thing for part in gathered for thing in part]
+
+
 def part_of(count: int) -> range:
     """Which of ``count`` things are this process's, so that each is exactly one's."""
     return range(rank() * count // world(), (rank() + 1) * count // world())

@@ -18,7 +18,19 @@ JSON_LIMIT = 64 * 2**20  # bytes
 
 
 def write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Raises OSError, which names ``path``."""
+    kind = stat.S_IFMT(mode(path))
+    try:
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # a device or a pipe is written to, and never replaced
+            path.write_text(text, "utf-8")
+            return
+        _replace(path, text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name[:40]}.{os.getpid()}")  # no longer than a name may be
     try:
         draft.write_text(text, "utf-8")
         to_disk(draft)

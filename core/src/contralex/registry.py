@@ -160,8 +160,8 @@ class Registry:
         conflicts = [plugin for plugin in self.plugins.values() if plugin.state == "conflict" and name in plugin.reason]
         if conflicts:
             return f": {conflicts[0].reason}"
-        near = difflib.get_close_matches(name, known, n=1)
-        return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+        near = _near(name, known)
+        return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
 
     # Discovery
 
@@ -260,6 +260,16 @@ def take(plugin: Plugin, module: ModuleType) -> None:
     twice = next((what for what in offers if offers.count(what) > 1), None)
     if twice is not None:
         raise ContralexError(f"it offers {twice} twice")
+
+
+def _near(name: str, known: list[str]) -> list[str]:
+    """The names that a name may stand for: all that begin with it (``moco``: every version), else the most alike."""
+    small = name.lower().replace("_", "-")
+    folded = {each.lower().replace("_", "-"): each for each in known}
+    if small in folded:
+        return [repr(folded[small])]
+    begun = [repr(each) for other, each in folded.items() if other.startswith(small)] if len(small) > 1 else []
+    return begun or [repr(folded[other]) for other in difflib.get_close_matches(small, folded, n=1)]
 
 
 def _why_not_imported(distribution: str, name: str, error: BaseException) -> str:

@@ -38,7 +38,7 @@ def check(
     if as_json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
-        print_table(["check", "", "why"], [[outcome.id, outcome.state, outcome.reason] for outcome in outcomes])
+        print_table(["check", "state", "why"], [[outcome.id, outcome.state, outcome.reason] for outcome in outcomes])
         counts = {state: sum(outcome.state == state for outcome in outcomes) for state in _STATES}
         typer.echo(f"{distribution}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
     if any(outcome.bad for outcome in outcomes):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli.options import AllowCode, Json, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Json, Sets, path, print_json, print_table
 from contralex.errors import ContralexError
 
 
@@ -33,7 +33,8 @@ def compare(
     seed: Annotated[int | None, typer.Option(min=0, help="The same for all.", show_default=False)] = None,
     sets: Sets = None,
     out: Annotated[
-        Path | None, typer.Option(help="The comparison's folder. Without it: runs/compare-TIME.", show_default=False)
+        Path | None,
+        typer.Option(parser=path, help="The comparison's folder. Without it: runs/compare-TIME.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
     processes: Annotated[int, typer.Option(min=1, help="Of each run, as for `contralex train`.")] = 1,
@@ -52,11 +53,11 @@ def compare(
 
     if resume and out is None:
         raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
-    for path in (text.partition("=")[0].strip() for text in sets or ()):
-        said = {"train.epochs": epochs, "train.seed": seed}.get(path)
+    for name in (text.partition("=")[0].strip() for text in sets or ()):
+        said = {"train.epochs": epochs, "train.seed": seed}.get(name)
         if said is not None:
             raise ContralexError(
-                f"--set {path}: it is said twice; leave this out, or --{path.partition('.')[2]} {said}"
+                f"--set {name}: it is said twice; leave this out, or --{name.partition('.')[2]} {said}"
             )
     out = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     planned = plan(methods, Budget(preset, epochs, seed, data, tuple(sets or ()), allow_code))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralex.cli.options import Json, print_json, print_table
+from contralex.cli.options import Json, path, print_json, print_table
 from contralex.errors import ContralexError
 
 _NEEDED = ("torch", "torchvision", "accelerate")
@@ -20,7 +20,8 @@ _EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard",
 
 def doctor(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder: does it learn?", show_default=False)
+        Path | None,
+        typer.Argument(parser=path, metavar="[RUN]", help="A run's folder: does it learn?", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -34,8 +35,8 @@ def doctor(
     if as_json:
         print_json({"facts": facts, "plugins": _plugins(), "problems": problems})
     else:
-        print_table(["", ""], [[name, str(value)] for name, value in facts.items()])
-        print_table(["plugin", "", ""], [[row["name"], row["version"], row["state"]] for row in _plugins()])
+        print_table(["what", "found"], [[name, str(value)] for name, value in facts.items()])
+        print_table(["plugin", "version", "state"], [[row["name"], row["version"], row["state"]] for row in _plugins()])
         for problem in problems:
             typer.echo(f"Problem: {problem}", err=True)
         typer.echo(f"{len(problems)} problem(s)." if problems else "Everything is in order.")
@@ -55,7 +56,7 @@ def _examine(run: Path, as_json: bool) -> None:
         print_json({"last": lines[-1] if lines else None, "problems": found})
     else:
         last = lines[-1] if lines else {}
-        print_table(["", ""], [[name, f"{last[name]:.4g}"] for name in _SHOWN if name in last])
+        print_table(["what", "last"], [[name, f"{last[name]:.4g}"] for name in _SHOWN if name in last])
         for sign in found:
             typer.echo(f"Problem: {sign}", err=True)
         typer.echo(f"{len(found)} problem(s)." if found else f"Nothing is wrong in {len(lines)} logged periods.")

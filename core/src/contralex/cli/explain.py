@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli.options import AllowCode, Preset, Recipe, Sets, write_out
+from contralex.cli.options import AllowCode, Preset, Recipe, Sets, path, write_out
 from contralex.errors import ContralexError
 
 
@@ -16,7 +16,7 @@ def explain(
     preset: Preset = None,
     sets: Sets = None,
     picture: Annotated[
-        Path | None, typer.Option("--svg", help="Draw it into this file as well.", show_default=False)
+        Path | None, typer.Option("--svg", parser=path, help="Draw it into this file as well.", show_default=False)
     ] = None,
     allow_code: AllowCode = False,
 ) -> None:

@@ -119,7 +119,7 @@ def _print(found: dict[str, Any], with_tensors: bool) -> None:
     _table(["part", "tensors", "numbers", "types", "bytes"], _totals(found["tensors"]))
     files = found["files"]
     rows = [[each["name"], f"{each['size']:,}", each["sha256"][:12], each["problem"] or "ok"] for each in files]
-    _table(["file", "bytes", "sha256", ""], rows)
+    _table(["file", "bytes", "sha256", "state"], rows)
     for problem in found["problems"]:
         typer.echo(f"damaged: {problem}")
 

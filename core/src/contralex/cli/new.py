@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from contralex.cli.options import path as path_of
 from contralex.errors import ContralexError
 
 _TEMPLATES = resources.files("contralex") / "cli" / "templates"
@@ -53,7 +54,8 @@ def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as my-method.", show_default=False)],
     start: Annotated[Start, typer.Option("--as", help="What the package starts with.")] = Start.METHOD,
     out: Annotated[
-        Path | None, typer.Option(help="The package's folder. Without it: contralex-NAME.", show_default=False)
+        Path | None,
+        typer.Option(parser=path_of, help="The package's folder. Without it: contralex-NAME.", show_default=False),
     ] = None,
 ) -> None:
     """Write a package of your own that installs, passes the checks and trains: a plugin to begin with."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,35 @@ from typing import Annotated, Any
 
 import typer
 
+from contralex.cli.streams import can_print
 from contralex.errors import ContralexError
+from contralex.files import expanded
+
+_NAME_LIMIT = 255  # bytes of a file's name, on every system that is in use
+
+
+def path(text: str | Path) -> Path:
+    """A path that a user gave: ``~`` is a home, and what no system takes is refused before anything is done."""
+    given = expanded(str(text))
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty; give a path, or leave the option out")
+    if "\0" in str(text):
+        raise typer.BadParameter("a path holds no NUL character")
+    name = next((name for name in given.parts if len(os.fsencode(name)) > _NAME_LIMIT), None)
+    if name is not None:
+        raise typer.BadParameter(f"a name has at most {_NAME_LIMIT} bytes, and {name[:40]}... has more")
+    return given
+
+
+def with_epochs(sets: Sequence[str] | None, epochs: int | None) -> list[str]:
+    """``--epochs N`` as ``--set train.epochs=N``, which is refused beside it."""
+    others = list(sets or ())
+    if epochs is None:
+        return others
+    if any(text.partition("=")[0].strip() == "train.epochs" for text in others):
+        raise ContralexError(f"train.epochs is set twice; leave out the --set, or --epochs {epochs}")
+    return [f"train.epochs={epochs}", *others]
+
 
 Recipe = Annotated[
     str,
@@ -32,8 +61,12 @@ Sets = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Run the Python files that the recipe names in `code`. Trust them first.")
 ]
+Epochs = Annotated[
+    int | None, typer.Option(min=1, help="The same as --set train.epochs=N.", metavar="N", show_default=False)
+]
 Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False)
+    Path,
+    typer.Argument(parser=path, metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 
@@ -44,13 +77,14 @@ def must_exist(checkpoint: Path) -> None:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo(text if can_print(text, sys.stdout) else json.dumps(value, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on a terminal; elsewhere lines of cells with a tab between them, for grep and cut."""
+    """A table on a terminal; elsewhere lines of cells with a tab between them, for grep and cut, the header first."""
     if not sys.stdout.isatty():
-        for row in rows:
+        for row in [columns, *rows]:
             typer.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
     from rich.box import SIMPLE_HEAD
@@ -63,7 +97,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(column, no_wrap=number == 0)  # a shortened name would name another
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text, because a reason may hold [brackets]
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def write_out(option: str, path: Path, text: str) -> None:

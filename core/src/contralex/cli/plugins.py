@@ -45,7 +45,7 @@ def show(
     facts["editable"] = {True: "yes", False: "no", None: ""}[facts["editable"]]
     rows = [[key.replace("_", " "), ", ".join(value) if isinstance(value, list) else value or "-"]
             for key, value in facts.items()]  # fmt: skip
-    print_table(["", ""], rows)
+    print_table(["what", "value"], rows)
     offered = [
         [slot, kind["kind"], kind["summary"], kind["source"] or "-"] for slot, found in kinds.items() for kind in found
     ]

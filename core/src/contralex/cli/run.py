@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from contralex.cli.options import AllowCode, Checkpoint, Data, Json, Preset, Sets, must_exist, print_json, print_table
+from contralex.cli.options import (
+    AllowCode,
+    Checkpoint,
+    Data,
+    Epochs,
+    Json,
+    Preset,
+    Sets,
+    must_exist,
+    path,
+    print_json,
+    print_table,
+    with_epochs,
+)
 from contralex.errors import ContralexError
 
 
@@ -25,9 +38,11 @@ def train(
     ] = None,
     preset: Preset = None,
     data: Data = None,
+    epochs: Epochs = None,
     sets: Sets = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder. Without it: runs/RECIPE-TIME.", show_default=False)
+        Path | None,
+        typer.Option(parser=path, help="The run's folder. Without it: runs/RECIPE-TIME.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     processes: Annotated[
@@ -45,16 +60,15 @@ def train(
     from contralex.spec.layers import resolve
 
     recipe = _recipe(recipe, out, resume)
+    sets = with_epochs(sets, epochs)
     if allow_drift and not resume:
         raise ContralexError("--allow-drift is about a run that is resumed; add --resume and its --out")
     is_own = resume and out is not None and Path(recipe) == out / "spec.yaml"  # which holds no presets itself
-    resolved = resolve(
-        recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code, presets_of_its_name=is_own
-    )
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, presets_of_its_name=is_own)
     if processes > 1 and not is_launched():
         from contralex.train.launch import launch
 
-        argv = _argv(recipe, preset, data, sets or [], out, resume, allow_code, allow_drift)
+        argv = _argv(recipe, preset, data, sets, out, resume, allow_code, allow_drift)
         raise typer.Exit(launch(argv, processes))
 
     from contralex.spec.code import permission
@@ -135,7 +149,9 @@ def _print(judge: str, found: Mapping[str, Any], as_json: bool) -> None:
         print_json(figures)
         return
     names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, float)]
-    print_table(["", *names], [[who, *(f"{result[name]:.1%}" for name in names)] for who, result in figures.items()])
+    print_table(
+        ["features", *names], [[who, *(f"{result[name]:.1%}" for name in names)] for who, result in figures.items()]
+    )
     protocol = next(iter(figures.values())).get("protocol", {})
     typer.echo(f"{judge}: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
 

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli.options import write_out
+from contralex.cli.options import path, write_out
 
 
 def schema(
     out: Annotated[
-        Path | None, typer.Option(help="Write it to this file. Without it, it is printed.", show_default=False)
+        Path | None,
+        typer.Option(parser=path, help="Write it to this file. Without it, it is printed.", show_default=False),
     ] = None,
 ) -> None:
     """Print the JSON Schema of a recipe, with every kind and recipe that is installed."""

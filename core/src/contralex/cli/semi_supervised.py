@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contralex.cli.options import AllowCode, Data, Sets, must_exist
+from contralex.cli.options import AllowCode, Data, Epochs, Sets, must_exist, path, with_epochs
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ FromLayer = Annotated[
         show_default=False,
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="The same as --set train.epochs=...", show_default=False)]
-Out = Annotated[Path | None, typer.Option(help="The run's folder. Without it: runs/NAME-TIME.", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option(parser=path, help="The run's folder. Without it: runs/NAME-TIME.", show_default=False)
+]
 Processes = Annotated[int, typer.Option(min=1, help="How many to start, as for `contralex train`.")]
 
 
 def finetune(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, or one checkpoint's.", show_default=False)
+        Path,
+        typer.Argument(parser=path, metavar="RUN", help="A run's folder, or one checkpoint's.", show_default=False),
     ],
     labels: Annotated[
         float, typer.Option(help="The share of the labels to use, in (0, 1]; the same number of each class.")
@@ -82,7 +85,9 @@ def finetune(
 def distill(
     teacher: Annotated[
         Path,
-        typer.Argument(metavar="TEACHER", help="A fine-tuned run's folder, or one checkpoint's.", show_default=False),
+        typer.Argument(
+            parser=path, metavar="TEACHER", help="A fine-tuned run's folder, or one checkpoint's.", show_default=False
+        ),
     ],
     student: Annotated[
         str,
@@ -163,10 +168,12 @@ def _classes(source: Source) -> int:
 def _student(
     wanted: str, preset: str | None, teacher: dict[str, Any], from_layer: int | None, allow_code: bool
 ) -> Student:
+    from contralex.files import expanded, mode
     from contralex.spec.layers import resolve
     from contralex.spec.semi_supervised import Student
 
-    is_run = wanted != "self" and Path(wanted).is_dir()
+    folder = expanded(wanted)
+    is_run = wanted != "self" and stat.S_ISDIR(mode(folder)) and bool(wanted.strip())
     if preset is not None and (wanted == "self" or is_run):
         raise ContralexError("--preset is one of a recipe's; give the recipe with --student")
     if wanted == "self":
@@ -176,7 +183,7 @@ def _student(
     if not is_run:
         recipe = resolve(wanted, preset=preset, allow_code=allow_code).data
         return Student(recipe["method"]["encoder"], from_layer or 0, None, tuple(recipe.get("code", ())))
-    found = _opened(Path(wanted))
+    found = _opened(folder)
     run = found.resolved().data
     encoder = run["method"]["encoder"]
     kept = int(len(encoder.get("projector", ())) > 1) if from_layer is None else from_layer
@@ -197,7 +204,7 @@ def _train(
     from contralex.spec.layers import resolve_data
     from contralex.train.run import train
 
-    said = [*([f"train.epochs={epochs}"] if epochs is not None else []), *(sets or [])]
+    said = with_epochs(sets, epochs)
     resolved = resolve_data(mapping, sets=said, allow_code=allow_code, where=where)
     if processes > 1 and not is_launched():
         from contralex.files import write_text

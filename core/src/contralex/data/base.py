@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from contralex import distributed
 from contralex.errors import ContralexError
 from contralex.spec import code
 
@@ -65,7 +66,8 @@ class Split(ABC):
         """Name an unreadable item, once."""
         if path not in self.skipped:
             self.skipped.append(path)
-            _log.warning("%s is skipped: %s.", path, reason)
+            if distributed.rank() == 0 and get_worker_info() is None:  # the others have found the same
+                _log.warning("%s is skipped: %s.", path, reason)
 
 
 class Source(ABC):

@@ -134,15 +134,16 @@ def extract(
 ) -> tuple[Tensor, Tensor]:
     """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
     are named. Each process encodes its part, and has the features of all."""
-    features, indices = [], []
+    features, indices, unread = [], [], []
     options = {"batch_size": batch_size, "num_workers": workers, "sampler": distributed.part_of(len(dataset))}
     with evaluating(function):
         for at, inputs, faults in load(dataset, collate_plain, **options):
-            for fault in faults:
-                dataset.split.skip(fault.path, fault.reason)
+            unread += [(fault.path, fault.reason) for fault in faults]
             if inputs is not None:
                 features.append(function(inputs.to(device)).float())
                 indices.append(at)
+    for path, reason in distributed.everyones(unread):
+        dataset.split.skip(path, reason)
     everyone = distributed.gather_unequal(torch.cat(features) if features else None)
     index = distributed.gather_unequal(torch.cat(indices).to(device) if indices else None)
     if everyone is None or index is None:

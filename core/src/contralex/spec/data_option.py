@@ -15,6 +15,8 @@ def block(text: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     """The block ``data``; ``spec`` is what the recipe says so far. A folder with the name of a kind: ``./digits``."""
     if text in registry().kinds("data"):
         return {"kind": text}
+    if not text.strip():
+        raise ContralexError("--data is empty; give a folder or file, or a kind such as digits")
     path = expanded(text)
     if mode(path):
         found = _read_by(path, _needed_by_views(spec))

@@ -106,6 +106,8 @@ def given(mapping: Mapping[str, Any], where: str) -> list[Recipe]:
 
 
 def _open(wanted: str, child: Recipe | None) -> Recipe:
+    if not wanted.strip():
+        raise ContralexError("a recipe's name is expected, or the path of a YAML file, and not an empty text")
     if wanted.endswith((".yaml", ".yml")) or "/" in wanted or "\\" in wanted:
         return _file(wanted, child)
     installed = registry().recipes().get(wanted)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 
@@ -375,11 +374,7 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _all_skipped(run: Run) -> list[str]:
-    if distributed.world() == 1:
-        return sorted(run.skipped | set(run.split.skipped))
-    everyone: list[Any] = [None] * distributed.world()
-    dist.all_gather_object(everyone, sorted(run.skipped | set(run.split.skipped)))
-    return sorted(set().union(*everyone))
+    return sorted(set(distributed.everyones(sorted(run.skipped | set(run.split.skipped)))))
 
 
 def _where(spec: RunSpec) -> str:

@@ -9,18 +9,21 @@ from typing import Annotated
 import typer
 
 from contralex import ContralexError
-from contralex.cli.options import AllowCode, Checkpoint, Json, Sets, must_exist, print_json, print_table
+from contralex.cli.options import AllowCode, Checkpoint, Json, Sets, must_exist, path, print_json, print_table
 
 
 def zero_shot(
     checkpoint: Checkpoint,
     classes: Annotated[
         Path | None,
-        typer.Option(help="A file of the classes' names, a line each, in the order of labels.", show_default=False),
+        typer.Option(
+            parser=path, help="A file of the classes' names, a line each, in the order of labels.", show_default=False
+        ),
     ] = None,
     templates: Annotated[
         Path | None,
         typer.Option(
+            parser=path,
             help="A file of sentences, a line each, in which {} stands for the class; their mean counts.",
             show_default=False,
         ),
@@ -43,7 +46,9 @@ def zero_shot(
     if as_json:
         print_json({who: asdict(result) for who, result in found.items()})
         return
-    print_table(["", "top1", "top5"], [[who, f"{each.top1:.1%}", f"{each.top5:.1%}"] for who, each in found.items()])
+    print_table(
+        ["encoder", "top1", "top5"], [[who, f"{each.top1:.1%}", f"{each.top5:.1%}"] for who, each in found.items()]
+    )
     protocol = next(iter(found.values())).protocol
     typer.echo("zero-shot: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
 

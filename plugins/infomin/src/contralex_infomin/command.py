@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from contralex import ContralexError
-from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, print_json, print_table
+from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, path, print_json, print_table
 
 _STRENGTHS = {"colour": "0,0.25,0.5,1,1.5", "crop": "0.9,0.6,0.4,0.2,0.08"}
 
@@ -33,7 +33,7 @@ def view_information(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder of the runs, the table and the figure.")] = Path(
+    out: Annotated[Path, typer.Option(parser=path, help="The folder of the runs, the table and the figure.")] = Path(
         "runs/view-information"
     ),
     allow_code: AllowCode = False,

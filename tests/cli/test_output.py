@@ -1,0 +1,152 @@
+"""What a command prints to streams that lack characters, are full or closed; and paths as users write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from contralex import ContralexError
+from contralex.cli.options import path, with_epochs
+from contralex.files import write_text
+from contralex.registry import registry
+
+Result = tuple[int, str, str]
+CONTRALEX = [sys.executable, "-m", "contralex"]
+
+
+def contralex(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*CONTRALEX, *words], text=True, stderr=subprocess.PIPE, check=False, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_characters_that_an_encoding_lacks_are_replaced(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    code = "from contralex.cli import streams; streams.accept_any_text(); print('1 → 2 · café \\udcff ☃')"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    said = done.stdout.decode(encoding)
+    assert done.returncode == 0 and done.stderr == b""
+    assert said.startswith("1 -> 2 ") and said.rstrip().endswith("\\udcff \\u2603")
+    assert ("café" in said) == (encoding != "ascii")
+
+
+def test_json_stays_json_where_the_encoding_lacks_characters() -> None:
+    code = "from contralex.cli import options, streams; streams.accept_any_text(); options.print_json({'a': 'é→'})"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"a": "é→"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["methods"], ["show", "moco-v2"]])
+def test_a_full_disk_behind_the_output_is_one_sentence(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = contralex(*words, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    device = Path("/dev/full")
+    with pytest.raises(OSError) as raised:
+        write_text(device, "text")
+    assert raised.value.filename == str(device) and device.is_char_device()
+    done = contralex("schema", "--out", "/dev/full", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: --out /dev/full: the file cannot be written (No space left on device)\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence() -> None:
+    writer = subprocess.Popen([*CONTRALEX, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert writer.stdout is not None and writer.stderr is not None
+    writer.stdout.readline()
+    writer.stdout.close()
+    assert writer.stderr.read() == ""
+    assert writer.wait() in (0, 1)  # 0 where all had been written before the reader went
+    writer.stderr.close()
+
+
+def test_a_file_that_is_written_may_have_the_longest_name(tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 250 + ".json")
+    write_text(target, "text")
+    assert target.read_text() == "text" and list(tmp_path.iterdir()) == [target]
+
+
+# Paths
+
+PATHS = [
+    ["train", "moco-v2", "--out"],
+    ["finetune", "RUN", "--out"],
+    ["finetune"],
+    ["distill", "RUN", "--out"],
+    ["distill"],
+    ["compare", "moco-v2", "--out"],
+    ["eval", "knn"],
+    ["linear"],
+    ["inspect"],
+    ["doctor"],
+    ["explain", "moco-v2", "--svg"],
+    ["schema", "--out"],
+    ["new", "my-own", "--out"],
+    ["zero-shot"],
+    ["zero-shot", "RUN", "--classes"],
+    ["zero-shot", "RUN", "--templates"],
+    ["view-information", "moco-v2", "--out"],
+]
+NAMES = [["train"], ["show"], ["train", "moco-v2", "--data"], ["eval", "knn", ".", "--data"]]
+
+
+@pytest.mark.parametrize("words", [*PATHS, *NAMES], ids=" ".join)
+@pytest.mark.parametrize("given", ["x" * 300, "y/" + "ü" * 200, ""], ids=["long", "long in UTF-8", "empty"])
+def test_a_path_that_cannot_be_is_a_sentence(words: list[str], given: str, call: Callable[..., Result]) -> None:
+    code, out, err = call(*words, given)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err and "Error: " in err and len(err) < 1000
+
+
+def test_a_home_is_spelled_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert path("~/x") == tmp_path / "x"
+    for given in ("", "  ", "a\0b", "x" * 256):
+        with pytest.raises(typer.BadParameter):
+            path(given)
+    assert path("x" * 255) == Path("x" * 255)
+
+
+def test_a_schema_for_home_goes_there(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call("schema", "--out=~/here.json")[0] == 0
+    assert json.loads((tmp_path / "here.json").read_text("utf-8"))
+
+
+# Names and numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        ("MoCo-V2", ["moco-v2"]),
+        ("moco", ["moco-v1", "moco-v2", "moco-v3", "moco-v3-vit"]),
+        ("dino_resnet50", ["dino-resnet50"]),
+        ("momo-v2", ["moco-v2"]),
+    ],
+)
+def test_a_recipe_is_found_in_whatever_letters(name: str, offered: list[str]) -> None:
+    hint = registry().recipe_hint(name)
+    assert hint.endswith(f"did you mean {' or '.join(repr(each) for each in offered)}?")
+
+
+def test_epochs_are_short_for_a_set() -> None:
+    assert with_epochs(["train.seed=1"], 3) == ["train.epochs=3", "train.seed=1"]
+    assert with_epochs(["train.epochs=2"], None) == ["train.epochs=2"]
+    with pytest.raises(ContralexError, match=r"train\.epochs is set twice; leave out the --set, or --epochs 3"):
+        with_epochs([" train.epochs =2"], 3)
