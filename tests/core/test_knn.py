@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from contralex.data.base import EvalDataset, Source, Split, Unreadable
 from contralex.errors import ContralexError
@@ -40,10 +41,25 @@ def naive(bank: Tensor, labels: Tensor, asked: Tensor, truth: Tensor, k: int, t:
     return {"top1": first / len(asked), "top5": five / len(asked)}
 
 
+def clear(bank: Tensor, labels: Tensor, asked: Tensor, k: int, temperature: float, classes: int = 7) -> Tensor:
+    """(N,) whose answer no rounding decides: neither who the k nearest are, nor which class is first or fifth."""
+    cosines = F.normalize(asked.double(), dim=1) @ F.normalize(bank.double(), dim=1).T
+    ranked, who = cosines.sort(dim=1, descending=True)
+    weight = ((ranked - ranked[:, :1]) / temperature).exp()[:, :k]
+    votes = weight.new_zeros(len(asked), classes).scatter_add_(1, labels[who[:, :k]], weight).sort(dim=1).values.flip(1)
+    gaps = [votes[:, place] - votes[:, place + 1] for place in (0, 4)]
+    sure = (gaps[0] > 1e-4) & ((gaps[1] > 1e-4) | (votes[:, 4] == 0))
+    if k < len(bank):
+        sure &= ranked[:, k - 1] - ranked[:, k] > 1e-5
+    assert sure.double().mean() > 0.8  # of the few that it leaves out, nothing would be known
+    return sure
+
+
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (20, 0.07), (60, 0.5)])
 def test_knn_is_the_naive_loop(k: int, temperature: float) -> None:
     bank, labels = clusters(60, 0)
     asked, truth = clusters(40, 1)
+    asked, truth = (rows[clear(bank, labels, asked, k, temperature)] for rows in (asked, truth))
     found = weighted_knn(bank, labels, asked, truth, k, temperature, 7, chunk=7)
     assert found == naive(bank, labels, asked, truth, k, temperature)
     assert 0.2 < found["top1"] < 1
@@ -53,6 +69,7 @@ def test_knn_is_scikit_learns() -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
     bank, labels = clusters(200, 0)
     asked, truth = clusters(100, 1)
+    asked, truth = (rows[clear(bank, labels, asked, 20, 0.07)] for rows in (asked, truth))
     judge = neighbors.KNeighborsClassifier(
         20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07)
     )
@@ -63,6 +80,7 @@ def test_knn_is_scikit_learns() -> None:
 def test_chunks_and_the_length_of_vectors_change_nothing() -> None:
     bank, labels = clusters(60, 0)
     asked, truth = clusters(40, 1)
+    asked, truth = (rows[clear(bank, labels, asked, 10, 0.07)] for rows in (asked, truth))
     expected = weighted_knn(bank, labels, asked, truth, 10, 0.07, 7)
     assert weighted_knn(bank * 5, labels, asked * 0.01, truth, 10, 0.07, 7, chunk=1) == expected
 
@@ -70,6 +88,7 @@ def test_chunks_and_the_length_of_vectors_change_nothing() -> None:
 def test_a_low_temperature_does_not_overflow() -> None:
     bank, labels = clusters(60, 0)
     asked, truth = clusters(40, 1)
+    asked, truth = (rows[clear(bank, labels, asked, 1, 0.07)] for rows in (asked, truth))
     one = weighted_knn(bank, labels, asked, truth, 1, 0.07, 7)
     assert weighted_knn(bank, labels, asked, truth, 20, 0.001, 7)["top1"] == one["top1"]
 

@@ -26,6 +26,7 @@ from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
 from contralex.train import build, optim
 from contralex_cpc.sequences import write_tiny
+from tests.margins import undecided
 
 B, STEPS, FIRST = 16, 4, 20  # the first step is late enough for schedules to have begun, and prototypes to thaw
 _CONV = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
@@ -196,13 +197,14 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     data = ViewDataset(split, views, spec.train.seed, B)
     first = min(FIRST, data.order.steps * 2 - 2)  # the steps cross the end of an epoch where there are few
     sampler = EpochSampler(len(split), B, spec.train.seed, 50, distributed.rank(), distributed.world(), first)
-    out: dict[str, Any] = {"samples": [], "views": [], "loss": [], "accuracy": [], "grad": []}
+    out: dict[str, Any] = {"samples": [], "views": [], "loss": [], "accuracy": [], "undecided": [], "grad": []}
     for number, batch in zip(range(STEPS), sampler, strict=False):
         items = collate([data[at] for at in batch])
         moment = Step(Clock(first + number, 50 * data.order.steps, data.order.steps), spec.train.seed, B)
         optim.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
         optimizer.zero_grad()
-        found = module(items["views"], items["index"], moment)
+        with undecided(out["undecided"], close=5e-3):  # the bound on the loss after four steps, five times over
+            found = module(items["views"], items["index"], moment)
         found.loss.backward()
         optim.drop_frozen_gradients(optimizer, moment.clock.step)
         out["samples"].append(distributed.gather(items["index"]))
