@@ -51,10 +51,26 @@ def test_it_is_scikit_learns_logistic_regression(weight_decay: float, standardiz
     np.testing.assert_allclose(ours - ours.mean(), theirs - theirs.mean(), atol=5e-4, rtol=1e-3)
     outputs = found.logits(test).softmax(dim=1).numpy()
     np.testing.assert_allclose(outputs, judge.predict_proba(scaler.transform(test.double().numpy())), atol=1e-4)
-    test, truth = (rows[margins(found.logits(test).softmax(dim=1)) > 2e-4] for rows in (test, truth))  # the bound, twice
+    clear = margins(found.logits(test).softmax(dim=1)) > 2e-4  # the bound above, twice
+    test, truth = test[clear], truth[clear]
     assert len(test) > 90
     assert share(found, test, truth) == judge.score(scaler.transform(test.double().numpy()), truth.numpy())
     assert 0.2 < share(found, test, truth) < 1
+
+
+@pytest.mark.parametrize(("classes", "factor"), [(2, 2), (3, 1)])
+def test_what_scikit_learns_c_is(classes: int, factor: int) -> None:
+    """Two classes have one row of weights in scikit-learn, and two here."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    train, labels = clusters(200, 0, classes)
+    inputs = ((train.double() - train.double().mean(0)) / train.double().std(0, correction=0)).numpy()
+    found = fit(train, labels, 0.01, flat=1e-9).logits(train).softmax(dim=1).numpy()
+
+    def apart(factor: int) -> float:
+        judge = linear_model.LogisticRegression(C=factor / (200 * 0.01), tol=1e-12, max_iter=10_000)
+        return float(np.abs(found - judge.fit(inputs, labels.numpy()).predict_proba(inputs)).max())
+
+    assert apart(factor) < 1e-6 < 1e-3 < apart(3 - factor)
 
 
 def test_the_gradient_that_is_written_out_is_autograds() -> None:

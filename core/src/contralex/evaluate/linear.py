@@ -112,7 +112,9 @@ def fit(
     """Multinomial logistic regression in float64, on (N, F) features and their labels (N,).
 
     Minimises mean cross-entropy + weight_decay/2 · ‖weight‖², with a bias that is free: scikit-learn's
-    ``LogisticRegression(C=1 / (N · weight_decay))``. ``flat``: the largest number of the gradient where it ends.
+    ``LogisticRegression(C=1 / (N · weight_decay))`` for three classes or more. For two it is C=2 / (N · weight_decay),
+    as scikit-learn then has one row of weights, the difference of our two, whose squares are half of its own.
+    ``flat``: the largest number of the gradient where it ends.
     """
     if features.device.type == "mps":  # which has no float64
         features, labels = features.cpu(), labels.cpu()
