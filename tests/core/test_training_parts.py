@@ -28,7 +28,7 @@ def steps(spec: specs.Optimizer, model: nn.Module, count: int = 4) -> None:
         optim.set_rates(optimizer, spec, Clock(number, count, 1), batch=256)
         optimizer.zero_grad()
         model(x).pow(2).sum().backward()
-        optim.drop_frozen_gradients(optimizer, number)
+        optim.drop_frozen_gradients(optimizer, Clock(number, count, 10))
         optimizer.step()
 
 
@@ -72,7 +72,7 @@ def test_lars_where_the_gradient_is_zero(variant: str, after: float) -> None:
 
 def test_parameter_groups() -> None:
     groups = (
-        specs.ParamGroup(match="1.*", fixed_lr=True, lr_scale=2.0, frozen_steps=2),
+        specs.ParamGroup(match="1.*", fixed_lr=True, lr_scale=2.0, frozen_epochs=0.2),
         specs.ParamGroup(match="norm_and_bias", weight_decay=0),
     )
     lr = Cosine(start=0.1)

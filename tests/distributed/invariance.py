@@ -206,7 +206,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         with undecided(out["undecided"], close=5e-3):  # the bound on the loss after four steps, five times over
             found = module(items["views"], items["index"], moment)
         found.loss.backward()
-        optim.drop_frozen_gradients(optimizer, moment.clock.step)
+        optim.drop_frozen_gradients(optimizer, moment.clock)
         out["samples"].append(distributed.gather(items["index"]))
         out["views"].append(distributed.gather(torch.stack([x.double().sum() for x in items["views"][0]])))
         out["loss"].append(distributed.mean_over_processes(found.loss.detach()))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from contralex.compare.figure import draw
-from contralex.compare.plan import Budget, misfits, never_moved, plan
+from contralex.compare.plan import Budget, misfits, plan
 from contralex.compare.table import cells, markdown, summary
 from contralex.errors import ContralexError
 from contralex.spec.layers import resolve
@@ -85,10 +85,10 @@ def test_without_a_budget_each_recipe_says_its_own_epochs(two: list[str], recipe
     [
         (
             "{kind: steps, start: 1, at: [2, 5, 9]}",
-            "train.optimizer.lr falls at epoch 5 and 9, and the budget of 4 ends",
+            "train.optimizer.lr.at.1 is 5, and the budget is 4 epochs: the value never changes there",
         ),
-        ("{kind: cosine, start: 1, warmup_epochs: 4}", "train.optimizer.lr warms up for 4 epochs, and the budget is 4"),
-        ("{kind: linear, start: 1, end: 0, epochs: 6}", "train.optimizer.lr ends after 6 epochs, and the budget is 4"),
+        ("{kind: cosine, start: 1, warmup_epochs: 4}", "train.optimizer.lr.warmup_epochs is 4, and the budget is 4"),
+        ("{kind: linear, start: 1, end: 0, epochs: 6}", "train.optimizer.lr.epochs is 6, and the budget is 4 epochs"),
     ],
 )
 def test_what_is_tied_to_more_epochs_is_said(lr: str, sentence: str, two: list[str]) -> None:
@@ -101,10 +101,10 @@ def test_what_is_tied_to_more_epochs_is_said(lr: str, sentence: str, two: list[s
 def test_a_queue_that_starts_later_and_a_group_that_stays_frozen_are_noticed() -> None:
     run = resolve("swav-small-batch", preset="digits", sets=["train.epochs=3"]).run
     assert any(".start_epoch is " in sentence for sentence in misfits(run))
-    group = "train.optimizer.groups=[{match: encoder.*, frozen_steps: 5}]"
-    run = resolve("moco-v2", preset="digits", sets=[group]).run
-    assert never_moved(run, 6) == []
-    assert never_moved(run, 5) == ["moco-v2: encoder.* never moved, as it is frozen for 5 steps of 5."]
+    group = "train.optimizer.groups=[{match: encoder.*, frozen_epochs: 5}]"
+    for epochs, said in ((6, []), (5, ["train.optimizer.groups.0.frozen_epochs is 5, and the budget is 5 epochs"])):
+        run = resolve("moco-v2", preset="digits", sets=[group, f"train.epochs={epochs}"]).run
+        assert [sentence.split(":")[0] for sentence in misfits(run) if "groups" in sentence] == said
 
 
 def test_all_is_what_has_the_preset() -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from contralex.errors import ContralexError
 from contralex.registry import registry
-from contralex.spec.base import Spec
+from contralex.spec import spans
 from contralex.spec.layers import Resolved, resolve
 from contralex.spec.recipe import chain
 from contralex.spec.run import EvalSpec, RunSpec
-from contralex.spec.schedule import Cosine, Linear, Steps
 
 ALL = "all"
 
@@ -108,50 +106,9 @@ _WAY_OUT = "give more epochs, or a YAML file that extends the recipe and sets th
 def misfits(run: RunSpec) -> Iterator[str]:
     """What is tied to more epochs than the run has."""
     epochs = run.train.epochs
-    for path, spec in _specs(run):
-        late = [at for at in spec.at if at >= epochs] if isinstance(spec, Steps) else []
-        if late:
-            yield f"{path} falls at epoch {_listed(late)}, and the budget of {epochs} ends before"
-        if isinstance(spec, Linear) and spec.epochs > epochs:
-            yield f"{path} ends after {spec.epochs:g} epochs, and the budget is {epochs}"
-        if isinstance(spec, Cosine | Steps) and spec.warmup_epochs >= epochs:
-            yield f"{path} warms up for {spec.warmup_epochs:g} epochs, and the budget is {epochs}"
-        for name in type(spec).model_fields:  # such as the start_epoch of a queue
-            value = getattr(spec, name)
-            if name.endswith(("_epoch", "_epochs")) and name != "warmup_epochs" and _number(value) >= epochs:
-                yield f"{path}.{name} is {value:g}, and the budget is {epochs} epochs"
-
-
-def never_moved(run: RunSpec, steps: int) -> list[str]:
-    """Groups of parameters that were frozen for all steps of the run, whose number only the data say."""
-    return [
-        f"{run.name}: {group.match} never moved, as it is frozen for {group.frozen_steps} steps of {steps}."
-        for group in run.train.optimizer.groups
-        if group.frozen_steps >= steps
-    ]
-
-
-def _specs(value: Any, path: str = "") -> Iterator[tuple[str, Spec]]:
-    if isinstance(value, EvalSpec):  # how often is judged is no part of a method
-        return
-    if isinstance(value, Spec):
-        yield path, value
-        for name in type(value).model_fields:
-            yield from _specs(getattr(value, name), f"{path}.{name}" if path else name)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _specs(item, f"{path}.{name}")
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            yield from _specs(item, f"{path}.{place}")
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0.0
-
-
-def _listed(numbers: Sequence[float]) -> str:
-    return " and ".join(f"{number:g}" for number in numbers)
+    for path, span in spans.of_run(run):
+        if span.epochs >= epochs and span.epochs > span.most * epochs:
+            yield f"{path} is {span.epochs:g}, and the budget is {epochs} epochs: {span.meanwhile}"
 
 
 def _notes(entries: Sequence[Entry]) -> Iterator[str]:

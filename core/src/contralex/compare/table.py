@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from contralex.compare.plan import Plan, never_moved
+from contralex.compare.plan import Plan
 
 # As in contralex.evaluate.knn, which imports torch.
 _WHO = {"": "this run", "untrained_": "untrained encoder", "pixels_": "raw pixels"}
@@ -40,10 +40,7 @@ def summary(plan: Plan, found: Mapping[str, dict[str, Any] | str]) -> dict[str, 
         "rows": rows,
         "failed": {name: reason for name, reason in found.items() if isinstance(reason, str)},
         "skipped": plan.skipped,
-        "notes": [
-            *plan.notes,
-            *(note for name, results in done.items() for note in never_moved(runs[name], int(results["steps"]))),
-        ],
+        "notes": plan.notes,
         "runs": done,
     }
 

@@ -6,11 +6,26 @@ that are installed at that moment, so a plugin that arrives later needs no rebui
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a run, from its beginning, in which something is not yet as it is meant to be.
+
+    ``field``: the number within the spec that says how long, in ``epochs``. ``meanwhile``: a clause that says what
+    holds until then. ``most``: the fraction of a run above which that is warned of.
+    """
+
+    field: str
+    epochs: float
+    meanwhile: str
+    most: float = 0.1
 
 
 class Spec(BaseModel):
@@ -40,6 +55,10 @@ class Spec(BaseModel):
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         """Pairs of another slot and the features of which at least one must be given there; all must hold."""
         return list(self.needs.items())
+
+    def spans(self) -> Sequence[Span]:
+        """What this very block counts in epochs from the beginning of the run, see :mod:`contralex.spec.spans`."""
+        return ()
 
     @classmethod
     def kind_name(cls) -> str:

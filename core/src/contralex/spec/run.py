@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex.spec.base import Slot, Spec
+from contralex.spec.base import Slot, Span, Spec
 from contralex.spec.schedule import Number
 
 
@@ -44,7 +44,7 @@ class ParamGroup(Spec):
 
     ``match``: ``norm_and_bias`` (every parameter of one dimension), or a pattern of parameter names such as
     ``encoder.predictor.*``. ``lr_scale`` multiplies the learning rate; ``fixed_lr`` keeps it at the schedule's
-    start; ``frozen_steps``: the parameters do not move in that many first steps.
+    start; ``frozen_epochs``: the parameters do not move in that many first epochs.
     """
 
     match: str
@@ -52,7 +52,11 @@ class ParamGroup(Spec):
     fixed_lr: bool = False
     weight_decay: float | None = Field(None, ge=0)
     trust_ratio: bool = True
-    frozen_steps: int = Field(0, ge=0)
+    frozen_epochs: float = Field(0.0, ge=0, description="epochs")
+
+    def spans(self) -> list[Span]:
+        frozen = Span("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")
+        return [frozen] if self.frozen_epochs else []
 
 
 class LRScaling(Spec):

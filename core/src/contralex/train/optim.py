@@ -49,13 +49,13 @@ def set_rates(optimizer: Optimizer, spec: specs.Optimizer, clock: Clock, batch: 
     return rate
 
 
-def drop_frozen_gradients(optimizer: Optimizer, step: int) -> None:
+def drop_frozen_gradients(optimizer: Optimizer, clock: Clock) -> None:
     """Takes the gradients of parameters away that do not move yet (SwAV's prototypes in the first epoch).
 
     None, not zero: with zero, momentum and weight decay would still move them.
     """
     for group in optimizer.param_groups:
-        if group["spec"] is not None and step < group["spec"].frozen_steps:
+        if group["spec"] is not None and clock.at("step") < group["spec"].frozen_epochs:
             for parameter in group["params"]:
                 parameter.grad = None
 

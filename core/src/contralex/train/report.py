@@ -203,7 +203,7 @@ class Report:
             "stopped": run.ending.stop,
             "skipped_images": skipped,
             "skipped_steps": run.skipped_steps,
-            "warnings": self.watch.signs,
+            "warnings": [*run.warnings, *self.watch.signs],
         }
         if run.spec.eval.knn is not None:
             final = self.judge(run.method.encoder)

@@ -18,6 +18,7 @@ from contralex.errors import ContralexError
 from contralex.files import write_text
 from contralex.lookup import Found, LookUp, Step
 from contralex.parts import batch_norm, sharding
+from contralex.spec import spans
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
@@ -84,6 +85,7 @@ class Run:
         self.total = self.per_epoch * train.epochs
         if train.max_steps is not None:
             self.total = min(self.total, train.max_steps)
+        self.warnings = spans.too_long(self.spec, self.total / self.per_epoch)
 
         self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
         batch_norm.convert(self.method, train.batch_norm, self.device.type)
@@ -147,6 +149,8 @@ def train(
         if run.main:
             write_text(run.folder / "spec.yaml", resolved.to_yaml())
         with trouble.told(run.folder), Report(run) as report, signals.noticed() as run.ending.signalled:
+            for warning in run.warnings:
+                report.say(f"Warning: {warning}")
             if run.spec.init is not None and run.found is None:
                 report.say(initial.plan(run.method.encoder, run.spec.init).told())
             _baselines(run, report)
@@ -247,7 +251,7 @@ def _step(run: Run, batch: dict[str, Any], clock: Clock) -> Found | None:
     if is_bad:  # the other processes wait for this one's backward; they are told after the step
         run.ending.lose(_bad_loss(run, float(found.loss.detach()), batch["index"]))
     run.accelerator.backward(found.loss)
-    optim.drop_frozen_gradients(run.optimizer, clock.step)
+    optim.drop_frozen_gradients(run.optimizer, clock)
     if spec.clip is not None and spec.clip_each:
         run.accelerator.unscale_gradients()
         optim.clip_each(run.method.parameters(), spec.clip)
