@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contralex.lookup import Dictionary, Found, LookUp, Match, Rows, Step, Targets
     from contralex.parts.base import BuildContext, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.parts.views import Views
-    from contralex.spec.base import Slot, Span, Spec
+    from contralex.spec.base import Delay, Slot, Spec
     from contralex.spec.layers import resolve
     from contralex.spec.schedule import Number, Temperature, bounds, value_at
     from contralex.train.checkpoint import load_backbone, load_encoder
@@ -28,7 +28,7 @@ _WHERE = {
     "contralex.lookup": ("Dictionary", "Found", "LookUp", "Match", "Rows", "Step", "Targets"),
     "contralex.parts.base": ("BuildContext", "Encoder", "KeyEncoder", "Loss", "NegativeSource", "TargetGenerator"),
     "contralex.parts.views": ("Views",),
-    "contralex.spec.base": ("Slot", "Span", "Spec"),
+    "contralex.spec.base": ("Delay", "Slot", "Spec"),
     "contralex.spec.layers": ("resolve",),
     "contralex.spec.schedule": ("Number", "Temperature", "bounds", "value_at"),
     "contralex.train.checkpoint": ("load_backbone", "load_encoder"),
@@ -38,6 +38,7 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "BuildContext",
     "ContralexError",
+    "Delay",
     "Dictionary",
     "Encoder",
     "Found",
@@ -50,7 +51,6 @@ __all__ = [
     "Rows",
     "Slot",
     "Source",
-    "Span",
     "Spec",
     "Split",
     "Step",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from contralex.errors import ContralexError
 from contralex.registry import registry
-from contralex.spec import spans
+from contralex.spec import delays
 from contralex.spec.layers import Resolved, resolve
 from contralex.spec.recipe import chain
 from contralex.spec.run import EvalSpec, RunSpec
@@ -106,9 +106,9 @@ _WAY_OUT = "give more epochs, or a YAML file that extends the recipe and sets th
 def misfits(run: RunSpec) -> Iterator[str]:
     """What is tied to more epochs than the run has."""
     epochs = run.train.epochs
-    for path, span in spans.of_run(run):
-        if span.epochs >= epochs and span.epochs > span.most * epochs:
-            yield f"{path} is {span.epochs:g}, and the budget is {epochs} epochs: {span.meanwhile}"
+    for path, delay in delays.of_run(run):
+        if delay.epochs >= epochs and delay.epochs > delay.most * epochs:
+            yield f"{path} is {delay.epochs:g}, and the budget is {epochs} epochs: {delay.meanwhile}"
 
 
 def _notes(entries: Sequence[Entry]) -> Iterator[str]:

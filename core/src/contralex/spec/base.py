@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 
 @dataclass(frozen=True)
-class Span:
+class Delay:
     """A stretch of a run, from its beginning, in which something is not yet as it is meant to be.
 
     ``field``: the number within the spec that says how long, in ``epochs``. ``meanwhile``: a clause that says what
@@ -56,8 +56,8 @@ class Spec(BaseModel):
         """Pairs of another slot and the features of which at least one must be given there; all must hold."""
         return list(self.needs.items())
 
-    def spans(self) -> Sequence[Span]:
-        """What this very block counts in epochs from the beginning of the run, see :mod:`contralex.spec.spans`."""
+    def delays(self) -> Sequence[Delay]:
+        """What this very block counts in epochs from the beginning of the run, see :mod:`contralex.spec.delays`."""
         return ()
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex.spec.base import Slot, Span, Spec
+from contralex.spec.base import Delay, Slot, Spec
 from contralex.spec.schedule import Number
 
 
@@ -54,8 +54,8 @@ class ParamGroup(Spec):
     trust_ratio: bool = True
     frozen_epochs: float = Field(0.0, ge=0, description="epochs")
 
-    def spans(self) -> list[Span]:
-        frozen = Span("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")
+    def delays(self) -> list[Delay]:
+        frozen = Delay("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")
         return [frozen] if self.frozen_epochs else []
 
 

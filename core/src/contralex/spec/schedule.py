@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from contralex.spec.base import Span, Spec
+from contralex.spec.base import Delay, Spec
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Cosine(Spec):
     spans: Literal["rest", "run"] = "rest"
     counts_from: Literal[0, 1] = 0
 
-    def spans(self) -> list[Span]:
+    def delays(self) -> list[Delay]:
         return _warmup(self.warmup_epochs)
 
     def value(self, clock: Clock) -> float:
@@ -88,8 +88,8 @@ class Linear(Spec):
     epochs: float = Field(gt=0)
     per: Literal["step", "epoch"] = "step"
 
-    def spans(self) -> list[Span]:
-        return [Span("epochs", self.epochs, "the end of the line is never reached", most=1.0)]
+    def delays(self) -> list[Delay]:
+        return [Delay("epochs", self.epochs, "the end of the line is never reached", most=1.0)]
 
     def value(self, clock: Clock) -> float:
         return self.start + (self.end - self.start) * min(clock.at(self.per) / self.epochs, 1.0)
@@ -119,9 +119,9 @@ class Steps(Spec):
             )
         return self
 
-    def spans(self) -> list[Span]:
+    def delays(self) -> list[Delay]:
         falls = (
-            Span(f"at.{index}", epoch, "the value never changes there", most=_BEFORE_THE_END)
+            Delay(f"at.{index}", epoch, "the value never changes there", most=_BEFORE_THE_END)
             for index, epoch in enumerate(self.at)
         )
         return [*_warmup(self.warmup_epochs), *falls]
@@ -144,9 +144,9 @@ class Steps(Spec):
 _BEFORE_THE_END = 0.99  # of a run: what changes in its last step changes nothing
 
 
-def _warmup(epochs: float) -> list[Span]:
+def _warmup(epochs: float) -> list[Delay]:
     # The longest of a paper is 40 of 300 epochs (MoCo v3's ViT).
-    return [Span("warmup_epochs", epochs, "until then the value is still warming up", most=0.2)] if epochs else []
+    return [Delay("warmup_epochs", epochs, "until then the value is still warming up", most=0.2)] if epochs else []
 
 
 def _tag(value: object) -> str:

@@ -18,7 +18,7 @@ from contralex.errors import ContralexError
 from contralex.files import write_text
 from contralex.lookup import Found, LookUp, Step
 from contralex.parts import batch_norm, sharding
-from contralex.spec import spans
+from contralex.spec import delays
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
@@ -85,7 +85,7 @@ class Run:
         self.total = self.per_epoch * train.epochs
         if train.max_steps is not None:
             self.total = min(self.total, train.max_steps)
-        self.warnings = spans.too_long(self.spec, self.total / self.per_epoch)
+        self.warnings = delays.too_long(self.spec, self.total / self.per_epoch)
 
         self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
         batch_norm.convert(self.method, train.batch_norm, self.device.type)

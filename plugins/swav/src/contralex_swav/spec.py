@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Slot, Span, Spec, Temperature
+from contralex import Delay, Slot, Spec, Temperature
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,9 +23,9 @@ class CodeQueue(Spec):
     size: int = Field(gt=0, description="embeddings of each key view, over all processes")
     start_epoch: int = Field(0, ge=0, description="epochs")
 
-    def spans(self) -> list[Span]:
+    def delays(self) -> list[Delay]:
         # A queue that begins early holds codes back, so a short run may well wait for longer than the paper's 4 %.
-        queue = Span(
+        queue = Delay(
             "start_epoch", self.start_epoch, "until then the queue is empty and codes are the batch's", most=0.3
         )
         return [queue] if self.start_epoch else []

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from contralex import resolve
 from contralex.registry import registry
-from contralex.spec import spans
+from contralex.spec import delays
 from contralex.spec.recipe import chain
 from contralex.train.run import train
 
 
 def warnings(recipe: str, *sets: str, preset: str | None = None, epochs: float | None = None) -> list[str]:
     run = resolve(recipe, preset=preset, sets=sets).run
-    return spans.too_long(run, run.train.epochs if epochs is None else epochs)
+    return delays.too_long(run, run.train.epochs if epochs is None else epochs)
 
 
 def test_no_recipe_warns_of_its_own_settings() -> None:
@@ -47,19 +47,20 @@ def test_no_recipe_warns_of_its_own_settings() -> None:
         (
             "dino",
             ["train.epochs=20"],
-            "method.targets.temperature.epochs is 29, which is more than the 20 epochs of this run: the end of the line "
-            "is never reached.",
+            "method.targets.temperature.epochs is 29, which is more than the 20 epochs of this run: the end of the "
+            "line is never reached.",
         ),
         (
             "swav-small-batch",
             ["train.epochs=15"],
-            "method.targets.queue.start_epoch is 15, which is all of the 15 epochs of this run: until then the queue is "
-            "empty and codes are the batch's.",
+            "method.targets.queue.start_epoch is 15, which is all of the 15 epochs of this run: until then the queue "
+            "is empty and codes are the batch's.",
         ),
         (
             "moco-v1",
             ["train.epochs=150"],
-            "train.optimizer.lr.at.1 is 160, which is more than the 150 epochs of this run: the value never changes there.",
+            "train.optimizer.lr.at.1 is 160, which is more than the 150 epochs of this run: the value never "
+            "changes there.",
         ),
     ],
 )
