@@ -94,6 +94,109 @@ def test_what_a_recipe_says_of_itself_is_not_inherited(recipe: Write) -> None:
     assert resolve(nameless).run.name == "my-own"
 
 
+FAMILY = {
+    "old.yaml": """\
+schema: 1
+extends: small.yaml
+presets:
+  quick:
+    method:
+      encoder: {backbone: {kind: conv, widths: [8], strides: [2]}, projector: [{width: 8}]}
+      loss: {temperature: 0.3}
+    train: {epochs: 3, batch_size: 16}
+""",
+    "middle.yaml": "schema: 1\nextends: old.yaml\ntrain: {epochs: 5}\n",
+    "young.yaml": """\
+schema: 1
+extends: middle.yaml
+method: {loss: {temperature: 0.5}}
+presets:
+  quick:
+    train: {seed: 4}
+""",
+}
+
+
+@pytest.fixture
+def young(recipe: Write) -> str:
+    """A recipe with an own preset, that extends one without, that extends one with, that extends the small one."""
+    recipe()
+    return [recipe(text, name) for name, text in FAMILY.items()][-1]
+
+
+def test_a_file_beats_the_presets_of_what_it_extends(young: str) -> None:
+    resolved = resolve(young, preset="quick")
+    run = resolved.run
+    assert run.method.loss.model_dump()["temperature"] == 0.5  # young's own, over the preset of old
+    assert (run.train.epochs, run.train.batch_size, run.train.seed) == (5, 16, 4)  # middle's, old's preset, young's
+    assert [str(origin).split("/")[-1] for origin in resolved.origins["train.epochs"]] == [
+        "small.yaml, line 23",
+        "preset quick of small, line 28",
+        "preset quick of old, line 8",
+        "middle.yaml, line 3",
+    ]
+
+
+def test_a_preset_undoes_nothing_of_a_file_that_extends_an_installed_recipe(recipe: Write) -> None:
+    hot = "schema: 1\nextends: moco-v2\nmethod: {loss: {temperature: 0.5}}\ntrain: {epochs: 7}\n"
+    changes = diff(resolve("moco-v2", preset="digits"), resolve(recipe(hot, "hot.yaml"), preset="digits"))
+    assert [(change.path, change.after) for change in changes] == [
+        ("method.loss.temperature", "0.5"),
+        ("train.epochs", "7"),
+    ]
+
+
+def test_a_new_kind_drops_what_an_ancestors_preset_wrote(young: str, recipe: Write) -> None:
+    tower = "{kind: image, backbone: {kind: conv, widths: [8], strides: [2]}}"
+    towers = f"{{kind: towers, features: first, towers: {{one: {tower}, other: {tower}}}}}"
+    text = f"schema: 1\nextends: {Path(young).name}\nmethod:\n  encoder: {towers}\n  matches: forward\n"
+    encoder = resolve(recipe(text, "towers.yaml"), preset="quick").data["method"]["encoder"]
+    assert encoder["kind"] == "towers"
+    assert encoder.keys() == {"kind", "towers", "features", "channels"}
+
+
+def test_a_field_that_is_not_of_the_kind_that_a_preset_chose(young: str, recipe: Write) -> None:
+    network = "schema: 1\nextends: {}\nmethod: {{encoder: {{backbone: {{stem: small}}}}}}\n"
+    path = recipe(network.format(Path(young).name), "mine.yaml")
+    assert refused(path, preset="quick") == (
+        "method.encoder.backbone.stem: there is no such field in 'conv', which preset quick of old chose; "
+        f"there are kind, widths, strides, channels ({path}:3)"
+    )
+
+
+def test_null_takes_out_what_a_layer_below_says(young: str, recipe: Write) -> None:
+    text = f"schema: 1\nextends: {Path(young).name}\nmethod: {{encoder: {{projector: null}}}}\n"
+    path = recipe(text, "plain.yaml")
+    resolved = resolve(path, preset="quick")
+    assert resolved.run.method.encoder.model_dump()["projector"] == ()
+    origins = [str(origin).split("/")[-1] for origin in resolved.origins["method.encoder.projector"]]
+    assert origins == ["plain.yaml, line 3", "default of image"]
+    assert resolve(path, preset="quick").digest == resolve(young, preset="quick", sets=[_plain("[]")]).digest
+    assert resolve(path, preset="quick").digest == resolve(young, preset="quick", sets=[_plain("null")]).digest
+    kept = resolve(path, sets=["eval.knn={}", "train.clip=1", "train.clip=null", "eval.knn=null"]).data
+    assert (kept["eval"]["knn"], kept["train"]["clip"]) == (None, None)  # where null is a value, it is one
+    gone = refused(path, sets=["method.loss=null"])
+    assert gone == "method.loss: this is missing, and it has no default; add it (--set)"
+    assert refused(path, sets=["method.loss.weigth=null"]).startswith("method.loss.weigth: there is no such field")
+    dropped = ["method.loss={kind: cosine, temperature: null}", "method.targets=key_vector", "method.negatives=none"]
+    assert resolve(path, sets=dropped).data["method"]["loss"] == {"kind": "cosine", "weight": 2.0}
+
+
+def _plain(value: str) -> str:
+    return f"method.encoder.projector={value}"
+
+
+@pytest.mark.parametrize("name", ["moco-v3-vit", "infomin", "simclr-v2-memory", "siglip", "dino-resnet50", "byol"])
+def test_a_runs_own_spec_with_the_preset_that_it_was_started_with(name: str, recipe: Write) -> None:
+    """A later recipe of the chain overrules values of an earlier one's preset; so it does here."""
+    begun = resolve(name, preset="digits")
+    again = resolve(recipe(begun.to_yaml(), "spec.yaml"), preset="digits", presets_of_its_name=True)
+    assert again.digest == begun.digest
+    bare = recipe(resolve(name).to_yaml(), "spec.yaml")
+    changed = resolve(bare, preset="digits", presets_of_its_name=True).run.train  # no preset, and now one: said
+    assert (changed.epochs, changed.batch_size) == (begun.run.train.epochs, begun.run.train.batch_size)
+
+
 def test_a_new_kind_drops_the_old_block_and_the_same_kind_merges(recipe: Write) -> None:
     path = recipe()
     assert resolve(path, sets=["method.loss={kind: info_nce, temperature: 0.2}"]).data["method"]["loss"] == {

@@ -62,6 +62,7 @@ def test_every_recipe_begins_with_the_line_that_editors_read(file: Path) -> None
         "{schema: 1, method: {encoder: {backbone: {name: resnet18}}}, presets: {quick: {train: {epochs: 1}}}}",
         "{schema: 1, method: {views: {groups: {crops: {augment: {gray: null}}}}}, eval: {knn: null}}",
         "{schema: 1, method: {views: {groups: {small: null}}}}",
+        "{schema: 1, method: {encoder: {projector: null}}, train: {optimizer: {scaling: null}}}",  # taken out
     ],
 )
 def test_layers_that_leave_things_out(text: str, validator: Draft202012Validator) -> None:
@@ -85,6 +86,7 @@ def test_layers_that_leave_things_out(text: str, validator: Draft202012Validator
         ("{schema: 1, method: {encoder: {projector: [{bias: true}]}}}", "$.method.encoder"),  # a list is whole
         ("{schema: 1, train: {optimizer: {lr: {kind: linear, at: [1]}}}}", "$.train.optimizer"),
         ("{schema: 1, presets: {quick: {name: x}}}", "$.presets.quick"),
+        ("{schema: 1, train: {epochs: null}}", "$.train.epochs"),  # which has no default to come back
         ("{schema: 1, presets: {quick: {eval: {knn: {k: -1}}}}}", "$.presets.quick.eval.knn"),
     ],
 )

@@ -122,6 +122,23 @@ def test_all_is_what_has_the_preset() -> None:
         plan(["all"], Budget(preset="nothing"))
 
 
+def test_the_same_run_twice_is_named(recipe: Callable[..., str], fake_plugin: Callable[..., Path]) -> None:
+    text = "schema: 1\nextends: moco-v2\nsummary: the same again\ntrain: {seed: 0}\n"
+    same = recipe(text, "same.yaml")
+    with pytest.raises(ContralexError, match=rf"^moco-v2 and {same} are the same run under this budget"):
+        plan(["moco-v2", same], Budget("digits"))
+    module = """
+    from importlib.resources import files
+    from contralex import hookimpl
+
+    @hookimpl
+    def contralex_recipes():
+        return files("foo_recipes")
+    """
+    fake_plugin("foo", module, recipes={"same": text})
+    assert "moco-v2 and same are the same run under this budget." in plan(["all"], Budget("digits")).notes
+
+
 def test_mistakes_show_before_anything_is_trained(two: list[str], recipe: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(ContralexError, match="no preset of this name"):
         plan(two, Budget(preset="huge"))

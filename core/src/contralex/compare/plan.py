@@ -78,7 +78,23 @@ def plan(methods: Sequence[str], budget: Budget) -> Plan:
             raise ContralexError(
                 f"two methods are called {name}, and each has the folder of its name; rename one of them"
             )
-    return Plan(budget, entries, skipped, list(_notes(entries)))
+    same = _same_runs(entries)
+    if same and not wants_all:
+        raise ContralexError(
+            f"{' and '.join(same[0])} are the same run under this budget: no value differs but what they are called. "
+            "Leave one out, or change it"
+        )
+    told = [f"{' and '.join(names)} are the same run under this budget." for names in same]
+    return Plan(budget, entries, skipped, [*told, *_notes(entries)])
+
+
+def _same_runs(entries: Sequence[Entry]) -> list[list[str]]:
+    """Methods, as the user named them, that differ in nothing that is computed."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.resolved is not None:
+            found.setdefault(entry.resolved.digest, []).append(entry.recipe)
+    return [names for names in found.values() if len(names) > 1]
 
 
 def _everything(preset: str | None) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """From a recipe's layers to one resolved run, in which every leaf knows where it comes from.
 
-Lowest first: the chain of ``extends`` -> the file -> ``--preset`` -> ``--data`` -> ``--set``.
+Lowest first: the recipes of the chain of ``extends`` from the oldest on, the file last, each with its own preset right
+after it -> ``--data`` -> ``--set``. So a file beats what it extends, presets included.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from contralex.registry import Plugin, registry
 from contralex.spec import code, data_option, yaml
 from contralex.spec.base import Spec
 from contralex.spec.merge import Layer, Merged, Origin, dotted, leaves
-from contralex.spec.mistakes import near, place_of, sentences
+from contralex.spec.mistakes import near, place_of, sentences, taken_out
 from contralex.spec.recipe import Recipe, chain, given
 from contralex.spec.run import RunSpec
 
@@ -69,8 +70,8 @@ def resolve(
     with code.permission(allow_code):
         recipes = chain(recipe_or_path)
         name = recipes[-1].name
-        offering = chain(name) if presets_of_its_name and name in registry().recipes() else recipes
-        return _resolve(recipes, preset, data, sets, offering)
+        named_after = chain(name) if presets_of_its_name and name in registry().recipes() else None
+        return _resolve(recipes, preset, data, sets, named_after)
 
 
 def resolve_data(
@@ -92,16 +93,15 @@ def _resolve(
     preset: str | None,
     data: str | None,
     sets: Sequence[str],
-    offering: list[Recipe] | None = None,
+    named_after: list[Recipe] | None = None,
 ) -> Resolved:
-    merged = Merged()
+    if preset is not None:
+        _check_preset(named_after or recipes, preset)
     hashes = code.use([file for recipe in recipes for file in code.of(recipe)])
-    for recipe in recipes:
-        merged.lay(recipe.layer())
-        merged.lay(_code(recipe, merged, hashes))
+    merged = _merged(recipes, preset, hashes)
     merged.lay(recipes[-1].identity())
-    for layer in _preset(offering or recipes, preset) if preset is not None else ():
-        merged.lay(layer)
+    if preset is not None and named_after is not None:
+        merged.lay(_holding(named_after, preset))
     if data is not None:
         merged.lay(Layer("--data", "--data", {"data": data_option.block(data, merged.data)}))
     # A new kind drops its block's keys, so it comes before the keys that are set beside it.
@@ -109,6 +109,47 @@ def _resolve(
         path, value = _split(text)
         merged.set(path.split("."), _value(path, value), Layer("--set", "--set", {}))
     return _validated(merged, recipes)
+
+
+def _merged(recipes: list[Recipe], preset: str | None, hashes: Mapping[str, str]) -> Merged:
+    """The recipes of a chain, each with its own preset right after it."""
+    merged = Merged()
+    for recipe in recipes:
+        merged.lay(recipe.layer())
+        merged.lay(_code(recipe, merged, hashes))
+        if preset is not None and preset in recipe.presets:
+            merged.lay(recipe.preset(preset))
+    return merged
+
+
+def _check_preset(recipes: list[Recipe], name: str) -> None:
+    there = sorted({known for recipe in recipes for known in recipe.presets})
+    if name not in there:
+        raise ContralexError(f"--preset {name}: {recipes[-1].name} has no preset of this name; {near(name, there)}")
+
+
+def _holding(recipes: list[Recipe], preset: str) -> Layer:
+    """What the presets of a chain say and no later recipe of it overrules, as one layer over a run's own spec."""
+    merged = _merged(recipes, preset, {})
+    labels = {recipe.preset(preset).label for recipe in recipes if preset in recipe.presets}
+
+    def is_held(path: yaml.Path) -> bool:
+        return path in merged.history and merged.history[path][-1].layer in labels
+
+    def held(value: Any, path: yaml.Path) -> Any:
+        if isinstance(value, dict) and value:
+            if is_held((*path, "kind")):  # and so all of its block
+                return value
+            inside = {key: held(item, (*path, key)) for key, item in value.items()}
+            return {key: item for key, item in inside.items() if item is not _NOTHING} or _NOTHING
+        leaf = next(path for path, _ in leaves(value, path))  # a list is set as a whole
+        return value if is_held(leaf) else _NOTHING
+
+    found = held(merged.data, ())
+    return Layer(f"preset {preset} of {recipes[-1].name}", "--preset", {} if found is _NOTHING else found)
+
+
+_NOTHING = object()
 
 
 def _code(recipe: Recipe, merged: Merged, hashes: Mapping[str, str]) -> Layer:
@@ -121,14 +162,6 @@ def _code(recipe: Recipe, merged: Merged, hashes: Mapping[str, str]) -> Layer:
     line = recipe.lines.get(("code",))
     lines: dict[yaml.Path, int] = {path: line for path, _ in leaves(both, ("code",)) if line is not None}
     return Layer(recipe.label, recipe.place, {"code": both}, lines)
-
-
-def _preset(recipes: list[Recipe], name: str) -> Iterator[Layer]:
-    found = [recipe for recipe in recipes if name in recipe.presets]
-    if not found:
-        there = sorted({known for recipe in recipes for known in recipe.presets})
-        raise ContralexError(f"--preset {name}: {recipes[-1].name} has no preset of this name; {near(name, there)}")
-    return (recipe.preset(name) for recipe in found)
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -150,10 +183,7 @@ def _value(path: str, text: str) -> Any:
 
 
 def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:
-    try:
-        run = RunSpec.model_validate(merged.data)
-    except ValidationError as error:
-        raise ContralexError(sentences(error, merged, recipes[-1].place)) from None
+    run = _run(merged, recipes[-1].place)
     data = _ordered(run.model_dump(mode="json", by_alias=True))
     _no_disguise(data, merged, recipes[-1].place)
     data = {key: value for key, value in data.items() if value or key not in _IF_ANY}
@@ -161,6 +191,19 @@ def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:
     plugins = {plugin.name: plugin.version for plugin in _plugins(run, recipes, named)}
     hashes = {file.file: file.sha256 for file in run.code}
     return Resolved(run, data, _origins(run, data, merged), _digest(data), plugins, hashes)
+
+
+def _run(merged: Merged, place: str) -> RunSpec:
+    """Where a field takes no ``null``, one that was laid over a value takes the value out: the default is back."""
+    while True:
+        try:
+            return RunSpec.model_validate(merged.data)
+        except ValidationError as error:
+            nulls = taken_out(error, merged)
+            if not nulls:
+                raise ContralexError(sentences(error, merged, place)) from None
+        for path in nulls:
+            merged.drop(path)
 
 
 def _no_disguise(data: dict[str, Any], merged: Merged, place: str) -> None:
@@ -197,8 +240,9 @@ def _origins(run: RunSpec, data: dict[str, Any], merged: Merged) -> dict[str, li
     origins: dict[str, list[Origin]] = {}
     for path, value in leaves(data):
         # `inner: cosine` was read as `inner: {kind: cosine}`: who said the one said the other.
-        history = merged.history.get(path) or (path[-1:] == ("kind",) and merged.history.get(path[:-1]))
-        origins[dotted(path)] = history or [_default(run, path, value)]
+        history = merged.history.get(path) or (path[-1:] == ("kind",) and merged.history.get(path[:-1])) or []
+        is_said = history and not (path in merged.taken_out and value is not None)
+        origins[dotted(path)] = history if is_said else [*history, _default(run, path, value)]
     return origins
 
 

@@ -22,6 +22,7 @@ class Origin:
     place: str
     line: int | None = None
     value: Any = None
+    is_preset: bool = False
 
     def __str__(self) -> str:
         return self.layer if self.line is None else f"{self.layer}, line {self.line}"
@@ -39,16 +40,23 @@ class Layer:
 
     def origin(self, path: Path, value: Any) -> Origin:
         line = self.lines.get((*self.root, *path))
-        return Origin(self.label, self.place if line is None else f"{self.place}:{line}", line, value)
+        place = self.place if line is None else f"{self.place}:{line}"
+        return Origin(self.label, place, line, value, self.root[:1] == ("presets",))
 
 
 @dataclass
 class Merged:
-    """The data so far, and for each leaf the layers that set it, lowest first."""
+    """The data so far, and for each leaf the layers that set it, lowest first.
+
+    ``taken_out``: where ``null`` was laid over a value, and stands for its absence.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     history: dict[Path, list[Origin]] = field(default_factory=dict)
     touched: list[Path] = field(default_factory=list)  # leaves in the order in which they were set
+    taken_out: set[Path] = field(default_factory=set)
+    # A block -> the paths one key longer that lead to leaves of the history, so that a block is forgotten at once.
+    _inside: dict[Path, dict[Path, None]] = field(default_factory=dict)
 
     def lay(self, layer: Layer) -> None:
         for key, value in layer.tree.items():
@@ -76,25 +84,51 @@ class Merged:
         old = parent.get(key) if isinstance(parent, dict) else parent[key]
         if not isinstance(value, Mapping) or not value:
             self._forget(path, and_itself=isinstance(old, dict | list))
+            if value is None and old is not None:
+                self.taken_out.add(path)
             parent[key] = _copy(value)
             if isinstance(parent, list) and _is_leaf(parent):  # an item of a list that is remembered as a whole
                 path, value = path[:-1], list(parent)
             for leaf, held in leaves(value, path):
-                self.history.setdefault(leaf, []).append(layer.origin(leaf, held))
-                self.touched.append(leaf)
+                self._remember(leaf, layer.origin(leaf, held))
             return
         if not isinstance(old, dict) or ("kind" in value and value["kind"] != old.get("kind", value["kind"])):
             self._forget(path, and_itself=True)
+            dropped = old if isinstance(old, dict) else {}
+            self.taken_out |= {(*path, name) for name, item in value.items() if item is None and name in dropped}
             old = parent[key] = {}
         for name, item in value.items():
             self._put(old, name, item, (*path, name), layer)
 
+    def drop(self, path: Path) -> None:
+        """A key out of its block, as if no layer had set it."""
+        block: Any = self.data
+        for key in path[:-1]:
+            block = block[key]
+        del block[path[-1]]
+
+    def _remember(self, leaf: Path, origin: Origin) -> None:
+        self.history.setdefault(leaf, []).append(origin)
+        self.touched.append(leaf)
+        for length in range(len(leaf) - 1, -1, -1):
+            beside = self._inside.setdefault(leaf[:length], {})
+            if leaf[: length + 1] in beside:
+                return
+            beside[leaf[: length + 1]] = None
+
     def _forget(self, path: Path, and_itself: bool) -> None:
         """What was known below a block that is replaced; who chose its kinds before is still worth telling."""
         kind = (*path, "kind")
-        for known in [known for known in self.history if known[: len(path)] == path and known != kind]:
-            if len(known) > len(path) or and_itself:
-                del self.history[known]
+        below = list(self._inside.pop(path, ()))
+        while below:
+            known = below.pop()
+            below += self._inside.pop(known, ())
+            if known != kind:
+                self.history.pop(known, None)
+        if kind in self.history:
+            self._inside[path] = {kind: None}
+        if and_itself:
+            self.history.pop(path, None)
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

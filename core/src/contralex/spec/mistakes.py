@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
@@ -22,15 +23,21 @@ _AT_MOST = 5
 
 def sentences(error: ValidationError, merged: Merged, place: str) -> str:
     """One line for each value that is wrong; ``place`` is the file to name where nobody set anything."""
-    found: dict[Path, list[str]] = {}
-    for detail in error.errors():
-        path = _path(detail, merged.data)
-        problem = _problem(detail, path, merged.data)
-        if problem not in found.setdefault(path, []):
-            found[path].append(problem)
-    lines = [_line(path, problems, merged, place) for path, problems in found.items()]
-    rest = len(lines) - _AT_MOST
-    return "\n".join(lines[:_AT_MOST] + ([f"and {rest} more"] if rest > 0 else []))
+    found: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        found.setdefault(_path(detail, merged.data), []).append(detail)
+    lines = []
+    for path, details in islice(found.items(), _AT_MOST):
+        problems = dict.fromkeys(_problem(detail, path, merged) for detail in details)
+        lines.append(_line(path, list(problems), merged, place))
+    rest = len(found) - _AT_MOST
+    return "\n".join(lines + ([f"and {rest} more"] if rest > 0 else []))
+
+
+def taken_out(error: ValidationError, merged: Merged) -> list[Path]:
+    """The nulls among what is wrong that a layer laid over a value."""
+    paths = {_path(detail, merged.data) for detail in error.errors(include_url=False) if detail["type"] != "missing"}
+    return [path for path in paths & merged.taken_out if isinstance(path[-1], str) and _get(merged.data, path) is None]
 
 
 def _line(path: Path, problems: list[str], merged: Merged, place: str) -> str:
@@ -50,13 +57,22 @@ def _brief(text: str) -> str:
 
 def place_of(path: Path, merged: Merged, place: str) -> str:
     """Who set this value, or, for one that is missing, the block that it is missing from."""
+    latest: dict[int, Path] = {}  # how many keys of the path a leaf has in common with it -> the one that was set last
+    for leaf in merged.touched:
+        if leaf in merged.history:
+            latest |= dict.fromkeys(range(1, _common(leaf, path) + 1), leaf)
     for length in range(len(path), 0, -1):
         block = path[:length]
-        within = [leaf for leaf in merged.touched[::-1] if leaf[:length] == block]
-        for leaf in (block, (*block, "kind"), *within):
+        for leaf in (block, (*block, "kind"), latest.get(length, block)):
             if leaf in merged.history:
                 return merged.history[leaf][-1].place
     return place
+
+
+def _common(one: Path, other: Path) -> int:
+    """How many keys two paths have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _path(detail: ErrorDetails, data: Any) -> Path:
@@ -75,7 +91,8 @@ def _path(detail: ErrorDetails, data: Any) -> Path:
     return tuple(path)
 
 
-def _problem(detail: ErrorDetails, path: Path, data: Any) -> str:
+def _problem(detail: ErrorDetails, path: Path, merged: Merged) -> str:
+    data = merged.data
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "missing":
         if isinstance(path[-1], int):
@@ -84,7 +101,7 @@ def _problem(detail: ErrorDetails, path: Path, data: Any) -> str:
         needs = f"{owner['kind']} needs it" if isinstance(owner, Mapping) and "kind" in owner else "it has no default"
         return f"this is missing, and {needs}; add it"
     if kind == "extra_forbidden":
-        return "there is no such field; " + near(str(path[-1]), _fields(path[:-1], data))
+        return f"there is no such field{_of_preset(path, merged)}; {near(str(path[-1]), _fields(path[:-1], data))}"
     if kind == "union_tag_invalid":
         tags = [tag.strip("'") for tag in str(context["expected_tags"]).split(", ")]
         return f"there is no kind {context['tag']!r}; {near(str(context['tag']), tags)}"
@@ -110,6 +127,14 @@ def _problem(detail: ErrorDetails, path: Path, data: Any) -> str:
             more = " such as " + ", ".join(kinds) if kinds else ""
             return f"{expected}{more} is expected here, not {_shown(given)}"
     return detail["msg"].replace("Input should be", "must be")
+
+
+def _of_preset(path: Path, merged: Merged) -> str:
+    """Of a field beside a ``kind`` that a preset of another recipe chose: which, as it is not in the same file."""
+    kinds, fields = (merged.history.get((*path[:-1], name)) for name in ("kind", path[-1]))
+    if not kinds or not fields or kinds[-1].layer == fields[-1].layer or not kinds[-1].is_preset:
+        return ""
+    return f" in {_shown(kinds[-1].value)}, which {kinds[-1].layer} chose"
 
 
 _BOUNDS = {

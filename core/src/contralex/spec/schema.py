@@ -1,7 +1,8 @@
 """The JSON Schema of a recipe file, for everything that is installed: what a YAML editor completes and checks.
 
 pydantic writes the schema of each kind; this module joins them. A file is one layer of several, so a block may leave
-out whatever a layer below says, its ``kind`` too. An item of a list is replaced whole, so there everything stands.
+out whatever a layer below says, its ``kind`` too, and say ``null`` to take a value out where there is a default. An
+item of a list is replaced whole, so there everything stands.
 """
 
 from __future__ import annotations
@@ -131,7 +132,10 @@ class _Writer:
         name = given + (".whole" if whole else "")
         if name not in self.definitions:
             self.definitions[name] = {}
-            self.definitions[name] = self.write(self.given[given], whole)
+            written = self.definitions[name] = self.write(self.given[given], whole)
+            for field, schema in written.get("properties", {}).items():
+                if not whole and field != "kind" and field not in self.given[given].get("required", ()):
+                    written["properties"][field] = _or_null(schema)
         return f"#/$defs/{name}"
 
     def _kind(self, member: Schema) -> str:
@@ -142,6 +146,14 @@ class _Writer:
     def _same_but(self, schema: Schema, reference: Schema) -> Schema:
         described = {"description": schema["description"]} if "description" in schema else {}
         return {**described, **reference}
+
+
+def _or_null(schema: Schema) -> Schema:
+    null = {"type": "null"}
+    if null in schema.get("anyOf", ()):
+        return schema
+    about = {key: value for key, value in schema.items() if key in ("description", "default")}
+    return {**about, "anyOf": [{key: value for key, value in schema.items() if key not in about}, null]}
 
 
 def _name(reference: Schema) -> str:
