@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
-from contralex import ContralexError
+from contralex import ContralexError, resolve
 from contralex.cli.options import path, with_epochs
 from contralex.files import write_text
 from contralex.registry import registry
+from contralex.vocabulary.datasets import ImageFolder, Labelled
 
 Result = tuple[int, str, str]
 CONTRALEX = [sys.executable, "-m", "contralex"]
@@ -126,6 +128,66 @@ def test_a_schema_for_home_goes_there(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert call("schema", "--out=~/here.json")[0] == 0
     assert json.loads((tmp_path / "here.json").read_text("utf-8"))
+
+
+# Data that are not there
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ways"),
+    [
+        ("moco-v2", ["--data FOLDER", "--preset digits", "--set data.root=FOLDER"]),
+        ("clip", ["--data FOLDER", "--preset digits", "--set data.root=FOLDER"]),
+        ("cpc-audio", ["--data FOLDER", "--set data.root=FOLDER"]),
+        ("supcon", ["--data FOLDER", "--preset digits", "--set data.root=FOLDER", "--set data.download=true"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "compare", "view-information"])
+def test_a_recipe_without_its_data_names_the_ways_out(
+    recipe: str,
+    ways: list[str],
+    command: str,
+    call: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(command, recipe)
+    sentence, *lines = err.splitlines()
+    assert (code, out) == (2, "") and sentence.startswith(f"Error: {recipe} trains on data of kind ")
+    assert lines == [f"  contralex {command} {recipe} {way}" for way in ways]
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_are_named_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['train', 'moco-v2']; from contralex.__main__ import main; "
+        "assert main() == 2; assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "contralex train moco-v2 --data FOLDER\n" in done.stderr, done.stderr
+
+
+def test_every_recipe_has_its_data_or_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in registry().recipes():
+        assert resolve(name).run.data.absent() is not None, name
+    found = Labelled(of=ImageFolder(root="photos"), share=0.5)
+    assert found.absent() == ("of.root", "photos")
+    (tmp_path / "photos").mkdir()
+    assert found.absent() is None
+
+
+def test_fp16_without_a_gpu_names_the_setting_before_data_are_read(
+    call: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.csv").write_text("nothing that could be read")
+    code, _, err = call("train", "clip", "--data", "pairs.csv", "--set", "train.batch_size=8")
+    assert (code, err.splitlines()[1:]) == (2, ["  --set train.precision=bf16"])
+    assert not Path("runs").exists()
 
 
 # Names and numbers

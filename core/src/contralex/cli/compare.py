@@ -50,6 +50,7 @@ def compare(
     from contralex.compare.runs import check_folder, run_all
     from contralex.compare.table import COLUMNS, below, cells, markdown, summary
     from contralex.files import write_text
+    from contralex.spec.data_files import check_present
 
     if resume and out is None:
         raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
@@ -62,6 +63,9 @@ def compare(
     out = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     planned = plan(methods, Budget(preset, epochs, seed, data, tuple(sets or ()), allow_code))
     check_folder(planned, out, resume)
+    for entry in planned.entries:
+        if entry.resolved is not None and entry.recipe in methods and not resume:
+            check_present(entry.resolved, entry.recipe, ["contralex", "compare", *methods], allow_code=allow_code)
     if not is_possible():
         _say(f"Warning: {MISSING}")
     try:

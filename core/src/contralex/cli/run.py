@@ -65,6 +65,10 @@ def train(
         raise ContralexError("--allow-drift is about a run that is resumed; add --resume and its --out")
     is_own = resume and out is not None and Path(recipe) == out / "spec.yaml"  # which holds no presets itself
     resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, presets_of_its_name=is_own)
+    if not resume:
+        from contralex.spec.data_files import check_present
+
+        check_present(resolved, recipe, ["contralex", "train", recipe], allow_code=allow_code)
     if processes > 1 and not is_launched():
         from contralex.train.launch import launch
 

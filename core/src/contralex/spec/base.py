@@ -60,6 +60,10 @@ class Spec(BaseModel):
         """What this very block counts in epochs from the beginning of the run, see :mod:`contralex.spec.delays`."""
         return ()
 
+    def absent(self) -> tuple[str, str] | None:
+        """Of data whose files are not there: the field that says where they are, and its value. Told at a glance."""
+        return None
+
     @classmethod
     def kind_name(cls) -> str:
         """The literal value of the class's ``kind`` field: the name it has in YAML."""

@@ -66,6 +66,7 @@ class Run:
         cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
         self.main = PartialState(cpu=cpu).is_main_process  # opens the process group
         check_share(train.batch_size, distributed.world())
+        setup.check_precision(self.spec, cpu)
         self.folder = setup.run_folder(out, self.spec.name, resume, self.main)
         self.accelerator = setup.accelerator(self.spec, cpu, self.folder)
         self.device = self.accelerator.device

@@ -10,14 +10,20 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from contralex import distributed
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.spec.run import RunSpec
+
+
+def check_precision(spec: RunSpec, cpu: bool) -> None:
+    if cpu and spec.train.precision == "fp16":
+        raise ContralexError(
+            "train.precision is fp16, which needs a GPU, and there is none here; take bf16:"
+            + remedy("--set", "train.precision=bf16")
+        )
 
 
 def accelerator(spec: RunSpec, cpu: bool, folder: Path) -> Accelerator:
     precision = {"fp32": "no"}.get(spec.train.precision, spec.train.precision)
-    if cpu and precision == "fp16":
-        raise ContralexError("train.precision: fp16 needs a GPU; on the CPU use bf16 or fp32.")
     # Dictionaries are buffers that every process writes alike; broadcasting them in every forward would be
     # waste, and would overwrite what differs on purpose (BatchNorm's local statistics).
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from contralex.files import expanded, mode
 from contralex.spec.base import Slot, Spec
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class ImageFolder(Spec):
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.labels == "none" else self.gives
 
+    def absent(self) -> tuple[str, str] | None:
+        return None if mode(expanded(self.root)) else ("root", self.root)
+
     @classmethod
     def of_path(cls, path: Path) -> dict[str, str] | None:
         return {"root": str(path)} if path.is_dir() else None
@@ -82,6 +86,11 @@ class _Torchvision(Spec):
     root: str = "data"
     download: bool = False
     gives = _IMAGES
+    files: ClassVar[tuple[str, ...]]  # of which one is in ``root`` where the data are
+
+    def absent(self) -> tuple[str, str] | None:
+        there = self.download or any(mode(expanded(self.root) / name) for name in self.files)
+        return None if there else ("root", self.root)
 
     def build(self) -> Source:
         from contralex.data.torchvision_sets import TorchvisionSource
@@ -94,6 +103,7 @@ class CIFAR10(_Torchvision):
 
     kind: Literal["cifar10"] = "cifar10"
     source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR10"
+    files = ("cifar-10-batches-py",)
 
 
 class CIFAR100(_Torchvision):
@@ -101,6 +111,7 @@ class CIFAR100(_Torchvision):
 
     kind: Literal["cifar100"] = "cifar100"
     source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR100"
+    files = ("cifar-100-python",)
 
 
 class STL10(_Torchvision):
@@ -108,6 +119,7 @@ class STL10(_Torchvision):
 
     kind: Literal["stl10"] = "stl10"
     source = "Coates et al., 2011, through torchvision.datasets.STL10"
+    files = ("stl10_binary",)
 
 
 class ImageNet(_Torchvision):
@@ -117,6 +129,7 @@ class ImageNet(_Torchvision):
     root: str = "data/imagenet"
     download: Literal[False] = False
     source = "ILSVRC 2012, through torchvision.datasets.ImageNet"
+    files = ("train", "ILSVRC2012_img_train.tar")
 
 
 class HuggingFace(Spec):
@@ -171,6 +184,10 @@ class Labelled(Spec):
 
     def offers(self) -> frozenset[str]:
         return self.of.offers()
+
+    def absent(self) -> tuple[str, str] | None:
+        inside = self.of.absent()
+        return None if inside is None else (f"of.{inside[0]}", inside[1])
 
     def build(self) -> Source:
         from contralex.data.labelled import LabelledSource

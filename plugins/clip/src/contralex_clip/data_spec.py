@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from contralex import Spec
+from contralex.files import expanded, mode
 
 if TYPE_CHECKING:
     from contralex.data.base import Source
@@ -60,6 +61,9 @@ class ImageCaptions(Spec):
     def offers(self) -> frozenset[str]:
         unlabelled = self.label is None if self.is_table else self.labels == "none"
         return self.gives - {"labels"} if unlabelled else self.gives
+
+    def absent(self) -> tuple[str, str] | None:
+        return None if mode(expanded(self.root)) else ("root", self.root)
 
     def build(self) -> Source:
         from contralex_clip.captions import source_of

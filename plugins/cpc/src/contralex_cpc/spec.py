@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contralex import Spec
+from contralex.files import expanded, mode
 
 if TYPE_CHECKING:
     from contralex import Encoder, Views
@@ -257,6 +258,9 @@ class SequenceFolder(Spec):
     @classmethod
     def of_path(cls, path: Path) -> dict[str, str] | None:
         return {"root": str(path)} if path.is_dir() else None
+
+    def absent(self) -> tuple[str, str] | None:
+        return None if mode(expanded(self.root)) else ("root", self.root)
 
     def build(self) -> Source:
         from contralex_cpc.sequences import SequenceSource

@@ -13,6 +13,7 @@ from contralex.compare.runs import finished, has_checkpoint
 from contralex.evaluate.knn import THIS
 from contralex.files import read_json, write_text
 from contralex.spec.code import permission
+from contralex.spec.data_files import check_present
 from contralex.spec.layers import Resolved
 from contralex.train.build import buildable
 from contralex_infomin.bound import information
@@ -37,6 +38,7 @@ def study(
         return resolve(recipe, preset=preset, data=data, sets=[*sets, *more], allow_code=allow_code)
 
     base = at()
+    check_present(base, recipe, ["contralex", "view-information", recipe], allow_code=allow_code)
     # All are resolved first, so that a mistake in the last one does not cost the runs before it.
     runs = {strength: at(*changes(base, vary, strength)) for strength in strengths}
     with permission(allow_code):
