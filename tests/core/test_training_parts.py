@@ -50,7 +50,7 @@ def test_lars_equals_a_naive_loop(variant: str) -> None:
                 g = p.grad
                 if p.dim() > 1:
                     if variant == "larc":
-                        g = trust * p.norm() / (g.norm() + decay * p.norm()) * (g + decay * p)
+                        g = trust * p.norm() / (g.norm() + decay * p.norm() + 1e-8) * (g + decay * p)
                     else:
                         g = g + decay * p
                         g = trust * p.norm() / g.norm() * g
@@ -68,6 +68,15 @@ def test_lars_where_the_gradient_is_zero(variant: str, after: float) -> None:
     weight.grad = torch.zeros_like(weight)
     optimizer.step()
     torch.testing.assert_close(weight, torch.full((3, 1), after))  # 2 − lr·trust·2 of decay alone; apex decays nothing
+
+
+def test_larc_has_apexs_eps_which_small_gradients_feel() -> None:
+    weight = nn.Parameter(torch.full((4, 1), 0.5))  # of norm 1
+    optimizer = optim.LARS([weight], momentum=0.0, trust=0.01, variant="larc")
+    optimizer.param_groups[0].update(lr=1.0)
+    weight.grad = torch.full((4, 1), 5e-10)  # of norm 1e-9, a tenth of the eps
+    optimizer.step()
+    torch.testing.assert_close(0.5 - weight, torch.full((4, 1), 0.01 * 5e-10 / 1.1e-8), rtol=1e-3, atol=0)
 
 
 def test_parameter_groups() -> None:

@@ -39,6 +39,8 @@ def test_keys_that_point_everywhere_and_keys_that_are_alike() -> None:
         ({"feature_std": 0.01, "effective_rank": 1.0}, "the keys are nearly all alike"),
         ({"effective_rank": 1.2}, "the keys lie along one direction"),
         ({"loss": math.log(64), "lookup_top1": 0.01}, r"stays at ln 64, where chance is"),
+        ({"loss": 2 * math.log(64), "lookup_top1": 0.01, "added": 2}, r"stays at 2·ln 64, where chance is"),
+        ({"loss": 2 * math.log(2), "added": 2}, r"stays at 2·ln 2 while the dictionary has 64 entries"),
         ({"loss": 9.1}, "is more than three times what it was at first"),
         ({"loss": 0.0}, "the loss is exactly 0, so nothing is learnt"),
         ({"loss": math.log(2)}, r"stays at ln 2 while the dictionary has 64 entries"),

@@ -243,7 +243,7 @@ class LookUp(nn.Module):
         self.targets = targets
         self.loss = loss
         self.matches = tuple(matches)
-        self.reduction = reduction
+        self.added = len(self.matches) if reduction == "sum" else 1  # losses, in the loss of a step
         # In the order of the views: BatchNorm's running statistics end on the last view that is encoded, which in the
         # official codes is the last of the sample's.
         self.query_views = tuple(sorted({match.query for match in matches}))
@@ -282,9 +282,7 @@ class LookUp(nn.Module):
                 losses.append(self.loss(asked, dictionary, targets, step))
                 with torch.no_grad():
                     hits.append(_found(asked, keys, dictionary, targets, match))
-        total = torch.stack(losses).sum()
-        if self.reduction == "mean":
-            total = total / len(losses)
+        total = torch.stack(losses).sum() / (len(losses) / self.added)
         return Found(total, torch.stack(hits).mean(), keys.detach(), dictionary.size)
 
     @torch.no_grad()

@@ -102,7 +102,7 @@ class LARS(_Optimizer):
     """SGD whose step in each layer follows ‖weights‖/‖gradient‖ (You et al., 2017).
 
     ``variant``: ``lars`` g ← g+wd·p, scaled by trust·‖p‖/‖g‖, momentum, LR last (MoCo v3, BYOL, Barlow Twins);
-    ``tf`` the same with LR and trust inside the momentum buffer (SimCLR); ``larc`` trust·‖p‖/(‖g‖+wd·‖p‖) on the
+    ``tf`` the same with LR and trust inside the momentum buffer (SimCLR); ``larc`` trust·‖p‖/(‖g‖+wd·‖p‖+1e-8) on the
     gradient before momentum (apex, unclipped: SwAV). Groups with ``trust_ratio: false`` are plain SGD.
     """
 

@@ -22,15 +22,16 @@ _FEW = 1.5  # directions
 
 
 @torch.no_grad()
-def of_keys(keys: Tensor, entries: int) -> dict[str, float]:
-    """What is logged of a step's keys (R, D): ``feature_std``, ``effective_rank``, and ``entries`` of the dictionary.
+def of_keys(keys: Tensor, entries: int, added: int = 1) -> dict[str, float]:
+    """What is logged of a step's keys (R, D): ``feature_std``, ``effective_rank``, and ``entries`` of the dictionary;
+    and how many losses were ``added`` where the loss is a sum.
 
     ``feature_std``: the mean over dimensions of the standard deviation of unit keys, times √D: 1 where they point
     everywhere, 0 where they are all alike (SimSiam, arXiv:2011.10566, section 4.1). ``effective_rank``: exp of the
     entropy of the normalised singular values (Roy & Vetterli, 2007; RankMe, arXiv:2210.02885, Eq. 4).
     """
     unit = F.normalize(keys[:: max(1, len(keys) // _ROWS)][:_ROWS].float(), dim=1)
-    found: dict[str, float] = {"entries": entries}
+    found: dict[str, float] = {"entries": entries, **({"added": added} if added > 1 else {})}
     if len(unit) > 1 and bool(torch.isfinite(unit).all()):
         found["feature_std"] = float(unit.std(dim=0).mean()) * math.sqrt(unit.shape[1])
         share = torch.linalg.svdvals(unit)
@@ -49,7 +50,8 @@ class Watch:
 
     def new_signs(self, line: dict[str, Any]) -> list[str]:
         self._first = line["loss"] if self._first is None else self._first
-        line = {**line, "first": self._first}
+        added = line.get("added", 1)
+        line = {**line, "first": self._first, "added": added, "times": f"{added}·" if added > 1 else ""}
         seen = {name: cause for name, cause in _SIGNS.items() if _is_seen(name, line)}
         self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in seen}
         new = [
@@ -97,7 +99,7 @@ _SIGNS = {
         "augmentation, BatchNorm in the projector, or a lower train.optimizer.lr help most often"
     ),
     "chance": (
-        "the loss ({loss:.3f}) stays at ln {entries}, where chance is: every entry is as likely. Lower "
+        "the loss ({loss:.3f}) stays at {times}ln {entries}, where chance is: every entry is as likely. Lower "
         "method.loss.temperature, raise train.optimizer.lr, or, with prototypes, lower the targets' epsilon and see "
         "that the prototypes are frozen at first"
     ),
@@ -106,14 +108,14 @@ _SIGNS = {
         "sample reaches it; lower it"
     ),
     "ln 2": (
-        "the loss ({loss:.3f}) stays at ln 2 while the dictionary has {entries} entries: it looks as if each key stood "
-        "there twice. See that keys are added after the look-up, not before it"
+        "the loss ({loss:.3f}) stays at {times}ln 2 while the dictionary has {entries} entries: it looks as if each "
+        "key stood there twice. See that keys are added after the look-up, not before it"
     ),
 }
 
 
 def _is_seen(name: str, line: dict[str, Any]) -> bool:
-    loss, entries = line["loss"], line.get("entries", 0)
+    loss, entries, one = line["loss"], line.get("entries", 0), line["loss"] / line["added"]
     if name == "rising":
         return bool(0 < 3 * line["first"] < loss)
     if name == "nothing":
@@ -125,5 +127,5 @@ def _is_seen(name: str, line: dict[str, Any]) -> bool:
         return bool(are_few and entries != 2)  # the logits of two classes lie along one direction, and should
     if name == "chance":
         at_random = line.get("lookup_top1", 1.0) < 2 / max(entries, 1)
-        return bool(entries > 2 and at_random and abs(loss - math.log(entries)) < 0.002 * math.log(entries))
-    return bool(entries > 4 and abs(loss - math.log(2)) < 0.01 * math.log(2))
+        return bool(entries > 2 and at_random and abs(one - math.log(entries)) < 0.002 * math.log(entries))
+    return bool(entries > 4 and abs(one - math.log(2)) < 0.01 * math.log(2))

@@ -15,6 +15,7 @@ from contralex.spec import run as specs
 from contralex.spec.schedule import Clock, Cosine, Linear, Number, Steps, value_at
 
 NORM_AND_BIAS = "norm_and_bias"
+_LARC_EPS = 1e-8  # apex's; it counts where a gradient is as small, such as that of a bias before BatchNorm
 
 
 def build(spec: specs.Optimizer, model: nn.Module) -> Optimizer:
@@ -110,7 +111,7 @@ class LARS(Optimizer):
 
     ``lars``: g ← g + wd·p; g ← trust·‖p‖/‖g‖·g; v ← m·v + g; p ← p − lr·v   (MoCo v3, BYOL, Barlow Twins)
     ``tf``:   g ← g + wd·p; v ← m·v + lr·trust·‖p‖/‖g‖·g; p ← p − v            (SimCLR)
-    ``larc``: g ← trust·‖p‖/(‖g‖ + wd·‖p‖)·(g + wd·p); v ← m·v + g; p ← p − lr·v  (apex LARC, not clipped: SwAV)
+    ``larc``: g ← trust·‖p‖/(‖g‖ + wd·‖p‖ + 1e-8)·(g + wd·p); then as lars          (apex LARC, not clipped: SwAV)
 
     The ratio is 1 where either norm is 0 (``larc`` then leaves out the decay, too), and in groups whose
     ``trust_ratio`` is false.
@@ -154,7 +155,7 @@ class LARS(Optimizer):
     def _scaled(self, parameter: Tensor, grad: Tensor, update: Tensor, decay: float) -> Tensor:
         weights = parameter.norm()
         gradient = grad.norm() if self.variant == "larc" else update.norm()
-        scale = gradient + decay * weights if self.variant == "larc" else gradient
+        scale = gradient + decay * weights + _LARC_EPS if self.variant == "larc" else gradient
         trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         unscaled = grad if self.variant == "larc" else update  # apex does not even decay such weights
         return torch.where((weights > 0) & (gradient > 0), trust * update, unscaled)

@@ -102,7 +102,7 @@ class Report:
             "lookup_top1": accuracy,
             "lr": self.rate,
             "images_per_second": round(speed, 1),
-            **health.of_keys(self.keys, self.entries),
+            **health.of_keys(self.keys, self.entries, run.method.added),
             **{name: float(value) for name, value in self.extra.items()},
         }
         self._write(run.logged)
