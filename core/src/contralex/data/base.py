@@ -37,7 +37,7 @@ class Unreadable(Exception):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path = path
+        self.path = printable(path)
         self.reason = reason
 
 
@@ -63,17 +63,20 @@ class Split(ABC):
     def __getitem__(self, index: int) -> Any: ...
 
     def skip(self, path: str, reason: str = "it cannot be read") -> None:
-        """Name an unreadable item, once."""
+        """Name an unreadable item, once. A reason may end in the command that mends it (:func:`errors.remedy`)."""
+        path = printable(path)
         if path not in self.skipped:
             self.skipped.append(path)
             if distributed.rank() == 0 and get_worker_info() is None:  # the others have found the same
-                _log.warning("%s is skipped: %s.", path, reason)
+                _log.warning("%s is skipped: %s%s", path, reason, "" if "\n" in reason else ".")
 
 
 class Source(ABC):
-    """A data set: a split to train on and, where there is one, another to judge with. ``items``: what they are."""
+    """A data set: a split to train on and, where there is one, another to judge with. ``items``: what they are.
+    ``notes``: what else is to be known of them, such as what was left out and why."""
 
     items: str = "images"
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def train(self) -> Split: ...
@@ -86,7 +89,13 @@ class Source(ABC):
         ``1,240 images to train on in 2 classes (cat, dog); 310 to evaluate on (folder val)``."""
         train, test = self.train(), self.test()
         found = f"{len(train):,} {self.items} to train on{_from(train)}{_classes(train)}"
-        return f"{found}; {f'{len(test):,} to evaluate on{_from(test)}' if test is not None else 'none to evaluate on'}"
+        judged = f"{len(test):,} to evaluate on{_from(test)}" if test is not None else "none to evaluate on"
+        return "; ".join([found, judged, *self.notes])
+
+
+def printable(path: object) -> str:
+    """A path as text that can be written anywhere: bytes of a name that are not UTF-8 as ``\\udce9``."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _from(split: Split) -> str:
@@ -128,15 +137,16 @@ class Subset(Split):
 class Item(TypedDict):
     index: int
     views: dict[int, Tensor]
-    unreadable: list[str]
+    unreadable: dict[str, str]
 
 
 class Batch(TypedDict):
-    """``index`` (B,); ``views``: for each view (B, ...); ``unreadable``: paths that others were taken for."""
+    """``index`` (B,); ``views``: for each view (B, ...); ``unreadable``: the paths of those that others were taken for,
+    with the reason."""
 
     index: Tensor
     views: dict[int, Tensor]
-    unreadable: list[str]
+    unreadable: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -197,24 +207,27 @@ class ViewDataset(Dataset[Item]):
             torch.random.set_rng_state(before)
         return {"index": index, "views": views, "unreadable": unreadable}
 
-    def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, list[str]]:
+    def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, dict[str, str]]:
         try:
-            return wanted, self.split[wanted], []
+            return wanted, self.split[wanted], {}
         except Unreadable as error:
-            unreadable = [error.path]
+            unreadable = {error.path: error.reason}
         for index in islice(self.order.stand_ins(epoch, wanted), _BAD_IN_A_ROW - 1):
             try:
                 return index, self.split[index], unreadable
             except Unreadable as error:
-                unreadable.append(error.path)
+                unreadable[error.path] = error.reason
         if len(unreadable) == _BAD_IN_A_ROW:
+            last, reason = list(unreadable.items())[-1]
             raise ContralexError(
-                f"{len(unreadable)} items in a row cannot be read, the last of them {unreadable[-1]}; "
-                "see whether the disk that holds the data is still there."
+                f"{len(unreadable)} items in a row cannot be read, the last of them {last}; see whether the disk that "
+                f"holds the data is still there. The reason: {reason}"
             )
+        first, reason = next(iter(unreadable.items()))
         raise ContralexError(
-            f"{unreadable[0]} cannot be read, and no sample of another batch can be taken for it, of which there are "
-            f"{self.order.steps - 1}; remove the file, or set train.batch_size to a smaller number."
+            f"{first} cannot be read, and no sample of another batch can be taken for it, of which there are "
+            f"{self.order.steps - 1}; remove the file, or set train.batch_size to a smaller number. "
+            f"The reason: {reason}"
         )
 
 
@@ -222,7 +235,7 @@ def collate(items: Sequence[Item]) -> Batch:
     return {
         "index": torch.tensor([item["index"] for item in items]),
         "views": {view: torch.stack([item["views"][view] for item in items]) for view in items[0]["views"]},
-        "unreadable": [path for item in items for path in item["unreadable"]],
+        "unreadable": {path: reason for item in items for path, reason in item["unreadable"].items()},
     }
 
 

@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,11 @@ class FolderSource(Source):
         root = Path(spec.root).expanduser()
         _check_folder(root)
         if judged := _separate(root):
-            self._train = _open(root / "train", spec.labels)
-            self._test: FolderSplit | None = _open(judged, spec.labels, self._train.classes)
+            self._train = _open(root / "train", spec)
+            self._test: FolderSplit | None = _open(judged, spec, self._train.classes)
             self._train.skipped += self._test.skipped
         else:
-            self._train, self._test = _hold_out(_open(root, spec.labels), spec.held_out)
+            self._train, self._test = _hold_out(_open(root, spec), spec.held_out)
         if self._test is not None:
             self._test.skipped = self._train.skipped  # one count for both
 
@@ -47,8 +48,9 @@ class FolderSource(Source):
 
 
 class FolderSplit(Split):
-    def __init__(self, root: Path, paths: Sequence[Path], classes: Sequence[str] | None) -> None:
+    def __init__(self, root: Path, paths: Sequence[Path], classes: Sequence[str] | None, max_pixels: int) -> None:
         super().__init__()
+        self.max_pixels = max_pixels
         self.root = root
         self.paths = paths
         self.classes = classes
@@ -60,7 +62,7 @@ class FolderSplit(Split):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return images.read(self.paths[index])
+        return images.read(self.paths[index], self.max_pixels)
 
 
 def _separate(root: Path) -> Path | None:
@@ -72,7 +74,7 @@ def _separate(root: Path) -> Path | None:
     return None
 
 
-def _open(root: Path, labels: str, known: Sequence[str] | None = None) -> FolderSplit:
+def _open(root: Path, spec: ImageFolder, known: Sequence[str] | None = None) -> FolderSplit:
     """``known``: the classes of the training split, which the evaluation split must share."""
     files = sorted(_files(root))
     if not files:
@@ -81,13 +83,13 @@ def _open(root: Path, labels: str, known: Sequence[str] | None = None) -> Folder
             f"the {len(_extensions())} extensions that PIL reads."
         )
     with ThreadPoolExecutor(_THREADS) as pool:
-        faults = list(pool.map(images.header_fault, files))
+        faults = list(pool.map(partial(images.header_fault, max_pixels=spec.max_pixels), files))
     paths = [path for path, fault in zip(files, faults, strict=True) if fault is None]
     if not paths:
         raise ContralexError(
             f"data.root {root} has {len(files)} images, and none can be read; {files[0]}: {faults[0]}."
         )
-    split = FolderSplit(root, paths, _classes(root, files, labels, known))
+    split = FolderSplit(root, paths, _classes(root, files, spec.labels, known), spec.max_pixels)
     for path, fault in zip(files, faults, strict=True):
         if fault is not None:
             split.skip(str(path), fault)
@@ -130,9 +132,10 @@ def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSpli
         held.update(sorted(members, key=lambda path: _digest(path, whole.root))[:count])
     if not held:
         return whole, None
-    train = FolderSplit(whole.root, [path for path in whole.paths if path not in held], whole.classes)
+    kept = [path for path in whole.paths if path not in held]
+    train = FolderSplit(whole.root, kept, whole.classes, whole.max_pixels)
     train.skipped = whole.skipped
-    return train, FolderSplit(whole.root, [path for path in whole.paths if path in held], whole.classes)
+    return train, FolderSplit(whole.root, sorted(held), whole.classes, whole.max_pixels)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -170,7 +173,8 @@ def _class_of(path: Path, root: Path) -> str:
 
 
 def _digest(path: Path, root: Path) -> bytes:
-    return hashlib.blake2b(path.relative_to(root).as_posix().encode(), digest_size=8).digest()
+    name = path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")  # the bytes of the name
+    return hashlib.blake2b(name, digest_size=8).digest()
 
 
 def write_tiny(folder: str, samples: int = 30, classes: int = 3, size: int = 40) -> None:

@@ -43,6 +43,7 @@ class HuggingFaceSplit(Split):
                 )
         self._images = dataset.select_columns([spec.image])  # labels are read once, below
         self._column = spec.image
+        self._max_pixels = spec.max_pixels
         if spec.label is not None:
             self.labels, self.classes = _labels(dataset, spec.label, known, self._name)
 
@@ -51,18 +52,23 @@ class HuggingFaceSplit(Split):
 
     def __getitem__(self, index: int) -> Image.Image:
         try:
-            found = self._images[index][self._column]
-        except OSError as error:  # a broken image; PIL.UnidentifiedImageError is one of these
-            raise Unreadable(f"{self._name} number {index}", str(error)) from error
+            images.allow(self._max_pixels)
+            found = self._images[index][self._column]  # decoded by the package, with PIL
+        except Exception as error:  # as in images.read
+            raise self._unreadable(index, error) from error
         if not isinstance(found, Image.Image):
             raise ContralexError(
                 f"data.image is {self._column}, and that column of {self._name} holds {type(found).__name__}, not "
                 "images; name a column of the feature Image."
             )
         try:
+            images.check_size(found, self._max_pixels)
             return images.to_rgb(found)
-        except OSError as error:
-            raise Unreadable(f"{self._name} number {index}", str(error)) from error
+        except Exception as error:
+            raise self._unreadable(index, error) from error
+
+    def _unreadable(self, index: int, error: Exception) -> Unreadable:
+        return Unreadable(f"{self._name} number {index}", images.reason_of(error, self._max_pixels))
 
 
 def _labels(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchvision import datasets
 
 from contralex.data import images
-from contralex.data.base import Source, Split, Unreadable
+from contralex.data.base import Source, Split
 from contralex.errors import ContralexError
+from contralex.vocabulary.datasets import MAX_PIXELS
 
 if TYPE_CHECKING:
     from contralex.vocabulary.datasets import _Torchvision as Spec
@@ -51,17 +53,16 @@ class TorchvisionSplit(Split):
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:
-        try:
-            return images.to_rgb(self._dataset[index][0])
-        except (OSError, SyntaxError, ValueError) as error:  # ImageNet's files are decoded here
-            raise Unreadable(str(self._dataset.samples[index][0]), str(error)) from error
+        return self._dataset[index][0]
 
 
 def _open(opener: Callable[..., Any], spec: Spec, which: dict[str, Any]) -> Any:
     root = Path(spec.root).expanduser()
-    download = {} if spec.kind_name() == "imagenet" else {"download": spec.download}
+    options: dict[str, Any] = {"download": spec.download}
+    if spec.kind_name() == "imagenet":  # files, which torchvision would read in a way of its own
+        options = {"loader": partial(images.read, max_pixels=MAX_PIXELS)}
     try:
-        return opener(str(root), **which, **download)
+        return opener(str(root), **which, **options)
     except ImportError as error:  # scipy, for the devkit of ImageNet
         raise ContralexError(
             f"data.kind {spec.kind_name()} needs a package: {_first_line(error)}; pip install it."

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from contralex.vocabulary import views as specs
 
 
+_LONG = 16  # few photographs are longer than so many times their width
+
+
 class Views(ABC):
     """The views that a sample becomes. ``count`` of them; :meth:`make` gives one."""
 
@@ -82,11 +85,24 @@ def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
 def _evaluation(spec: specs.Augment) -> Callable[[Any], Tensor]:
     """Resize and central crop of 7/8 where crops are smaller than a photograph; the whole image at 32 or 64 pixels."""
     size, how = spec.crop.size, InterpolationMode(spec.crop.interpolation)
-    steps: list[v2.Transform] = (
-        [v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)] if size >= 96 else [v2.Resize((size, size), how)]
+    steps: list[Callable[[Any], Any]] = (
+        [middle, v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)]
+        if size >= 96
+        else [v2.Resize((size, size), how)]
     )
     pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *to_numbers(spec)])
     return pipeline
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """The middle of an image that is longer than 16 times its width, or higher; any other as it is.
+
+    For steps that bring the short side to a size and then take a square of the middle: a line of 1 x 10,000 pixels
+    would first become 256 x 2,560,000. The square is the same to rounding, for it is far from what is cut off.
+    """
+    width, height = image.size
+    left, top = (max(length - _LONG * min(image.size) + 1, 0) // 2 for length in image.size)  # the same at both ends
+    return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
 def to_numbers(spec: specs.Augment) -> list[v2.Transform]:

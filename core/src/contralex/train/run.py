@@ -111,7 +111,6 @@ class Run:
         self.hooks = LifeCycle(self.plugins, resolved.code, self.ending, train.on_hook_error)
         self.logged: dict[str, float] = {}
         self.saved_at = self.found.step if self.found is not None else None
-        self.skipped: set[str] = set()
         self.skipped_steps = int(self.found.state.get("skipped_steps", 0)) if self.found is not None else 0
 
     @property
@@ -179,7 +178,8 @@ def _train(run: Run, report: Report) -> None:
     began = time.perf_counter()
     before = run.seconds
     for batch in [] if run.ending.stop else _batches(run):
-        run.skipped.update(batch["unreadable"])
+        for path, reason in batch["unreadable"].items():
+            run.split.skip(path, reason)
         clock = run.clock()
         rate = optim.set_rates(run.optimizer, spec.optimizer, clock, spec.batch_size)
         found = _step(run, batch, clock)
@@ -379,7 +379,7 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _all_skipped(run: Run) -> list[str]:
-    return sorted(set(distributed.everyones(sorted(run.skipped | set(run.split.skipped)))))
+    return sorted(set(distributed.everyones(sorted(run.split.skipped))))
 
 
 def _where(spec: RunSpec) -> str:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from contralex.data.base import Source
 
 _IMAGES = frozenset({"images", "labels"})
+MAX_PIXELS = 178_956_970  # above it PIL refuses a file, as one that may have been made to fill the memory
+MaxPixels = Annotated[int, Field(gt=0, le=2**53, description="pixels")]
 
 
 class Digits(Spec):
@@ -46,13 +48,14 @@ class ImageFolder(Spec):
     Where ``root`` has folders ``train`` and ``val`` (or ``test``) they are the splits. ``labels``: ``auto`` takes
     the folders directly below as classes if all images lie in two or more such folders, ``folders`` insists,
     ``none`` ignores them. ``held_out``: where there is no separate split, the share of labelled images that is kept
-    for evaluation.
+    for evaluation. ``max_pixels``: an image of more pixels is left out.
     """
 
     kind: Literal["image_folder"] = "image_folder"
     root: str
     labels: Literal["auto", "folders", "none"] = "auto"
     held_out: float = Field(0.2, ge=0, lt=1)
+    max_pixels: MaxPixels = MAX_PIXELS
     gives = _IMAGES
     source = "the layout of torchvision.datasets.ImageFolder, and plain folders"
     example = {"root": "."}
@@ -136,7 +139,7 @@ class HuggingFace(Spec):
     """A data set of the Hugging Face hub or a local folder of one (``pip install 'contralex[datasets]'``).
 
     ``train`` and ``test`` name splits; ``test: null`` for none. ``image`` and ``label`` name columns;
-    ``label: null`` for none.
+    ``label: null`` for none. ``max_pixels``: an image of more pixels is left out.
     """
 
     kind: Literal["hf"] = "hf"
@@ -146,6 +149,7 @@ class HuggingFace(Spec):
     test: str | None = None
     image: str = "image"
     label: str | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
     gives = _IMAGES
     source = "the package datasets"
     example = {"path": "cifar10"}

@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ class CaptionFolderSource(Source):
     items = "images with captions"
 
     def __init__(self, spec: specs.ImageCaptions) -> None:
-        found = FolderSource(ImageFolder(root=spec.root, labels=spec.labels, held_out=spec.held_out))
+        shared = {field: getattr(spec, field) for field in ("root", "labels", "held_out", "max_pixels")}
+        found = FolderSource(ImageFolder(**shared))
         self._train = _captioned(found.train())
         judged = found.test()
         self._test = None if judged is None else _captioned(judged)
@@ -72,7 +74,8 @@ class CaptionFolderSplit(Subset):
         self.paths = [split.paths[index] for index in indices]
 
     def __getitem__(self, index: int) -> Image.Image:
-        return with_caption(images.read(self.paths[index]), _read_text(_caption_of(self.paths[index])))
+        image: Image.Image = super().__getitem__(index)
+        return with_caption(image, _read_text(_caption_of(self.paths[index])))
 
 
 def _captioned(split: Split) -> CaptionFolderSplit:
@@ -130,10 +133,11 @@ class TableSplit(Split):
 
     def __init__(self, path: Path, spec: specs.ImageCaptions, field: str, known: Sequence[str] | None = None) -> None:
         super().__init__()
+        self._max_pixels = spec.max_pixels
         rows = _rows(path, spec, field)
         files = [path.parent / row[0] for row in rows]
         with ThreadPoolExecutor(_THREADS) as pool:
-            faults = list(pool.map(_fault, files, [row[1] for row in rows]))
+            faults = list(pool.map(partial(_fault, spec.max_pixels), files, [row[1] for row in rows]))
         for file, fault in zip(files, faults, strict=True):
             if fault is not None:
                 self.skip(str(file), fault)
@@ -159,13 +163,13 @@ class TableSplit(Split):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return with_caption(images.read(self.paths[index]), self.captions[index])
+        return with_caption(images.read(self.paths[index], self._max_pixels), self.captions[index])
 
 
-def _fault(path: Path, caption: str | None) -> str | None:
+def _fault(max_pixels: int, path: Path, caption: str | None) -> str | None:
     if caption is None:
         return "its line has no caption"
-    return images.header_fault(path) if path.is_file() else "there is no such file"
+    return images.header_fault(path, max_pixels) if path.is_file() else "there is no such file"
 
 
 def _rows(path: Path, spec: specs.ImageCaptions, field: str) -> list[tuple[str, str | None, str]]:

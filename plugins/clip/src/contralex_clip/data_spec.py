@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from contralex import Spec
 from contralex.files import expanded, mode
+from contralex.vocabulary.datasets import MAX_PIXELS, MaxPixels
 
 if TYPE_CHECKING:
     from contralex.data.base import Source
@@ -24,7 +25,7 @@ class ImageCaptions(Spec):
     ``cat.txt``; or a table, ``.csv``, ``.tsv`` or ``.jsonl``, with a line for each pair. Of a table, ``image``,
     ``caption`` and ``label`` name columns (``label: null`` for none), the paths of images are relative to the table's
     folder, and ``test`` is another table to judge with. Of a folder, ``labels`` and ``held_out``, and folders ``train``
-    and ``val``, are as of ``image_folder``.
+    and ``val``, are as of ``image_folder``. ``max_pixels``: an image of more pixels is left out.
     """
 
     kind: Literal["image_captions"] = "image_captions"
@@ -35,6 +36,7 @@ class ImageCaptions(Spec):
     label: str | None = None
     labels: Literal["auto", "folders", "none"] = "auto"
     held_out: float = Field(0.2, ge=0, lt=1)
+    max_pixels: MaxPixels = MAX_PIXELS
     gives = _GIVES
     source = "CLIP, arXiv:2103.00020, section 2.2 (pairs of an image and a text); the files of img2dataset"
     example = {"root": "."}
@@ -83,8 +85,8 @@ class WebDataset(Spec):
 
     ``shards`` and ``test``: the tar files to train on and to judge with; ``data/*.tar`` and ``data/{0000..0099}.tar``
     stand for many. ``image``: endings of images, ``caption`` that of captions, ``label`` that of files with the class's
-    number (``cls``; null for none). The files' headers are read when a run begins; samples are then read from their
-    place, in any order.
+    number (``cls``; null for none). ``max_pixels``: an image of more pixels is left out. The files' headers are read
+    when a run begins; samples are then read from their place, in any order.
     """
 
     kind: Literal["webdataset"] = "webdataset"
@@ -93,6 +95,7 @@ class WebDataset(Spec):
     image: tuple[str, ...] = Field(("jpg", "jpeg", "png", "webp"), min_length=1)
     caption: str = "txt"
     label: str | None = None
+    max_pixels: MaxPixels = MAX_PIXELS
     gives = _GIVES
     source = "the file format of the package webdataset"
     example = {"shards": "shards/*.tar"}

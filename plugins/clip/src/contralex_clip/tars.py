@@ -51,6 +51,7 @@ class TarSplit(Split):
     def __init__(self, shards: Sequence[Path], spec: specs.WebDataset) -> None:
         super().__init__()
         self.shards = shards
+        self._max_pixels = spec.max_pixels
         with ThreadPoolExecutor(_THREADS) as pool:
             found = list(pool.map(lambda shard: _samples(shard, spec), shards))
         rows: list[tuple[int, ...]] = []
@@ -81,11 +82,9 @@ class TarSplit(Split):
             with path.open("rb") as file:
                 pixels = io.BytesIO(_read(file, image, image_bytes))
                 text = _read(file, caption, caption_bytes).decode("utf-8").strip()
-            with Image.open(pixels) as opened:
-                return with_caption(images.to_rgb(opened), text)
+            return with_caption(images.decode(pixels, self._max_pixels), text)
         except Exception as error:  # PIL's decoders raise many kinds, and the disk and the caption others
-            reason = str(error).rstrip(".") or type(error).__name__
-            raise Unreadable(f"{path}, byte {image}", reason) from error
+            raise Unreadable(f"{path}, byte {image}", images.reason_of(error, self._max_pixels)) from error
 
 
 def _read(file: io.BufferedReader, start: int, count: int) -> bytes:

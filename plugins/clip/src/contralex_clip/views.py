@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from contralex import Views
-from contralex.parts.views import CropViews, to_numbers
+from contralex.parts.views import CropViews, middle, to_numbers
 from contralex.vocabulary.views import Augment, Crops, Group
 from contralex_clip.tokens import Tokens
 
@@ -50,8 +50,9 @@ def _evaluation(augment: Augment, square: bool) -> Callable[[Image.Image], Tenso
     """The middle square of the image whose short side has the crop's size, as CLIP's code evaluates; or else the whole
     image, squeezed into a square, as SigLIP's does."""
     crop, how = augment.crop, InterpolationMode(augment.crop.interpolation)
-    steps: list[v2.Transform] = (
-        [v2.Resize(crop.size, how), v2.CenterCrop(crop.size)] if square else [v2.Resize((crop.size, crop.size), how)]
+    size = crop.size
+    steps: list[Callable[[Any], Any]] = (
+        [middle, v2.Resize(size, how), v2.CenterCrop(size)] if square else [v2.Resize((size, size), how)]
     )
     pipeline: Callable[[Image.Image], Tensor] = v2.Compose([*steps, *to_numbers(augment)])
     return pipeline

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from contralex import ContralexError, Views
+from contralex.parts.views import middle
 from contralex_cpc.each import augmented
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class PatchViews(Views):
         numbers = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
         gray = [v2.Grayscale(3)] if spec.gray else []
         flip = [v2.RandomHorizontalFlip()] if spec.flip else []
-        self._random = v2.Compose([v2.Resize(spec.resize), v2.RandomCrop(spec.crop), *flip, *gray, *numbers])
-        self._plain = v2.Compose([v2.Resize(spec.resize), v2.CenterCrop(spec.crop), *gray, *numbers])
+        self._random = v2.Compose([middle, v2.Resize(spec.resize), v2.RandomCrop(spec.crop), *flip, *gray, *numbers])
+        self._plain = v2.Compose([middle, v2.Resize(spec.resize), v2.CenterCrop(spec.crop), *gray, *numbers])
 
     def make(self, item: Any, view: int) -> Tensor:
         patches = self._grid(self._random(item))
