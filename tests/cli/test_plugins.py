@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from contralex.cli.kinds import kind_facts
+from contralex.registry import registry
+
 LOSS = """
 from typing import Literal
 from contralex import Spec, hookimpl
@@ -156,3 +159,47 @@ def test_show_of_the_core_and_of_nothing(site: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "Error: plugins show: no plugin 'raise' is installed; did you mean raises?\n"
     assert "did you mean contralex-moco?" in contralex(site, "plugins", "show", "moco").stderr
+
+
+def test_show_of_a_kind(site: Path) -> None:
+    found = json.loads(contralex(site, "plugins", "show", "--kind", "negatives.memory_bank", "--json").stdout)
+    assert (found["kind"], found["slot"], found["needs"]) == (
+        "memory_bank",
+        "negatives",
+        ["of encoder: one query a view"],
+    )
+    assert "remembered" in found["gives"]
+    fields = {field["field"]: field for field in found["fields"]}
+    assert (fields["draws"]["type"], fields["draws"]["default"]) == ("whole number", "required")
+    assert fields["draws"]["bounds"].startswith("≥ 0")
+    assert fields["placement"]["type"] == "replicated | sharded"
+    lines = contralex(site, "plugins", "show", "--kind", "views.crops").stdout.splitlines()
+    assert any(line.startswith("groups.NAME.augment.crop.size\twhole number\t> 0") for line in lines)
+    assert "needs\tof data: images" in lines
+    inner = contralex(site, "plugins", "show", "--kind", "method.loss.good-one").stdout
+    assert "A loss that does magic." in inner
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--kind", "targts.key_vector"], "write it as SLOT.KIND, such as targets.key_vector; did you mean targets?"),
+        (["--kind", "targets.key_vectr"], "did you mean 'key_vector'?"),
+        (["--kind", "targets"], "write it as SLOT.KIND"),
+        ([], "name one plugin, or one kind with --kind"),
+        (["contralex", "--kind", "loss.info_nce"], "name one plugin, or one kind with --kind"),
+    ],
+)
+def test_show_refuses(site: Path, words: list[str], sentence: str) -> None:
+    done = contralex(site, "plugins", "show", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+
+
+def test_every_kind_can_be_shown() -> None:
+    known = registry()
+    for plugin in known.plugins.values():
+        for slot, specs in plugin.kinds.items():
+            for spec in specs:
+                facts = kind_facts(slot, spec)
+                assert [field["field"] for field in facts["fields"] if not field["type"]] == []

@@ -5,18 +5,23 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import contralex
-from contralex import hooks
+from contralex import ContralexError, hooks
 from contralex.cli import new
+from contralex.cli.app import app
+from contralex.cli.check import STATES
 from contralex.registry import registry
 from contralex.spec.layers import resolve
 from contralex.testing import Case, cases, kit
@@ -31,6 +36,9 @@ SLOW = "two_equal_one"  # starts two processes
 _FILE = re.compile(r"^```(\w+) file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^ *```python.*?\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _NEW = re.compile(r"^\$ contralex new (\S+) --as (\S+)$", re.MULTILINE)
+_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+_COUNTS = re.compile(r"^(contralex-\S+): ((?:\d+ [a-z ]+(?:, )?)+)$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"`([^`\n]+)`")
@@ -75,6 +83,15 @@ EXAMPLES = list(examples())
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=str)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 Install = Callable[[Example], None]
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, install: Install) -> None:
+    """The tutorial's packages beside the core, as its reader has them: other plugins would change what is said."""
+    tutorial = [example for example in EXAMPLES if example.page == "tutorial"]
+    monkeypatch.setenv("CONTRALEX_PLUGINS", ",".join(example.distribution for example in tutorial))
+    for example in tutorial:
+        install(example)
 
 
 @pytest.fixture
@@ -136,6 +153,62 @@ def test_the_tests_that_the_tutorial_writes_pass(install: Install) -> None:
         exec(code, names)
         for name in [name for name in names if name.startswith("test_")]:
             names[name]()
+
+
+def printed() -> list[tuple[str, str]]:
+    """The commands of the tutorial, each with its output there."""
+    text = (EXTEND / "tutorial.md").read_text("utf-8")
+    return [found for block in _CONSOLE.findall(text) for found in _COMMAND.findall(block) if found[1].strip()]
+
+
+QUICK = [found for found in printed() if found[0].startswith(("contralex new", "contralex plugins", "contralex show"))]
+
+
+@pytest.mark.parametrize(("command", "output"), QUICK, ids=[command for command, _ in QUICK])
+def test_a_command_prints_what_the_tutorial_says(
+    command: str, output: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``...`` stands for any lines, and how lines are broken does not matter."""
+    if not command.startswith("contralex new"):  # which makes what the others find installed
+        request.getfixturevalue("alone")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    done = CliRunner().invoke(app, shlex.split(command)[1:])
+    said = done.output + (f"Error: {done.exception}" if isinstance(done.exception, ContralexError) else "")
+    rest = " ".join(said.split())
+    for part in re.split(r"^\.\.\.$", output, flags=re.MULTILINE):
+        if not (wanted := " ".join(part.split())):
+            continue
+        assert wanted in rest, said
+        rest = rest.partition(wanted)[2]
+
+
+def counted() -> list[tuple[str, str, str]]:
+    """Of each ``contralex check`` in the tutorial: the distribution, what ``--only`` says, and the counts below it."""
+    checks = [(shlex.split(command), _COUNTS.search(output)) for command, output in printed()]
+    return [
+        (words[2], words[words.index("--only") + 1] if "--only" in words else "", counts[2])
+        for words, counts in checks
+        if words[:2] == ["contralex", "check"] and counts
+    ]
+
+
+@pytest.mark.usefixtures("alone")
+def test_the_tutorial_counts_the_cases_of_the_kit() -> None:
+    assert len(counted()) == 3
+    for distribution, only, counts in counted():
+        total = sum(int(number) for number in re.findall(r"\d+", counts))
+        there = [case for case in cases(distribution) if only in case.id]
+        assert (distribution, only, total) == (distribution, only, len(there))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_the_tutorial_counts_what_passes() -> None:
+    for distribution, only, counts in counted():
+        if "failed" not in counts:  # what fails there is a mistake that the reader makes on purpose
+            states = Counter(case.run().state for case in cases(distribution) if only in case.id)
+            assert ", ".join(f"{states[state]} {state}" for state in STATES if states[state]) == counts
 
 
 @each_example

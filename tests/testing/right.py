@@ -54,12 +54,12 @@ class Recent(Spec):
                 self.register_buffer("kept", torch.nn.functional.normalize(torch.randn(size, context.dim), dim=1))
 
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                matched = keys.of_view(match.key)
-                own = matched.vectors[queries.partners_in(matched)].unsqueeze(1)
+                own = keys.matching(queries, match).vectors.unsqueeze(1)
+                step.cache["right"] = keys.vectors.detach()  # which update() finds: it gets the same step
                 return Dictionary(own=own, shared=self.kept.clone())
 
             def update(self, keys: Any, step: Any) -> None:
-                self.kept.copy_(torch.cat([keys.vectors, self.kept])[: len(self.kept)])
+                self.kept.copy_(torch.cat([step.cache["right"], self.kept])[: len(self.kept)])
 
         return Part(self.size)
 

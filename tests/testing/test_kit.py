@@ -342,7 +342,57 @@ def test_check_answers_in_json(fake_plugin: Install, call: Call) -> None:
     code, out, _ = call("sets", "--json", "--only", "data_reads")
     assert code == 1
     assert [one["state"] for one in json.loads(out)] == ["not applicable", "failed"]
-    assert set(json.loads(out)[0]) == {"id", "state", "reason"}
+    assert set(json.loads(out)[0]) == {"id", "state", "reason", "traceback"}
+
+
+RAISES = '''
+from typing import Literal
+from contralex import Spec, hookimpl
+
+class Raises(Spec):
+    """It divides by how much the vectors differ."""
+
+    kind: Literal["raises"] = "raises"
+    gives = frozenset({"vectors"})
+    source = "arXiv:0000.00000"
+
+    def build(self, context):
+        from contralex import TargetGenerator, Targets
+
+        class Part(TargetGenerator):
+            def forward(self, queries, keys, dictionary, match, step):
+                if not keys.vectors.std(dim=0).any():
+                    raise ZeroDivisionError("there is no difference")
+                return Targets(vectors=keys.matching(queries, match).vectors)
+
+        return Part()
+
+@hookimpl
+def contralex_target_generators():
+    return [Raises]
+'''
+
+
+def test_a_part_that_raises_is_told_with_input_file_and_line(fake_plugin: Install, call: Call) -> None:
+    fake_plugin("raises", RAISES, requires=BOUNDS)
+    code, out, _ = call("raises", "--only", "degenerate_input[targets raises, shared without gradient, none]")
+    line = next(number for number, text in enumerate(RAISES.splitlines(), 1) if "raise Zero" in text)
+    assert code == 1
+    wanted = rf"it raised ZeroDivisionError: there is no difference, on [a-z ]+, at .*raises\.py:{line}"
+    assert re.search(wanted, out)
+    assert "Traceback" not in out
+    code, out, _ = call("raises", "-v", "--only", "degenerate_input[targets raises, shared without gradient, none]")
+    assert code == 1
+    assert "Traceback (most recent call last)" in out
+    assert 'raise ZeroDivisionError("there is no difference")' in out
+
+
+def test_pytest_verbose_shows_the_traceback(fake_plugin: Install, pytester: pytest.Pytester) -> None:
+    fake_plugin("raises", RAISES, requires=BOUNDS)
+    pytester.makepyfile(TEST.format(name="raises"))
+    for options, shown in ((["-q"], False), (["-v"], True)):
+        result = pytester.runpytest_inprocess(*options, "-k", "degenerate_input", "-x", "-p", "no:cacheprovider")
+        assert ("Traceback (most recent call last)" in result.stdout.str()) is shown
 
 
 @pytest.mark.parametrize(

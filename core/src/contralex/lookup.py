@@ -83,6 +83,12 @@ class Rows:
             return everyone
         return everyone[torch.cat([(everyone.view == view).nonzero().flatten() for view in views])]
 
+    def matching(self, queries: Rows, match: Match) -> Rows:
+        """The key of each query, in the order of the N queries: of view ``match.key``, with the query's sample and
+        position. RuntimeError where a query has none."""
+        keys = self.of_view(match.key)
+        return keys[queries.partners_in(keys)]
+
     def partners_in(self, others: Rows, *, same_view: bool = False) -> Tensor:
         """(R,) as :meth:`places_in`, where every row has a partner. RuntimeError where one has none."""
         place = self.places_in(others, same_view=same_view)
@@ -91,7 +97,12 @@ class Rows:
         return place
 
     def places_in(self, others: Rows, *, same_view: bool) -> Tensor:
-        """(R,) where in ``others`` the row with the same sample and position stands; -1 where it is absent."""
+        """(R,) where in ``others`` the row with the same sample and position stands; below 0 where it is absent.
+
+        As an index that would be one of the last rows: ask :meth:`partners_in` or :meth:`matching`, which raise.
+        """
+        if not len(others):
+            return torch.full_like(self.sample, -1)
         mine, theirs = _tags(self, same_view), _tags(others, same_view)
         base = torch.stack([tags.max(dim=0).values for tags in (mine, theirs)]).max(dim=0).values + 1
         mine_key, their_key = _pack(mine, base), _pack(theirs, base)
@@ -192,8 +203,8 @@ class Match:
 class Step:
     """The moment of training that a step happens at. Randomness is a function of it and of nothing else.
 
-    ``batch`` is the global batch size. ``cache`` lives as long as the step: a target generator keeps there
-    what several matches share.
+    ``batch`` is the global batch size. ``cache`` lives as long as the step, its ``update`` included: a target generator
+    keeps there what several matches share, or what ``update`` needs.
     """
 
     clock: Clock

@@ -24,8 +24,7 @@ class Wrong(Spec):
 
         class Part(TargetGenerator):
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                wanted = keys.of_view(match.key)
-                vectors = wanted.vectors[queries.partners_in(wanted)]
+                vectors = keys.matching(queries, match).vectors
                 centre = getattr(self, "centre", 0.0)
                 return Targets(vectors=(vectors - centre).detach())
 

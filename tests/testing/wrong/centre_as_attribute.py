@@ -30,8 +30,7 @@ class Wrong(Spec):
                 self.centre = torch.zeros(context.dim)
 
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                wanted = keys.of_view(match.key)
-                vectors = wanted.vectors[queries.partners_in(wanted)]
+                vectors = keys.matching(queries, match).vectors
                 return Targets(vectors=(vectors - self.centre).detach())
 
             def update(self, keys: Any, step: Any) -> None:

@@ -27,8 +27,7 @@ class Wrong(Spec):
 
         class Part(NegativeSource):
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                matched = keys.of_view(match.key)
-                own = matched.vectors[queries.partners_in(matched)].unsqueeze(1)
+                own = keys.matching(queries, match).vectors.unsqueeze(1)
                 everyone = queries.vectors
                 if distributed.world() > 1:
                     parts = [torch.empty_like(everyone) for _ in range(distributed.world())]

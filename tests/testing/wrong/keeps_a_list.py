@@ -29,8 +29,7 @@ class Wrong(Spec):
                 self.kept: list[Any] = [torch.randn(4, context.dim)]
 
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                matched = keys.of_view(match.key)
-                own = matched.vectors[queries.partners_in(matched)].unsqueeze(1)
+                own = keys.matching(queries, match).vectors.unsqueeze(1)
                 self.kept = [*self.kept, keys.vectors.detach()][-2:]
                 return Dictionary(own=own, shared=torch.cat(self.kept))
 

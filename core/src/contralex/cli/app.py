@@ -67,7 +67,11 @@ def _root(
 app.command(epilog=examples("contralex methods", "contralex methods --json"))(look.methods)
 installed.callback(invoke_without_command=True)(plugins.plugins)
 installed.command(
-    epilog=examples("contralex plugins show contralex-moco", "contralex plugins show contralex-moco --json")
+    epilog=examples(
+        "contralex plugins show contralex-moco",
+        "contralex plugins show --kind targets.key_vector   its fields, bounds, needs and gives",
+        "contralex plugins show contralex-moco --json",
+    )
 )(plugins.show)
 app.add_typer(installed, name="plugins")
 app.command(

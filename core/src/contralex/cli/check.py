@@ -17,6 +17,9 @@ def check(
     only: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only the checks whose name holds this text.", show_default=False)
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the traceback of each error that a part raised.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check that a plugin keeps to what every plugin must: one row a check, and exit status 1 if one fails."""
@@ -39,13 +42,16 @@ def check(
         print_json([vars(outcome) for outcome in outcomes])
     else:
         print_table(["check", "state", "why"], [[outcome.id, outcome.state, outcome.reason] for outcome in outcomes])
-        counts = {state: sum(outcome.state == state for outcome in outcomes) for state in _STATES}
+        counts = {state: sum(outcome.state == state for outcome in outcomes) for state in STATES}
         typer.echo(f"{distribution}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
+        for outcome in outcomes if verbose else ():
+            if outcome.traceback:
+                typer.echo(f"\n{outcome.id}\n{outcome.traceback}")
     if any(outcome.bad for outcome in outcomes):
         raise typer.Exit(1)
 
 
-_STATES = ("passed", "failed", "unexpected pass", "expected failure", "not applicable")
+STATES = ("passed", "failed", "unexpected pass", "expected failure", "not applicable")
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contralex.cli.kinds import show_kind
 from contralex.cli.options import Json, print_json, print_table
 from contralex.errors import ContralexError
 
@@ -33,10 +34,30 @@ def plugins(context: typer.Context, as_json: Json = False) -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The plugin's distribution, such as contralex-moco.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="The plugin's distribution, such as contralex-moco.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SLOT.KIND", help="One kind, such as targets.key_vector: its fields and bounds.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say all that is known of one plugin, whatever its state: where it is, what it offers, why it does not work."""
+    """Show one plugin, or one kind.
+
+    Of a plugin, whatever its state: where it is, what it offers, and why it does not work. Of a kind: its fields with
+    their bounds, and what it needs and gives.
+    """
+    if kind is not None and name is None:
+        show_kind(kind, as_json)
+        return
+    if name is None or kind is not None:
+        raise ContralexError(
+            "plugins show: name one plugin, or one kind with --kind, such as --kind targets.key_vector"
+        )
     facts = _facts(_find(name))
     if as_json:
         print_json(facts)

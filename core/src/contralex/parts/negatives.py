@@ -75,8 +75,7 @@ class Queue(NegativeSource):
         return {"vectors": self.size} if self.sharded else {}
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        matched = keys.of_view(match.key)
-        positive = matched.vectors[queries.partners_in(matched)].unsqueeze(1)  # (N, 1, D)
+        positive = keys.matching(queries, match).vectors.unsqueeze(1)  # (N, 1, D)
         none, zero = torch.full_like(self.sample, -1), torch.zeros_like(self.sample)
         entries = _entries(self.vectors, Rows(self.vectors, self.sample, none, zero), sharded=self.sharded)
         return replace(entries, own=positive)

@@ -27,8 +27,7 @@ class KeyVector(TargetGenerator):
     """The sample's own key, as a vector to regress on (BYOL, SimSiam)."""
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        wanted = keys.of_view(match.key)
-        return Targets(vectors=wanted.vectors[queries.partners_in(wanted)])
+        return Targets(vectors=keys.matching(queries, match).vectors)
 
 
 class ClassLabel(TargetGenerator):
@@ -71,8 +70,7 @@ class TeacherLogits(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        wanted = keys.of_view(match.key)
-        logits = dictionary.scores(wanted.vectors[queries.partners_in(wanted)])  # (N, C)
+        logits = dictionary.scores(keys.matching(queries, match).vectors)  # (N, C)
         weights = F.softmax(logits / self.temperature, dim=1)
         if self.hard:
             weights = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)

@@ -22,7 +22,7 @@ class Conformance:
             raise pytest.UsageError(str(error)) from None
         metafunc.parametrize("case", [pytest.param(case, id=case.id) for case in found])
 
-    def test_conformance(self, case: Case) -> None:
+    def test_conformance(self, case: Case, pytestconfig: Any) -> None:
         import pytest
 
         outcome = case.run()
@@ -31,4 +31,6 @@ class Conformance:
         if outcome.state == "expected failure":
             pytest.xfail(outcome.reason)
         if outcome.bad:
-            pytest.fail(f"{outcome.id}: {outcome.reason}\n\nWhat is asked: {case.question}", pytrace=False)
+            more = f"\n\n{outcome.traceback}" if outcome.traceback and pytestconfig.get_verbosity() > 0 else ""
+            said = f"{outcome.id}: {outcome.reason}\n\nWhat is asked: {case.question}{more}"
+            pytest.fail(said, pytrace=False)

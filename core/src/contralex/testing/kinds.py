@@ -42,7 +42,7 @@ def bounded(kind: Kind) -> None:
     if loose:
         raise Failed(
             f"{', '.join(loose)} {'take' if len(loose) > 1 else 'takes'} any number; bound with Field(ge=..., le=...) "
-            "or a validator"
+            "or a validator, and what is inside a list with tuple[Annotated[float, Field(ge=..., le=...)], ...]"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from contralex.errors import ContralexError
 from contralex.registry import Plugin, registry
 from contralex.testing import backbones, entry, kinds, processes, recipes, sources, state, steps, surroundings
-from contralex.testing.outcome import NotApplicable, as_reason
+from contralex.testing.outcome import NotApplicable, as_reason, as_traceback
 from contralex.testing.subjects import Kind, kinds_of, recipes_of
 from contralex.testing.trial import Trial, trials_of
 
@@ -36,6 +36,7 @@ TRIAL = (
     steps.gradients_arrive,
     steps.no_gradient_leaks,
     steps.looks_up_before_it_writes,
+    steps.answers_with_its_own_key,
     steps.integer_buffers,
     steps.split_equals_whole,
     steps.half_precision,
@@ -50,11 +51,13 @@ RECIPE = (recipes.resolves, recipes.trains)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check on one subject. ``bad``: whether it speaks against the plugin."""
+    """What came of one check on one subject. ``bad``: whether it speaks against the plugin. ``traceback``: of the error
+    that a part raised by mistake, whole."""
 
     id: str
     state: State
     reason: str = ""
+    traceback: str = ""
 
     @property
     def bad(self) -> bool:
@@ -79,7 +82,7 @@ class Case:
         except Exception as error:  # whatever a plugin's code raises is the check's finding
             if self.expected:
                 return Outcome(self.id, "expected failure", self.expected)
-            return Outcome(self.id, "failed", as_reason(error))
+            return Outcome(self.id, "failed", as_reason(error), as_traceback(error))
         if self.expected:
             return Outcome(self.id, "unexpected pass", f"it is declared to fail ({self.expected}), and passes")
         return Outcome(self.id, "passed")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import traceback
+from types import TracebackType
+
 from contralex.errors import ContralexError
+
+_NOT_THE_PART = ("torch", "torchvision", "numpy", "pydantic", "pydantic_core", "pluggy", "contralex")
 
 
 class Failed(Exception):
@@ -14,6 +20,38 @@ class NotApplicable(Exception):
 
 
 def as_reason(error: Exception) -> str:
+    """One sentence. Of an error that a part raised by mistake, with the input (a note) and the part's file and line."""
     text = " ".join(str(error).split())
-    said_for_people = isinstance(error, Failed | ContralexError)
-    return text if said_for_people else f"it raised {type(error).__name__}: {text}"
+    if isinstance(error, Failed | ContralexError):
+        return text
+    return ", ".join([f"it raised {type(error).__name__}: {text}", *notes(error), f"at {where(error)}"])
+
+
+def notes(error: Exception) -> list[str]:
+    found: list[str] = getattr(error, "__notes__", [])
+    return found
+
+
+def as_traceback(error: Exception) -> str:
+    """The whole of it, for ``-v``; nothing of an error that is a sentence."""
+    return "" if isinstance(error, Failed | ContralexError) else "".join(traceback.format_exception(error))
+
+
+def where(error: Exception) -> str:
+    """``file:line`` of the innermost call in the part that is checked: in no library and, if there is one, not in the
+    core."""
+    frames = [_place(trace) for trace in _walk(error.__traceback__)]
+    own = [place for module, place in frames if module.partition(".")[0] not in _NOT_THE_PART]
+    core = [place for module, place in frames if f"{module}.".startswith("contralex.") and ".testing." not in module]
+    return (own or core or [place for _, place in frames] or ["no line that is known"])[-1]
+
+
+def _walk(trace: TracebackType | None) -> list[TracebackType]:
+    return [] if trace is None else [trace, *_walk(trace.tb_next)]
+
+
+def _place(trace: TracebackType) -> tuple[str, str]:
+    """A frame's module, and its file and line; the file from the working folder on, where it lies there."""
+    file = trace.tb_frame.f_code.co_filename
+    near = os.path.relpath(file) if os.path.isabs(file) and file.startswith(os.getcwd() + os.sep) else file
+    return str(trace.tb_frame.f_globals.get("__name__", "")), f"{near}:{trace.tb_lineno}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from contralex.errors import ContralexError
 from contralex.lookup import LookUp, Rows, Targets
 from contralex.testing import surroundings
-from contralex.testing.outcome import Failed, NotApplicable
+from contralex.testing.outcome import Failed, NotApplicable, where
 from contralex.testing.trial import BATCH, SEEDS, Trial
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ def finite_loss(trial: Trial) -> None:
     model = trial.build()
     # Each match's own, because their sum would be one number in any case.
     model.loss.register_forward_hook(lambda part, given, loss: _one_number(loss, "the loss of an ordinary batch"))
-    found = trial.forward(model, 0)
+    found = trial.forward(model, trial.moment(0))
     _one_number(found.loss, "the loss of an ordinary batch")
     if not 0 <= float(found.accuracy) <= 1:
         raise Failed(f"the look-up's accuracy is {float(found.accuracy)}, and a share lies in [0, 1]")
@@ -51,16 +52,16 @@ def degenerate_input(trial: Trial) -> None:
         "one sample in every place": {view: images.expand(BATCH, *images.shape[1:]) for view, images in first.items()},
     }
     for name, views in batches.items():
-        with _refusals():
+        with _refusals(name):
             model = trial.build()
-            loss = trial.forward(model, 0, views).loss
+            loss = trial.forward(model, trial.moment(0), views).loss
             _one_number(loss, f"the loss of {name}")
             _finite_gradients(model, loss, name)
     for name, change in _DEGENERATE.items():
-        with _refusals():
+        with _refusals(name):
             _degenerate_rows(trial, name, change)
     if not trial.whole_recipe:  # a recipe may have BatchNorm, which has no statistics of one sample
-        with _refusals():
+        with _refusals("a batch of one sample"):
             model = trial.build()
             loss = model(first, trial.sample[:1], replace(trial.moment(0), batch=1)).loss
             _one_number(loss, "the loss of a batch of one sample")
@@ -76,11 +77,11 @@ _DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
 def _degenerate_rows(trial: Trial, name: str, change: Callable[[Tensor], Tensor]) -> None:
     if name == "huge vectors" and _unit_length(trial):
         return  # cannot happen: the encoder brings its vectors to unit length
-    model = trial.build()
+    model, moment = trial.build(), trial.moment(0)
     with torch.no_grad():
-        queries, keys = trial.rows(model)
+        queries, keys = trial.rows(model, moment)
     asked = change(queries.vectors).clone().requires_grad_()
-    found = model.look_up(replace(queries, vectors=asked), replace(keys, vectors=change(keys.vectors)), trial.moment(0))
+    found = model.look_up(replace(queries, vectors=asked), replace(keys, vectors=change(keys.vectors)), moment)
     _one_number(found.loss, f"the loss of {name}")
     found.loss.backward()
     if asked.grad is not None and not asked.grad.isfinite().all():
@@ -99,7 +100,7 @@ def gradients_arrive(trial: Trial) -> None:
     waiting = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for number in range(3):  # a branch that starts at zero lets gradients through only after it has moved
         optimizer.zero_grad()
-        found = trial.forward(model, number)
+        found = trial.forward(model, trial.moment(number))
         found.loss.backward()
         moved = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         waiting -= moved
@@ -133,9 +134,10 @@ def no_gradient_leaks(trial: Trial) -> None:
 
     model.targets.register_forward_hook(targets)
     model.negatives.register_forward_hook(dictionary)
-    queries, keys = trial.rows(model)
+    moment = trial.moment(0)
+    queries, keys = trial.rows(model, moment)
     seen.append(("keys.vectors", keys.vectors))
-    model.look_up(queries, keys, trial.moment(0))
+    model.look_up(queries, keys, moment)
     leaks = [name for name, value in seen if value.requires_grad]
     if leaks:
         raise Failed(f"{' and '.join(dict.fromkeys(leaks))} carries a gradient; compute it under torch.no_grad()")
@@ -146,20 +148,53 @@ def looks_up_before_it_writes(trial: Trial) -> None:
     written before has the positive among its negatives."""
     model = trial.build()
     trial.advance(model, trial.optimizer(model), 0)  # the first look-up may set a normaliser
-    trial.rows(model, 1)  # a source may bring prototypes, and their twins, to unit length before each step
+    trial.rows(model, trial.moment(1))  # a source may bring prototypes and their twins to unit length before each step
     with torch.no_grad():
         for parameter in model.encoder.parameters():
             parameter.add_(0.1)  # far from a teacher, so that it shows if that follows
     teacher = {f"key_encoder.{name}": p.clone() for name, p in model.key_encoder.named_parameters()}
-    queries, keys = trial.rows(model, 1)
+    moment = trial.moment(1)
+    queries, keys = trial.rows(model, moment)
     now = {f"key_encoder.{name}": p.detach() for name, p in model.key_encoder.named_parameters()}
     close_to(teacher, now, "encoding, and not update(), moved the key encoder")
     before = copied(model)
-    first = model.look_up(queries, keys, trial.moment(1)).loss
-    again = model.look_up(queries, keys, trial.moment(1)).loss
+    first, again = (
+        model.look_up(queries, keys, replace(moment, cache=dict(moment.cache))).loss  # each as the first of its step
+        for _ in range(2)
+    )
     equal_to(before, model.state_dict(), "the look-up itself changed {}; write it in update()")
     if not torch.equal(first, again):
         raise Failed(f"the same look-up gave {float(first)} and then {float(again)}; it keeps something outside state")
+
+
+def answers_with_its_own_key(trial: Trial) -> None:
+    """A query whose key is absent is not answered with another sample's: the part raises, or leaves the query out. The
+    number below 0 that places_in() returns for it would be, as an index, one of the last rows."""
+    model, moment = trial.build(), trial.moment(0)
+    queries, keys = trial.rows(model, moment)
+    with _absent_is_no_index():
+        try:
+            model.look_up(queries, keys[keys.sample != trial.sample[0]], moment)
+        except IndexError as error:
+            raise Failed(
+                f"a query without a key is answered with another row at {where(error)}; keys.matching(queries, match) "
+                "raises where there is none"
+            ) from None
+        except Exception:
+            return  # that is what it should do
+
+
+@contextmanager
+def _absent_is_no_index() -> Iterator[None]:
+    """Within, what places_in() returns for an absent row is not only below 0, but out of range: indexing raises."""
+    found = Rows.places_in
+
+    def places_in(rows: Rows, others: Rows, *, same_view: bool) -> Tensor:
+        place = found(rows, others, same_view=same_view)
+        return torch.where(place < 0, -len(others) - 1, place)
+
+    with patch.object(Rows, "places_in", places_in):
+        yield
 
 
 def integer_buffers(trial: Trial) -> None:
@@ -174,10 +209,11 @@ def integer_buffers(trial: Trial) -> None:
         for buffer in buffers.values():
             buffer.fill_(value)
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    _, keys = trial.rows(model, 1)
+    moment = trial.moment(1)
+    found = trial.forward(model, moment)
     counts = {name: buffer.clone() for name, buffer in teacher.items()}
     reference = {int(b.flatten()[0]) for b in online.values() if b.numel()}
-    model.update(keys.detach(), trial.moment(1))
+    model.update(found.keys, moment)
     changed = [name for name, tensor in model.state_dict().items() if tensor.dtype != types[name]]
     if changed:
         raise Failed(f"update() changed the dtype of {', '.join(changed)}")
@@ -197,16 +233,16 @@ def split_equals_whole(trial: Trial) -> None:
 
 def _split_equals_whole(trial: Trial) -> None:
     model = trial.build().eval()
-    found = trial.forward(model, 0)
+    found = trial.forward(model, trial.moment(0))
     found.loss.backward()
     whole = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    model = trial.build().eval()
+    model, moment = trial.build().eval(), trial.moment(0)
     halves = [slice(0, BATCH // 2), slice(BATCH // 2, BATCH)]
 
     def encode(part: slice) -> tuple[Rows, Rows]:
         views = {view: images[part] for view, images in trial.views.items()}
-        return model.encode(views, trial.sample[part], trial.moment(0))
+        return model.encode(views, trial.sample[part], moment)
 
     with torch.no_grad():
         parts = [encode(half) for half in halves]
@@ -215,7 +251,7 @@ def _split_equals_whole(trial: Trial) -> None:
     queries, keys = (replace(side, vectors=leaf) for side, leaf in zip(sides, leaves, strict=True))
     if not model.key_encoder.gradient:
         keys = keys.detach()
-    again = model.look_up(queries, keys, trial.moment(0))
+    again = model.look_up(queries, keys, moment)
     again.loss.backward()
     begun = [0, 0]
     for half in halves:
@@ -232,14 +268,14 @@ def _split_equals_whole(trial: Trial) -> None:
 def half_precision(trial: Trial) -> None:
     """Under bf16 autocast the loss is in float32 and near that of float32; under fp16, where 1e-8 is zero, it is
     finite on ordinary and on constant input."""
-    model = trial.build()
-    queries, keys = trial.rows(model)
+    model, moment = trial.build(), trial.moment(0)
+    queries, keys = trial.rows(model, moment)
     with _ArithmeticInHalf() as watch:
-        exact = float(model.look_up(queries, keys, trial.moment(0)).loss.detach())
+        exact = float(model.look_up(queries, keys, moment).loss.detach())
     if watch.seen:
         raise Failed(f"the look-up computes {' and '.join(dict.fromkeys(watch.seen))}; compute it in float32")
     with torch.autocast("cpu", torch.bfloat16):
-        rough = trial.forward(trial.build(), 0).loss
+        rough = trial.forward(trial.build(), trial.moment(0)).loss
     _one_number(rough, "the loss under bf16")
     if abs(float(rough.detach()) - exact) > 0.1 * max(1.0, abs(exact)):
         raise Failed(
@@ -247,9 +283,9 @@ def half_precision(trial: Trial) -> None:
         )
     constant = {view: torch.zeros_like(images) for view, images in trial.views.items()}
     with torch.autocast("cpu", torch.float16):
-        for name, views in {"the loss under fp16": None, "the loss of constant input under fp16": constant}.items():
-            with _refusals():
-                _one_number(trial.forward(trial.build(), 0, views).loss, name)
+        for name, views in {"ordinary input under fp16": None, "constant input under fp16": constant}.items():
+            with _refusals(name):
+                _one_number(trial.forward(trial.build(), trial.moment(0), views).loss, f"the loss of {name}")
 
 
 def deterministic(trial: Trial) -> None:
@@ -315,9 +351,18 @@ class _ArithmeticInHalf(TorchFunctionMode):
         return out
 
 
-def _refusals() -> suppress:
-    """A part may refuse input that it cannot treat, in a sentence."""
-    return suppress(ContralexError)
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """A part may refuse input that it cannot treat, in a sentence. Any other error says which input it met."""
+    try:
+        yield
+    except ContralexError:
+        return
+    except Failed:
+        raise
+    except Exception as error:
+        error.add_note(f"on {name}")
+        raise
 
 
 def _one_number(loss: Tensor, what: str) -> None:

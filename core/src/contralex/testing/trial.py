@@ -105,31 +105,30 @@ class Trial:
         """Some way into training, in the middle of an epoch."""
         return Step(Clock(4 * _PER_EPOCH + 1 + number, _TOTAL, _PER_EPOCH), seed=self.spec.train.seed, batch=BATCH)
 
-    def forward(self, model: nn.Module, number: int, views: Mapping[int, Tensor] | None = None) -> Found:
+    def forward(self, model: nn.Module, moment: Step, views: Mapping[int, Tensor] | None = None) -> Found:
         """One look-up with this process's part of the batch."""
         mine = distributed.own_slice(BATCH // distributed.world())
         views = self.views if views is None else views
-        found: Found = model(
-            {view: images[mine] for view, images in views.items()}, self.sample[mine], self.moment(number)
-        )
+        found: Found = model({view: images[mine] for view, images in views.items()}, self.sample[mine], moment)
         return found
 
     def advance(self, model: LookUp, optimizer: torch.optim.Optimizer, number: int, module: Any = None) -> Found:
         """A whole step: look up, backward, the optimiser, and then what changes after it. Gradients stay."""
+        moment = self.moment(number)  # one for the look-up and for the update, as in training: its cache is shared
         optimizer.zero_grad()
-        found = self.forward(module or model, number)
+        found = self.forward(module or model, moment)
         found.loss.backward()
         _set_rate(optimizer)
         optimizer.step()
-        model.update(found.keys, self.moment(number))
+        model.update(found.keys, moment)
         return found
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         # Plain: the first steps of Adam divide by gradients so small that rounding decides their sign.
         return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=_RATE, momentum=0.9)
 
-    def rows(self, model: LookUp, number: int = 0) -> tuple[Rows, Rows]:
-        return model.encode(self.views, self.sample, self.moment(number))
+    def rows(self, model: LookUp, moment: Step) -> tuple[Rows, Rows]:
+        return model.encode(self.views, self.sample, moment)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer) -> None:

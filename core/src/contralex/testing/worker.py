@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from contralex import distributed
+from contralex.testing.outcome import as_reason
 from contralex.testing.trial import SEEDS, Trial
 
 Found = list[dict[str, dict[str, Tensor]]]
@@ -57,7 +58,7 @@ def main(folder: Path, rank: int, patience: float) -> None:
         try:
             out = steps(Trial(label, json.loads(data), given=views))
         except Exception as error:  # one part's mistake is that part's
-            out = f"raised {type(error).__name__}: {error}"
+            out = as_reason(error).removeprefix("it ")
         dist.destroy_process_group()
         draft = folder / f"{rank}.draft"
         torch.save(out, draft)

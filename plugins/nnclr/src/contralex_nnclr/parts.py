@@ -44,8 +44,7 @@ class NeighbourTargets(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        matched = keys.of_view(match.key)
-        mine = matched.vectors[queries.partners_in(matched)]  # (N, D)
+        mine = keys.matching(queries, match).vectors  # (N, D)
         nearest = (mine.float() @ self.support.T).argmax(dim=1)  # of unit vectors
         return Targets(vectors=self.support[nearest])
 

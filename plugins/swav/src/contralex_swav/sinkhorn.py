@@ -49,7 +49,7 @@ class SinkhornTargets(TargetGenerator):
         name = ("sinkhorn", match.key)
         if name not in step.cache:  # one code for a key view, however many crops look it up
             step.cache[name] = self._codes(wanted, dictionary, match.key)
-        return Targets(weights=step.cache[name][queries.places_in(wanted, same_view=False)])
+        return Targets(weights=step.cache[name][queries.partners_in(wanted)])
 
     @torch.no_grad()
     def _codes(self, keys: Rows, dictionary: Dictionary, view: int) -> Tensor:

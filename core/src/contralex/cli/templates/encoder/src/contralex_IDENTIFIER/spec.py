@@ -22,7 +22,7 @@ class ConvMixer(Spec):
     kernel: int = Field(gt=0, description="patches that a convolution spans; odd")
     dim: int = Field(gt=0, description="numbers of the vectors that are looked up")
     needs = {"views": frozenset({"images"})}
-    gives = frozenset({"one query a view"})
+    gives = frozenset({"one query a view", "unit length"})
     source = "ConvMixer, arXiv:2201.09792, section 2; the projector: SimCLR, arXiv:2002.05709, section 2.1"
     example = {"patch": 2, "width": 8, "depth": 1, "kernel": 3, "dim": 6}
 

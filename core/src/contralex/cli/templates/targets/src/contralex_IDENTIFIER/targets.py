@@ -25,8 +25,7 @@ class SoftInstanceTargets(TargetGenerator):
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         place = dictionary.positives(queries, match).unsqueeze(1)  # (N, 1)
-        matched = keys.of_view(match.key)
-        own = matched.vectors[queries.partners_in(matched)]  # (N, D)
+        own = keys.matching(queries, match).vectors  # (N, D)
         scores = dictionary.scores(own).scatter(1, place, float("-inf")) / self.temperature  # (N, P+M)
         # Where a query has no other entry, the softmax is over nothing: its positive takes all.
         weights = self.share * torch.softmax(scores, dim=1).nan_to_num()

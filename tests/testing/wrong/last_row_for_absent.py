@@ -1,0 +1,33 @@
+"""A query's own key is found by places_in, and a query without one gets the last row."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from contralex import Spec, hookimpl
+
+FAILS = "answers_with_its_own_key"
+REASON = r"answered with another row at .*last_row_for_absent.py:\d+; keys.matching"
+
+
+class Wrong(Spec):
+    """The sample's own key, as a vector to regress on."""
+
+    kind: Literal["last_row_for_absent"] = "last_row_for_absent"
+    gives = frozenset({"vectors"})
+    source = "BYOL, arXiv:2006.07733, Eq. 2"
+
+    def build(self, context: Any) -> Any:
+        from contralex import TargetGenerator, Targets
+
+        class Part(TargetGenerator):
+            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+                wanted = keys.of_view(match.key)
+                return Targets(vectors=wanted.vectors[queries.places_in(wanted, same_view=False)])
+
+        return Part()
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [Wrong]
