@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from contralex.lookup import Dictionary, Match, Rows, Targets, _found
@@ -24,6 +25,25 @@ def test_partners_of_rows_with_their_own_positions() -> None:
     queries = Rows.of(torch.randn(2, 3, 2), SAMPLE, 0, torch.tensor([[4, 0, 2], [1, 0, 3]]))
     expected = [4, 0, 2, 5 + 1, 5 + 0, 5 + 3]
     assert queries.partners_in(keys).tolist() == expected
+
+
+def test_matching_is_the_key_of_each_query_in_the_queries_order() -> None:
+    first = Rows.of(torch.arange(4.0).view(2, 2), SAMPLE, 0)
+    second = Rows.of(torch.arange(4.0, 8.0).view(2, 2), SAMPLE.flip(0), 1)  # in another order than the queries
+    queries = Rows.of(torch.zeros(2, 2), SAMPLE, 0)
+    found = Rows.cat([first, second]).matching(queries, Match(0, 1))
+    assert found.sample.tolist() == SAMPLE.tolist()
+    assert found.view.tolist() == [1, 1]
+    assert found.vectors.tolist() == [[6, 7], [4, 5]]
+
+
+def test_a_query_without_a_key_is_an_error() -> None:
+    queries = Rows.of(torch.zeros(2, 2), SAMPLE, 0)
+    keys = Rows.of(torch.ones(1, 2), SAMPLE[:1], 1)
+    assert (queries.places_in(keys, same_view=False) < 0).tolist() == [False, True]
+    for there in (keys, keys[keys.sample < 0]):  # one key is absent, or all of them
+        with pytest.raises(RuntimeError, match="no partner among the keys"):
+            there.matching(queries, Match(0, 1))
 
 
 def test_a_regression_on_places_looks_among_the_places_of_its_sample() -> None:
