@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from contralex.cli.app import app
 from contralex.errors import ContralexError
+from contralex.parts.resizing import resized_queue
 from contralex.registry import registry
 from contralex.spec.layers import resolve
 from contralex.spec.run import CheckpointSpec
-from contralex.train import checkpoint, drift, retention, stored
+from contralex.train import checkpoint, retention, stored
 from contralex.train.run import train
 
 Save = Callable[..., Path]
@@ -586,7 +587,7 @@ def queue(size: int, written: int) -> dict[str, Tensor]:
 )
 def test_a_queue_in_another_size(size: int, written: int, now: int, samples: list[int], pointer: int) -> None:
     fresh = {**queue(now, 0), "vectors": torch.full((now, 2), 99.0)}
-    found = drift.resized_queue(queue(size, written), fresh)
+    found = resized_queue(queue(size, written), fresh)
     assert found["sample"].tolist() == samples
     assert found["vectors"][:, 0].tolist() == [99 if sample < 0 else sample for sample in samples]
     assert (int(found["pointer"]), found["pointer"].shape) == (pointer, ())
@@ -594,11 +595,11 @@ def test_a_queue_in_another_size(size: int, written: int, now: int, samples: lis
 
 def test_a_queue_that_is_no_queue() -> None:
     with pytest.raises(ContralexError, match=r"negatives\.vectors is \(4, 2\) of float32 in the checkpoint"):
-        drift.resized_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 3)})
+        resized_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 3)})
     with pytest.raises(ContralexError, match=r"negatives\.vectors .* the spec makes \(6, 2\) of float16"):
-        drift.resized_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 2).half()})
+        resized_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 2).half()})
     with pytest.raises(ContralexError, match="is not within its queue"):
-        drift.resized_queue({**queue(4, 2), "pointer": torch.tensor(7)}, queue(6, 0))
+        resized_queue({**queue(4, 2), "pointer": torch.tensor(7)}, queue(6, 0))
 
 
 # Looking

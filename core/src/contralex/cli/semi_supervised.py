@@ -56,7 +56,7 @@ def finetune(
     from contralex.cli.run import is_launched
     from contralex.spec.code import permission
     from contralex.spec.layers import resolve_data
-    from contralex.spec.semi_supervised import finetuned
+    from contralex.spec.semi_supervised import finetuned, whole_data
 
     if not 0 < labels <= 1:
         raise ContralexError(f"--labels {labels:g}: give the share of the labels to use, above 0 and at most 1")
@@ -65,7 +65,7 @@ def finetune(
         before = found.resolved()
         if data is not None:
             before = resolve_data(before.data, data=data, where=str(run))
-        whole = _inner(before.data["data"])
+        whole = whole_data(before.data["data"])
         source = _source({"kind": "labelled", "of": whole, "share": labels}, before.data)
         classes, used = _classes(source), len(source.train())
         mapping = finetuned(
@@ -118,7 +118,7 @@ def distill(
 ) -> None:
     """Train a student on what a fine-tuned run says of all images, without labels."""
     from contralex.spec.code import permission
-    from contralex.spec.semi_supervised import distilled
+    from contralex.spec.semi_supervised import distilled, whole_data
 
     with permission(allow_code):
         found = _opened(teacher)
@@ -128,7 +128,7 @@ def distill(
             before,
             str(found.folder),
             student=chosen,
-            samples=len(_source(_inner(before["data"]), before).train()),
+            samples=len(_source(whole_data(before["data"]), before).train()),
             temperature=temperature if temperature is not None else 0.1 if student == "self" else 1.0,
             hard=hard,
             threshold=threshold,
@@ -142,12 +142,6 @@ def _opened(path: Path) -> Checkpoint:
 
     must_exist(path)
     return open_checkpoint(path)
-
-
-def _inner(data: dict[str, Any]) -> dict[str, Any]:
-    """The data set itself, where a run was trained on some of its labels."""
-    inner: dict[str, Any] = data["of"] if data["kind"] == "labelled" else data
-    return inner
 
 
 def _source(data: dict[str, Any], run: dict[str, Any]) -> Source:

@@ -362,15 +362,16 @@ def check_share(batch: int, processes: int) -> None:
         )
 
 
-def check_population(population: int, batch: int, queue: int | None, where: str) -> None:
-    """Whether so many samples can fill a batch and a queue. ``where`` names the data: ``image_folder at ./photos``."""
+def check_population(population: int, batch: int, queue: tuple[str, int] | None, where: str) -> None:
+    """Whether so many samples can fill a batch and a queue. ``queue``: the field that says its size, and the size.
+    ``where`` names the data: ``image_folder at ./photos``."""
     if population < batch:
         raise ContralexError(
             f"{where} has {population} samples to train on, fewer than one batch of {batch}; "
             f"set train.batch_size to at most {population}."
         )
-    if queue is not None and queue > population:
+    if queue is not None and queue[1] > population:
         raise ContralexError(
-            f"method.negatives.size ({queue}) is larger than the data set ({population}), so that every sample "
-            f"would meet its own old keys; set it to at most {population}."
+            f"method.negatives.{queue[0]} ({queue[1]}) is larger than the data set ({population}), so that every "
+            f"sample would meet its own old keys; set it to at most {population}."
         )

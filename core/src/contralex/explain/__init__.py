@@ -41,6 +41,7 @@ class Explained:
     matches: str
     keys_learn: bool
     has_dictionary: bool
+    shares_weights: bool  # of the key encoder with the encoder
     key_side: str  # how the key encoder comes by its weights
 
 
@@ -59,7 +60,8 @@ def explained(resolved: Resolved) -> Explained:
         matches=_matches(run.matches()) + ("" if method.reduction == "mean" else ", summed"),
         keys_learn=keys_learn,
         has_dictionary="no entries" not in method.negatives.offers(),
-        key_side=_key_side(_kind(key_encoder), keys_learn),
+        shares_weights=key_encoder.key_weights == "shared",
+        key_side=_key_side(key_encoder, keys_learn),
     )
 
 
@@ -69,11 +71,9 @@ def _kind(spec: Spec) -> str:
 
 def _settings(spec: Spec) -> Iterator[str]:
     """Its fields, one a line, but those that are empty, off, or about how it is stored."""
-    groups = getattr(spec, "groups", None)
-    if isinstance(groups, dict):
-        for name, group in groups.items():
-            size = group.resolved(groups).crop.size
-            yield f"{name}: {group.count} of {size} px" + ("" if group.key else ", queries only")
+    drawn = spec.explained_as()
+    if drawn is not None:
+        yield from drawn
         return
     for name, field in type(spec).model_fields.items():
         value = getattr(spec, name)
@@ -104,7 +104,13 @@ def _views(numbers: Sequence[int]) -> str:
     return "views " + (f"{numbers[0]}-{numbers[-1]}" if in_a_row else ", ".join(map(str, numbers)))
 
 
-def _key_side(kind: str, keys_learn: bool) -> str:
-    if kind == "shared":
-        return "the query's encoder itself"
-    return "learns as well" if keys_learn else "follows the encoder" if kind == "momentum" else "not trained"
+_WEIGHTS = {
+    "shared": "the query's encoder itself",
+    "following": "follows the encoder",
+    "fixed": "not trained",
+    "other": "has weights of its own",
+}
+
+
+def _key_side(spec: Spec, keys_learn: bool) -> str:
+    return "learns as well" if keys_learn and spec.key_weights != "shared" else _WEIGHTS[spec.key_weights]

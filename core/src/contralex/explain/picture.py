@@ -40,13 +40,14 @@ def svg(method: Explained) -> str:
 
 
 def _arrows(method: Explained) -> Iterator[str]:
-    same = method.boxes["key_encoder"].kind == "shared"
     learnt_entries = method.keys_learn or method.boxes["negatives"].learns
     learnt_targets = method.keys_learn and not method.has_dictionary  # a key that is regressed on, from both sides
     yield _arrow("M232 174 H260 V102 H288", False)
     yield _arrow("M232 174 H260 V246 H288", False)
     yield _arrow("M504 102 H804 V160 H832", True, "queries", (510, 96))
-    yield _arrow("M396 148 V200", False, "the same" if same else method.key_side, (402, 179), dashed=True)
+    yield _arrow(
+        "M396 148 V200", False, "the same" if method.shares_weights else method.key_side, (402, 179), dashed=True
+    )
     yield _arrow("M396 292 V374 H560", learnt_targets, "keys", (404, 368))
     yield _arrow("M776 374 H964 V220", learnt_targets, "what is wanted", (782, 368))
     if method.has_dictionary:

@@ -97,6 +97,11 @@ class NegativeSource(nn.Module, ABC):
     def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
 
+    def resized(self, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Its own buffers from a checkpoint, where a resumed run may make them in another size: ``found`` in the size
+        that it has now, each whole. What it does not return must fit as it is."""
+        return {}
+
     def sharded_buffers(self) -> Mapping[str, int]:
         """Its own buffers of which each process holds another part, and how many rows the whole of each has.
 

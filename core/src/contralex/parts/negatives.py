@@ -15,6 +15,7 @@ from contralex import distributed
 from contralex.errors import ContralexError
 from contralex.lookup import Dictionary, Match, Rows, Step
 from contralex.parts.base import BuildContext, NegativeSource
+from contralex.parts.resizing import resized_queue
 from contralex.parts.sharding import Shards, drawn, own_places
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Queue(NegativeSource):
         self.register_buffer("vectors", drawn(spec.size, unit, getattr(torch, spec.dtype), sharded=self.sharded))
         self.register_buffer("sample", torch.full((spec.size,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    def resized(self, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        mine = dict(self.named_buffers(recurse=False))
+        is_other = mine.keys() <= found.keys() and len(found["sample"]) != self.size
+        return resized_queue(found, mine) if is_other else {}
 
     def sharded_buffers(self) -> Mapping[str, int]:
         return {"vectors": self.size} if self.sharded else {}

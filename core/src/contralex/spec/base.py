@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
@@ -34,6 +34,8 @@ class Spec(BaseModel):
     ``needs`` and ``gives`` say what a part takes from, and offers to, the other slots; they are how a
     combination that cannot work is refused when the spec is read (see :mod:`contralex.spec.fit`).
     ``learns``: whether the optimiser moves what the part holds (prototypes, a learnt temperature).
+    ``key_weights``: of a key encoder, whose weights it has: the query encoder's own (``shared``), those of a copy that
+    follows it after each step (``following``), some that never change (``fixed``), or ``other``.
     ``source`` names the paper and the equation that the part implements. ``example`` holds the values of a tiny
     one, where the defaults do not make it: it is what the conformance kit builds. A data kind may also have two class
     methods: ``tiny(folder)`` writes a few samples there and returns the spec that reads them; ``of_path(path)`` returns
@@ -45,6 +47,7 @@ class Spec(BaseModel):
     gives: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[Mapping[str, frozenset[str]]] = {}
     learns: ClassVar[bool] = False
+    key_weights: ClassVar[Literal["shared", "following", "fixed", "other"]] = "other"
     source: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
 
@@ -59,6 +62,35 @@ class Spec(BaseModel):
     def delays(self) -> Sequence[Delay]:
         """What this very block counts in epochs from the beginning of the run, see :mod:`contralex.spec.delays`."""
         return ()
+
+    def queued(self) -> tuple[str, int] | None:
+        """Of negatives that hold the newest keys, whosesoever: the field that says how many, and how many."""
+        return None
+
+    def key_flags(self) -> list[bool] | None:
+        """Of views: for each, whether it may be a key. None where the spec alone does not say."""
+        return None
+
+    def augments(self) -> Sequence[Spec] | None:
+        """Of views: the augmentation of each, which has a ``crop``. None where they are not such views."""
+        return None
+
+    def explained_as(self) -> list[str] | None:
+        """The lines that `contralex explain` shows of it, where not one for each field."""
+        return None
+
+    def read_from(self) -> str:
+        """Of data: the file, folder or name that they are read from, for messages; or nothing."""
+        return ""
+
+    def whole_data(self) -> Spec:
+        """Of data that are some samples of other data: those."""
+        return self
+
+    def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str] | None:
+        """Of an encoder: itself as a classifier, which ends in logits after ``from_layer`` layers of its head, and the
+        name of the new layer among its modules. None where it cannot be made one."""
+        return None
 
     def absent(self) -> tuple[str, str] | None:
         """Of data whose files are not there: the field that says where they are, and its value. Told at a glance."""

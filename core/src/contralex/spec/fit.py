@@ -66,7 +66,7 @@ def _content_with(slot: str, slots: dict[str, Spec]) -> list[str]:
 
 
 def _views_exist(run: RunSpec) -> None:
-    flags: list[bool] | None = getattr(run.method.views, "key_flags", list)() or None
+    flags = run.method.views.key_flags() or None
     named = run.method.matches
     if flags is None and named == "every":
         raise PydanticCustomError(

@@ -269,7 +269,7 @@ class RunSpec(Spec):
         if named == "forward":
             return [(0, 1)]
         if isinstance(named, str):
-            flags = self.method.views.key_flags()  # type: ignore[attr-defined]
+            flags = self.method.views.key_flags() or []
             keys = [view for view, flag in enumerate(flags) if flag]
             return [(query, key) for key in keys for query in range(len(flags)) if query != key]
         pairs = [tuple(int(part) for part in match.split("->")) for match in named]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contralex.errors import ContralexError
+from contralex.registry import registry
+from contralex.spec.base import Spec
 
 Data = dict[str, Any]
 
@@ -99,7 +101,8 @@ def distilled(
     ``noisy``: the student sees strong views (and drops paths, where its backbone can), the teacher plain images.
     """
     method = teacher["method"]
-    if method["negatives"]["kind"] != "classes":
+    negatives = _spec("negatives", method["negatives"])
+    if negatives is None or "classes" not in negatives.offers():
         raise ContralexError(
             f"{checkpoint} is no classifier, so it has nothing to teach; fine-tune it first: "
             f"contralex finetune {checkpoint} --labels 0.1"
@@ -107,7 +110,7 @@ def distilled(
     made, last = classifier(student.encoder, method["negatives"]["count"], student.from_layer)
     if noisy and "drop_path" in made["backbone"]:
         made["backbone"] = {**made["backbone"], "drop_path": max(made["backbone"]["drop_path"] or 0.0, _DROP_PATH)}
-    data = teacher["data"]["of"] if teacher["data"]["kind"] == "labelled" else teacher["data"]
+    data = whole_data(teacher["data"])
     start = {"checkpoint": student.checkpoint, "skip": [f"{last}.*"]} if student.checkpoint is not None else None
     code = [*teacher.get("code", ()), *(file for file in student.code if file not in teacher.get("code", ()))]
     return {
@@ -137,23 +140,26 @@ def distilled(
 def classifier(encoder: Mapping[str, Any], classes: int, from_layer: int) -> tuple[Data, str]:
     """An image encoder's block that ends in logits after ``from_layer`` layers of its projector, and the name of the
     new layer among the encoder's modules."""
-    if encoder["kind"] != "image":
+    spec = _spec("encoder", encoder)
+    made = spec.with_logits(classes, from_layer) if spec is not None else None
+    if made is None:
         raise ContralexError(
-            f"an encoder of kind {encoder['kind']} cannot be made a classifier here, only one of kind image; "
-            "write the run as a recipe of your own."
+            f"an encoder of kind {encoder['kind']} cannot be made a classifier here; write the run as a recipe of your "
+            "own."
         )
-    layers = list(encoder["projector"])
-    if not 0 <= from_layer <= len(layers):
-        raise ContralexError(
-            f"--from-layer {from_layer}: the projector has {len(layers)} layers; give a number from 0 to {len(layers)}."
-        )
-    kept = layers[:from_layer]
-    place = sum(1 + (layer["norm"] != "none") + (layer["activation"] != "none") for layer in kept)  # of modules
-    logits = {"width": classes, "init_std": 0.0}  # begins without an opinion
-    made = {**encoder, "projector": [*kept, logits], "predictor": [], "normalize": False}
-    if "jigsaw" in made:  # a head for pieces, which a classifier does not see
-        made["jigsaw"] = None
-    return made, f"projector.{place}"
+    block, last = made
+    return block.model_dump(mode="json"), last
+
+
+def whole_data(data: Data) -> Data:
+    """The data set itself, where a run was trained on some of its samples."""
+    spec = _spec("data", data)
+    return data if spec is None or spec.whole_data() is spec else spec.whole_data().model_dump(mode="json")
+
+
+def _spec(slot: str, block: Mapping[str, Any]) -> Spec | None:
+    kind = registry().find(slot, block["kind"])
+    return None if kind is None else kind.model_validate(block)
 
 
 def _common(of: Mapping[str, Any], suffix: str, what: str) -> Data:
@@ -162,12 +168,13 @@ def _common(of: Mapping[str, Any], suffix: str, what: str) -> Data:
 
 
 def _first_augment(views: Mapping[str, Any]) -> Data:
-    if views["kind"] != "crops":
+    spec = _spec("views", views)
+    augments = spec.augments() if spec is not None else None
+    if not augments:
         raise ContralexError(
             f"views of kind {views['kind']} have no crop to take over, so write the run as a recipe of your own."
         )
-    group: Data = next(iter(views["groups"].values()))
-    return dict(group["augment"])
+    return augments[0].model_dump(mode="json")
 
 
 def _plain_views(views: Mapping[str, Any]) -> Data:

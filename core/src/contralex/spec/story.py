@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from contralex.spec.base import Spec
@@ -75,7 +75,7 @@ def _looks_up(run: Any) -> str:
 
 
 def _views(before: Spec, after: Spec) -> Iterator[_Change]:
-    old, new = _each(before), _each(after)
+    old, new = before.augments(), after.augments()
     if type(before) is not type(after) or old is None or new is None:
         yield from _leaves(before, after)
         return
@@ -91,12 +91,6 @@ def _views(before: Spec, after: Spec) -> Iterator[_Change]:
         yield name, was, is_now + whose
 
 
-def _each(views: Spec) -> list[Spec] | None:
-    """The augmentation of each view."""
-    augments = getattr(views, "augments", None)
-    return None if augments is None else list(augments())
-
-
-def _count(views: list[Any]) -> str:
+def _count(views: Sequence[Any]) -> str:
     sizes = [view.crop.size for view in views]
     return " + ".join(f"{sizes.count(size)} of {size} px" for size in dict.fromkeys(sizes))

@@ -35,7 +35,7 @@ def views_follow_the_seed(kind: Kind) -> None:
 def views_stack(kind: Kind) -> None:
     """Every item's view has one shape and is finite, so that views make a batch; key_flags() has one flag a view."""
     with _items(kind) as (views, items):
-        flags = getattr(kind.example(), "key_flags", lambda: None)()
+        flags = kind.example().key_flags()
         if flags is not None and len(flags) != views.count:
             raise Failed(f"key_flags() has {len(flags)} flags, and there are {views.count} views")
         for view in range(views.count):

@@ -89,8 +89,7 @@ def _degenerate_rows(trial: Trial, name: str, change: Callable[[Tensor], Tensor]
 
 
 def _unit_length(trial: Trial) -> bool:
-    encoder = trial.spec.method.encoder
-    return bool(getattr(encoder, "normalize", False)) or "unit length" in encoder.offers()
+    return "unit length" in trial.spec.method.encoder.offers()
 
 
 def gradients_arrive(trial: Trial) -> None:

@@ -16,10 +16,9 @@ from contralex.errors import ContralexError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from contralex.lookup import LookUp
     from contralex.spec.layers import Resolved
     from contralex.train.stored import Checkpoint
-
-_QUEUE = ("vectors", "sample", "pointer")
 
 
 def check(found: Checkpoint, resolved: Resolved, allowed: bool, out: Path, *, say: bool) -> list[dict[str, Any]]:
@@ -105,44 +104,16 @@ def _check_groups(found: Checkpoint, resolved: Resolved) -> None:
         )
 
 
-def resized(tensors: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors, with its queue in the size that ``fresh``, the state of the model as built, has."""
-    whole = dict(tensors)
-    names = [f"negatives.{name}" for name in _QUEUE]
-    if all(name in tensors and name in fresh for name in names):
-        old, new = ({name: side[f"negatives.{name}"] for name in _QUEUE} for side in (tensors, fresh))
-        if old["vectors"].dim() == 2 and old["vectors"].shape[0] != new["vectors"].shape[0]:
-            whole.update({f"negatives.{name}": value for name, value in resized_queue(old, new).items()})
-    return whole
+def resized(tensors: Mapping[str, Tensor], model: LookUp) -> dict[str, Tensor]:
+    """A checkpoint's tensors, with what negative sources remember in the sizes that ``model``, as built, has."""
+    from contralex.parts.base import NegativeSource
 
-
-def resized_queue(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of a queue in one of another size. ``vectors`` (S, D), ``sample`` (S,) and the ``pointer`` of each.
-
-    A larger queue gets all keys, from the oldest on, and keeps its own random ones behind them; a smaller one gets the
-    newest. The pointer is at an empty place, or where there is none at the oldest key.
-    """
-    import torch
-
-    for name in _QUEUE:
-        if old[name].dtype != new[name].dtype or old[name].shape[1:] != new[name].shape[1:]:
-            raise ContralexError(
-                f"negatives.{name} is {_shown(old[name])} in the checkpoint, and the spec makes {_shown(new[name])}; "
-                "of a queue only the size may change, so set the rest back."
-            )
-    size = len(old["sample"])
-    pointer = int(old["pointer"])
-    if len(old["vectors"]) != size or not 0 <= pointer < size:
-        raise ContralexError("negatives.pointer of the checkpoint is not within its queue; take another checkpoint.")
-    order = (pointer + torch.arange(size)) % size  # from the oldest
-    written = order[old["sample"][order] >= 0]  # what no key was written to yet is random
-    kept = written[max(0, len(written) - len(new["sample"])) :]
-    made = {name: new[name].detach().cpu().clone() for name in _QUEUE}
-    for name in ("vectors", "sample"):
-        made[name][: len(kept)] = old[name][kept]
-    made["pointer"].fill_(len(kept) % len(new["sample"]))
+    made = dict(tensors)
+    for path, part in model.named_modules():
+        if isinstance(part, NegativeSource):
+            names = {
+                f"{path}.{name}": name for name, _ in part.named_buffers(recurse=False) if f"{path}.{name}" in made
+            }
+            found = part.resized({name: made[full] for full, name in names.items()})
+            made.update({f"{path}.{name}": value for name, value in found.items()})
     return made
-
-
-def _shown(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -80,8 +80,7 @@ class Run:
         self.views = build.buildable(self.spec.method.views).build()
         self.split = self.source.train()
         population = len(self.split)
-        queue = getattr(self.spec.method.negatives, "size", None)
-        check_population(population, train.batch_size, queue, _where(self.spec))
+        check_population(population, train.batch_size, self.spec.method.negatives.queued(), _where(self.spec))
         self.per_epoch = population // train.batch_size
         self.total = self.per_epoch * train.epochs
         if train.max_steps is not None:
@@ -123,9 +122,7 @@ class Run:
     def _fitting(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
         out. A checkpoint knows nothing of processes."""
-        return sharding.own_state(
-            self.method, drift.resized(tensors, self.method.state_dict()) if self.drift else tensors
-        )
+        return sharding.own_state(self.method, drift.resized(tensors, self.method) if self.drift else tensors)
 
     def stop(self, reason: str) -> None:
         """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results.
@@ -383,6 +380,5 @@ def _all_skipped(run: Run) -> list[str]:
 
 
 def _where(spec: RunSpec) -> str:
-    root = getattr(spec.data, "root", None)
-    kind = str(getattr(spec.data, "kind", ""))
-    return f"{kind} in {root}" if root else kind
+    kind, origin = spec.data.kind_name(), spec.data.read_from()
+    return f"{kind} in {origin}" if origin else kind

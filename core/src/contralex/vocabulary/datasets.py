@@ -63,6 +63,9 @@ class ImageFolder(Spec):
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.labels == "none" else self.gives
 
+    def read_from(self) -> str:
+        return self.root
+
     def absent(self) -> tuple[str, str] | None:
         return None if mode(expanded(self.root)) else ("root", self.root)
 
@@ -90,6 +93,9 @@ class _Torchvision(Spec):
     download: bool = False
     gives = _IMAGES
     files: ClassVar[tuple[str, ...]]  # of which one is in ``root`` where the data are
+
+    def read_from(self) -> str:
+        return self.root
 
     def absent(self) -> tuple[str, str] | None:
         there = self.download or any(mode(expanded(self.root) / name) for name in self.files)
@@ -154,6 +160,9 @@ class HuggingFace(Spec):
     source = "the package datasets"
     example = {"path": "cifar10"}
 
+    def read_from(self) -> str:
+        return self.path
+
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.label is None else self.gives
 
@@ -188,6 +197,12 @@ class Labelled(Spec):
 
     def offers(self) -> frozenset[str]:
         return self.of.offers()
+
+    def read_from(self) -> str:
+        return self.of.read_from()
+
+    def whole_data(self) -> Spec:
+        return self.of
 
     def absent(self) -> tuple[str, str] | None:
         inside = self.of.absent()

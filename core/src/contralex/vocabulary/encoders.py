@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from contralex.errors import ContralexError
 from contralex.spec.base import Slot, Spec
 
 if TYPE_CHECKING:
@@ -70,6 +71,19 @@ class Image(Spec):
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         return [*self.needs.items(), *([("views", frozenset({"pieces"}))] if self.jigsaw else [])]
+
+    def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str]:
+        if not 0 <= from_layer <= len(self.projector):
+            count = len(self.projector)
+            raise ContralexError(
+                f"--from-layer {from_layer}: the projector has {count} layers; give a number from 0 to {count}."
+            )
+        kept = self.projector[:from_layer]
+        place = sum(1 + (layer.norm != "none") + (layer.activation != "none") for layer in kept)  # of modules
+        logits = Layer(width=classes, init_std=0.0)  # begins without an opinion
+        # A head for pieces goes, too: a classifier sees none.
+        made = {"projector": (*kept, logits), "predictor": (), "normalize": False, "jigsaw": None}
+        return self.model_copy(update=made), f"projector.{place}"
 
     def build(self) -> Encoder:
         from contralex.parts.encoders import ImageEncoder

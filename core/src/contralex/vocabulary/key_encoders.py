@@ -19,6 +19,7 @@ class Shared(Spec):
     kind: Literal["shared"] = "shared"
     gradient: bool
     gives = frozenset({"keys", "keys with gradient"})
+    key_weights = "shared"
     source = "SimCLR, arXiv:2002.05709, section 2.1; SimSiam, arXiv:2011.10566, Algorithm 1"
     example = {"gradient": False}
 
@@ -43,6 +44,7 @@ class Momentum(Spec):
     shuffle_bn: bool = False
     init: Literal["copy", "random"] = "copy"
     gives = frozenset({"keys"})
+    key_weights = "following"
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
     example = {"momentum": 0.9}
 
@@ -66,6 +68,7 @@ class Frozen(Spec):
     kind: Literal["frozen"] = "frozen"
     checkpoint: str | None = None
     gives = frozenset({"keys"})
+    key_weights = "fixed"
     source = "CRD, arXiv:1910.10699, section 3.1; BYOL, arXiv:2006.07733, section 3.1 (random target)"
 
     def build(self, context: BuildContext) -> KeyEncoder:

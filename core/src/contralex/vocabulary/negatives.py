@@ -58,6 +58,9 @@ class Queue(Spec):
     source = "MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 12}
 
+    def queued(self) -> tuple[str, int]:
+        return "size", self.size
+
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import Queue as Part
 

@@ -222,6 +222,13 @@ class Crops(Spec):
                     f"of which {there}"
                 )
 
+    def explained_as(self) -> list[str]:
+        return [
+            f"{name}: {group.count} of {group.resolved(self.groups).crop.size} px"
+            + ("" if group.key else ", queries only")
+            for name, group in self.groups.items()
+        ]
+
     def augments(self) -> list[Augment]:
         """The augmentation of each view."""
         return [group.resolved(self.groups) for group in self.groups.values() for _ in range(group.count)]

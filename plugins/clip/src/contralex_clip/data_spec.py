@@ -64,6 +64,9 @@ class ImageCaptions(Spec):
         unlabelled = self.label is None if self.is_table else self.labels == "none"
         return self.gives - {"labels"} if unlabelled else self.gives
 
+    def read_from(self) -> str:
+        return self.root
+
     def absent(self) -> tuple[str, str] | None:
         return None if mode(expanded(self.root)) else ("root", self.root)
 
@@ -102,6 +105,9 @@ class WebDataset(Spec):
 
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.label is None else self.gives
+
+    def read_from(self) -> str:
+        return self.shards
 
     @classmethod
     def of_path(cls, path: Path) -> dict[str, str] | None:

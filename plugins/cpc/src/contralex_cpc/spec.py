@@ -259,6 +259,9 @@ class SequenceFolder(Spec):
     def of_path(cls, path: Path) -> dict[str, str] | None:
         return {"root": str(path)} if path.is_dir() else None
 
+    def read_from(self) -> str:
+        return self.root
+
     def absent(self) -> tuple[str, str] | None:
         return None if mode(expanded(self.root)) else ("root", self.root)
 

@@ -116,6 +116,7 @@ class Patches(Spec):
     normalize: bool = True
     needs = {"encoder": frozenset({"predicted patches"}), "negatives": frozenset({"no entries"})}
     gives = frozenset({"keys", "patches as keys"})
+    key_weights = "fixed"  # there are none
     source = "MAE, arXiv:2111.06377, section 3 (reconstruction target); code: mae models_mae.py forward_loss"
 
     def build(self, context: BuildContext) -> KeyEncoder:

@@ -47,6 +47,9 @@ class BatchAndQueue(Spec):
     source = "SimCLR v2, arXiv:2006.10029, section 2 (memory network); MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 24}
 
+    def queued(self) -> tuple[str, int]:
+        return "size", self.size
+
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex_simclr.memory import BatchAndQueue as Part
 
