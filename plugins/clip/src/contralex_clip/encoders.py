@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex import Encoder
+from contralex_clip.start import text_as_siglip
 from contralex_clip.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class TextEncoder(Encoder):
         self.norm = nn.LayerNorm(spec.width)
         self.projection = projection(spec.width, spec.dim, bias=spec.projection_bias)
         self.causal, self.pool, self.normalize = spec.causal, spec.pool, spec.normalize
+        if spec.init == "siglip":
+            text_as_siglip(self)
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.projection(self.features(tokens)) for view, tokens in views.items()}

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 from contralex import Spec, hookimpl
 from contralex_clip.command import zero_shot
 from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
-from contralex_clip.spec import Clip, ImageText, SharedTransformer, Sigmoid, Text
+from contralex_clip.spec import Clip, ClipViT, ImageText, SharedTransformer, Sigmoid, Text
 
 if TYPE_CHECKING:
     from contralex.train.run import Run
+
+
+@hookimpl
+def contralex_backbones() -> list[type[Spec]]:
+    return [ClipViT]
 
 
 @hookimpl

@@ -10,6 +10,8 @@ from contralex import Spec
 from contralex.vocabulary.views import Augment
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from contralex import BuildContext, Encoder, Loss, Views
 
 Width = Annotated[int, Field(gt=0, le=65536)]
@@ -52,13 +54,32 @@ class _Texts(Spec):
         return self.gives - {"any length" if self.normalize else "unit length"}
 
 
+class ClipViT(Spec):
+    """A ViT of timm's by name (``pip install 'contralex[timm]'``), whose weights begin as those of CLIP's or SigLIP's
+    official code do. ``drop_path``: the rate at which the last block is left out in training.
+    """
+
+    kind: Literal["clip_vit"] = "clip_vit"
+    name: str
+    init: Literal["clip", "siglip"] = "clip"
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    source = "CLIP, arXiv:2103.00020; code: openai/CLIP model.py, google-research/big_vision vit.py"
+    example = {"name": "test_vit"}
+
+    def build(self) -> tuple[nn.Module, int]:
+        from contralex_clip.start import clip_vit
+
+        return clip_vit(self)
+
+
 class Text(_Texts):
     """CLIP's text tower: token ids through a transformer, read where the caption ends, then projected.
 
     ``vocab`` and ``context``: as the views' tokenizer has them. ``width``, ``layers`` and ``heads`` of the transformer;
     ``dim`` of the projection, which must be the image tower's. ``causal``: a place sees itself and those before it.
     ``pool``: read at the ``end`` of the caption, or at the ``last`` place (SigLIP). ``activation`` of the MLPs.
-    ``projection_bias``: SigLIP has one. ``normalize``: bring vectors to unit length.
+    ``projection_bias``: SigLIP has one. ``init``: weights begin as those of ``clip`` or of ``siglip``. ``normalize``:
+    bring vectors to unit length.
     """
 
     kind: Literal["text"] = "text"
@@ -71,6 +92,7 @@ class Text(_Texts):
     causal: bool = True
     pool: Literal["end", "last"] = "end"
     projection_bias: bool = False
+    init: Literal["clip", "siglip"] = "clip"
     needs = {"views": frozenset({"tokens"})}
     gives = frozenset({"one query a view", "unit length", "any length"})
     source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP model.py"

@@ -42,7 +42,8 @@ class Block(nn.Module):
         self._start(width, layers)
 
     def _start(self, width: int, layers: int) -> None:
-        """As openai/CLIP's model.py: what enters the residual stream is smaller, the more layers there are."""
+        """As openai/CLIP's model.py: what enters the residual stream is smaller, the more layers there are. It names no
+        biases, so the MLP's are torch's, and attention's zero."""
         into = width**-0.5 * (2 * layers) ** -0.5
         for linear, std in (
             (self.qkv, width**-0.5),
@@ -51,6 +52,7 @@ class Block(nn.Module):
             (self.narrow, into),
         ):
             nn.init.normal_(linear.weight, std=std)
+        for linear in (self.qkv, self.out):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:

@@ -1,0 +1,99 @@
+"""How weights begin in CLIP and in SigLIP, where that is not as timm or torch would begin them.
+
+CLIP: openai/CLIP, model.py. Its image tower begins as torch's layers do, but for its tables; its text tower is drawn by
+width and depth, see :mod:`contralex_clip.transformer`. SigLIP: google-research/big_vision, vit.py and
+text_transformer.py. Both towers are drawn alike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from contralex import ContralexError
+from contralex.vocabulary.backbones import TimmBackbone
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from contralex_clip import spec as specs
+    from contralex_clip.encoders import TextEncoder
+
+_TINY = 1e-6  # of the biases of SigLIP's MLPs
+
+
+def clip_vit(spec: specs.ClipViT) -> tuple[nn.Module, int]:
+    module, width = TimmBackbone(name=spec.name, drop_path=spec.drop_path).build()
+    from timm.models.vision_transformer import VisionTransformer  # an extra, which build asks for
+
+    if not isinstance(module, VisionTransformer):
+        raise ContralexError(
+            f"method.encoder.backbone.name: {spec.name} is no ViT of timm's; choose one, or a backbone of kind timm."
+        )
+    as_clip(module) if spec.init == "clip" else as_siglip(module)
+    return module, width
+
+
+def as_clip(vit: VisionTransformer) -> None:
+    """The class token and the positions are drawn with 1/√width, and linear layers as torch's attention and linear
+    layers are: q, k and v are one matrix to Xavier's law."""
+    for table in (vit.cls_token, vit.pos_embed):
+        if table is not None:
+            nn.init.normal_(table, std=vit.embed_dim**-0.5)
+    for block in vit.blocks:
+        nn.init.xavier_uniform_(block.attn.qkv.weight)
+        nn.init.zeros_(block.attn.qkv.bias)
+        block.attn.proj.reset_parameters()
+        nn.init.zeros_(block.attn.proj.bias)
+        block.mlp.fc1.reset_parameters()
+        block.mlp.fc2.reset_parameters()
+
+
+def as_siglip(vit: VisionTransformer) -> None:
+    """Positions are drawn with 1/√width, and linear layers by Xavier's law, q, k and v each by itself."""
+    if vit.pos_embed is not None:
+        nn.init.normal_(vit.pos_embed, std=vit.embed_dim**-0.5)
+    _lecun(vit.patch_embed.proj.weight)
+    if vit.patch_embed.proj.bias is not None:
+        nn.init.zeros_(vit.patch_embed.proj.bias)
+    _xavier(vit)
+    if vit.attn_pool is not None:
+        _uniform(vit.attn_pool.latent, 1 + vit.embed_dim)
+
+
+def text_as_siglip(tower: TextEncoder) -> None:
+    """As the image tower. The projection is flax's dense layer, and tokens are drawn with 1/√width."""
+    width = tower.stem.positions.shape[1]
+    nn.init.normal_(tower.stem.tokens.weight, std=width**-0.5)
+    nn.init.normal_(tower.stem.positions, std=width**-0.5)
+    _xavier(tower.transformer)
+    _lecun(tower.projection.weight)
+
+
+_PARTS = {"qkv": 3, "kv": 2}  # layers that are one here, and several there
+_MLP = ("fc1", "fc2", "widen", "narrow")
+
+
+def _xavier(module: nn.Module) -> None:
+    for name, linear in module.named_modules():
+        if not isinstance(linear, nn.Linear):
+            continue
+        last = name.rpartition(".")[2]
+        _uniform(linear.weight, linear.in_features + linear.out_features // _PARTS.get(last, 1))
+        if last in _MLP:
+            nn.init.normal_(linear.bias, std=_TINY)
+        else:
+            nn.init.zeros_(linear.bias)
+
+
+def _lecun(weight: Tensor) -> None:
+    """flax's own: variance 1/fan-in, of a normal distribution that is cut at two deviations."""
+    std = weight[0].numel() ** -0.5 / 0.87962566103423978  # what the cut leaves of it
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def _uniform(weight: Tensor, fans: int) -> None:
+    limit = math.sqrt(6 / fans)
+    nn.init.uniform_(weight, -limit, limit)
