@@ -256,8 +256,8 @@ def test_an_explicit_checkpoint_that_is_damaged(three: Path) -> None:
     )
     assert "step-40 is missing; give a run's folder" in refusal(three / "step-40")
     assert "is no checkpoint" in refusal(three.parent.parent)
-    (three.parent.parent / "metrics.jsonl").touch()
-    assert "ended before it saved a checkpoint, so there is nothing to go on from; remove" in refusal(
+    (three.parent.parent / "spec.yaml").touch()
+    assert "a run that has not saved a checkpoint yet. If it has ended, begin it again:\n  contralex train" in refusal(
         three.parent.parent
     )
     (three / "step-20").rename(three / "step-21")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contralex.parts.views import Views
     from contralex.spec.base import Delay, Slot, Spec
     from contralex.spec.layers import resolve
+    from contralex.spec.paths import LocalPath
     from contralex.spec.schedule import Number, Temperature, bounds, value_at
     from contralex.train.checkpoint import load_backbone, load_encoder
 
@@ -30,6 +31,7 @@ _WHERE = {
     "contralex.parts.views": ("Views",),
     "contralex.spec.base": ("Delay", "Slot", "Spec"),
     "contralex.spec.layers": ("resolve",),
+    "contralex.spec.paths": ("LocalPath",),
     "contralex.spec.schedule": ("Number", "Temperature", "bounds", "value_at"),
     "contralex.train.checkpoint": ("load_backbone", "load_encoder"),
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Encoder",
     "Found",
     "KeyEncoder",
+    "LocalPath",
     "LookUp",
     "Loss",
     "Match",

@@ -23,11 +23,18 @@ def main() -> int:
 
 def _command() -> int:
     from contralex.errors import ContralexError
+    from contralex.train import parent, signals
 
     try:
-        from contralex.cli.app import app
+        with signals.interrupting():
+            parent.follow()
+            from contralex.cli.app import app
 
-        app(prog_name="contralex")
+            app(prog_name="contralex")
+    except signals.Interrupted as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except ContralexError as error:
         code = error.exit_code
         if not error.on_every_process or os.environ.get("RANK", "0") == "0":
@@ -41,9 +48,6 @@ def _command() -> int:
             raise
         print(f"Error: {sentence}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
     except SystemExit as done:  # how typer ends every command
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +50,7 @@ def compare(
     from contralex.compare.table import COLUMNS, below, cells, markdown, summary
     from contralex.files import write_text
     from contralex.spec.data_files import check_present
+    from contralex.train import folder
 
     if resume and out is None:
         raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
@@ -60,26 +60,27 @@ def compare(
             raise ContralexError(
                 f"--set {name}: it is said twice; leave this out, or --{name.partition('.')[2]} {said}"
             )
-    out = out or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
     planned = plan(methods, Budget(preset, epochs, seed, data, tuple(sets or ()), allow_code))
-    check_folder(planned, out, resume)
+    if out is not None:
+        check_folder(planned, out, resume)
     for entry in planned.entries:
         if entry.resolved is not None and entry.recipe in methods and not resume:
             check_present(entry.resolved, entry.recipe, ["contralex", "compare", *methods], allow_code=allow_code)
     if not is_possible():
         _say(f"Warning: {MISSING}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ContralexError(f"--out {out}: the folder cannot be made ({error.strerror})") from None
-
-    found = run_all(planned, out, processes, as_json or not sys.stdout.isatty(), _say)
-
-    result = summary(planned, found)
-    write_text(out / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "table.md", markdown(result, _command(methods, preset, epochs, data, seed, sets or [], processes)))
-    if result["rows"] and is_possible():
-        draw(result["rows"], f"preset {preset}" if preset else "", out / "figure.svg")
+    if out is None:
+        out, _ = folder.make_new(folder.named_now("compare"))
+    else:
+        folder.make(out)
+    with folder.Lock(out):
+        check_folder(planned, out, resume)  # again, for another comparison may have come and gone since
+        found = run_all(planned, out, processes, as_json or not sys.stdout.isatty(), _say)
+        result = summary(planned, found)
+        write_text(out / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        command = _command(methods, preset, epochs, data, seed, sets or [], processes)
+        write_text(out / "table.md", markdown(result, command))
+        if result["rows"] and is_possible():
+            draw(result["rows"], f"preset {preset}" if preset else "", out / "figure.svg")
     if as_json:
         print_json(result)
     else:

@@ -13,6 +13,7 @@ from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
     from contralex.data.base import Source, Split
+    from contralex.spec.layers import Resolved
     from contralex.spec.semi_supervised import Student
     from contralex.train.stored import Checkpoint
 
@@ -55,16 +56,13 @@ def finetune(
     """
     from contralex.cli.run import is_launched
     from contralex.spec.code import permission
-    from contralex.spec.layers import resolve_data
     from contralex.spec.semi_supervised import finetuned, whole_data
 
     if not 0 < labels <= 1:
         raise ContralexError(f"--labels {labels:g}: give the share of the labels to use, above 0 and at most 1")
     with permission(allow_code):
         found = _opened(run)
-        before = found.resolved()
-        if data is not None:
-            before = resolve_data(before.data, data=data, where=str(run))
+        before = _with_data(found, data)
         whole = whole_data(before.data["data"])
         source = _source({"kind": "labelled", "of": whole, "share": labels}, before.data)
         classes, used = _classes(source), len(source.train())
@@ -110,6 +108,7 @@ def distill(
         bool, typer.Option("--noisy", help="Noisy Student: strong augmentation for the student, none for the teacher.")
     ] = False,
     from_layer: FromLayer = None,
+    data: Data = None,
     epochs: Epochs = None,
     sets: Sets = None,
     out: Out = None,
@@ -122,7 +121,7 @@ def distill(
 
     with permission(allow_code):
         found = _opened(teacher)
-        before = found.resolved().data
+        before = _with_data(found, data).data
         chosen = _student(student, preset, before, from_layer, allow_code)
         mapping = distilled(
             before,
@@ -144,12 +143,19 @@ def _opened(path: Path) -> Checkpoint:
     return open_checkpoint(path)
 
 
+def _with_data(found: Checkpoint, data: str | None) -> Resolved:
+    """The run's spec; where ``--data`` says so, on other data."""
+    from contralex.spec.layers import resolve_data
+
+    before = found.resolved()
+    return before if data is None else resolve_data(before.data, data=data, where=str(found.folder))
+
+
 def _source(data: dict[str, Any], run: dict[str, Any]) -> Source:
     from contralex.spec.layers import resolve_data
-    from contralex.train.build import buildable
+    from contralex.train import build
 
-    found: Source = buildable(resolve_data({**run, "data": data}).run.data).build()
-    return found
+    return build.source(resolve_data({**run, "data": data}).run.data)
 
 
 def _classes(source: Source) -> int:
@@ -201,13 +207,14 @@ def _train(
     said = with_epochs(sets, epochs)
     resolved = resolve_data(mapping, sets=said, allow_code=allow_code, where=where)
     if processes > 1 and not is_launched():
-        from contralex.files import write_text
-        from contralex.train.launch import launch
-        from contralex.train.setup import run_folder
+        from tempfile import TemporaryDirectory
 
-        folder = run_folder(out, resolved.run.name, resume=False, main=True)
-        write_text(folder / "spec.yaml", resolved.to_yaml())
-        flags = ["--allow-code"] if allow_code else []
-        raise typer.Exit(launch(["train", f"--out={folder}", *flags, "--", str(folder / "spec.yaml")], processes))
+        from contralex.train.launch import launch
+
+        options = [*([f"--out={out}"] if out is not None else []), *(["--allow-code"] if allow_code else [])]
+        with TemporaryDirectory() as folder:  # the run's own is made when the run can begin
+            spec = Path(folder) / "spec.yaml"
+            spec.write_text(resolved.to_yaml(), "utf-8")
+            raise typer.Exit(launch(["train", *options, "--", str(spec)], processes))
     with permission(allow_code):
         train(resolved, out)

@@ -6,20 +6,23 @@ crashes takes none with it.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from contralex.compare.plan import Budget, Entry, Plan, folder_of
 from contralex.errors import ContralexError
 from contralex.files import read_json
-from contralex.train import drift
+from contralex.spec import yaml
+from contralex.spec.layers import Resolved
+from contralex.spec.paths import absolute, local_paths
+from contralex.train import drift, parent
+from contralex.train.folder import SPEC
 from contralex.train.launch import passing_signals_to
 from contralex.train.stored import open_checkpoint
 
@@ -45,14 +48,40 @@ def check_folder(plan: Plan, out: Path, resume: bool) -> None:
                 f"{folder} already holds a run; go on with the comparison by --resume, or choose another --out"
             )
         found = finished(folder)
-        if found is not None and entry.resolved is not None and found.get("digest") != entry.resolved.digest:
-            # The digest alone does not tell: a default that was added to a spec since changes it too.
-            changes = drift.of_spec(open_checkpoint(folder), entry.resolved, allowed=False)
+        if found is not None and entry.resolved is not None:
+            changes = differences(folder, found, entry.resolved)
             if changes:
                 raise ContralexError(
                     f"{folder} is a finished run with another spec: {'; '.join(changes)}; repeat the options that the "
                     "comparison was started with, or choose another --out"
                 )
+
+
+def differences(folder: Path, results: dict[str, Any], resolved: Resolved) -> list[str]:
+    """What a finished run did in another way than ``resolved`` says."""
+    try:
+        begun = yaml.read((folder / SPEC).read_text("utf-8"), str(folder / SPEC)).data
+    except (OSError, ValueError):
+        begun = None
+    if results.get("digest") != resolved.digest:
+        # The digest alone does not tell: a default that was added to a spec since changes it too.
+        return drift.of_spec(open_checkpoint(folder), resolved, allowed=False)
+    there = local_paths(resolved.anchored().run)  # which are no part of the digest
+    before = {keys: _at(begun, keys) for keys in there}
+    return [
+        f"{'.'.join(map(str, keys))}: {before[keys]} → {now}"
+        for keys, now in there.items()
+        if absolute(str(before[keys])) != now
+    ]
+
+
+def _at(data: Any, keys: Sequence[str | int]) -> Any:
+    try:
+        for key in keys:
+            data = data[key]
+    except (LookupError, TypeError):
+        return None
+    return data
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -120,7 +149,7 @@ def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
     """The exit code, the signal that came meanwhile or 0, and the sentence with which a run that failed ended."""
     child = subprocess.Popen(
         [sys.executable, "-m", "contralex", *argv],
-        env=dict(os.environ),
+        env=parent.environment(),
         stdout=subprocess.DEVNULL if quiet else None,
         stderr=subprocess.PIPE,
         text=True,

@@ -58,7 +58,7 @@ def _judged(
         found = open_checkpoint(checkpoint)
         run = resolve_data(found.resolved().data, data=data, sets=sets).run
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        source, views = build.buildable(run.data).build(), build.buildable(run.method.views).build()
+        source, views = build.source(run.data), build.buildable(run.method.views).build()
         spec = spec_of(run.eval)
         encoders: dict[str, Encoder | None] = {THIS: load_encoder(found.folder).to(device)}
         if spec.baselines:

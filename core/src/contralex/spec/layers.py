@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from contralex.spec import code, data_option, yaml
 from contralex.spec.base import Spec
 from contralex.spec.merge import Layer, Merged, Origin, dotted, leaves
 from contralex.spec.mistakes import near, place_of, sentences, taken_out
+from contralex.spec.paths import anchored, local_paths
 from contralex.spec.recipe import Recipe, chain, given
 from contralex.spec.run import RunSpec
 
@@ -47,6 +48,11 @@ class Resolved:
     digest: str
     plugins: dict[str, str]
     code: dict[str, str]
+
+    def anchored(self) -> Resolved:
+        """With whole paths, as a run stores them. The digest is the same."""
+        run = anchored(self.run)
+        return replace(self, run=run, data=_data(run), digest=_digest(run)) if run is not self.run else self
 
     def to_yaml(self) -> str:
         """The resolved text: it extends nothing, and can be run again by its path."""
@@ -184,13 +190,17 @@ def _value(path: str, text: str) -> Any:
 
 def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:
     run = _run(merged, recipes[-1].place)
-    data = _ordered(run.model_dump(mode="json", by_alias=True))
+    data = _data(run)
     _no_disguise(data, merged, recipes[-1].place)
-    data = {key: value for key, value in data.items() if value or key not in _IF_ANY}
     named = [_named(name, place_of(("plugins",), merged, recipes[-1].place)) for name in run.plugins]
     plugins = {plugin.name: plugin.version for plugin in _plugins(run, recipes, named)}
     hashes = {file.file: file.sha256 for file in run.code}
-    return Resolved(run, data, _origins(run, data, merged), _digest(data), plugins, hashes)
+    return Resolved(run, data, _origins(run, data, merged), _digest(run), plugins, hashes)
+
+
+def _data(run: RunSpec) -> dict[str, Any]:
+    data = _ordered(run.model_dump(mode="json", by_alias=True))
+    return {key: value for key, value in data.items() if value or key not in _IF_ANY}
 
 
 def _run(merged: Merged, place: str) -> RunSpec:
@@ -227,13 +237,22 @@ def _ordered(value: Any) -> Any:
     return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
-def _digest(data: dict[str, Any]) -> str:
-    """Keys stay in the spec's order, not the alphabet's, because the order of groups of views numbers the views."""
-    run = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
-    run["train"] = {key: value for key, value in data["train"].items() if key not in NOT_COMPUTED}
-    if "code" in run:  # what the files say, and not where they lie
-        run["code"] = [file["sha256"] for file in run["code"]]
-    return hashlib.sha256(json.dumps(run, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
+def _digest(run: RunSpec) -> str:
+    """Keys stay in the spec's order, not the alphabet's, because the order of groups of views numbers the views.
+
+    Where the data lie is no part of it, for they may be moved. Which data they were, a checkpoint says beside it.
+    """
+    data = _data(run)
+    told = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
+    told["train"] = {key: value for key, value in data["train"].items() if key not in NOT_COMPUTED}
+    if "code" in told:  # what the files say, and not where they lie
+        told["code"] = [file["sha256"] for file in told["code"]]
+    for *above, name in local_paths(run.data):
+        block = told["data"]
+        for key in above:
+            block = block[key]
+        del block[name]
+    return hashlib.sha256(json.dumps(told, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
 
 
 def _origins(run: RunSpec, data: dict[str, Any], merged: Merged) -> dict[str, list[Origin]]:

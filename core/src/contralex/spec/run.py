@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contralex.spec.base import Delay, Slot, Spec
+from contralex.spec.paths import LocalPath
 from contralex.spec.schedule import Number
 
 
@@ -231,7 +232,7 @@ class InitSpec(Spec):
     shape of one of this run's. ``skip``: patterns of names that are not, such as ``projector.3.*``.
     """
 
-    checkpoint: str
+    checkpoint: Annotated[str, LocalPath()]
     skip: tuple[str, ...] = ()
 
 

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import torch
 
+from contralex.data.base import Source
+from contralex.errors import ContralexError
 from contralex.lookup import LookUp, Match
 from contralex.parts.base import BuildContext, Encoder, buildable
+from contralex.spec.base import Spec
+from contralex.spec.paths import missing
 from contralex.spec.run import RunSpec
 from contralex.train import initial
 
-__all__ = ["buildable", "encoder", "look_up"]
+__all__ = ["buildable", "encoder", "look_up", "source"]
 
 
 def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None, *, fresh: bool = True) -> LookUp:
@@ -20,6 +24,17 @@ def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         return _assemble(spec, population, labels, fresh)
+
+
+def source(spec: Spec) -> Source:
+    """The data. Where a folder is gone that a stored spec names, the mistake says how to find it again."""
+    try:
+        made: Source = buildable(spec).build()
+    except ContralexError as error:
+        if "--data" not in str(error) and (gone := missing(spec)):
+            error.args = (f"{error} If the data have moved from {gone[0]}, say where they are with --data.",)
+        raise
+    return made
 
 
 def encoder(spec: RunSpec) -> Encoder:

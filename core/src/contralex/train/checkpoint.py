@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
+import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,7 @@ def save(
 
     ``state``: the model's. ``metrics``: what :mod:`contralex.train.retention` chooses the best one by.
     """
-    tensors, numbers = _flat(optimizer)
+    tensors, numbers = flat(optimizer)
     figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
     text = json.dumps(
         {
@@ -84,11 +85,12 @@ def save(
     draft = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=folder))
-        draft.chmod(0o755)
-        save_file(_contiguous(state), draft / MODEL)
-        save_file(_contiguous(tensors), draft / OPTIMIZER)
+        draft = folder / f".{target.name}-{os.getpid()}_{time.time_ns()}"
+        draft.mkdir()
         (draft / STATE).write_text(text, "utf-8")
+        for name, content in ((MODEL, state), (OPTIMIZER, tensors)):
+            save_file(_contiguous(content), draft / name)
+            shutil.copymode(draft / STATE, draft / name)  # safetensors lets its owner alone read it
         manifest.write(draft)
         _put(draft, target)
         write_text(folder / "last", target.name + "\n")
@@ -228,7 +230,7 @@ def load_backbone(path: str | Path, *, allow_code: bool = False) -> nn.Module:
     return backbone
 
 
-def _flat(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def flat(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimiser's state as tensors and plain numbers, keyed ``<parameter>.<name>``."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}

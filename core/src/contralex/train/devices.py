@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from contralex import distributed
+from contralex.train import parent, signals
 
 
 def workers(asked: int | None, device: str) -> int:
@@ -47,14 +48,15 @@ def context() -> BaseContext:
 def quiet_worker(number: int) -> None:
     """In a worker: one thread, and signals left to the main process, which ends the workers itself.
 
-    SIGTERM too: a cluster sends it to every process of a job, and a worker that died of it would take the main
-    process down before it had saved. A worker whose main process is gone ends by itself (torch watches for that).
+    SIGTERM and SIGHUP too: a cluster, or a terminal that closes, sends them to every process of a job, and a worker
+    that died of it would take the main process down before it had saved. A worker ends when its main process is gone.
     """
     import signal
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for each in signals.stopping():
+        signal.signal(each, signal.SIG_IGN)
+    parent.die_with_parent()
 
 
 @contextmanager

@@ -6,9 +6,9 @@ is said, and stands in every later checkpoint's ``state.json`` under ``drift``, 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contralex.errors import ContralexError
@@ -16,12 +16,13 @@ from contralex.errors import ContralexError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from contralex.data.base import Split
     from contralex.lookup import LookUp
     from contralex.spec.layers import Resolved
     from contralex.train.stored import Checkpoint
 
 
-def check(found: Checkpoint, resolved: Resolved, allowed: bool, out: Path, *, say: bool) -> list[dict[str, Any]]:
+def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) -> list[dict[str, Any]]:
     """The ``drift`` of the checkpoints to come. Refuses what differs unless it is ``allowed``, which is warned of."""
     plugins = list(of_plugins(found, needed=resolved.plugins if allowed else None))
     changes = [*of_spec(found, resolved, allowed), *plugins]
@@ -29,6 +30,7 @@ def check(found: Checkpoint, resolved: Resolved, allowed: bool, out: Path, *, sa
     if not changes:
         return before
     listed = "; ".join(changes)
+    out = found.folder.parents[1]
     if not allowed:
         raise ContralexError(
             f"{out} was started with another spec or other versions: {listed}; go on with its own (contralex train "
@@ -78,6 +80,29 @@ def of_spec(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
     free = [f"train.{name}" for name in NOT_COMPUTED]
     listed = [str(each) for each in found_changes if ".".join(each.path.split(".")[:2]) not in free]
     return listed or ["the order of the keys of a block differs"]
+
+
+def samples_of(split: Split) -> dict[str, Any]:
+    """By which the samples that a run is trained on are known again, wherever they lie: how many, and their labels."""
+    labels = None if split.labels is None else hashlib.sha256(repr(list(split.labels)).encode()).hexdigest()[:16]
+    return {"count": len(split), "labels": labels}
+
+
+def check_samples(found: Checkpoint, now: dict[str, Any], allowed: bool) -> list[dict[str, Any]]:
+    """What to add to the ``drift``. A step's samples go by their number, so more or fewer of them are another run."""
+    before = found.state.get("samples") or now  # of an older run it is not known
+    if before == now:
+        return []
+    counts = f"{before.get('count')} samples → {now['count']}"
+    change = (
+        f"data: {counts}" if before.get("count") != now["count"] else f"data: other labels of {now['count']} samples"
+    )
+    if not allowed:
+        raise ContralexError(
+            f"{found.folder.parents[1]} was started on other data ({change}); bring them back, say with --data where "
+            "they are now, or go on with these by --allow-drift."
+        )
+    return [{"step": found.step, "changes": [change]}]
 
 
 def plugins_of(found: Checkpoint | None, resolved: Resolved) -> dict[str, str]:

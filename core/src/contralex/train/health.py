@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ def of_keys(keys: Tensor, entries: int, added: int = 1) -> dict[str, float]:
         share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)  # a classifier's first logits are all 0
         found["effective_rank"] = float(torch.exp(-(share * torch.log(share + 1e-7)).sum()))
     return found
+
+
+@torch.no_grad()
+def blown_up(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those of which no next step can make a number: a value, or the sum of its squares, is not finite."""
+    floats = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return [name for name, tensor in floats if not bool(torch.isfinite(tensor.detach().float().square().sum()))]
 
 
 class Watch:
@@ -72,16 +79,22 @@ def signs(lines: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def lines_of(file: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``. A last one that a killed run did not finish is left out."""
+    """The lines of ``metrics.jsonl``. What is none is left out, as a last one that a killed run did not finish."""
     lines = []
     for text in file.read_text("utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and "step" in line:
+        if isinstance(line, dict) and _is_logged(line):
             lines.append(line)
     return lines
+
+
+def _is_logged(line: dict[str, Any]) -> bool:
+    """Whether it is a line as a run writes it: numbers with their names, the step among them."""
+    numbers = all(type(value) is float or (type(value) is int and abs(value) < 2**62) for value in line.values())
+    return numbers and type(line.get("step")) is int
 
 
 _SIGNS = {

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from contralex.errors import ContralexError
+from contralex.train import parent, signals
 
 
 def launch(argv: list[str], processes: int) -> int:
@@ -31,7 +32,7 @@ def launch(argv: list[str], processes: int) -> int:
             "or hide them with CUDA_VISIBLE_DEVICES= to run on the CPU."
         )
     common = {
-        **os.environ,
+        **parent.environment(),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
@@ -95,7 +96,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) ->
 
 @contextlib.contextmanager
 def passing_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[list[int]]:
-    """Within, SIGINT and SIGTERM go to the children; what is yielded holds those that came."""
+    """Within, SIGINT, SIGTERM and SIGHUP go to the children; what is yielded holds those that came."""
     came: list[int] = []
 
     def passed_on(number: int, frame: FrameType | None) -> None:
@@ -104,12 +105,8 @@ def passing_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[li
             if child.poll() is None:
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals.handled(passed_on):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _free_port() -> int:

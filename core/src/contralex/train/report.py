@@ -203,7 +203,7 @@ class Report:
             "stopped": run.ending.stop,
             "skipped_images": skipped,
             "skipped_steps": run.skipped_steps,
-            "warnings": [*run.warnings, *self.watch.signs],
+            "warnings": [*run.warnings, *self.watch.signs, *_left_out(run)],
         }
         if run.spec.eval.knn is not None:
             final = self.judge(run.method.encoder)
@@ -250,6 +250,7 @@ class Report:
 
     def _write(self, metrics: dict[str, Any]) -> None:
         if self.run.main:
+            self.run.place.check()
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(metrics) + "\n")
         if self.run.spec.train.trackers:
@@ -294,6 +295,11 @@ def _title(by: str, protocol: dict[str, Any]) -> str:
         if not protocol["converged"]:
             settings += f", not converged in {protocol['iterations']} iterations (raise eval.linear.iterations)"
     return f"{settings}, {features};\n{train} to {purpose}, {test} to judge"
+
+
+def _left_out(run: Run) -> list[str]:
+    left_out = f"{run.skipped_steps} of {run.step} steps were left out, because their loss was no number"
+    return [left_out] if run.skipped_steps else []
 
 
 def _keep_until(file: Path, step: int) -> None:

@@ -22,10 +22,26 @@ from contralex.spec import delays
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
-from contralex.train import build, checkpoint, devices, drift, initial, optim, retention, setup, signals, trouble
+from contralex.train import (
+    build,
+    checkpoint,
+    devices,
+    drift,
+    folder,
+    health,
+    initial,
+    optim,
+    retention,
+    setup,
+    signals,
+    stored,
+    trouble,
+)
 from contralex.train.ending import Ending
 from contralex.train.lifecycle import LifeCycle
 from contralex.train.report import Report
+
+_SKIPPED = 10  # steps in a row, after which leaving them out is no help
 
 
 class Stopped(ContralexError):
@@ -39,7 +55,7 @@ class Stopped(ContralexError):
 
 
 class BadLoss(ContralexError):
-    """The loss is no number; the checkpoints from before are whole."""
+    """The loss is no number, or a step blew the weights up; the checkpoints from before are whole."""
 
     exit_code = 1
     on_every_process = True
@@ -59,7 +75,7 @@ class Run:
     (whether this is the main process), ``logged`` (the figures logged last, on every process), and :meth:`stop`.
     """
 
-    def __init__(self, resolved: Resolved, out: Path | None, resume: bool, allow_drift: bool = False) -> None:
+    def __init__(self, resolved: Resolved, place: setup.RunFolder, resume: bool, allow_drift: bool = False) -> None:
         self.resolved = resolved
         self.spec: RunSpec = resolved.run
         train = self.spec.train
@@ -67,18 +83,22 @@ class Run:
         self.main = PartialState(cpu=cpu).is_main_process  # opens the process group
         check_share(train.batch_size, distributed.world())
         setup.check_precision(self.spec, cpu)
-        self.folder = setup.run_folder(out, self.spec.name, resume, self.main)
-        self.accelerator = setup.accelerator(self.spec, cpu, self.folder)
+        self.place = place
+        place.look(self.main)
+        self.accelerator = setup.accelerator(self.spec, cpu)
         self.device = self.accelerator.device
-        self.found = checkpoint.open_checkpoint(self.folder) if resume else None
+        self.found = stored.find(place.out) if resume and place.out is not None else None
         self.drift: list[dict[str, Any]] = []  # what was allowed to differ from what the run was started with, and when
         if self.found is not None:
-            self.drift = drift.check(self.found, resolved, allow_drift, self.folder, say=self.main)
+            self.drift = drift.check(self.found, resolved, allow_drift, say=self.main)
 
         with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
-            self.source: Source = build.buildable(self.spec.data).build()
+            self.source: Source = build.source(self.spec.data)
         self.views = build.buildable(self.spec.method.views).build()
         self.split = self.source.train()
+        self.samples = drift.samples_of(self.split)
+        if self.found is not None:
+            self.drift += drift.check_samples(self.found, self.samples, allow_drift)
         population = len(self.split)
         check_population(population, train.batch_size, self.spec.method.negatives.queued(), _where(self.spec))
         self.per_epoch = population // train.batch_size
@@ -111,6 +131,9 @@ class Run:
         self.logged: dict[str, float] = {}
         self.saved_at = self.found.step if self.found is not None else None
         self.skipped_steps = int(self.found.state.get("skipped_steps", 0)) if self.found is not None else 0
+        self.skipped_in_a_row = 0
+        self.folder = place.take(self.main)  # last, so that a run that cannot begin leaves no folder
+        setup.begin_in(self.accelerator, self.folder)
 
     @property
     def epoch(self) -> int:
@@ -141,11 +164,14 @@ def train(
 
     Raises :class:`ContralexError` for what the user can mend, and :class:`Stopped` after a signal.
     """
-    with devices.process_group_closed():
-        run = _opened(resolved, out, resume, allow_drift)
-        if run.main:
-            write_text(run.folder / "spec.yaml", resolved.to_yaml())
+    resolved = resolved.anchored()
+    with devices.process_group_closed(), setup.RunFolder(out, resolved.run.name, resume) as place:
+        run = _opened(resolved, place, resume, allow_drift)
         with trouble.told(run.folder), Report(run) as report, signals.noticed() as run.ending.signalled:
+            if run.main:
+                write_text(run.folder / folder.SPEC, resolved.to_yaml())
+            if resume and run.found is None:
+                report.say(f"{run.folder} has no checkpoint yet, so the run begins with its first step.")
             for warning in run.warnings:
                 report.say(f"Warning: {warning}")
             if run.spec.init is not None and run.found is None:
@@ -158,9 +184,9 @@ def train(
         return results
 
 
-def _opened(resolved: Resolved, out: Path | None, resume: bool, allow_drift: bool) -> Run:
+def _opened(resolved: Resolved, place: setup.RunFolder, resume: bool, allow_drift: bool) -> Run:
     try:
-        return Run(resolved, out, resume, allow_drift)
+        return Run(resolved, place, resume, allow_drift)
     except ContralexError as error:
         error.on_every_process = True
         raise
@@ -216,11 +242,7 @@ def _leave_if_agreed(run: Run, report: Report) -> None:
     if not run.ending.now:
         return
     if run.ending.bad_loss:
-        last = f"step-{run.saved_at}, from before, is whole" if run.saved_at is not None else "none was written yet"
-        raise BadLoss(
-            f"{run.ending.bad_loss}; lower train.optimizer.lr, train in fp32 or bf16, set train.clip, or leave such "
-            f"steps out with train.on_bad_loss=skip. Checkpoints in {run.folder}: {last}."
-        )
+        raise _diverged(run, run.ending.bad_loss)
     if run.saved_at != run.step:
         save(run, report)
     where = f"step {run.step} of {run.total}, saved as {run.folder / 'checkpoints' / f'step-{run.step}'}"
@@ -230,6 +252,22 @@ def _leave_if_agreed(run: Run, report: Report) -> None:
     raise HookFailed(
         f"{run.ending.failure}. The run stopped at {where}; mend the plugin, then go on with: {onward} "
         "(or with --set train.on_hook_error=warn as well, whatever the hook does)"
+    )
+
+
+def _diverged(run: Run, what: str) -> BadLoss:
+    """``what`` is seen after the step before this one, or after this one where it is about to be saved."""
+    saved = run.folder / "checkpoints"
+    steps = [int(path.name.removeprefix("step-")) for path in stored.steps(saved)] if saved.is_dir() else []
+    with_these = run.step - 1 in steps and run.saved_at == run.step - 1 and bool(run.ending.bad_loss)
+    before = max((step for step in steps if step < run.step - with_these), default=None)
+    last = f"step-{before}, from before, is whole" if before is not None else "none was written yet"
+    if with_these:  # to go on from it would end in the same way
+        last = f"step-{run.step - 1} has the weights that gave this loss; " + last.replace("yet", "before it")
+    skip = "" if run.spec.train.on_bad_loss == "skip" else ", or leave such steps out with train.on_bad_loss=skip"
+    return BadLoss(
+        f"{what}; lower train.optimizer.lr, train in fp32 or bf16, or set train.clip{skip}. "
+        f"Checkpoints in {run.folder}: {last}."
     )
 
 
@@ -244,8 +282,9 @@ def _step(run: Run, batch: dict[str, Any], clock: Clock) -> Found | None:
     if spec.on_bad_loss == "skip" and run.ending.any_of(is_bad):
         for buffer, value in before.items():
             buffer.copy_(value)
-        run.skipped_steps += 1
+        _skip(run)
         return None
+    run.skipped_in_a_row = 0
     if is_bad:  # the other processes wait for this one's backward; they are told after the step
         run.ending.lose(_bad_loss(run, float(found.loss.detach()), batch["index"]))
     run.accelerator.backward(found.loss)
@@ -261,6 +300,20 @@ def _step(run: Run, batch: dict[str, Any], clock: Clock) -> Found | None:
         run.method.update(found.keys, moment)
     batch_norm.average_running_statistics(run.method)
     return found
+
+
+def _skip(run: Run) -> None:
+    """Counts a step that is left out. That helps against one bad batch, and not against bad weights."""
+    run.skipped_steps += 1
+    run.skipped_in_a_row += 1
+    if bad := health.blown_up(run.method.state_dict()):
+        run.ending.lose(f"the weights are not finite before step {run.step + 1} ({_listed(bad)}), and so is no loss")
+    elif run.skipped_in_a_row == _SKIPPED:
+        run.ending.lose(f"the loss was no number in {_SKIPPED} steps in a row, up to step {run.step + 1}")
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more tensors" if len(names) > 1 else "")
 
 
 def _forward_state(method: LookUp) -> dict[Tensor, Tensor]:
@@ -308,9 +361,13 @@ def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None 
     """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
     pending = report.pending()
     state = sharding.whole_state(run.method)
-    folder = run.folder / "checkpoints"
-    target = folder / f"step-{run.step}"
+    bad = [*health.blown_up(state), *health.blown_up(checkpoint.flat(run.optimizer)[0])] if run.main else []
+    if run.ending.any_of(bool(bad)):
+        raise _diverged(run, f"the weights are not finite after step {run.step} ({_listed(bad) if bad else ''})")
+    saved = run.folder / "checkpoints"
+    target = saved / f"step-{run.step}"
     if run.main:
+        run.place.check()
         scaler = run.accelerator.scaler
         extra = {
             "seconds": run.seconds,
@@ -320,11 +377,12 @@ def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None 
             "pending": pending,
             "epoch": run.step / run.per_epoch,
             "drift": run.drift,
+            "samples": run.samples,
             "plugins": run.plugins,
         }
         figures = {**run.logged, **{name: float(value) for name, value in (metrics or {}).items()}}
-        checkpoint.save(folder, run.step, state, run.optimizer, run.resolved, extra, figures)
-        retention.prune(folder, run.spec.train.checkpoint, run.step)
+        checkpoint.save(saved, run.step, state, run.optimizer, run.resolved, extra, figures)
+        retention.prune(saved, run.spec.train.checkpoint, run.step)
         run.hooks.call("contralex_checkpoint", run=run, folder=str(target))
     run.saved_at = run.step
     run.accelerator.wait_for_everyone()
@@ -342,6 +400,7 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
     results = report.results(run.baselines, _all_skipped(run))
     run.hooks.call("contralex_run_end", run=run, results=results)
     if run.main:
+        run.place.check()
         write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
     report.summary(results)
     run.ending.agree()

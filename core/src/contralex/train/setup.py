@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -12,6 +15,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from contralex import distributed
 from contralex.errors import ContralexError, remedy
 from contralex.spec.run import RunSpec
+from contralex.train import folder
 
 
 def check_precision(spec: RunSpec, cpu: bool) -> None:
@@ -22,7 +26,7 @@ def check_precision(spec: RunSpec, cpu: bool) -> None:
         )
 
 
-def accelerator(spec: RunSpec, cpu: bool, folder: Path) -> Accelerator:
+def accelerator(spec: RunSpec, cpu: bool) -> Accelerator:
     precision = {"fp32": "no"}.get(spec.train.precision, spec.train.precision)
     # Dictionaries are buffers that every process writes alike; broadcasting them in every forward would be
     # waste, and would overwrite what differs on purpose (BatchNorm's local statistics).
@@ -31,7 +35,7 @@ def accelerator(spec: RunSpec, cpu: bool, folder: Path) -> Accelerator:
         mixed_precision=precision,
         cpu=cpu,
         log_with=_trackers(spec) or None,
-        project_dir=str(folder),
+        project_dir=".",  # which trackers ask for now; they begin in the run's folder, once that is there
         kwargs_handlers=[ddp],
     )
 
@@ -50,28 +54,99 @@ def _trackers(spec: RunSpec) -> list[str]:
     return list(spec.train.trackers)
 
 
-def run_folder(out: Path | None, name: str, resume: bool, main: bool) -> Path:
-    """The run's folder, the same on every process; a new run refuses one that holds another run."""
-    chosen = [str(out or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")]
-    if distributed.world() > 1:
-        dist.broadcast_object_list(chosen)
-    folder = Path(chosen[0])
-    if resume:
-        return folder
-    problem: list[str | None] = [None]
-    if main:
-        if (folder / "checkpoints").exists() or (folder / "metrics.jsonl").exists():
-            problem[0] = (
-                f"{folder} already holds a run; go on with it by contralex train --resume --out {folder}, or choose "
-                "another folder with --out."
-            )
+def begin_in(accelerator: Accelerator, folder: Path) -> None:
+    """Trackers write there."""
+    directories = accelerator.project_configuration
+    directories.project_dir = directories.logging_dir = str(folder)
+
+
+class RunFolder:
+    """Where a run is written, the same on every process. The main one locks it for all, until the context ends.
+
+    A run that is refused before it has begun leaves nothing: what was made for it is removed again.
+    """
+
+    def __init__(self, out: Path | None, name: str, resume: bool) -> None:
+        self.out = out
+        self._name = name
+        self._resume = resume
+        self._lock: folder.Lock | None = None
+        self._made: list[Path] = []
+
+    def look(self, main: bool) -> None:
+        """Refuses, before anything is built, a folder that holds another run or that another process writes to; a run
+        that is resumed is this one's from now on."""
+        _on_main(main, self._take if self._resume else self._refuse_another_run)
+
+    def take(self, main: bool) -> Path:
+        """Now the run can begin. Makes the folder of a new one."""
+        return Path(_on_main(main, lambda: str(self.out if self._resume else self._begin())))
+
+    def check(self) -> None:
+        """Before something is written there."""
+        if self._lock is not None:
+            self._lock.check()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is None:
+            return
+        is_refused = isinstance(error, ContralexError) and error.exit_code == 2
+        if is_refused and self._made and _has_not_begun(self._lock.folder):
+            with suppress(OSError):
+                (self._lock.folder / folder.SPEC).unlink(missing_ok=True)
+        self._lock.release()
+        if is_refused:
+            folder.remove_empty(self._made)
+
+    def _begin(self) -> Path:
+        if self.out is None:
+            chosen, self._made = folder.make_new(folder.named_now(self._name))
         else:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                problem[0] = f"--out {folder}: the folder cannot be made ({error.strerror})."
+            chosen, self._made = self.out, folder.make(self.out)
+        self._take(chosen)
+        self._refuse_another_run()  # which came and went since
+        return chosen
+
+    def _take(self, chosen: Path | None = None) -> None:
+        lock = folder.Lock(chosen or self.out or Path())
+        if not lock.folder.is_dir():
+            raise ContralexError(f"--resume: there is no folder {lock.folder}; see --out, or leave --resume out.")
+        lock.take()
+        self._lock = lock
+
+    def _refuse_another_run(self) -> None:
+        out = self.out
+        if out is None:
+            return
+        if self._lock is None and (out / folder.LOCK).exists():
+            with folder.Lock(out):  # says who has it
+                pass
+        if (out / "checkpoints").exists() or (out / "metrics.jsonl").exists():
+            raise ContralexError(
+                f"{out} already holds a run; choose another folder with --out, or go on with it:"
+                + remedy("contralex", "train", "--resume", "--out", out)
+            )
+
+
+def _has_not_begun(path: Path) -> bool:
+    return {each.name for each in path.iterdir()} <= {folder.SPEC, folder.LOCK}
+
+
+def _on_main(main: bool, action: Callable[[], str | None]) -> Any:
+    """What the main process's action returns, or what it refuses, on every process."""
+    told: list[Any] = [None, None]
+    if main:
+        try:
+            told = [action(), None]
+        except ContralexError as error:
+            told = [None, error]
     if distributed.world() > 1:
-        dist.broadcast_object_list(problem)
-    if problem[0]:
-        raise ContralexError(problem[0])
-    return folder
+        dist.broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first saves at the end of the step, a second one ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first saves at the end of the step, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,55 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 # A launcher passes on what the whole job was sent as well, so a process may get one signal twice.
 _ECHO = 1.0  # seconds
+
+
+class Interrupted(BaseException):
+    """A signal came before there was anything to save."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(number).name} before training began; nothing was saved.")
+        self.exit_code = 128 + number
+
+
+def stopping() -> list[int]:
+    """The signals that ask a process to stop. SIGHUP comes when a terminal or an ssh session closes; a process that was
+    started with nohup goes on."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) is signal.SIG_IGN:
+        return [signal.SIGINT, signal.SIGTERM]
+    return [signal.SIGINT, signal.SIGTERM, hang_up]
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Within, these signals come to ``handler``."""
+    before = {number: signal.signal(number, handler) for number in stopping()}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Within, a signal raises :class:`Interrupted`, so that a command ends with a sentence at any moment."""
+    here = os.getpid()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == here:
+            raise Interrupted(number)
+        signal.signal(number, signal.SIG_DFL)  # a process that was forked from this one
+        os.kill(os.getpid(), number)
+
+    with handled(handler):
+        yield
 
 
 @contextmanager
@@ -23,12 +67,9 @@ def noticed() -> Iterator[Callable[[], int]]:
         if not first:
             first.append((number, time.monotonic()))
         elif time.monotonic() - first[0][1] > _ECHO:
-            print("Stopped at once; the run goes on from its last checkpoint.", file=sys.stderr, flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print("Stopped at once; what was saved before can be gone on from.", file=sys.stderr, flush=True)
             os._exit(128 + number)
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(handler):
         yield lambda: first[0][0] if first else 0
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.files import opened, read_json
 from contralex.spec import bounds
 from contralex.train import headers, manifest
@@ -67,6 +67,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint from its own folder, from ``checkpoints``, from ``checkpoints/last``, or from a run's folder."""
     folder = _steps_folder(path)
     return _of_run(folder) if folder is not None else _whole(path)
+
+
+def find(run: Path) -> Checkpoint | None:
+    """What a run goes on from, or None where it ended before its first checkpoint was complete."""
+    folder = run / "checkpoints"
+    if (run / "spec.yaml").is_file() and not (folder.is_dir() and (steps(folder) or os.path.lexists(folder / "last"))):
+        try:
+            return _of_run(folder) if folder.is_dir() else None
+        except ContralexError:  # a draft that is not complete
+            return None
+    return open_checkpoint(run)
 
 
 def names_a_step(path: Path) -> bool:
@@ -148,6 +159,7 @@ class _State(BaseModel):
     pending: _Pending = _Pending(loss=0.0, accuracy=0.0, steps=0)
     metrics: dict[str, FiniteFloat] = {}
     drift: list[dict[str, Any]] = []
+    samples: dict[str, Any] = {}
 
 
 def _steps_folder(path: Path) -> Path | None:
@@ -158,10 +170,10 @@ def _steps_folder(path: Path) -> Path | None:
         return None
     folder = path if path.name == "checkpoints" else path / "checkpoints"
     if not folder.is_dir():
-        if (path / "metrics.jsonl").is_file():
+        if (path / "spec.yaml").is_file():
             raise ContralexError(
-                f"{path} holds a run that ended before it saved a checkpoint, so there is nothing to go on from; "
-                "remove the folder, and start the run again."
+                f"{path} holds a run that has not saved a checkpoint yet. If it has ended, begin it again:"
+                + remedy("contralex", "train", "--resume", "--out", path)
             )
         raise ContralexError(
             f"{path} is no checkpoint: {path / STATE} is missing; give a run's folder or one of its checkpoints/step-N."

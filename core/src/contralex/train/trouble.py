@@ -25,25 +25,34 @@ class Trouble(ContralexError):
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
     """Around training: ``folder`` is the run's."""
-    onward = f"go on from the last checkpoint with: contralex train --out {folder} --resume"
     try:
         yield
+    except FileNotFoundError as error:
+        if folder.is_dir():
+            raise
+        raise Trouble(f"The run's folder {folder} was removed or renamed, so the run has stopped.") from error
     except (EOFError, ConnectionError) as error:  # a worker that died while it was handing a batch over
-        raise _dead_worker(error, onward) from error
+        raise _dead_worker(error, _onward(folder)) from error
     except OSError as error:
         if error.errno not in _DISK:
             raise
         where = error.filename or folder
-        raise Trouble(f"The disk that holds {where} {_DISK[error.errno]}; make room, then {onward}") from error
+        raise Trouble(f"The disk that holds {where} {_DISK[error.errno]}; make room, then {_onward(folder)}") from error
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # raised by a signal's handler, wherever training is just then
-            raise _dead_worker(error, onward) from error
+            raise _dead_worker(error, _onward(folder)) from error
         if distributed.world() == 1 or not any(word in str(error) for word in _LOST):
             raise
         raise Trouble(
             f"Process {distributed.rank()} of {distributed.world()} has lost another one, which ended or came to a "
-            f"standstill ({str(error).splitlines()[0]:.150}); see what that one said, then {onward}"
+            f"standstill ({str(error).splitlines()[0]:.150}); see what that one said, then {_onward(folder)}"
         ) from error
+
+
+def _onward(folder: Path) -> str:
+    saved = any((folder / "checkpoints").glob("step-*"))
+    how = "go on from the last checkpoint" if saved else "begin it again"
+    return f"{how} with: contralex train --out {folder} --resume"
 
 
 def _dead_worker(error: Exception, onward: str) -> Trouble:

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from contralex.files import expanded, mode
 from contralex.spec.base import Slot, Spec
+from contralex.spec.paths import LocalPath
 
 if TYPE_CHECKING:
     from contralex.data.base import Source
@@ -52,7 +53,7 @@ class ImageFolder(Spec):
     """
 
     kind: Literal["image_folder"] = "image_folder"
-    root: str
+    root: Annotated[str, LocalPath()]
     labels: Literal["auto", "folders", "none"] = "auto"
     held_out: float = Field(0.2, ge=0, lt=1)
     max_pixels: MaxPixels = MAX_PIXELS
@@ -89,7 +90,7 @@ class ImageFolder(Spec):
 class _Torchvision(Spec):
     """``root``: where the files are, or go when ``download`` is true."""
 
-    root: str = "data"
+    root: Annotated[str, LocalPath()] = "data"
     download: bool = False
     gives = _IMAGES
     files: ClassVar[tuple[str, ...]]  # of which one is in ``root`` where the data are
@@ -135,7 +136,7 @@ class ImageNet(_Torchvision):
     """ImageNet-1k; the archives must lie in ``root``, because they may not be downloaded freely."""
 
     kind: Literal["imagenet"] = "imagenet"
-    root: str = "data/imagenet"
+    root: Annotated[str, LocalPath()] = "data/imagenet"
     download: Literal[False] = False
     source = "ILSVRC 2012, through torchvision.datasets.ImageNet"
     files = ("train", "ILSVRC2012_img_train.tar")
@@ -149,7 +150,7 @@ class HuggingFace(Spec):
     """
 
     kind: Literal["hf"] = "hf"
-    path: str
+    path: Annotated[str, LocalPath(may_be_a_name=True)]
     config: str | None = None
     train: str = "train"
     test: str | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from contralex.spec.base import Spec
+from contralex.spec.paths import LocalPath
 from contralex.spec.schedule import Number, bounds
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Frozen(Spec):
     """An encoder that never changes. ``checkpoint``: a run's folder or checkpoint; without one, random weights."""
 
     kind: Literal["frozen"] = "frozen"
-    checkpoint: str | None = None
+    checkpoint: Annotated[str | None, LocalPath()] = None
     gives = frozenset({"keys"})
     key_weights = "fixed"
     source = "CRD, arXiv:1910.10699, section 3.1; BYOL, arXiv:2006.07733, section 3.1 (random target)"

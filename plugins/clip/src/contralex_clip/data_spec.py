@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contralex import Spec
+from contralex import LocalPath, Spec
 from contralex.files import expanded, mode
 from contralex.vocabulary.datasets import MAX_PIXELS, MaxPixels
 
@@ -29,8 +29,8 @@ class ImageCaptions(Spec):
     """
 
     kind: Literal["image_captions"] = "image_captions"
-    root: str
-    test: str | None = None
+    root: Annotated[str, LocalPath()]
+    test: Annotated[str | None, LocalPath()] = None
     image: str = "image"
     caption: str = "caption"
     label: str | None = None
@@ -93,8 +93,8 @@ class WebDataset(Spec):
     """
 
     kind: Literal["webdataset"] = "webdataset"
-    shards: str
-    test: str | None = None
+    shards: Annotated[str, LocalPath()]
+    test: Annotated[str | None, LocalPath()] = None
     image: tuple[str, ...] = Field(("jpg", "jpeg", "png", "webp"), min_length=1)
     caption: str = "txt"
     label: str | None = None

@@ -79,7 +79,7 @@ def zero_shot(
                 f"{found.folder} has method.views of kind {run.method.views.kind_name()}, and not image_text; "
                 "zero-shot classification is for encoders of images and captions."
             )
-        source = buildable(_data(run.data, data, sets)).build()
+        source = build.source(_data(run.data, data, sets))
         asked = prompts(source, classes, templates)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoders = {THIS: load_encoder(found.folder), UNTRAINED: build.encoder(run)}

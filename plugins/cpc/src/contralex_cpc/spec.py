@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex import Spec
+from contralex import LocalPath, Spec
 from contralex.files import expanded, mode
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class SequenceFolder(Spec):
     """
 
     kind: Literal["sequence_folder"] = "sequence_folder"
-    root: str
+    root: Annotated[str, LocalPath()]
     held_out: float = Field(0.2, ge=0, lt=1)
     gives = frozenset({"sequence", "labels"})
     source = "any folder of recordings"

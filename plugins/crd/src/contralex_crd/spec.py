@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Slot, Spec, Temperature
+from contralex import LocalPath, Slot, Spec, Temperature
 from contralex.vocabulary.negatives import Placement, StoredIn
 from contralex.vocabulary.views import Augment
 
@@ -86,7 +86,7 @@ class Distilled(Spec):
     backbone: Annotated[Spec, Slot("backbone")]
     classes: int = Field(gt=1, le=1_000_000)
     width: int = Field(128, gt=0, le=65536)
-    teacher: str | None
+    teacher: Annotated[str | None, LocalPath()]
     needs = {"views": frozenset({"images"})}
     gives = _BOTH | {"one query a view"}
     source = "CRD, arXiv:1910.10699, section 3.1 and Eq. 18; code: RepDistiller crd/criterion.py"

@@ -9,13 +9,13 @@ from typing import Any
 
 from contralex import ContralexError, Source, resolve
 from contralex.compare.figure import is_possible
-from contralex.compare.runs import finished, has_checkpoint
+from contralex.compare.runs import differences, finished, has_checkpoint
 from contralex.evaluate.knn import THIS
 from contralex.files import read_json, write_text
 from contralex.spec.code import permission
 from contralex.spec.data_files import check_present
 from contralex.spec.layers import Resolved
-from contralex.train.build import buildable
+from contralex.train import build, folder
 from contralex_infomin.bound import information
 
 _ROWS = "information.json"
@@ -44,11 +44,17 @@ def study(
     with permission(allow_code):
         _check_judged(base)
         _check_folder(out, recipe, vary)
-        rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
-    write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
-    write_text(out / "information.md", _table(rows))
-    if is_possible():
-        _figure(rows, vary, out / "information.svg")
+        made = folder.make(out)
+        try:
+            with folder.Lock(out):
+                _check_folder(out, recipe, vary)
+                rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
+                write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
+                write_text(out / "information.md", _table(rows))
+                if is_possible():
+                    _figure(rows, vary, out / "information.svg")
+        finally:
+            folder.remove_empty(made)
     return rows
 
 
@@ -72,21 +78,23 @@ def changes(base: Resolved, vary: str, strength: float) -> list[str]:
     return found
 
 
-def _row(strength: float, resolved: Resolved, folder: Path) -> dict[str, float]:
+def _row(strength: float, resolved: Resolved, place: Path) -> dict[str, float]:
     from contralex.train.run import train
 
-    results = finished(folder)
+    results = finished(place)
     if results is None:
-        results = train(resolved, folder, resume=has_checkpoint(folder))
-    elif results["digest"] != resolved.digest:
-        raise ContralexError(f"{folder} holds a run with other settings; choose another folder with --out")
+        results = train(resolved, place, resume=has_checkpoint(place))
+    elif changes := differences(place, results, resolved):
+        raise ContralexError(
+            f"{place} holds a run with other settings ({'; '.join(changes)}); choose another folder with --out"
+        )
     judged = results["knn"][THIS]
-    return {"strength": strength, "information": information(folder, resolved), "knn_top1": judged["top1"]}
+    return {"strength": strength, "information": information(place, resolved), "knn_top1": judged["top1"]}
 
 
 def _check_judged(base: Resolved) -> None:
     """Refuses before anything is trained what could not be compared afterwards."""
-    if base.run.eval.knn is None or not _has_labels(buildable(base.run.data).build()):
+    if base.run.eval.knn is None or not _has_labels(build.source(base.run.data)):
         raise ContralexError(
             "view-information compares with kNN accuracy, and there is none: it needs eval.knn, and data with labels "
             "and a split to judge with"
