@@ -90,7 +90,8 @@ class Source(ABC):
         train, test = self.train(), self.test()
         found = f"{len(train):,} {self.items} to train on{_from(train)}{_classes(train)}"
         judged = f"{len(test):,} to evaluate on{_from(test)}" if test is not None else "none to evaluate on"
-        return "; ".join([found, judged, *self.notes])
+        notes = sorted(self.notes, key=lambda note: "\n" in note)  # a command stands on the last line
+        return "; ".join([found, judged, *notes])
 
 
 def printable(path: object) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from contralex.data import images
-from contralex.data.base import Source, Split
-from contralex.errors import ContralexError
+from contralex.data import images, layout
+from contralex.data.base import Source, Split, printable
+from contralex.errors import ContralexError, remedy
 
 if TYPE_CHECKING:
     from contralex.vocabulary.datasets import ImageFolder
 
 _THREADS = 16  # for headers: mostly waiting for the disk
+_HEIF = frozenset({".heic", ".heif", ".hif"})
+# Pictures that PIL reads with another package, in its newer versions, or not at all: .jxl, and what cameras call raw
+_NOT_READ = _HEIF | {".avif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
 
 
 class FolderSource(Source):
@@ -31,12 +33,21 @@ class FolderSource(Source):
     def __init__(self, spec: ImageFolder) -> None:
         root = Path(spec.root).expanduser()
         _check_folder(root)
-        if judged := _separate(root):
-            self._train = _open(root / "train", spec)
-            self._test: FolderSplit | None = _open(judged, spec, self._train.classes)
+        listing = layout.walk(root, _extensions(), _NOT_READ)
+        others = _others(listing)
+        if not listing.files:
+            raise ContralexError(
+                f"data.root {printable(root)} has no images: no file in it, or in a folder below, ends in .jpg, .png "
+                f"or another of the {len(_extensions())} extensions that PIL reads.{f' {others}' if others else ''}"
+            )
+        found = layout.arrange(listing, spec.labels)
+        self.notes = [*found.notes, *([others] if others else [])]
+        self._train = _open(found.train, spec)
+        if found.test is not None:
+            self._test: FolderSplit | None = _open(found.test, spec)
             self._train.skipped += self._test.skipped
         else:
-            self._train, self._test = _hold_out(_open(root, spec), spec.held_out)
+            self._train, self._test = _hold_out(self._train, spec.held_out)
         if self._test is not None:
             self._test.skipped = self._train.skipped  # one count for both
 
@@ -53,10 +64,10 @@ class FolderSplit(Split):
         self.max_pixels = max_pixels
         self.root = root
         self.paths = paths
-        self.classes = classes
         if classes is not None:
-            number = {name: label for label, name in enumerate(classes)}
-            self.labels = [number[_class_of(path, root)] for path in paths]
+            self.classes = [printable(name) for name in classes]
+            number = {name: label for label, name in enumerate(self.classes)}
+            self.labels = [number[printable(_class_of(path, root))] for path in paths]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,57 +76,21 @@ class FolderSplit(Split):
         return images.read(self.paths[index], self.max_pixels)
 
 
-def _separate(root: Path) -> Path | None:
-    """The folder of the evaluation split, where ``root`` is cut into splits."""
-    if (root / "train").is_dir():
-        for name in ("val", "test"):
-            if (root / name).is_dir():
-                return root / name
-    return None
-
-
-def _open(root: Path, spec: ImageFolder, known: Sequence[str] | None = None) -> FolderSplit:
-    """``known``: the classes of the training split, which the evaluation split must share."""
-    files = sorted(_files(root))
-    if not files:
-        raise ContralexError(
-            f"data.root {root} has no images: no file in it, or in a folder below, ends in .jpg, .png or another of "
-            f"the {len(_extensions())} extensions that PIL reads."
-        )
+def _open(part: layout.Part, spec: ImageFolder) -> FolderSplit:
     with ThreadPoolExecutor(_THREADS) as pool:
-        faults = list(pool.map(partial(images.header_fault, max_pixels=spec.max_pixels), files))
-    paths = [path for path, fault in zip(files, faults, strict=True) if fault is None]
+        faults = list(pool.map(partial(images.header_fault, max_pixels=spec.max_pixels), part.paths))
+    paths = [path for path, fault in zip(part.paths, faults, strict=True) if fault is None]
     if not paths:
         raise ContralexError(
-            f"data.root {root} has {len(files)} images, and none can be read; {files[0]}: {faults[0]}."
+            f"data.root {printable(part.folder)} has {len(faults)} images, and none can be read; "
+            f"{printable(part.paths[0])}: {faults[0]}"
         )
-    split = FolderSplit(root, paths, _classes(root, files, spec.labels, known), spec.max_pixels)
-    for path, fault in zip(files, faults, strict=True):
+    split = FolderSplit(part.folder, paths, part.classes, spec.max_pixels)
+    split.origin = part.origin
+    for path, fault in zip(part.paths, faults, strict=True):
         if fault is not None:
             split.skip(str(path), fault)
     return split
-
-
-def _classes(root: Path, files: Sequence[Path], labels: str, known: Sequence[str] | None) -> Sequence[str] | None:
-    """The folders directly below ``root``, where they are the classes."""
-    loose = next((path for path in files if path.parent == root), None)
-    if labels == "folders" and loose is not None:
-        raise ContralexError(
-            f"data.labels is folders, but {loose} lies directly in {root}; put each image in the folder of its "
-            "class, or set data.labels to none."
-        )
-    if labels == "none" or loose is not None:
-        return None
-    found = sorted({_class_of(path, root) for path in files})
-    if known is None:
-        # One folder with everything in it sorts nothing.
-        return found if labels == "folders" or len(found) > 1 else None
-    if strange := sorted(set(found) - set(known)):
-        raise ContralexError(
-            f"{root} has a folder {strange[0]}, and there is no such class in {root.parent / 'train'}; "
-            "give both the same class folders, or set data.labels to none."
-        )
-    return known
 
 
 def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSplit | None]:
@@ -134,24 +109,10 @@ def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSpli
         return whole, None
     kept = [path for path in whole.paths if path not in held]
     train = FolderSplit(whole.root, kept, whole.classes, whole.max_pixels)
-    train.skipped = whole.skipped
-    return train, FolderSplit(whole.root, sorted(held), whole.classes, whole.max_pixels)
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Every file below ``root`` with an image's extension; links are followed, each folder once."""
-    extensions, visited = _extensions(), set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:  # a link that leads back up
-            below.clear()
-            continue
-        visited.add(real)
-        # Hidden files are no one's photographs: ._a.jpg is what macOS puts beside a.jpg in an archive.
-        below[:] = sorted(name for name in below if not name.startswith(".") and name != "__MACOSX")
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions:
-                yield Path(folder, name)
+    train.skipped, train.origin = whole.skipped, whole.origin
+    test = FolderSplit(whole.root, sorted(held), whole.classes, whole.max_pixels)
+    test.origin = f"{share:.0%} of each class, held out"
+    return train, test
 
 
 def _extensions() -> frozenset[str]:
@@ -159,6 +120,14 @@ def _extensions() -> frozenset[str]:
     Image.init()
     known = Image.registered_extensions()
     return frozenset(end for end, name in known.items() if name in Image.OPEN) - {".mpg", ".mpeg", ".hdf", ".h5"}
+
+
+def _others(listing: layout.Listing) -> str:
+    """A sentence about files that are pictures, and that PIL does not read; empty where there are none."""
+    ends = {end: count for end, count in sorted(listing.others.items()) if end not in _extensions()}
+    counts = " and ".join(f"{count:,} of {end}" for end, count in ends.items())
+    heif = remedy("pip", "install", "pillow-heif") if ends.keys() & _HEIF else ""
+    return counts and f"{counts} are left out, which PIL does not read{':' if heif else ''}{heif}"
 
 
 def _check_folder(root: Path) -> None:

@@ -46,7 +46,7 @@ class Digits(Spec):
 class ImageFolder(Spec):
     """A folder of images: flat, nested, or with one folder for each class.
 
-    Where ``root`` has folders ``train`` and ``val`` (or ``test``) they are the splits. ``labels``: ``auto`` takes
+    Folders ``train``, ``val`` and ``test``, by the names that tools give them, are splits. ``labels``: ``auto`` takes
     the folders directly below as classes if all images lie in two or more such folders, ``folders`` insists,
     ``none`` ignores them. ``held_out``: where there is no separate split, the share of labelled images that is kept
     for evaluation. ``max_pixels``: an image of more pixels is left out.

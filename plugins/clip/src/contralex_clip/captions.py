@@ -55,6 +55,7 @@ class CaptionFolderSource(Source):
     def __init__(self, spec: specs.ImageCaptions) -> None:
         shared = {field: getattr(spec, field) for field in ("root", "labels", "held_out", "max_pixels")}
         found = FolderSource(ImageFolder(**shared))
+        self.notes = found.notes
         self._train = _captioned(found.train())
         judged = found.test()
         self._test = None if judged is None else _captioned(judged)
