@@ -55,7 +55,8 @@ def test_deepcluster_v2() -> None:
     memory = after_two_epochs(model, views)
     moment = step(10)
     draws = moment.generator("contralex-swav")
-    heads = [nearest(memory[v], torch.randperm(POPULATION, generator=draws)[:4], 10, True) for v in (0, 1, 0)]
+    # Of the samples that the last epoch saw, and in their order
+    heads = [nearest(memory[v][SAMPLE], torch.randperm(B, generator=draws)[:4], 10, True) for v in (0, 1, 0)]
 
     def oracle() -> Tensor:
         features = torch.cat(
@@ -67,7 +68,7 @@ def test_deepcluster_v2() -> None:
         z = normal(model.encoder.projector(features))  # every crop of every sample, as main_deepclusterv2.py has them
         total = torch.zeros(())
         for centroids, places in heads:
-            total = total + F.cross_entropy(z @ centroids.T / 0.1, places[SAMPLE].repeat(4))
+            total = total + F.cross_entropy(z @ centroids.T / 0.1, places.repeat(4))
         return total / 3
 
     same(model, views, oracle, moment)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from contralex.train import build
 from contralex_swav.alexnet import Dropout, Sobel, alexnet
 from contralex_swav.classifier import Classes, Classifier, forget_momentum
 from contralex_swav.clusters import ClusterCrossEntropy, ClusterTargets
+from contralex_swav.fill import fill
 from contralex_swav.kmeans import kmeans, whiten
 from contralex_swav.memory import Clustered
 from contralex_swav.spec import AlexNet
@@ -192,7 +196,7 @@ def test_clusters_change_once_an_epoch_and_follow_the_memory() -> None:
     clusters = model.negatives
     clusters.prepare(moment(0))
     first = clusters.assigned.clone()
-    sample = torch.tensor([3, 20, 7, 11])
+    sample = torch.tensor([3, 20, 7, 11, 0, 16, 5, 8])
     keys = keys_of(model, sample, 30)
     clusters.update(keys, moment(0))
     for view in (0, 1):
@@ -202,13 +206,53 @@ def test_clusters_change_once_an_epoch_and_follow_the_memory() -> None:
     clusters.prepare(moment(1))
     assert not torch.equal(clusters.assigned, first)
 
+    seen = sorted(sample.tolist())
+    dropped = [index for index in range(POPULATION) if index not in seen]
     draw = moment(1).generator("contralex-swav")
     for head, view in enumerate((0, 1, 0)):  # heads take the views' memories in turn
-        start = torch.randperm(POPULATION, generator=draw)[:5].tolist()
-        expected, places = naive_kmeans(clusters.memory(view), start, 10, spherical=True)
+        start = torch.randperm(len(seen), generator=draw)[:5].tolist()
+        expected, places = naive_kmeans(clusters.memory(view)[seen], start, 10, spherical=True)
         assert_close(clusters.centroids[head], torch.stack(expected), rtol=1e-5, atol=1e-5)
-        assert clusters.assigned[head].tolist() == places
+        assert clusters.assigned[head, seen].tolist() == places
+        assert clusters.assigned[head, dropped].tolist() == [-1] * len(dropped)  # the last epoch did not see them
         assert clusters.sizes[head].tolist() == [places.count(k) for k in range(5)]
+
+    assigned = clusters.assigned.clone()
+    clusters.prepare(moment(2))  # all steps of epoch 1 were left out
+    assert torch.equal(clusters.assigned, assigned)
+
+
+def test_the_first_deepcluster_clusters_what_the_last_epoch_dropped_as_well() -> None:
+    """Its official code embeds all images before each clustering."""
+    model = method("deepcluster", "method.negatives={count: 4, pca: 6, reassign: 1}")
+    model.negatives.prepare(moment(0))
+    model.negatives.update(keys_of(model, torch.tensor([3, 20, 7, 11]), 30), moment(0))
+    model.negatives.prepare(moment(1))
+    assert bool((model.negatives.assigned >= 0).all())
+
+
+def test_the_memory_is_filled_crop_by_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchNorm's statistics are of one crop's batch, as of ``init_memory``."""
+    sizes = ("method.negatives={kind: clusters, heads: 2, count: 3}", f"train.batch_size={B}")
+    model = method("deepcluster-v2", *sizes)
+    crops = {view: torch.rand(B, 3, 16, 16, generator=generator(view)) for view in (0, 1)}
+    batch = {"views": crops, "index": torch.tensor([5, 2, 9, 17])}
+    monkeypatch.setattr("contralex_swav.fill._first_epoch", lambda run, views: [batch])
+    fill(
+        SimpleNamespace(
+            method=model,
+            spec=resolve("deepcluster-v2", preset="digits", sets=sizes).run,
+            per_epoch=6,
+            clock=lambda: Clock(0, 600, 6),
+            device=torch.device("cpu"),
+            accelerator=SimpleNamespace(autocast=nullcontext),
+        )
+    )
+    assert model.negatives.seen.nonzero().flatten().tolist() == [2, 5, 9, 17]
+    encoder = copy.deepcopy(model.encoder).train()
+    for view, images in crops.items():
+        alone = F.normalize(encoder.projector(encoder.backbone(images)), dim=1)
+        assert_close(model.negatives.memory(view)[batch["index"]], alone.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_what_was_never_seen_is_in_no_cluster() -> None:

@@ -8,7 +8,7 @@ text_transformer.py. Both towers are drawn alike.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -16,8 +16,6 @@ from contralex import ContralexError
 from contralex.vocabulary.backbones import TimmBackbone
 
 if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
-
     from contralex_clip import spec as specs
     from contralex_clip.encoders import TextEncoder
 
@@ -36,9 +34,9 @@ def clip_vit(spec: specs.ClipViT) -> tuple[nn.Module, int]:
     return module, width
 
 
-def as_clip(vit: VisionTransformer) -> None:
-    """The class token and the positions are drawn with 1/√width, and linear layers as torch's attention and linear
-    layers are: q, k and v are one matrix to Xavier's law."""
+def as_clip(vit: Any) -> None:
+    """Of timm's ViT, the class token and the positions are drawn with 1/√width, and linear layers as those of torch's
+    attention are, where q, k and v are one matrix to Xavier's law, and as torch's own."""
     for table in (vit.cls_token, vit.pos_embed):
         if table is not None:
             nn.init.normal_(table, std=vit.embed_dim**-0.5)
@@ -51,8 +49,8 @@ def as_clip(vit: VisionTransformer) -> None:
         block.mlp.fc2.reset_parameters()
 
 
-def as_siglip(vit: VisionTransformer) -> None:
-    """Positions are drawn with 1/√width, and linear layers by Xavier's law, q, k and v each by itself."""
+def as_siglip(vit: Any) -> None:
+    """Of timm's ViT, positions are drawn with 1/√width, and linear layers by Xavier's law, q, k and v each alone."""
     if vit.pos_embed is not None:
         nn.init.normal_(vit.pos_embed, std=vit.embed_dim**-0.5)
     _lecun(vit.patch_embed.proj.weight)

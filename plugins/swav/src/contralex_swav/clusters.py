@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 
 class SphericalClusters(Clusters):
-    """The centroids of spherical k-means in every head. Nothing here is trained."""
+    """The centroids of spherical k-means in every head. Nothing here is trained.
 
+    The official memory holds what the last epoch saw, in its order (main_deepclusterv2.py, ``train``).
+    """
+
+    keeps_old = False
     centroids: Tensor
 
     def __init__(self, spec: specs.SphericalClusters, context: BuildContext) -> None:

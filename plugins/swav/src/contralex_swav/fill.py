@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex import ContralexError, Step, Views, distributed
+from contralex import ContralexError, Rows, Step, Views, distributed
 from contralex.data.base import EpochSampler, ViewDataset, collate, load
+from contralex.lookup import LookUp
 from contralex.parts import batch_norm
 from contralex.train import devices
 from contralex_swav.memory import Clusters
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def fill(run: Run) -> None:
     """Remembers the key views of the first epoch, in its batches, as the untrained encoder sees them in training mode
-    (main_deepclusterv2.py, ``init_memory``). What is incomplete of a last batch stays unseen."""
+    (main_deepclusterv2.py, ``init_memory``), crop by crop. What is incomplete of a last batch stays unseen."""
     method, clusters = run.method, run.method.negatives
     assert isinstance(clusters, Clusters)
     reached = run.per_epoch * run.spec.train.batch_size
@@ -37,11 +38,17 @@ def fill(run: Run) -> None:
         views = {view: batch["views"][view].to(run.device) for view in method.key_views}
         sample = batch["index"].to(run.device)
         with run.accelerator.autocast():
-            embedded = method.encoder(views) if method.key_encoder.reads_queries else {}
-            keys = method.key_encoder(method.encoder, views, embedded, sample, step)
+            keys = Rows.cat([_keys_of(method, {view: crop}, sample, step) for view, crop in views.items()])
         clusters.update(keys.gather(gradient=False), step)
         batch_norm.average_running_statistics(method)
     method.train(was_training)
+
+
+def _keys_of(method: LookUp, view: dict[int, Tensor], sample: Tensor, step: Step) -> Rows:
+    """Of one view: each crop is a batch of its own to BatchNorm, where training has all in one."""
+    embedded = method.encoder(view) if method.key_encoder.reads_queries else {}
+    keys: Rows = method.key_encoder(method.encoder, view, embedded, sample, step)
+    return keys
 
 
 def _first_epoch(run: Run, key_views: tuple[int, ...]) -> Any:

@@ -35,8 +35,12 @@ class Clusters(NegativeSource):
     Head h clusters the embeddings of key view h mod V. Memory is the same on every process, and each clusters all of
     it, by the same deterministic computation. It starts as random unit vectors; :mod:`contralex_swav.fill` puts
     real ones in their place before the first step of a run, and what it does not reach has no cluster.
+
+    ``keeps_old``: a sample that was not seen since the last clustering takes part with what was remembered before;
+    else it has no cluster, as an epoch's incomplete last batch has none.
     """
 
+    keeps_old = True
     seen: Tensor
     epoch: Tensor
     assigned: Tensor
@@ -69,7 +73,10 @@ class Clusters(NegativeSource):
         last = int(self.epoch)
         if last >= 0 and step.clock.epoch < last + self.reassign:
             return
+        self.epoch.fill_(step.clock.epoch)
         known = self.seen.nonzero().flatten()
+        if not len(known):  # every step since was left out
+            return
         generator = step.generator("contralex-swav")  # of an epoch's first step, and so of the epoch
         self.assigned.fill_(-1)
         with torch.autocast(self.seen.device.type, enabled=False):
@@ -78,7 +85,8 @@ class Clusters(NegativeSource):
                 places = self.cluster(head, memory if len(known) == len(memory) else memory[known], generator)
                 self.assigned[head, known] = places
                 self.sizes[head] = torch.bincount(places, minlength=self.count)
-        self.epoch.fill_(step.clock.epoch)
+        if not self.keeps_old:
+            self.forget()
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
