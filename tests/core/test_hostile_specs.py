@@ -188,6 +188,45 @@ def test_depth_costs_nothing(tmp_path: Path) -> None:
         assert peak < 10 * 2**20
 
 
+def test_a_path_that_is_too_deep() -> None:
+    assert "nested more than 64 deep" in str(refusal("simclr-v1", "a" + ".a" * 20_000 + "=1"))
+    assert "there is no such field" in str(refusal("simclr-v1", "a" + ".a" * 60 + "=1"))
+
+
+def test_many_keys_are_refused_or_take_no_time(tmp_path: Path) -> None:
+    def keys(count: int) -> str:
+        return "method:\n  loss:\n" + "".join(f"    k{number}: {{}}\n" for number in range(count))
+
+    assert "more than 50000 keys and values" in sentence(tmp_path, "schema: 1\nextends: simclr-v1\n" + keys(100_000))
+    (tmp_path / "parent.yaml").write_text("schema: 1\nextends: simclr-v1\n" + keys(20_000), "utf-8")
+    said = sentence(tmp_path, "schema: 1\nextends: parent.yaml\n" + keys(20_000))  # each replaces a block
+    assert said.startswith("method.loss.k0: there is no such field")
+    assert said.endswith("and 19995 more")
+    with pytest.raises(ContralexError, match="more than 50000 keys and values"):
+        resolve_data({"schema": 1, "method": {"loss": {str(number): 1 for number in range(100_000)}}})
+
+
+def test_no_message_is_a_book(tmp_path: Path) -> None:
+    book = "x" * 100_000
+    presets = "presets:\n" + "".join(f"  p{number}: {{}}\n" for number in range(10_000))
+    (tmp_path / "presets.yaml").write_text(f"schema: 1\nextends: simclr-v1\n{presets}", "utf-8")
+    for recipe, options in (
+        ("simclr-v1", {"sets": [book]}),
+        ("simclr-v1", {"sets": [f"{book}=1"]}),
+        ("simclr-v1", {"sets": [f"method.loss.{book}=1"]}),
+        ("simclr-v1", {"sets": [f"method.loss.kind={book}"]}),
+        ("simclr-v1", {"sets": [f"train.epochs={'[' * 100_000}"]}),
+        ("simclr-v1", {"sets": [f"plugins=[{book}]"]}),
+        ("simclr-v1", {"preset": book}),
+        ("simclr-v1", {"data": book}),
+        (book, {}),
+        (str(tmp_path / "presets.yaml"), {"preset": "none"}),
+    ):
+        with pytest.raises(ContralexError) as error:
+            resolve(recipe, **options)  # type: ignore[arg-type]
+        assert 0 < len(str(error.value)) < 4100
+
+
 def test_aliases_are_refused_before_they_multiply(tmp_path: Path) -> None:
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
     for one, two in zip("abcdefgh", "bcdefghi", strict=True):

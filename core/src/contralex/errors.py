@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_LONGEST = 4000  # characters of a message
+
 
 class ContralexError(Exception):
     """A mistake in what the user gave (a spec, a file, a folder, an environment). Shown without a traceback.
@@ -13,6 +15,11 @@ class ContralexError(Exception):
 
     exit_code = 2
     on_every_process = False
+
+    def __str__(self) -> str:
+        """A name or value that somebody gave may be as long as a book. What mends a mistake stands at the end."""
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 @contextmanager

@@ -31,7 +31,8 @@ import pluggy
 
 from contralex import hooks
 from contralex.discovery import Choice, Found, core_version, installed, normal
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
+from contralex.foreign import Ended, guarded
 from contralex.hooks import OWN_COMMANDS, PROJECT, SLOTS
 
 if TYPE_CHECKING:
@@ -181,7 +182,9 @@ class Registry:
         elif found.misfit:
             plugin.fail("incompatible", found.misfit)
         else:
-            self._load(plugin, found.module)
+            choice = f"{VARIABLE}={self._choose.and_block(found.name)}"
+            with guarded(f"importing {found.name}", f"To leave it out:{remedy('export', choice)}"):
+                self._load(plugin, found.module)
 
     def _load(self, plugin: Plugin, name: str) -> None:
         try:
@@ -279,6 +282,8 @@ def _why_not_imported(distribution: str, name: str, error: BaseException) -> str
             f"its module {name} is gone ({error}), so the installation is stale: "
             f"pip install --force-reinstall {distribution}, or pip uninstall {distribution}"
         )
+    if isinstance(error, Ended):
+        return f"importing {name} was stopped: {error}"
     return f"importing {name} raised {type(error).__name__}: {error}"
 
 

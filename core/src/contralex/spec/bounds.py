@@ -9,13 +9,18 @@ from contralex.errors import ContralexError
 DEPTH = 64  # blocks within blocks
 DIGITS = 40  # of a whole number
 TEXT = 2**22  # bytes of a file
+NODES = 50_000  # keys and values
 
 
 def check_data(data: Any, where: str) -> None:
     """What YAML's reader refuses, for data that came another way: too deep, or with numbers that are too long."""
     below: list[tuple[Any, int]] = [(data, 0)]
+    seen = 0
     while below:
         value, depth = below.pop()
+        seen += 1
+        if seen > NODES:
+            raise ContralexError(too_many(where))
         if isinstance(value, dict | list | tuple):
             if depth >= DEPTH:
                 raise ContralexError(too_deep(where))
@@ -33,3 +38,7 @@ def _is_half(text: str) -> bool:
 
 def too_deep(where: str) -> str:
     return f"{where}: blocks are nested more than {DEPTH} deep; a recipe needs far fewer, so write it flatter"
+
+
+def too_many(where: str) -> str:
+    return f"{where}: this has more than {NODES} keys and values, too many for a recipe; shorten it"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from contralex.errors import ContralexError
 from contralex.files import expanded
+from contralex.foreign import guarded
 from contralex.registry import Plugin, hook_manager, registry, take
 
 if TYPE_CHECKING:
@@ -141,9 +142,10 @@ def _run(file: File, source: bytes, sha256: str) -> Plugin:
     sys.modules[module.__name__] = module  # where pydantic and pickle look for what a class's annotations name
     made = Plugin(file.path.name, f"sha256 {sha256[:12]}", code=str(file.path), sha256=sha256)
     try:
-        exec(compile(source, str(file.path), "exec"), module.__dict__)
-        hook_manager().register(module)
-        take(made, module)
+        with guarded(f"running {file.path}", f"It is named as code by {file.place}."):
+            exec(compile(source, str(file.path), "exec"), module.__dict__)
+            hook_manager().register(module)
+            take(made, module)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         kind = "" if isinstance(error, ContralexError) else f"{type(error).__name__}: "

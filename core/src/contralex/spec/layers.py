@@ -19,7 +19,7 @@ from contralex.discovery import normal
 from contralex.errors import ContralexError
 from contralex.hooks import SLOTS
 from contralex.registry import Plugin, registry
-from contralex.spec import code, data_option, yaml
+from contralex.spec import bounds, code, data_option, yaml
 from contralex.spec.base import Spec
 from contralex.spec.merge import Layer, Merged, Origin, dotted, leaves
 from contralex.spec.mistakes import near, place_of, sentences, taken_out
@@ -175,6 +175,8 @@ def _split(text: str) -> tuple[str, str]:
     path = path.strip()
     if not equals or not path:
         raise ContralexError(f"--set {text}: write it as path=value, such as --set train.epochs=10")
+    if path.count(".") >= bounds.DEPTH:
+        raise ContralexError(bounds.too_deep(f"--set {path[:60]}..."))
     if not all(path.split(".")):
         raise ContralexError(f"--set {text}: a path is names with one dot between them, such as train.epochs")
     if path.split(".")[0] in ("schema", "extends", "presets", "code"):

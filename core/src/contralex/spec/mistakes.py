@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _AT_MOST = 5
+_MOST_NAMES, _LONGEST_NAME = 60, 200
 
 
 def sentences(error: ValidationError, merged: Merged, place: str) -> str:
@@ -36,6 +37,8 @@ def sentences(error: ValidationError, merged: Merged, place: str) -> str:
 
 def taken_out(error: ValidationError, merged: Merged) -> list[Path]:
     """The nulls among what is wrong that a layer laid over a value."""
+    if not merged.taken_out:
+        return []
     paths = {_path(detail, merged.data) for detail in error.errors(include_url=False) if detail["type"] != "missing"}
     return [path for path in paths & merged.taken_out if isinstance(path[-1], str) and _get(merged.data, path) is None]
 
@@ -57,6 +60,8 @@ def _brief(text: str) -> str:
 
 def place_of(path: Path, merged: Merged, place: str) -> str:
     """Who set this value, or, for one that is missing, the block that it is missing from."""
+    if path in merged.history:
+        return merged.history[path][-1].place
     latest: dict[int, Path] = {}  # how many keys of the path a leaf has in common with it -> the one that was set last
     for leaf in merged.touched:
         if leaf in merged.history:
@@ -159,11 +164,12 @@ _TYPES = {
 
 def near(word: str, known: list[str]) -> str:
     """The way out for a name that does not exist."""
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1) if len(word) <= _LONGEST_NAME else []
     if close:
         return f"did you mean {close[0]}?"
+    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
     return (
-        f"there are {', '.join(known)}"
+        f"there are {', '.join(known[:_MOST_NAMES])}{more}"
         if len(known) > 1
         else f"there is only {known[0]}"
         if known

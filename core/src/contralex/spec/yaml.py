@@ -58,7 +58,7 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
     if len(text) > bounds.TEXT:
         raise ContralexError(f"{where}: this has more than {bounds.TEXT} characters, too many for a recipe; shorten it")
     try:
-        _check_depth(text, where)
+        _check_size(text, where)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         place = reader.place(error.problem_mark or error.context_mark)
@@ -70,10 +70,13 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
     return Document(None if node is None else reader.plain(node, ()), reader.lines)
 
 
-def _check_depth(text: str, where: str) -> None:
-    """Before anything recursive sees the text: events come one by one, so that a deep document costs nothing."""
-    depth = 0
+def _check_size(text: str, where: str) -> None:
+    """Before anything recursive sees the text: events come one by one, so that a deep or long one costs nothing."""
+    depth = nodes = 0
     for event in yaml.parse(text, Loader=_Loader):
+        nodes += isinstance(event, yaml.NodeEvent)
+        if nodes > bounds.NODES:
+            raise ContralexError(bounds.too_many(where))
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > bounds.DEPTH:
             raise ContralexError(bounds.too_deep(where))

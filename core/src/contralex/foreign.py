@@ -1,0 +1,93 @@
+"""Running a stranger's module as it is imported: one that hangs is named, and one that would end the process does not.
+
+What holds Python's lock while it hangs (a C extension, a regular expression) keeps the sentence back as well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+PATIENCE = 5.0  # seconds
+# What ends or replaces a process without an exception, and so without a word of whose doing it was.
+_ENDINGS = ("_exit", "abort", "execv", "execve")
+
+
+class Ended(SystemExit):
+    """In place of the end of the process."""
+
+
+@contextmanager
+def guarded(what: str, way_out: str) -> Iterator[None]:
+    """``what`` is being done, such as "importing contralex-x"; ``way_out``: a sentence for when it does not end."""
+    timer = threading.Timer(PATIENCE, _say, [f"Still {what} after {PATIENCE:g} s. {way_out}"])
+    timer.daemon = True
+    timer.start()
+    try:
+        with _interruptible(f"Stopped while {what}. {way_out}", os._exit), _no_ending():
+            yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _no_ending() -> Iterator[None]:
+    """Within, and in this thread and process alone, what would end the process raises :class:`Ended`."""
+    modules = [os, sys.modules[os.name]]  # the second is where the first has them from: posix, or nt
+    owner = (os.getpid(), threading.get_ident())
+    real = {name: getattr(os, name) for name in _ENDINGS}
+    active = True
+
+    def raising(name: str) -> Callable[..., Any]:
+        def end(*arguments: Any) -> Any:
+            if active and owner == (os.getpid(), threading.get_ident()):
+                raise Ended(f"it called os.{name}, which would have ended the command")
+            return real[name](*arguments)  # of a process that it forked, say; or kept by the module, and called later
+
+        return end
+
+    for name in _ENDINGS:
+        made = raising(name)
+        for module in modules:
+            setattr(module, name, made)
+    try:
+        yield
+    finally:
+        active = False
+        for name, function in real.items():
+            for module in modules:
+                setattr(module, name, function)
+
+
+@contextmanager
+def _interruptible(sentence: str, leave: Callable[[int], NoReturn]) -> Iterator[None]:
+    """Within, Ctrl-C says what it stopped; a second one ends the process, even where the module catches the first."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    came = False
+
+    def stop(number: int, frame: object) -> NoReturn:
+        nonlocal came
+        if came:
+            leave(128 + number)
+        came = True
+        _say(sentence)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
