@@ -109,7 +109,10 @@ def test_a_batch_that_does_not_divide_is_a_sentence() -> None:
 
 def test_check_population() -> None:
     check_population(1437, 1437, ("size", 1437), "digits")
-    with pytest.raises(ContralexError, match=r"^image_folder at x has 100 samples .* one batch of 256; set train\."):
+    with pytest.raises(
+        ContralexError,
+        match=r"^image_folder at x has 100 samples .* 256\. Try:\n  --set train.batch_size=64$",
+    ):
         check_population(100, 256, None, "image_folder at x")
     with pytest.raises(ContralexError, match=r"method\.negatives\.size \(65536\) is larger than the data set \(1437\)"):
         check_population(1437, 256, ("size", 65536), "digits")

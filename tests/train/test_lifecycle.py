@@ -131,6 +131,38 @@ def test_a_hook_that_raises_stops_the_run_with_a_checkpoint(tiny: Tiny, fake_plu
     assert train(tiny("train.on_hook_error=warn"), folder, resume=True)["steps"] == 10
 
 
+MISTAKE = "raise ContralexError('method.x is 3; set it to 2')\n"
+IMPORTS = "from contralex import ContralexError, hookimpl\n"
+
+
+def test_a_mistake_that_a_hook_finds_is_the_users(tiny: Tiny, fake_plugin: Install, tmp_path: Path) -> None:
+    fake_plugin("foo", IMPORTS + f"@hookimpl\ndef contralex_run_start(run):\n    {MISTAKE}")
+    with pytest.raises(ContralexError) as error:
+        train(tiny(), tmp_path / "run")
+    assert (str(error.value), error.value.exit_code) == ("method.x is 3; set it to 2", 2)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_mistake_that_a_hook_finds_later_costs_no_step(tiny: Tiny, fake_plugin: Install, tmp_path: Path) -> None:
+    fake_plugin("foo", IMPORTS + f"@hookimpl\ndef contralex_step_end(run):\n    if run.step == 3:\n        {MISTAKE}")
+    folder = tmp_path / "run"
+    with pytest.raises(ContralexError, match=r"method.x is 3; set it to 2\nThe run stopped at step 3 of 10") as error:
+        train(tiny(), folder)
+    assert error.value.exit_code == 2 and "plugin" not in str(error.value)
+    assert last(folder) == "step-3"
+    assert train(tiny(), folder, resume=True)["steps"] == 10
+
+
+def test_a_mistake_that_a_hook_finds_is_only_reported_where_the_spec_says_so(
+    tiny: Tiny, fake_plugin: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_plugin("foo", IMPORTS + f"@hookimpl\ndef contralex_run_start(run):\n    {MISTAKE}")
+    assert train(tiny("train.on_hook_error=warn"), tmp_path / "run")["steps"] == 10
+    assert [record.getMessage()[:26] for record in caplog.records if record.name == "contralex"] == [
+        "method.x is 3; set it to 2"
+    ]
+
+
 def test_a_hook_that_raises_is_reported_once_where_the_spec_says_so(
     tiny: Tiny, fake_plugin: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

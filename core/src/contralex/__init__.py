@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contralex.lookup import Dictionary, Found, LookUp, Match, Rows, Step, Targets
     from contralex.parts.base import BuildContext, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.parts.views import Views
-    from contralex.spec.base import Delay, Slot, Spec
+    from contralex.spec.base import Delay, Least, Slot, Spec
     from contralex.spec.layers import resolve
     from contralex.spec.paths import LocalPath
     from contralex.spec.schedule import Number, Temperature, bounds, value_at
@@ -29,7 +29,7 @@ _WHERE = {
     "contralex.lookup": ("Dictionary", "Found", "LookUp", "Match", "Rows", "Step", "Targets"),
     "contralex.parts.base": ("BuildContext", "Encoder", "KeyEncoder", "Loss", "NegativeSource", "TargetGenerator"),
     "contralex.parts.views": ("Views",),
-    "contralex.spec.base": ("Delay", "Slot", "Spec"),
+    "contralex.spec.base": ("Delay", "Least", "Slot", "Spec"),
     "contralex.spec.layers": ("resolve",),
     "contralex.spec.paths": ("LocalPath",),
     "contralex.spec.schedule": ("Number", "Temperature", "bounds", "value_at"),
@@ -45,6 +45,7 @@ __all__ = [
     "Encoder",
     "Found",
     "KeyEncoder",
+    "Least",
     "LocalPath",
     "LookUp",
     "Loss",

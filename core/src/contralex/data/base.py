@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from contralex import distributed
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.spec import code
+from contralex.spec.sizes import advice
 
 if TYPE_CHECKING:
     from contralex.parts.views import Views
@@ -357,9 +358,10 @@ def check_share(batch: int, processes: int) -> None:
     """Whether every process can have an equal part of a batch."""
     if batch % processes:
         lower = batch - batch % processes
+        nearest = lower if lower >= 2 * processes else 2 * processes  # one sample each is too few for most methods
         raise ContralexError(
-            f"train.batch_size is {batch} over all processes, which {processes} processes cannot share evenly; "
-            f"set it to {lower or processes} or {lower + processes}."
+            f"train.batch_size is {batch} over all processes, which {processes} processes cannot share evenly. Try:"
+            + remedy("--set", f"train.batch_size={nearest}")
         )
 
 
@@ -368,8 +370,8 @@ def check_population(population: int, batch: int, queue: tuple[str, int] | None,
     ``where`` names the data: ``image_folder at ./photos``."""
     if population < batch:
         raise ContralexError(
-            f"{where} has {population} samples to train on, fewer than one batch of {batch}; "
-            f"set train.batch_size to at most {population}."
+            f"{where} has {population} sample{'s' if population != 1 else ''} to train on, fewer than one batch of "
+            f"{batch}. {advice(population, distributed.world())}"
         )
     if queue is not None and queue[1] > population:
         raise ContralexError(

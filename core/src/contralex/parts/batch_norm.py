@@ -39,6 +39,11 @@ def rows_of_a_sample(rows: int) -> Iterator[None]:
         _ROWS.reset(token)
 
 
+def rows_now() -> int:
+    """How many rows a sample is here, see :func:`rows_of_a_sample`."""
+    return _ROWS.get()
+
+
 class _AnyDimensions(nn.modules.batchnorm._BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:

@@ -28,6 +28,17 @@ class Delay:
     most: float = 0.1
 
 
+@dataclass(frozen=True)
+class Least:
+    """How many there must be: ``count`` samples in a ``batch`` over all processes, or in the whole batches of an
+    ``epoch``. ``why``: a clause. ``field``: the number within the spec that may be lowered instead, if there is one."""
+
+    of: Literal["batch", "epoch"]
+    count: int
+    why: str
+    field: str = ""
+
+
 class Spec(BaseModel):
     """A block of a recipe. Frozen data: no dotted import path, nothing that is executed.
 
@@ -95,6 +106,10 @@ class Spec(BaseModel):
     def absent(self) -> tuple[str, str] | None:
         """Of data whose files are not there: the field that says where they are, and its value. Told at a glance."""
         return None
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> Sequence[Least]:
+        """The numbers of samples without which this very block cannot work. ``offers``: what each slot gives."""
+        return ()
 
     @classmethod
     def kind_name(cls) -> str:

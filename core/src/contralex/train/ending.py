@@ -16,19 +16,22 @@ from contralex import distributed
 
 
 class Ending:
-    """``signal``, ``bad_loss``, ``failure`` and ``stop`` are what all processes have agreed on.
+    """``signal``, ``bad_loss``, ``mistake``, ``failure`` and ``stop`` are what all processes have agreed on.
 
-    ``signal``: its number. ``bad_loss``: what was wrong with whose loss. ``failure``: the sentence that says which hook
-    of which plugin failed. ``stop``: who asked for a clean end, and why.
+    ``signal``: its number. ``bad_loss``: what was wrong with whose loss. ``mistake``: the sentence of a hook that found
+    a mistake of the user's. ``failure``: the sentence that says which hook of which plugin failed. ``stop``: who asked
+    for a clean end, and why.
     """
 
     def __init__(self) -> None:
         self.signal = 0
         self.bad_loss = ""
+        self.mistake = ""
         self.failure = ""
         self.stop: dict[str, str] | None = None
         self.signalled: Callable[[], int] = lambda: 0
         self._bad_loss = ""
+        self._mistake = ""
         self._failure = ""
         self._stop: dict[str, str] | None = None
         self._group: Any = None
@@ -40,6 +43,9 @@ class Ending:
         """Of several reasons the first is kept."""
         self._stop = self._stop or {"by": by, "reason": reason}
 
+    def refuse(self, sentence: str) -> None:
+        self._mistake = self._mistake or sentence
+
     def fail(self, sentence: str) -> None:
         self._failure = self._failure or sentence
 
@@ -49,15 +55,16 @@ class Ending:
     @property
     def now(self) -> bool:
         """Whether to leave at once, without what comes at the end of an epoch or of a run."""
-        return bool(self.signal or self.bad_loss or self.failure)
+        return bool(self.signal or self.bad_loss or self.mistake or self.failure)
 
     def agree(self) -> None:
         """Every process calls this at the same step. Mostly one number is exchanged; the words only where needed."""
-        mine = (self.signalled(), self._bad_loss, self._failure, self._stop)
+        mine = (self.signalled(), self._bad_loss, self._mistake, self._failure, self._stop)
         everyone = self._exchanged(mine) if self.any_of(any(mine)) else []
-        for signal, bad_loss, failure, stop in everyone:
+        for signal, bad_loss, mistake, failure, stop in everyone:
             self.signal = self.signal or signal
             self.bad_loss = self.bad_loss or bad_loss
+            self.mistake = self.mistake or mistake
             self.failure = self.failure or failure
             self.stop = self.stop or stop
 

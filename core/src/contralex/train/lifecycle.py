@@ -22,11 +22,16 @@ OWN_METRICS = frozenset(
 )
 
 
+class BadMetric(Exception):
+    """What a hook adds to the metrics cannot be logged."""
+
+
 class LifeCycle:
     """``used``: the distributions that the spec uses. Installing a plugin must not change training.
 
     ``files``: the code files of the spec, with their hashes. A hook that fails is reported to ``ending``, on whichever
-    process it is; with ``on_error: warn`` it is reported once for each hook and plugin, and the run goes on.
+    process it is; with ``on_error: warn`` it is reported once for each hook and plugin, and the run goes on. A hook
+    that raises ContralexError has not failed: it has found a mistake of the user's.
     """
 
     def __init__(self, used: Iterable[str], files: dict[str, str], ending: Ending, on_error: str) -> None:
@@ -63,17 +68,21 @@ class LifeCycle:
                 json.dumps(given["results"])
                 arguments["results"].update(given["results"])
         except (Exception, SystemExit) as error:
-            said = str(error) if isinstance(error, ContralexError) else f"{type(error).__name__}: {error}"
-            self._report(name, hook, f"the plugin {name} failed in its hook {hook}: {said}", error)
+            self._report(name, hook, error)
         finally:
             self.calling = ""
 
-    def _report(self, name: str, hook: str, sentence: str, error: BaseException) -> None:
+    def _report(self, name: str, hook: str, error: BaseException) -> None:
+        is_mistake = isinstance(error, ContralexError)  # of the user's, which the plugin has found
+        said = str(error) if isinstance(error, ContralexError | BadMetric) else f"{type(error).__name__}: {error}"
+        sentence = said if is_mistake else f"the plugin {name} failed in its hook {hook}: {said}"
         is_first = (name, hook) not in self._failed
         self._failed.add((name, hook))
         log = logging.getLogger("contralex")
         log.debug(sentence, exc_info=error)
-        if self._on_error == "stop":
+        if self._on_error == "stop" and is_mistake:
+            self._ending.refuse(sentence)
+        elif self._on_error == "stop":
             self._ending.fail(sentence)
         elif is_first:
             where = f" on process {distributed.rank()}" if distributed.world() > 1 else ""
@@ -94,9 +103,9 @@ def _add(after: dict[str, Any], before: dict[str, Any]) -> None:
     added = {key: value for key, value in after.items() if key not in before or before[key] is not value}
     for key, value in added.items():
         if key in OWN_METRICS:
-            raise ContralexError(f"the metric {key!r} is the run's own; log it under another name")
+            raise BadMetric(f"the metric {key!r} is the run's own; log it under another name")
         is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
         if not isinstance(key, str) or not is_number:
-            raise ContralexError(f"the metric {key!r} is {value!r:.60}, and not a number")
+            raise BadMetric(f"the metric {key!r} is {value!r:.60}, and not a number")
     # A tensor stays where it is until it is logged: reading it here would wait for the GPU at every step.
     before.update({key: value.detach() if isinstance(value, Tensor) else value for key, value in added.items()})

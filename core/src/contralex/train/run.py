@@ -22,6 +22,7 @@ from contralex.spec import delays
 from contralex.spec.layers import Resolved
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
+from contralex.spec.sizes import check_samples
 from contralex.train import (
     build,
     checkpoint,
@@ -31,6 +32,7 @@ from contralex.train import (
     health,
     initial,
     optim,
+    rehearsal,
     retention,
     setup,
     signals,
@@ -68,6 +70,12 @@ class HookFailed(ContralexError):
     on_every_process = True
 
 
+class Refused(ContralexError):
+    """A plugin's hook has found a mistake of the user's, and the run has stopped for it."""
+
+    on_every_process = True
+
+
 class Run:
     """A run while it lasts. Life-cycle hooks get it.
 
@@ -101,6 +109,7 @@ class Run:
             self.drift += drift.check_samples(self.found, self.samples, allow_drift)
         population = len(self.split)
         check_population(population, train.batch_size, self.spec.method.negatives.queued(), _where(self.spec))
+        check_samples(self.spec, population, distributed.world())
         self.per_epoch = population // train.batch_size
         self.total = self.per_epoch * train.epochs
         if train.max_steps is not None:
@@ -108,8 +117,10 @@ class Run:
         self.warnings = delays.too_long(self.spec, self.total / self.per_epoch)
 
         self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
-        batch_norm.convert(self.method, train.batch_norm, self.device.type)
         self.method.to(self.device)
+        with self.accelerator.autocast():
+            rehearsal.rehearse(self.method, self._two_samples(), self.spec, population, self.device)
+        batch_norm.convert(self.method, train.batch_norm, self.device.type)
         self.optimizer = optim.build(train.optimizer, self.method)
         self.step = 0
         self.seconds = 0.0  # of training, over all starts of this run
@@ -134,6 +145,12 @@ class Run:
         self.skipped_in_a_row = 0
         self.folder = place.take(self.main)  # last, so that a run that cannot begin leaves no folder
         setup.begin_in(self.accelerator, self.folder)
+
+    def _two_samples(self) -> dict[int, Tensor]:
+        spec = self.spec.train
+        dataset = ViewDataset(self.split, self.views, spec.seed, spec.batch_size)
+        first = dataset.order.of(0)[:2].tolist()
+        return collate([dataset[0, index] for index in (first[0], first[-1])])["views"]
 
     @property
     def epoch(self) -> int:
@@ -243,12 +260,16 @@ def _leave_if_agreed(run: Run, report: Report) -> None:
         return
     if run.ending.bad_loss:
         raise _diverged(run, run.ending.bad_loss)
+    if run.ending.mistake and run.step == 0:  # nothing is trained yet, so there is nothing to save
+        raise Refused(run.ending.mistake)
     if run.saved_at != run.step:
         save(run, report)
     where = f"step {run.step} of {run.total}, saved as {run.folder / 'checkpoints' / f'step-{run.step}'}"
     onward = f"contralex train --out {run.folder} --resume{' --allow-code' if run.resolved.code else ''}"
     if run.ending.signal:
         raise Stopped(f"Stopped at {where}; go on with: {onward}", run.ending.signal)
+    if run.ending.mistake:
+        raise Refused(f"{run.ending.mistake}\nThe run stopped at {where}; mend this, then go on with: {onward}")
     raise HookFailed(
         f"{run.ending.failure}. The run stopped at {where}; mend the plugin, then go on with: {onward} "
         "(or with --set train.on_hook_error=warn as well, whatever the hook does)"
@@ -404,6 +425,8 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
         write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
     report.summary(results)
     run.ending.agree()
+    if run.ending.mistake:
+        raise Refused(f"{run.ending.mistake}\nThe run itself is over, and its results are in {run.folder}.")
     if run.ending.failure:
         raise HookFailed(f"{run.ending.failure}. The run itself is over, and its results are in {run.folder}.")
     return results

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex.spec.base import Spec
+from contralex.spec.base import Least, Spec
 
 if TYPE_CHECKING:
     from contralex.parts.base import BuildContext, NegativeSource
@@ -38,6 +39,11 @@ class InBatch(Spec):
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
     example = {"views": "matched"}
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        # Of several vectors a view, those at other positions are negatives too.
+        alone = "one query a view" in offers["encoder"]
+        return [Least("batch", 2, "the other samples are the negatives, and one has none")] if alone else []
 
     def build(self, context: BuildContext) -> NegativeSource:
         from contralex.parts.negatives import InBatch as Part

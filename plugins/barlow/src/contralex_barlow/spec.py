@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex import Spec
+from contralex import Least, Spec
 
 if TYPE_CHECKING:
     from contralex import BuildContext, Loss
@@ -19,7 +20,14 @@ _NEEDS = {
 }
 
 
-class CrossCorrelation(Spec):
+class _OverTheBatch(Spec):
+    """What both losses share: they are about how dimensions vary over the samples of a batch."""
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        return [Least("batch", 2, "the loss is about how samples differ")]
+
+
+class CrossCorrelation(_OverTheBatch):
     """Brings the cross-correlation of the two views' embeddings, over the batch, to the identity.
 
     ``weight``: λ, of the entries off the diagonal beside those on it.
@@ -36,7 +44,7 @@ class CrossCorrelation(Spec):
         return CrossCorrelationLoss(self)
 
 
-class VICReg(Spec):
+class VICReg(_OverTheBatch):
     """Invariance (the views agree), variance (every dimension varies over the batch), covariance (no two repeat).
 
     ``invariance``, ``variance`` and ``covariance`` weigh the three; ``spread`` is the standard deviation that each

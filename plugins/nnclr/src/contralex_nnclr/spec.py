@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex import Spec, Temperature
+from contralex import Least, Spec, Temperature
 
 if TYPE_CHECKING:
     from contralex import BuildContext, Loss, TargetGenerator
@@ -41,6 +42,9 @@ class NeighbourNCE(Spec):
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3 and its implementation details"
     example = {"temperature": 0.2}
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        return [Least("batch", 2, "the other queries are the negatives, and one has none")]
 
     def build(self, context: BuildContext) -> Loss:
         from contralex_nnclr.parts import NeighbourNCELoss

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex import ContralexError, Rows, Step, Views, distributed
+from contralex import Rows, Step, Views, distributed
 from contralex.data.base import EpochSampler, ViewDataset, collate, load
 from contralex.lookup import LookUp
 from contralex.parts import batch_norm
@@ -24,12 +24,6 @@ def fill(run: Run) -> None:
     (main_deepclusterv2.py, ``init_memory``), crop by crop. What is incomplete of a last batch stays unseen."""
     method, clusters = run.method, run.method.negatives
     assert isinstance(clusters, Clusters)
-    reached = run.per_epoch * run.spec.train.batch_size
-    if clusters.count > reached:
-        raise ContralexError(
-            f"method.negatives.count ({clusters.count}) is larger than the {reached} samples that an epoch sees, and "
-            "each cluster begins as one of them; lower it"
-        )
     was_training = method.training
     method.train()
     clusters.forget()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Delay, Slot, Spec, Temperature
+from contralex import Delay, Least, Slot, Spec, Temperature
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +48,9 @@ class Sinkhorn(Spec):
     source = "SwAV, arXiv:2006.09882, Eqs. 3-5 and section 4.1 (queue); code: main_swav.py distributed_sinkhorn"
     example = {"queue": {"size": 12}}
 
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        return [Least("batch", 2, "codes share prototypes out among the samples")]
+
     def build(self, context: BuildContext) -> TargetGenerator:
         from contralex_swav.sinkhorn import SinkhornTargets
 
@@ -64,6 +68,9 @@ class Clustering(Spec):
     iterations: int = Field(gt=0, le=10_000)
     reassign: int = Field(1, gt=0, description="epochs from one clustering to the next")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        return [Least("epoch", self.count, "each cluster begins as one of them", field="count")]
 
 
 class SphericalClusters(Clustering):
