@@ -110,6 +110,6 @@ def test_statistics_over_one_value_on_each_of_two_processes(tmp_path: Path) -> N
 
 def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     """Running statistics, weights and random numbers are those of a run that did not rehearse."""
-    run = Run(resolved("byol", "train.batch_size=8"), RunFolder(tmp_path / "run", "byol", resume=False), resume=False)
+    run = Run(resolved("byol", "train.batch_size=8"), RunFolder(tmp_path / "run", "byol", False), resume=False)
     assert all(int(count) == 0 for name, count in run.method.named_buffers() if name.endswith("num_batches_tracked"))
     assert all(bool((mean == 0).all()) for name, mean in run.method.named_buffers() if name.endswith("running_mean"))
