@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -302,15 +303,15 @@ def test_a_table(table: Path, end: str, caplog: pytest.LogCaptureFixture) -> Non
     [
         (
             {"caption": "text"},
-            "data.caption is text, and line 2 of .*t.csv has no such column; it has image, caption, cl",
+            "data.caption is text, and line 1 of .*t.csv has no such column; it has image, caption, cl",
         ),
         ({"root": "none.csv"}, "data.root .*none.csv does not exist"),
         ({"root": "empty.csv"}, "has no lines"),
         ({"root": "odd.jsonl"}, "odd.jsonl cannot be read: line 1 is no object"),
-        ({"root": "bad.jsonl"}, "bad.jsonl cannot be read: Expecting"),
-        ({"test": "strange.csv", "label": "class"}, "has the label z, and data.root has no such label"),
+        ({"root": "bad.jsonl"}, "bad.jsonl cannot be read: line 1 is no JSON: Expecting"),
+        ({"test": "strange.csv", "label": "class"}, "has the label z, and the lines to train on have no such label"),
         ({"root": "gone.csv"}, "none that can be used; .*gone.png: there is no such file"),
-        ({"root": "ragged.csv"}, "none that can be used; .*1.png: its line has no caption"),
+        ({"root": "ragged.csv"}, "none that can be used; line 2, .*: it has 1 cell, and the first line has 2"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused(table: Path, changes: dict[str, str], sentence: str) -> None:
@@ -323,6 +324,86 @@ def test_a_table_that_cannot_be_read_is_refused(table: Path, changes: dict[str, 
     places = {key: str(table / value) for key, value in changes.items() if key in ("root", "test")}
     with pytest.raises(ContralexError, match=sentence):
         ImageCaptions(**{"root": str(table / "t.csv"), **changes, **places}).build()
+
+
+@pytest.mark.parametrize("end", ["csv", "tsv", "txt"])
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+def test_the_separator_is_recognised(table: Path, end: str, separator: str, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [("image", " caption"), ("1.png", "one, two"), ("1.png", "a; b | c"), ("1.png", '"quoted"')]
+    path = table / f"s.{end}"
+    with path.open("w", newline="", encoding="utf-8-sig") as file:  # with the mark that Excel puts first
+        csv.writer(file, delimiter=separator).writerows(lines)
+    assert ImageCaptions(root=str(path)).build().train().captions == [caption for _, caption in lines[1:]]
+    assert not caplog.text
+
+
+def test_a_line_with_another_number_of_cells_is_named_and_left_out(
+    table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = 'image,caption\n1.png,"a photo, of a cat"\n1.png,a photo, of a dog\n\n1.png\n1.png,\n,alone\n1.png,end\n'
+    (table / "c.csv").write_text(text)
+    split = ImageCaptions(root=str(table / "c.csv")).build().train()
+    assert split.captions == ["a photo, of a cat", "", "end"]
+    end = ", and the first line has 2; a text with a comma in it stands in double quotes."
+    assert caplog.messages == [
+        f"{table}/c.csv, line 3 is skipped: it has 3 cells{end}",
+        f"{table}/c.csv, line 5 is skipped: it has 1 cell{end}",
+        f"{table}/c.csv, line 7 is skipped: it names no image.",
+    ]
+    assert len(split.skipped) == 3
+
+
+def test_a_quote_that_is_not_closed_swallows_no_lines(table: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (table / "q.csv").write_text('image,caption\n1.png,"open\n1.png,b\n1.png,c\n1.png,"closed"\n1.png,"two\nlines"\n')
+    split = ImageCaptions(root=str(table / "q.csv")).build().train()
+    assert split.captions[-1] == "two\nlines" and not any("1.png" in caption for caption in split.captions)
+    assert "q.csv, line 2 is skipped: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("h.csv", b"1.png,a cat\n1.png,a dog\n", r"1\.png,a cat, which does not name columns; .*: image,caption$"),
+        ("h.tsv", b"1.png\ta cat\n", "does not name columns; put a first line into it that does: image<tab>caption$"),
+        ("latin.csv", "image,caption\n1.png,caf\u00e9\n".encode("latin-1"), "Line 2 of .* is not UTF-8; save"),
+        ("wide.csv", "image,caption\n1.png,a\n".encode("utf-16"), "zero bytes; save it as text in UTF-8"),
+        ("twice.csv", b"image,caption,caption\n1.png,a,b\n", "more than one column caption"),
+        ("deep.jsonl", b"[" * 100_000, "deep.jsonl cannot be read: line 1 is nested too deeply"),
+        ("list.jsonl", b'{"image": "1.png", "caption": ["a", "b"]}', "line 1, .*: it holds lists or objects"),
+        ("null.jsonl", b'{"image": "1.png", "caption": null}', "line 1, .*: it has no caption"),
+        ("long.csv", b"image,caption\n" + b"x" * 3000 + b".png,a\n", "there is no such file"),
+        ("blank.csv", b"", "has no lines"),
+        ("test.csv", b"image,caption,split\n1.png,a,test\n", r"has the splits test, .*\n  --set data\.split=null"),
+    ],
+)  # fmt: skip
+def test_hostile_tables_are_sentences(table: Path, name: str, content: bytes, sentence: str) -> None:
+    (table / name).write_bytes(content)
+    with pytest.raises(ContralexError, match=f"(?s){sentence}") as refused:
+        ImageCaptions(root=str(table / name)).build()
+    assert "None" not in str(refused.value)
+
+
+def test_lines_of_other_splits_are_not_trained_on(table: Path) -> None:
+    splits = ["train", "Train", "restval", "", "val", "test", "test"]
+    lines = "".join(f"1.png;caption {number};{split}\n" for number, split in enumerate(splits))
+    (table / "s.csv").write_text(f"image;caption;split\n{lines}")
+    source = ImageCaptions(root=str(table / "s.csv")).build()
+    assert source.train().captions == [f"caption {number}" for number in range(4)]
+    assert source.test().captions == ["caption 4"]
+    assert source.describe() == (
+        "4 images with captions to train on without labels; 1 to evaluate on (split val); split test (2) is left out"
+    )
+    assert len(ImageCaptions(root=str(table / "s.csv"), split=None).build().train()) == 7
+    with pytest.raises(ContralexError, match=r"data\.split is part, and line 1 of .* has no such column"):
+        ImageCaptions(root=str(table / "s.csv"), split="part").build()
+
+
+def test_captions_of_files_whose_names_are_not_utf_8(table: Path) -> None:
+    strange = os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (9, 9)).save(table / strange, "png")
+    (table / "n.csv").write_bytes(b"image,caption\ncaf\xe9.png,a\n")
+    split = ImageCaptions(root=str(table / "n.csv")).build().train()
+    assert split.captions == ["a"] and split[0].size == (9, 9)
 
 
 def test_what_is_for_a_table_is_refused_of_a_folder() -> None:

@@ -5,23 +5,26 @@ An item is an image whose ``info["caption"]`` is its caption, so that it is also
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from contralex import ContralexError, Source, Split, Unreadable
 from contralex.data import folder, images
-from contralex.data.base import Subset
+from contralex.data.base import Subset, printable
 from contralex.data.digits import DigitsSource
 from contralex.data.folder import FolderSource, FolderSplit
+from contralex.data.layout import role_of
+from contralex.errors import remedy
+from contralex.files import expanded
 from contralex.vocabulary.datasets import Digits, ImageFolder
+from contralex_clip import tables
 
 if TYPE_CHECKING:
     from contralex_clip import data_spec as specs
@@ -109,13 +112,24 @@ def _read_text(path: Path) -> str:
 
 
 class TableSource(Source):
+    """A table's lines, or those of its training split: where the table has a column for it, no other is trained on."""
+
     items = "images with captions"
 
     def __init__(self, spec: specs.ImageCaptions) -> None:
-        self._train = TableSplit(Path(spec.root).expanduser(), spec, "root")
-        self._test = None
+        path = expanded(spec.root)
+        parts = _by_split(tables.read(path, spec, "root"), printable(path))
+        train, test, self.notes = parts
+        self._train = TableSplit(path, spec, train, "root")
+        self._test: TableSplit | None = None
         if spec.test is not None:
-            self._test = TableSplit(Path(spec.test).expanduser(), spec, "test", self._train.classes)
+            other = expanded(spec.test)
+            self._test = TableSplit(other, spec, tables.read(other, spec, "test"), "test", self._train.classes)
+            self._test.origin = printable(other.name)
+        elif test:
+            self._test = TableSplit(path, spec, test, "root", self._train.classes)
+            self._test.origin = f"{spec.split} {test[0].split}"
+        if self._test is not None:
             self._train.skipped += self._test.skipped
             self._test.skipped = self._train.skipped  # one count for both
 
@@ -126,37 +140,62 @@ class TableSource(Source):
         return self._test
 
 
+def _by_split(rows: Sequence[tables.Row], name: str) -> tuple[list[tables.Row], list[tables.Row], list[str]]:
+    """The lines to train on, those to evaluate on, and what is left out. A line without a split is to train on."""
+    by_split: dict[str, list[tables.Row]] = defaultdict(list)
+    for row in rows:
+        by_split[row.split].append(row)
+    roles = {split: role_of(split) for split in by_split if split}
+    train = [row for row in rows if not row.split or (roles[row.split] or ("train",))[0] == "train"]
+    if not train:
+        raise ContralexError(
+            f"{name} has the splits {', '.join(map(printable, sorted(roles)))}, and no line to train on; name those "
+            f"train. To train on every line:{remedy('--set', 'data.split=null')}"
+        )
+    judged = sorted((role[0] != "val", split) for split, role in roles.items() if role and role[0] != "train")
+    notes = [f"split {printable(split)} ({len(by_split[split]):,}) is left out" for _, split in judged[1:]]
+    return train, by_split[judged[0][1]] if judged else [], notes
+
+
 class TableSplit(Split):
     """A line of a table is a sample.
 
-    Images that are missing, whose header is no image's, or that have no caption, are named and left out.
+    Images that are missing, whose header is no image's, or that have no caption, and lines that are damaged, are named
+    and left out.
     """
 
-    def __init__(self, path: Path, spec: specs.ImageCaptions, field: str, known: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        spec: specs.ImageCaptions,
+        rows: Sequence[tables.Row],
+        field: str,
+        known: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self._max_pixels = spec.max_pixels
-        rows = _rows(path, spec, field)
-        files = [path.parent / row[0] for row in rows]
+        files = [path.parent / row.image for row in rows]
         with ThreadPoolExecutor(_THREADS) as pool:
-            faults = list(pool.map(partial(_fault, spec.max_pixels), files, [row[1] for row in rows]))
-        for file, fault in zip(files, faults, strict=True):
+            faults = list(pool.map(partial(_fault, spec.max_pixels), files, rows))
+        for file, row, fault in zip(files, rows, faults, strict=True):
             if fault is not None:
-                self.skip(str(file), fault)
+                self.skip(f"{path}, line {row.line}" if row.fault else str(file), fault)
         keep = [index for index, fault in enumerate(faults) if fault is None]
         if not keep:
             raise ContralexError(
-                f"data.{field} {path} has {len(rows)} lines, and none that can be used; {files[0]}: {faults[0]}."
+                f"data.{field} {printable(path)} has {len(rows)} lines, and none that can be used; "
+                f"line {rows[0].line}, {printable(files[0].name)}: {faults[0]}"
             )
         self.paths = [files[index] for index in keep]
-        self.captions = [rows[index][1] or "" for index in keep]
+        self.captions = [rows[index].caption for index in keep]
         if spec.label is not None:
-            names = [rows[index][2] for index in keep]
+            names = [rows[index].label for index in keep]
             self.classes = known or sorted({name for name in names if name})
             number = {name: label for label, name in enumerate(self.classes)}
             if strange := sorted({name for name in names if name} - number.keys()):
                 raise ContralexError(
-                    f"data.{field} {path} has the label {strange[0]}, and data.root has no such label; "
-                    "give both tables the same labels."
+                    f"data.{field} {printable(path)} has the label {strange[0]}, and the lines to train on have no "
+                    "such label; give both the same labels."
                 )
             self.labels = [number.get(name, -1) for name in names]
 
@@ -167,50 +206,14 @@ class TableSplit(Split):
         return with_caption(images.read(self.paths[index], self._max_pixels), self.captions[index])
 
 
-def _fault(max_pixels: int, path: Path, caption: str | None) -> str | None:
-    if caption is None:
-        return "its line has no caption"
-    return images.header_fault(path, max_pixels) if path.is_file() else "there is no such file"
-
-
-def _rows(path: Path, spec: specs.ImageCaptions, field: str) -> list[tuple[str, str | None, str]]:
-    """(image, caption, label) of each line; the label is empty where there is none."""
-    if not path.is_file():
-        raise ContralexError(f"data.{field} {path} does not exist; give the table of images and captions.")
-    rows: list[tuple[str, str | None, str]] = []
+def _fault(max_pixels: int, path: Path, row: tables.Row) -> str | None:
+    if row.fault is not None:
+        return row.fault
     try:
-        for line, row in _lines(path):
-            for option in ("image", "caption", "label"):
-                column = getattr(spec, option)
-                if column is not None and column not in row:
-                    raise ContralexError(
-                        f"data.{option} is {column}, and line {line} of {path} has no such column; "
-                        f"it has {', '.join(map(str, row))}."
-                    )
-            label = row[spec.label] if spec.label is not None else None
-            caption = row[spec.caption]  # None where the line ends before it
-            rows.append(
-                (str(row[spec.image]), None if caption is None else str(caption), "" if label is None else str(label))
-            )
-    except (OSError, ValueError, csv.Error) as error:  # json's and unicode's errors are ValueErrors
-        raise ContralexError(f"data.{field} {path} cannot be read: {error}.") from error
-    if not rows:
-        raise ContralexError(f"data.{field} {path} has no lines; each pair of an image and a caption is one.")
-    return rows
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() != ".jsonl":
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            yield from ((reader.line_num, row) for row in reader)
-            return
-        for number, text in enumerate(file, 1):
-            if text.strip():
-                row = json.loads(text)
-                if not isinstance(row, dict):
-                    raise ValueError(f"line {number} is no object with named values")
-                yield number, row
+        there = path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or with a zero byte
+        there = False
+    return images.header_fault(path, max_pixels) if there else "there is no such file"
 
 
 # Digits

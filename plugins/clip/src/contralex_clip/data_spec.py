@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from contralex.data.base import Source
 
 _GIVES = frozenset({"images", "captions", "labels"})
-TABLES = (".csv", ".tsv", ".jsonl")
+TABLES = (".csv", ".tsv", ".txt", ".jsonl")
 
 
 class ImageCaptions(Spec):
     """Images with a caption each: in a folder, or in a table.
 
     ``root``: a folder of images, flat, nested or in class folders, where the caption of ``cat.jpg`` stands beside it in
-    ``cat.txt``; or a table, ``.csv``, ``.tsv`` or ``.jsonl``, with a line for each pair. Of a table, ``image``,
-    ``caption`` and ``label`` name columns (``label: null`` for none), the paths of images are relative to the table's
-    folder, and ``test`` is another table to judge with. Of a folder, ``labels`` and ``held_out``, and folders ``train``
-    and ``val``, are as of ``image_folder``. ``max_pixels``: an image of more pixels is left out.
+    ``cat.txt``; or a table, ``.csv``, ``.tsv``, ``.txt`` or ``.jsonl``, with a line for each pair. Of a table,
+    ``image``, ``caption`` and ``label`` name columns (``label: null`` for none), the paths of images are relative to
+    the table's folder, and ``test`` is another table to judge with. ``split`` names the column, if there is one, that
+    says which lines are to train on (``train``) and which to judge with (``val``, or else ``test``); null trains on
+    all. Of a folder, ``labels`` and ``held_out``, and its splits, are as of ``image_folder``. ``max_pixels``: an image
+    of more pixels is left out.
     """
 
     kind: Literal["image_captions"] = "image_captions"
@@ -34,6 +36,7 @@ class ImageCaptions(Spec):
     image: str = "image"
     caption: str = "caption"
     label: str | None = None
+    split: str | None = "split"
     labels: Literal["auto", "folders", "none"] = "auto"
     held_out: float = Field(0.2, ge=0, lt=1)
     max_pixels: MaxPixels = MAX_PIXELS

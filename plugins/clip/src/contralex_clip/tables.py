@@ -1,0 +1,162 @@
+"""Reading a table of images and captions: lines of cells, or of JSON objects. Only the separator is guessed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from contralex import ContralexError
+from contralex.data.base import printable
+
+if TYPE_CHECKING:
+    from contralex_clip import data_spec as specs
+
+_SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
+_COLUMNS = ("image", "caption", "label", "split")
+_DEFAULT_SPLIT = "split"  # a table need not have this column; one that a spec names it must
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table, or why it cannot be used. ``label`` and ``split`` are empty where there are none."""
+
+    line: int
+    image: str
+    caption: str
+    label: str
+    split: str
+    fault: str | None = None
+
+
+def read(path: Path, spec: specs.ImageCaptions, field: str) -> list[Row]:
+    name = printable(path)
+    if not path.is_file():
+        raise ContralexError(f"data.{field} {name} does not exist; give the table of images and captions.")
+    try:
+        # Names of files may be any bytes, which come back as they were; captions with such bytes are refused below.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            lines = _objects(file) if path.suffix.lower() == ".jsonl" else _cells(file, spec, f"data.{field} {name}")
+            rows = [_row(line, cells, spec, name) for line, cells in lines]
+    except (OSError, ValueError, csv.Error) as error:  # json's errors are ValueErrors
+        raise ContralexError(f"data.{field} {name} cannot be read: {str(error).rstrip('.')}.") from error
+    if not rows:
+        raise ContralexError(f"data.{field} {name} has no lines; each pair of an image and a caption is one.")
+    return rows
+
+
+def _row(line: int, cells: Mapping[str, Any] | str, spec: specs.ImageCaptions, name: str) -> Row:
+    if isinstance(cells, str):
+        return Row(line, "", "", "", "", cells)
+    found = {}
+    for option in _COLUMNS:
+        column = getattr(spec, option)
+        if column is not None and column not in cells and (option, column) != ("split", _DEFAULT_SPLIT):
+            raise ContralexError(
+                f"data.{option} is {column}, and line {line} of {name} has no such column; "
+                f"it has {', '.join(printable(cell) for cell in cells)}."
+            )
+        found[option] = cells.get(column) if column is not None else None
+    texts = {option: "" if cell is None else str(cell) for option, cell in found.items()}
+    texts["caption"] = texts["caption"].strip()
+    if any(isinstance(cell, dict | list) for cell in found.values()):
+        fault: str | None = "it holds lists or objects, where texts are needed"
+    elif not texts["image"]:
+        fault = "it names no image"
+    elif found["caption"] is None:
+        fault = "it has no caption"
+    else:
+        fault = None
+    if printable(texts["caption"] + texts["label"]) != texts["caption"] + texts["label"]:
+        raise ContralexError(f"Line {line} of {name} is not UTF-8; save the table as UTF-8.")
+    return Row(line, **texts, fault=fault)
+
+
+# Lines of JSON
+
+
+def _objects(file: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except RecursionError:
+            raise ValueError(f"line {number} is nested too deeply") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {number} is no JSON: {error.msg}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is no object with named values")
+        yield number, row
+
+
+# Lines of cells
+
+
+def _cells(file: IO[str], spec: specs.ImageCaptions, where: str) -> Iterator[tuple[int, dict[str, str] | str]]:
+    head = file.readline()
+    if "\0" in head:
+        raise ValueError("it holds zero bytes; save it as text in UTF-8")
+    if not head.strip():
+        return
+    separator = _separator(head, spec)
+    header = [cell.strip() for cell in next(csv.reader([head], delimiter=separator))]
+    _check_header(header, separator, spec, where)
+    reader = csv.reader(file, delimiter=separator)
+    before = 1
+    for cells in reader:
+        first, before = before + 1, reader.line_num + 1
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            yield (
+                first,
+                (
+                    f"it has {len(cells)} cell{'' if len(cells) == 1 else 's'}, and the first line has {len(header)}; "
+                    f"a text with {_SEPARATORS[separator]} in it stands in double quotes"
+                ),
+            )
+        elif any(_swallowed(cell, separator, len(header)) for cell in cells):
+            yield first, f"a quote that it opens is closed on line {before} only"
+        else:
+            yield first, dict(zip(header, cells, strict=True))
+
+
+def _separator(head: str, spec: specs.ImageCaptions) -> str:
+    """The one that finds the columns that are asked for; else the one that finds most cells."""
+    columns = {column for option in _COLUMNS if (column := getattr(spec, option)) is not None}
+
+    def found(separator: str) -> tuple[int, int]:
+        cells = [cell.strip() for cell in next(csv.reader([head], delimiter=separator))]
+        return len(columns.intersection(cells)), len(cells)
+
+    return max(_SEPARATORS, key=found)
+
+
+def _check_header(header: list[str], separator: str, spec: specs.ImageCaptions, where: str) -> None:
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise ContralexError(
+            f"{where} has more than one column {printable(twice[0]) or 'without a name'}; name each apart."
+        )
+    missing = [option for option in ("image", "caption") if getattr(spec, option) not in header]
+    if len(missing) == 2 and any(Path(cell).suffix and " " not in cell for cell in header):  # a.jpg, and not its name
+        wanted = ("<tab>" if separator == "\t" else separator).join((spec.image, spec.caption))
+        raise ContralexError(
+            f"{where} begins with {printable(separator.join(header))}, which does not name columns; put a first "
+            f"line into it that does: {wanted}"
+        )
+    for option in _COLUMNS:
+        column = getattr(spec, option)
+        if column is not None and column not in header and (option, column) != ("split", _DEFAULT_SPLIT):
+            raise ContralexError(
+                f"data.{option} is {column}, and line 1 of {where.partition(' ')[2]} has no such column; "
+                f"it has {', '.join(map(printable, header))}."
+            )
+
+
+def _swallowed(cell: str, separator: str, count: int) -> bool:
+    """Whether a cell of several lines holds whole lines of the table, as behind a quote that is not closed."""
+    return any(line.count(separator) == count - 1 for line in cell.splitlines()[1:-1])
