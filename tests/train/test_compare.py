@@ -127,6 +127,8 @@ def test_the_same_run_twice_is_named(recipe: Callable[..., str], fake_plugin: Ca
     same = recipe(text, "same.yaml")
     with pytest.raises(ContralexError, match=rf"^moco-v2 and {same} are the same run under this budget"):
         plan(["moco-v2", same], Budget("digits"))
+    folders = [recipe(f"{text}data: {{kind: image_folder, root: {at}}}\n", f"{at}.yaml") for at in ("here", "there")]
+    assert len(plan(folders, Budget()).entries) == 2  # on other data
     module = """
     from importlib.resources import files
     from contralex import hookimpl

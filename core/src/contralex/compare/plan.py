@@ -90,10 +90,11 @@ def plan(methods: Sequence[str], budget: Budget) -> Plan:
 
 def _same_runs(entries: Sequence[Entry]) -> list[list[str]]:
     """Methods, as the user named them, that differ in nothing that is computed."""
-    found: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
-        if entry.resolved is not None:
-            found.setdefault(entry.resolved.digest, []).append(entry.recipe)
+        if entry.resolved is not None:  # the digest leaves out where the data lie
+            run = (entry.resolved.digest, entry.resolved.run.data.model_dump_json())
+            found.setdefault(run, []).append(entry.recipe)
     return [names for names in found.values() if len(names) > 1]
 
 
