@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.evaluate.knn import NoLabels
+from contralex.evaluate.features import NoLabels
 from contralex.evaluate.linear import LinearClassifier, evaluate_linear, fit
 from contralex.spec.run import LinearSpec
 from tests.core.test_knn import AsIs, Pair, Rows, Tiny, clusters

@@ -156,8 +156,12 @@ def _print(judge: str, found: Mapping[str, Any], as_json: bool) -> None:
     print_table(
         ["features", *names], [[who, *(f"{result[name]:.1%}" for name in names)] for who, result in figures.items()]
     )
-    protocol = next(iter(figures.values())).get("protocol", {})
+    protocol: dict[str, Any] = next(iter(figures.values())).get("protocol", {})
     typer.echo(f"{judge}: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
+    for who, result in figures.items():  # a baseline may be measured on fewer samples, and on smaller pictures
+        own = {name: value for name, value in result.get("protocol", {}).items() if protocol.get(name) != value}
+        if set(own) - {"features", "converged"} or own.get("features", "pixels") != "pixels":
+            typer.echo(f"{who}: " + ", ".join(f"{name} {value}" for name, value in own.items()))
 
 
 def _plain(result: Any) -> dict[str, Any]:

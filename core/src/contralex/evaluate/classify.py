@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from contralex.data.base import EvalDataset, Source
+from contralex import distributed
+from contralex.data.base import EvalDataset, Source, as_tensor
 from contralex.errors import ContralexError
-from contralex.evaluate.knn import NoLabels, extract, with_labels
+from contralex.evaluate.features import NoLabels, encoded, nothing_to_read, with_labels
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
@@ -36,13 +37,21 @@ def evaluate_classifier(
     if test is None:
         raise NoLabels("The data have no split to judge with, so there is no accuracy; set eval.classify to null.")
     test = with_labels(test, "test")
-    logits, index = extract(encoder.embedding, EvalDataset(test, views), batch_size, device, workers)
-    truth = torch.as_tensor(test.labels)[index].to(logits.device)  # (N,)
-    if int(truth.max()) >= logits.shape[1]:
+    labels = as_tensor(test.labels or ())
+    width, counts = 0, torch.zeros(3, dtype=torch.long)  # samples; classes that are first, and among the first five
+    for logits, index in encoded(encoder.embedding, EvalDataset(test, views), batch_size, device, workers):
+        width = logits.shape[1]
+        truth = labels[index].to(logits.device)  # (B,)
+        hit = logits.topk(min(5, width), dim=1).indices == truth.unsqueeze(1)  # (B, 5), the best first
+        counts += torch.stack([torch.tensor(len(index)), hit[:, 0].sum().cpu(), hit.any(dim=1).sum().cpu()])
+    width, last = max(distributed.everyones([width])), int(labels.max())
+    if not width:
+        raise nothing_to_read()
+    if last >= width:
         raise ContralexError(
-            f"eval.classify: the test split has a class {int(truth.max())}, counted from 0, and the encoder's vectors "
-            f"{logits.shape[1]} numbers; they are to be the logits of all classes, as `contralex finetune` makes them."
+            f"eval.classify: the test split has a class {last}, counted from 0, and the encoder's vectors "
+            f"{width} numbers; they are to be the logits of all classes, as `contralex finetune` makes them."
         )
-    hit = logits.topk(min(5, logits.shape[1]), dim=1).indices == truth.unsqueeze(1)  # (N, 5), the best first
-    protocol = {"logits": "the encoder's vectors", "classes": logits.shape[1], "test_samples": len(truth)}
-    return Classified(hit[:, 0].double().mean().item(), hit.any(dim=1).double().mean().item(), protocol)
+    samples, first, five = (sum(parts) for parts in zip(*distributed.everyones([counts.tolist()]), strict=True))
+    protocol = {"logits": "the encoder's vectors", "classes": width, "test_samples": samples}
+    return Classified(first / samples, five / samples, protocol)

@@ -5,18 +5,17 @@ Source: InstDisc (arXiv:1805.01978), section 3.4; code: lemniscate.pytorch ``tes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from contralex import distributed
-from contralex.data.base import EvalDataset, Source, Split, Subset, collate_plain, load
-from contralex.errors import ContralexError
+from contralex.data.base import Source, as_tensor
+from contralex.errors import ContralexError, remedy
+from contralex.evaluate.features import Features, baseline_splits, features_of, labelled, pixels_in_words
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
 # What a run's figures are called, in results and tables.
 THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
 
-
-class NoLabels(ContralexError):
-    """The data have no labels, or no split to judge with: there is nothing to evaluate."""
+_BLOCK = 65_536  # rows that queries are compared with at a time
+_CHUNK = 256  # queries of all processes at a time; four times as many where there is more than one block
 
 
 @dataclass(frozen=True)
@@ -49,27 +47,35 @@ def evaluate_knn(
     batch_size: int,
     device: torch.device | str,
     workers: int = 0,
+    *,
+    baseline: bool = False,
 ) -> KNNResult:
     """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
-    Processes share the samples out: each encodes its part, and asks for its part of the test samples. All call this.
+    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
+    samples out: each encodes its part and keeps its features. All call this.
     """
     train, test = labelled(source)
-    classes = 1 + max(max(train.labels or ()), max(test.labels or ()))
-    bank, bank_labels = features_of(encoder, train, views, spec.features, batch_size, device, workers)
-    asked, truth = features_of(encoder, test, views, spec.features, batch_size, device, workers)
-    mine = torch.tensor(distributed.part_of(len(asked)), dtype=torch.long)
-    hits = _hits(bank, bank_labels, asked[mine], truth[mine], spec.k, spec.temperature, classes)
-    top1, top5 = (int(hit) / len(asked) for hit in distributed.sum_over_processes(hits))
+    of: dict[str, int] = {}
+    if baseline or encoder is None:
+        train, test, of = baseline_splits(train, test, least=spec.k)
+    classes = 1 + int(max(as_tensor(split.labels or ()).max() for split in (train, test)))
+    bank, asked = (
+        features_of(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn")
+        for split in (train, test)
+    )
+    top1, top5 = (int(hit) / asked.total for hit in _hits(bank, asked, spec.k, spec.temperature, classes))
     protocol = {
         "k": spec.k,
         "temperature": spec.temperature,
         "metric": "cosine",
         "vote": "exp(cosine/temperature)",
-        "features": "pixels" if encoder is None else spec.features,
+        "features": pixels_in_words(test, views) if encoder is None else spec.features,
         "classes": classes,
-        "train_samples": len(bank),
-        "test_samples": len(asked),
+        "train_samples": bank.total,
+        "test_samples": asked.total,
+        **of,
+        **bank.precision(),
     }
     return KNNResult(top1, top5, protocol)
 
@@ -82,140 +88,66 @@ def weighted_knn(
     k: int,
     temperature: float,
     classes: int,
-    chunk: int = 256,
+    chunk: int = _CHUNK,
 ) -> dict[str, float]:
     """Top-1 and top-5 of (N, F) test features among (M, F) training features; labels (M,) and (N,).
 
     Each of the k nearest by cosine votes for its class with weight exp(cosine/temperature). A class that no
     neighbour votes for is not among the five first.
     """
-    hits = _hits(train_features, train_labels, test_features, test_labels, k, temperature, classes, chunk)
-    top1, top5 = (int(hit) / len(test_features) for hit in hits)
+    device = train_features.device
+    bank, asked = (
+        Features(rows, None, labels, device)
+        for rows, labels in ((train_features, train_labels), (test_features, test_labels))
+    )
+    top1, top5 = (int(hit) / len(asked) for hit in _hits(bank, asked, k, temperature, classes, chunk))
     return {"top1": top1, "top5": top5}
 
 
 @torch.no_grad()
-def _hits(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
-    k: int,
-    temperature: float,
-    classes: int,
-    chunk: int = 256,
-) -> Tensor:
-    """(2,) how many test samples have their class first, and among the first five."""
-    if k > len(train_features):
+def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: int, chunk: int = _CHUNK) -> Tensor:
+    """(2,) how many test samples of all processes have their class first, and among the first five."""
+    if k > bank.total:
         raise ContralexError(
-            f"eval.knn.k is {k} but there are only {len(train_features)} labelled training samples; "
-            f"set it to at most {len(train_features)}."
+            f"eval.knn.k is {k} but there are only {bank.total} labelled training samples; "
+            f"set it to at most {bank.total}:{remedy('--set', f'eval.knn.k={bank.total}')}"
         )
-    bank = F.normalize(train_features.float(), dim=1)
+    if len(bank) > _BLOCK:
+        chunk *= 4
+    chunk = max(chunk // distributed.world(), 1)
     hits = torch.zeros(2, dtype=torch.long, device=bank.device)
-    for part, truth in zip(test_features.split(chunk), test_labels.split(chunk), strict=True):
-        cosine, nearest = (F.normalize(part.float(), dim=1) @ bank.T).topk(k, dim=1)  # (n, k), best first
+    for start in range(0, max(distributed.everyones([len(asked)])), chunk):
+        here = slice(start, start + chunk)
+        queries = distributed.gather_unequal(F.normalize(asked[here], dim=1))
+        truth = distributed.gather_unequal(asked.labels[here])
+        assert queries is not None and truth is not None
+        cosine, label = _nearest(bank, queries, k)
         # Relative to the best neighbour: the same order of classes, and no overflow at a low temperature.
         weight = ((cosine - cosine[:, :1]) / temperature).exp()
-        votes = weight.new_zeros(len(part), classes).scatter_add_(1, train_labels[nearest], weight)
+        votes = weight.new_zeros(len(queries), classes).scatter_add_(1, label, weight)
         best, ranked = votes.topk(min(5, classes), dim=1)
         hit = (ranked == truth[:, None]) & (best > 0)
         hits += torch.stack([hit[:, 0].sum(), hit.any(dim=1).sum()])
     return hits
 
 
-@torch.no_grad()
-def extract(
-    function: Callable[[Tensor], Tensor],
-    dataset: EvalDataset,
-    batch_size: int,
-    device: torch.device | str,
-    workers: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
-    are named. Each process encodes its part, and has the features of all."""
-    features, indices, unread = [], [], []
-    options = {"batch_size": batch_size, "num_workers": workers, "sampler": distributed.part_of(len(dataset))}
-    with evaluating(function):
-        for at, inputs, faults in load(dataset, collate_plain, **options):
-            unread += [(fault.path, fault.reason) for fault in faults]
-            if inputs is not None:
-                features.append(function(inputs.to(device)).float())
-                indices.append(at)
-    for path, reason in distributed.everyones(unread):
-        dataset.split.skip(path, reason)
-    everyone = distributed.gather_unequal(torch.cat(features) if features else None)
-    index = distributed.gather_unequal(torch.cat(indices).to(device) if indices else None)
-    if everyone is None or index is None:
-        raise ContralexError("None of the items to evaluate on can be read; see the warnings about each.")
-    return everyone, index.cpu()
+def _nearest(bank: Features, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosines and labels (n, k) of the nearest among the rows of all processes, the best first."""
+    cosine = queries.new_empty(len(queries), 0)
+    label = torch.empty_like(cosine, dtype=torch.long)
+    for rows, labels in bank.unit_blocks(_BLOCK):
+        found, nearest = (queries @ rows.T).topk(min(k, len(rows)), dim=1)
+        cosine, label = (torch.cat(pair, dim=1) for pair in ((cosine, found), (label, labels[nearest])))
+        if cosine.shape[1] > k:
+            cosine, label = _best(cosine, label, k)
+    if distributed.world() == 1:
+        return cosine, label
+    missing = (0, k - cosine.shape[1])  # of a part that has fewer rows
+    cosine, label = F.pad(cosine, missing, value=float("-inf")), F.pad(label, missing)
+    cosine, label = (torch.cat(list(distributed.gather(each.unsqueeze(0))), dim=1) for each in (cosine, label))
+    return _best(cosine, label, k)
 
 
-def raw_pixels(inputs: Tensor) -> Tensor:
-    """(B, ...) to (B, F): the baseline that a representation must beat."""
-    return inputs.flatten(1)
-
-
-@contextmanager
-def evaluating(function: object) -> Iterator[None]:
-    """Puts the module behind ``function`` (itself, or the owner of a method) in eval mode, and then each of its
-    submodules back as it was: a frozen part may have been in eval mode while the rest trained."""
-    owner = getattr(function, "__self__", function)
-    before = {module: module.training for module in owner.modules()} if isinstance(owner, nn.Module) else {}
-    if isinstance(owner, nn.Module):
-        owner.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
-
-
-def features_of(
-    encoder: Encoder | None,
-    split: Split,
-    views: Views,
-    which: Literal["backbone", "embedding"],
-    batch_size: int,
-    device: torch.device | str,
-    workers: int,
-) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and labels (N,) of a split, on every process; its raw pixels where there is no encoder."""
-    function: Callable[[Tensor], Tensor] = raw_pixels
-    if encoder is not None:
-        function = encoder.features if which == "backbone" else _Embedding(encoder)
-    features, index = extract(function, EvalDataset(split, views), batch_size, device, workers)
-    return features, torch.as_tensor(split.labels)[index].to(features.device)
-
-
-class _Embedding(nn.Module):
-    """The vectors that are looked up, as keys: (B, D)."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.encoder.embedding(inputs)
-
-
-def labelled(source: Source) -> tuple[Split, Split]:
-    """The labelled samples of both splits."""
-    train, test = source.train(), source.test()
-    if test is None:
-        raise NoLabels(
-            "The data have no split to judge with, so there is nothing to judge by; set eval.knn, eval.linear and "
-            "eval.classify to null."
-        )
-    return with_labels(train, "train"), with_labels(test, "test")
-
-
-def with_labels(split: Split, name: str) -> Split:
-    """The samples of a split that have a label; :class:`NoLabels` if none has."""
-    keep = [index for index, label in enumerate(split.labels or ()) if label >= 0]
-    if not keep:
-        raise NoLabels(
-            f"The data's {name} split has no labels, so there is nothing to judge by; set eval.knn, eval.linear and "
-            "eval.classify to null."
-        )
-    return split if len(keep) == len(split) else Subset(split, keep)
+def _best(cosine: Tensor, label: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    best, where = cosine.topk(k, dim=1)
+    return best, label.gather(1, where)

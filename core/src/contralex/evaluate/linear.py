@@ -6,6 +6,9 @@ The objective is convex, so there is one answer, with neither a learning rate no
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex import distributed
 from contralex.data.base import Source
-from contralex.evaluate.knn import features_of, labelled
+from contralex.errors import remedy
+from contralex.evaluate.features import Features, baseline_splits, features_of, labelled, pixels_in_words
 
 if TYPE_CHECKING:
     from contralex.parts.base import Encoder
     from contralex.parts.views import Views
     from contralex.spec.run import LinearSpec
 
+_log = logging.getLogger("contralex")
 _ROWS = 8192  # that are in float64 at a time
 _WIDE = 4096  # features, of which a square matrix is too large
 
@@ -72,16 +78,25 @@ def evaluate_linear(
     batch_size: int,
     device: torch.device | str,
     workers: int = 0,
+    *,
+    baseline: bool = False,
 ) -> LinearResult:
     """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
-    Processes share the extraction out. Each then has all features and fits the same classifier. All call this.
+    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
+    samples out: each encodes its part and keeps its features, and all fit one classifier. All call this.
     """
     train, test = labelled(source)
-    features, labels = features_of(encoder, train, views, spec.features, batch_size, device, workers)
-    asked, truth = features_of(encoder, test, views, spec.features, batch_size, device, workers)
-    fitted = fit(features, labels, spec.weight_decay, standardize=spec.standardize, iterations=spec.iterations)
-    first, five = fitted.hits(asked, truth)
+    of: dict[str, int] = {}
+    if baseline or encoder is None:
+        train, test, of = baseline_splits(train, test)
+    features, asked = (
+        features_of(encoder, split, views, spec.features, batch_size, device, workers, "eval.linear")
+        for split in (train, test)
+    )
+    fitted = fit_features(features, spec.weight_decay, standardize=spec.standardize, iterations=spec.iterations)
+    hits = [fitted.hits(rows, truth) for rows, truth in asked.blocks(_ROWS)]
+    first, five = (sum(counts) for counts in zip(*distributed.everyones(hits), strict=True))
     protocol = {
         "classifier": "logistic regression",
         "objective": "mean cross-entropy + weight_decay/2 · ‖weight‖²",
@@ -91,15 +106,16 @@ def evaluate_linear(
         "iterations": spec.iterations,
         "converged": fitted.converged,
         "augment": False,
-        "features": "pixels" if encoder is None else spec.features,
+        "features": pixels_in_words(test, views) if encoder is None else spec.features,
         "classes": len(fitted.classes),
-        "train_samples": len(features),
-        "test_samples": len(asked),
+        "train_samples": features.total,
+        "test_samples": asked.total,
+        **of,
+        **features.precision(),
     }
-    return LinearResult(first / len(asked), five / len(asked), protocol)
+    return LinearResult(first / asked.total, five / asked.total, protocol)
 
 
-@torch.no_grad()
 def fit(
     features: Tensor,
     labels: Tensor,
@@ -109,39 +125,61 @@ def fit(
     iterations: int = 1000,
     flat: float = 1e-6,
 ) -> LinearClassifier:
-    """Multinomial logistic regression in float64, on (N, F) features and their labels (N,).
+    """As :func:`fit_features`, on (N, F) features and their labels (N,)."""
+    rows = Features(features, None, labels, features.device)
+    return fit_features(rows, weight_decay, standardize=standardize, iterations=iterations, flat=flat)
+
+
+@torch.no_grad()
+def fit_features(
+    features: Features,
+    weight_decay: float,
+    *,
+    standardize: bool = True,
+    iterations: int = 1000,
+    flat: float = 1e-6,
+) -> LinearClassifier:
+    """Multinomial logistic regression in float64. Processes go over their own features, and add up what they find.
 
     Minimises mean cross-entropy + weight_decay/2 · ‖weight‖², with a bias that is free: scikit-learn's
     ``LogisticRegression(C=1 / (N · weight_decay))`` for three classes or more. For two it is C=2 / (N · weight_decay),
     as scikit-learn then has one row of weights, the difference of our two, whose squares are half of its own.
     ``flat``: the largest number of the gradient where it ends.
     """
-    if features.device.type == "mps":  # which has no float64
-        features, labels = features.cpu(), labels.cpu()
-    classes, target = labels.unique(return_inverse=True)
+    everyones = distributed.gather_unequal(features.labels.unique())
+    assert everyones is not None
+    classes = everyones.unique().to(_exact(features.device))
     mean, scale = _moments(features)
     scale = scale if standardize else torch.ones_like(scale)  # the mean only moves the bias
     root = _curvature(features, mean, scale, weight_decay, len(classes))
     # What is solved for is weight · root, in which the objective is about as curved in every direction.
-    solved = features.new_zeros(len(classes), features.shape[1], dtype=torch.float64).requires_grad_()
-    bias = features.new_zeros(len(classes), dtype=torch.float64).requires_grad_()
-    parts = list(zip(features.split(_ROWS), target.split(_ROWS), strict=True))
-    kept = (features.double() - mean) / scale if len(parts) == 1 else None
+    solved = mean.new_zeros(len(classes), features.width).requires_grad_()
+    bias = mean.new_zeros(len(classes)).requires_grad_()
+    kept = [((rows - mean) / scale, truth) for rows, truth in _blocks(features)] if len(features) <= _ROWS else None
+    said = False
 
     def objective() -> Tensor:
         """The loss. Its gradient is written out: (p - y)ᵀ x for each row, so that no graph holds all features."""
+        nonlocal said
+        began = time.perf_counter()
         weight = _over(solved, root)
-        loss = weight_decay / 2 * weight.square().sum()
-        slope, offset = weight_decay * weight, torch.zeros_like(bias)
-        for rows, truth in parts:
-            inputs = (rows.double() - mean) / scale if kept is None else kept  # (n, F)
+        loss, slope, offset = mean.new_zeros(()), torch.zeros_like(weight), torch.zeros_like(bias)
+        for rows, truth in _blocks(features) if kept is None else kept:
+            inputs = (rows - mean) / scale if kept is None else rows  # (n, F)
+            target = torch.searchsorted(classes, truth)
             log_p = F.log_softmax(F.linear(inputs, weight, bias), dim=1)  # (n, C)
-            loss = loss - log_p.gather(1, truth[:, None]).sum() / len(features)
-            wrong = (log_p.exp() - F.one_hot(truth, len(classes))) / len(features)
-            slope = slope + wrong.T @ inputs
-            offset = offset + wrong.sum(dim=0)
+            loss -= log_p.gather(1, target[:, None]).sum() / features.total
+            wrong = (log_p.exp() - F.one_hot(target, len(classes))) / features.total
+            slope += wrong.T @ inputs
+            offset += wrong.sum(dim=0)
+        loss, slope, offset = (distributed.sum_over_processes(part) for part in (loss, slope, offset))
+        slope = slope + weight_decay * weight
         solved.grad, bias.grad = _over(slope, root, transposed=True).contiguous(), offset
-        return loss
+        total = loss + weight_decay / 2 * weight.square().sum()
+        if not said:
+            _say_how_long(features, float(total), time.perf_counter() - began, iterations)
+        said = True
+        return total
 
     solver = torch.optim.LBFGS(
         [solved, bias],
@@ -159,28 +197,52 @@ def fit(
     return LinearClassifier(_over(solved, root).detach(), bias.detach(), mean, scale, classes, converged)
 
 
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def _exact(device: torch.device) -> torch.device:
+    """Where to compute in float64, which Apple's GPUs do not have."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _blocks(features: Features) -> Iterator[tuple[Tensor, Tensor]]:
+    device = _exact(features.device)
+    for rows, labels in features.blocks(_ROWS):
+        yield rows.to(device).double(), labels.to(device)
+
+
+def _say_how_long(features: Features, loss: float, seconds: float, iterations: int) -> None:
+    """Where the first of the passes over the features (``loss`` has waited for it) promises more than an hour."""
+    if seconds * iterations > 3600 and distributed.rank() == 0:
+        _log.warning(
+            "The linear probe goes over %s features of %s dimensions up to %s times, %.0f s each time; so it may take "
+            "%.1f hours. Fewer times, which the protocol says:%s",
+            *(f"{number:,}" for number in (features.total, features.width, iterations)),
+            seconds,
+            seconds * iterations / 3600,
+            remedy("--set", "eval.linear.iterations=100"),
+        )
+
+
+def _moments(features: Features) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (F,). What is constant but for rounding is not blown up: its scale is 1."""
-    total = features.new_zeros(features.shape[1], dtype=torch.float64)
+    total = torch.zeros(features.width, dtype=torch.float64, device=_exact(features.device))
     squares = total.clone()
-    for rows in features.split(_ROWS):
-        total += rows.double().sum(dim=0)
-    mean = total / len(features)
-    for rows in features.split(_ROWS):
-        squares += (rows.double() - mean).square().sum(dim=0)
-    spread = (squares / len(features)).sqrt()
+    for rows, _ in _blocks(features):
+        total += rows.sum(dim=0)
+    mean = distributed.sum_over_processes(total) / features.total
+    for rows, _ in _blocks(features):
+        squares += (rows - mean).square().sum(dim=0)
+    spread = (distributed.sum_over_processes(squares) / features.total).sqrt()
     return mean, torch.where(spread > 1e-6 * mean.abs(), spread, torch.ones_like(spread))
 
 
-def _curvature(features: Tensor, mean: Tensor, scale: Tensor, weight_decay: float, classes: int) -> Tensor:
+def _curvature(features: Features, mean: Tensor, scale: Tensor, weight_decay: float, classes: int) -> Tensor:
     """A lower triangle (F, F) whose square is the objective's curvature at weight 0, but for what couples classes. Its
     diagonal (F,) alone where F is large. Correlated features, as pixels are, need many times the iterations without."""
-    width = features.shape[1]
-    moment = features.new_zeros((width, width) if width <= _WIDE else (width,), dtype=torch.float64)
-    for rows in features.split(_ROWS):
-        inputs = (rows.double() - mean) / scale
+    width = features.width
+    moment = mean.new_zeros((width, width) if width <= _WIDE else (width,))
+    for rows, _ in _blocks(features):
+        inputs = (rows - mean) / scale
         moment += inputs.T @ inputs if width <= _WIDE else inputs.square().sum(dim=0)
-    curvature = moment / (len(features) * classes)
+    curvature = distributed.sum_over_processes(moment) / (features.total * classes)
     if width > _WIDE:
         return (curvature + weight_decay).sqrt()
     curvature.diagonal().add_(weight_decay)

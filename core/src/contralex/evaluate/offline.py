@@ -12,7 +12,7 @@ from contralex.errors import ContralexError
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
 from contralex.evaluate.linear import LinearResult, evaluate_linear
 from contralex.spec.run import EvalSpec, KNNSpec, LinearSpec
-from contralex.train import build
+from contralex.train import build, devices
 from contralex.train.checkpoint import load_encoder, open_checkpoint
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def _judged(
         encoders: dict[str, Encoder | None] = {THIS: load_encoder(found.folder).to(device)}
         if spec.baselines:
             encoders |= {UNTRAINED: build.encoder(run).to(device), PIXELS: None}
+        workers = devices.workers(run.train.workers, device.type)
         return {
-            name: judge(encoder, source, views, spec, run.eval.batch_size, device) for name, encoder in encoders.items()
+            name: judge(encoder, source, views, spec, run.eval.batch_size, device, workers, baseline=name != THIS)
+            for name, encoder in encoders.items()
         }

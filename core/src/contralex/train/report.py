@@ -22,10 +22,11 @@ from torch import Tensor
 
 from contralex import distributed
 from contralex.evaluate.classify import Classified, evaluate_classifier
-from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, NoLabels, evaluate_knn
+from contralex.evaluate.features import NoLabels
+from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
 from contralex.evaluate.linear import LinearResult, evaluate_linear
 from contralex.files import write_text
-from contralex.train import health
+from contralex.train import devices, health
 
 if TYPE_CHECKING:
     from contralex.lookup import Found
@@ -135,19 +136,22 @@ class Report:
 
     # Evaluation
 
-    def judge(self, encoder: Encoder | None) -> KNNResult | None:
+    def judge(self, encoder: Encoder | None, *, baseline: bool = False) -> KNNResult | None:
         """kNN of the encoder (None: of raw pixels), or None where the data has no labels, which is said once."""
-        return self._judged("kNN figure", evaluate_knn, encoder, self.run.spec.eval.knn)
+        return self._judged("kNN figure", evaluate_knn, encoder, self.run.spec.eval.knn, baseline)
 
-    def probe(self, encoder: Encoder | None) -> LinearResult | None:
+    def probe(self, encoder: Encoder | None, *, baseline: bool = False) -> LinearResult | None:
         """A linear probe, likewise."""
-        return self._judged("linear probe", evaluate_linear, encoder, self.run.spec.eval.linear)
+        return self._judged("linear probe", evaluate_linear, encoder, self.run.spec.eval.linear, baseline)
 
-    def _judged(self, what: str, judge: Callable[..., _Result], encoder: Encoder | None, spec: Any) -> _Result | None:
+    def _judged(
+        self, what: str, judge: Callable[..., _Result], encoder: Encoder | None, spec: Any, baseline: bool
+    ) -> _Result | None:
         run = self.run
         started = time.perf_counter()
         try:
-            return judge(encoder, run.source, run.views, spec, run.spec.eval.batch_size, run.device)
+            settings = (spec, run.spec.eval.batch_size, run.device, self._workers())
+            return judge(encoder, run.source, run.views, *settings, baseline=baseline)
         except NoLabels as reason:
             if what not in self._absent:
                 self.say(f"No {what}: {reason}")
@@ -161,21 +165,31 @@ class Report:
         run = self.run
         started = time.perf_counter()
         try:
-            return evaluate_classifier(encoder, run.source, run.views, run.spec.eval.batch_size, run.device)
+            settings = (run.spec.eval.batch_size, run.device, self._workers())
+            return evaluate_classifier(encoder, run.source, run.views, *settings)
         except NoLabels as reason:
             self.say(f"No accuracy: {reason}")
             return None
         finally:
             self.since += time.perf_counter() - started
 
+    def _workers(self) -> int:
+        return devices.workers(self.run.spec.train.workers, self.run.device.type)
+
     def baselines(self, untrained: Encoder) -> dict[str, Any]:
         """What raw pixels and the encoder reach before training, by ``knn`` and by ``linear``."""
         spec = self.run.spec.eval
         judged: dict[str, dict[str, KNNResult | LinearResult | None]] = {}
         if spec.knn is not None and spec.knn.baselines:
-            judged["knn"] = {UNTRAINED: self.judge(untrained), PIXELS: self.judge(None)}
+            judged["knn"] = {
+                UNTRAINED: self.judge(untrained, baseline=True),
+                PIXELS: self.judge(None, baseline=True),
+            }
         if spec.linear is not None and spec.linear.baselines:
-            judged["linear"] = {UNTRAINED: self.probe(untrained), PIXELS: self.probe(None)}
+            judged["linear"] = {
+                UNTRAINED: self.probe(untrained, baseline=True),
+                PIXELS: self.probe(None, baseline=True),
+            }
         return {
             by: {name: asdict(result) for name, result in found.items() if result is not None}
             for by, found in judged.items()
@@ -266,7 +280,7 @@ class Report:
 
 def _table(judged: dict[str, dict[str, Any]]) -> Table:
     """``judged``: by ``knn``, ``linear`` or both; then by what was judged."""
-    table = Table(title="\n".join(_title(by, found[THIS]["protocol"]) for by, found in judged.items()))
+    table = Table(title="\n".join(_title(by, found) for by, found in judged.items()))
     table.title_justify = "left"
     table.add_column("")
     for by in judged:
@@ -285,7 +299,8 @@ def _table(judged: dict[str, dict[str, Any]]) -> Table:
 _NAMES = {"knn": "kNN", "linear": "linear"}
 
 
-def _title(by: str, protocol: dict[str, Any]) -> str:
+def _title(by: str, found: dict[str, Any]) -> str:
+    protocol = found[THIS]["protocol"]
     features, train, test = (protocol[name] for name in ("features", "train_samples", "test_samples"))
     if by == "knn":
         settings, purpose = f"weighted kNN: k={protocol['k']}, temperature {protocol['temperature']}", "look among"
@@ -294,7 +309,13 @@ def _title(by: str, protocol: dict[str, Any]) -> str:
         settings, purpose = f"linear probe: weight decay {protocol['weight_decay']:g}{scaled}", "learn from"
         if not protocol["converged"]:
             settings += f", not converged in {protocol['iterations']} iterations (raise eval.linear.iterations)"
-    return f"{settings}, {features};\n{train} to {purpose}, {test} to judge"
+    title = f"{settings}, {features};\n{train} to {purpose}, {test} to judge"
+    for name, other in ((name, result["protocol"]) for name, result in found.items()):
+        if "train_of" in other or "test_of" in other:
+            title += f"\n{name}: {other['train_samples']} to {purpose}, {other['test_samples']} to judge"
+        if name == PIXELS and other.get("features", "pixels") != "pixels":
+            title += f"\n{name}: {other['features']}"
+    return title
 
 
 def _left_out(run: Run) -> list[str]:

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from contralex import ContralexError, Encoder, Source, Split, load_encoder
 from contralex.data.base import EvalDataset, Subset
-from contralex.evaluate.knn import THIS, UNTRAINED, evaluating, extract
+from contralex.evaluate.features import evaluating, extract
+from contralex.evaluate.knn import THIS, UNTRAINED
 from contralex.parts.base import buildable
 from contralex.spec.code import permission
 from contralex.train import build

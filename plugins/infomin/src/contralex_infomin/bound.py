@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from contralex import ContralexError, load_encoder
 from contralex.data.base import mix
-from contralex.evaluate.knn import evaluating
+from contralex.evaluate.features import evaluating
 from contralex.spec.layers import Resolved
 from contralex.train import build
 

@@ -1,0 +1,58 @@
+"""How much memory and disk this machine has to spare, asked before something large is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def available() -> int | None:
+    """Bytes of main memory that this process may still take: what is free, or left of a container's limit, of which
+    the processes of a run on this machine have equal shares. None where the system does not say."""
+    found = [_free(), *(_left(Path(limit), Path(used)) for limit, used in _CGROUPS)]
+    known = [amount for amount in found if amount is not None]
+    return min(known) // _neighbours() if known else None
+
+
+def available_on_disk() -> int:
+    """Bytes that this process may take in the folder of temporary files."""
+    return shutil.disk_usage(tempfile.gettempdir()).free // _neighbours()
+
+
+def in_words(amount: float) -> str:
+    """Bytes as people say them: ``0.61 GiB``."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:,.2f} GiB" if amount < 10 else f"{amount:,.0f} GiB"
+
+
+def _neighbours() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _free() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):  # not Linux
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has none of these
+        return None
+
+
+def _left(limit: Path, used: Path) -> int | None:
+    try:
+        return max(int(limit.read_text()) - int(used.read_text()), 0)
+    except (OSError, ValueError):  # there is no such group, or it has no limit ("max")
+        return None
