@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from contralex import ContralexError, Unreadable
 from contralex.data import images
 from contralex.data.base import Split, ViewDataset
-from contralex.data.hf import HuggingFaceSplit
+from contralex.data.hf import HuggingFaceSource, HuggingFaceSplit
 from contralex.parts.views import CropViews, middle
 from contralex.vocabulary.datasets import MAX_PIXELS, HuggingFace
 from contralex.vocabulary.views import Augment, Crop, Crops, Group
@@ -301,13 +301,16 @@ def test_the_limit_may_be_raised_above_pils(tmp_path: Path, monkeypatch: pytest.
     assert images.read(path, 3000).size == (60, 50)
 
 
-def test_hugging_face_images_have_the_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Column(list[Any]):
-        column_names = ("image",)
+class Column(list[Any]):
+    """A Hugging Face data set of one column."""
 
-        def select_columns(self, names: Any) -> Column:
-            return self
+    column_names = ("image",)
 
+    def select_columns(self, names: Any) -> Column:
+        return self
+
+
+def test_hugging_face_images_have_the_same_law() -> None:
     def split(*found: Any, **options: Any) -> HuggingFaceSplit:
         return HuggingFaceSplit(Column({"image": one} for one in found), HuggingFace(path="x", **options), "train")
 
@@ -388,3 +391,13 @@ def test_an_item_that_none_can_stand_in_for_says_why(tmp_path: Path) -> None:
     with pytest.raises(ContralexError, match="the reason"):
         ViewDataset(Broken(), views(32), 0, 1)[0, 0]
     assert torch.is_tensor(views(32).plain(Image.new("RGB", (8, 8))))
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "train"), ("train", "train[:10%]"), ("train+test", "test")])
+def test_a_hugging_face_split_is_not_trained_on_and_evaluated_on(
+    train: str, test: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contralex.data.hf._open", lambda *_: Column())
+    with pytest.raises(ContralexError, match="holds as well, so that it would be trained on"):
+        HuggingFaceSource(HuggingFace(path="x", train=train, test=test))
+    assert HuggingFaceSource(HuggingFace(path="x", train="train[10%:]", test="train[:10%]")).test() is not None

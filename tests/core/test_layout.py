@@ -165,7 +165,7 @@ LAYOUTS: dict[str, tuple[dict[str, int | str], str]] = {
     ),
     "many images beside folders": (
         {"": 5, "cat": 5, "dog": 5},
-        f"15 images {NO_LABELS}; 5 images lie beside the folders, so those are not taken for classes",
+        f"15 images {NO_LABELS}; 5 files lie beside the folders, so those are not taken for classes",
     ),
     "what systems leave behind": (
         cats_and_dogs("")

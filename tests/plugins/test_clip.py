@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -435,6 +436,38 @@ def test_tar_files_are_read_at_any_place(tmp_path: Path, caplog: pytest.LogCaptu
     assert "folder/alone is skipped: it has no caption." in caplog.text
     with pytest.raises(Unreadable, match=r"0002\.tar"):
         more.train()[16]
+
+
+def test_shards_of_several_splits_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        WebDataset.tiny(str(tmp_path / name))
+        for shard in sorted((tmp_path / name).glob("*.tar")):
+            shard.rename(tmp_path / f"{name}-{shard.name}")
+    with pytest.raises(ContralexError, match=r"stands for .*train-0000\.tar and for .*val-0000\.tar"):
+        WebDataset(shards=f"{tmp_path}/*.tar").build()
+    train, val = (f"{tmp_path}/{name}-*.tar" for name in ("train", "val"))
+    assert WebDataset(shards=train, test=val).build().describe().endswith(f"; 30 to evaluate on ({val})")
+    with pytest.raises(ContralexError, match=r"train-0000\.tar, which data\.shards .* has as well"):
+        WebDataset(shards=train, test=f"{tmp_path}/train-0000.tar").build()
+
+
+def test_images_in_tar_files_have_the_law_of_all_images(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = io.BytesIO()
+    Image.new("LA", (8, 4), (0, 0)).save(picture, "png", exif=exif)
+    strange = os.fsdecode(b"caf\xe9")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, held in ((f"{strange}.png", picture.getvalue()), (f"{strange}.txt", b"a"), (f"{strange}2.txt", b"a")):
+            member = tarfile.TarInfo(name)
+            member.size = len(held)
+            tar.addfile(member, io.BytesIO(held))
+    split = WebDataset(shards=f"{tmp_path}/a.tar").build().train()
+    assert split[0].size == (4, 8) and split[0].getpixel((0, 0)) == (255, 255, 255)
+    assert split.skipped == [f"{tmp_path}/a.tar: caf\\udce92"]
+    small = WebDataset(shards=f"{tmp_path}/a.tar", max_pixels=31).build().train()
+    with pytest.raises(Unreadable, match=r"it has 32 pixels, and data\.max_pixels allows 31"):
+        small[0]
 
 
 def test_tar_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from contralex_cpc.each import augmented
 from contralex_cpc.network import residual_net
-from contralex_cpc.spec import CPCPatches, EachPatch, Patches, PatchNet
+from contralex_cpc.spec import CPCPatches, EachPatch, Patches, PatchNet, SequenceFolder
 from contralex_cpc.views import PatchViews
 
 
@@ -134,3 +136,19 @@ def test_views_augment_patches_after_the_grid_and_leave_evaluation_alone() -> No
     channels = made.flatten(2).mean(dim=2)  # (P, 3) of an image of one colour: neighbours kept different channels
     assert len({tuple(row) for row in (channels - 0.5).abs().gt(0.01).tolist()}) > 1
     assert torch.equal(views.plain(image), plain.plain(image))
+
+
+def test_recordings_are_split_as_folders_of_images_are(tmp_path: Path) -> None:
+    for split, count in (("Train", 3), ("valid", 2), ("test", 1)):
+        for name in ("bat", "owl"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                np.save(tmp_path / split / name / f"{number}.npy", np.zeros(100, dtype=np.float32))
+    (tmp_path / "Train" / "bat" / "a.mp3").touch()
+    source = SequenceFolder(root=str(tmp_path)).build()
+    assert source.describe() == (
+        "6 sequences to train on (folder Train) in 2 classes (bat, owl); 4 to evaluate on (folder valid); "
+        "folder test (2) is left out; 1 of .mp3 are left out, which are neither .wav nor .npy"
+    )
+    assert source.test().labels == [0, 0, 1, 1]
+    assert SequenceFolder(root=str(tmp_path), labels="none").build().train().labels is None

@@ -19,10 +19,17 @@ if TYPE_CHECKING:
 class HuggingFaceSource(Source):
     def __init__(self, spec: HuggingFace) -> None:
         self._train = HuggingFaceSplit(_open(spec, spec.train, "train"), spec, "train")
+        self._train.origin = f"split {spec.train}"
         self._test = None
         if spec.test is not None:
+            if _is_part_of(spec.test, spec.train):
+                raise ContralexError(
+                    f"data.test is {spec.test}, which data.train, {spec.train}, holds as well, so that it would be "
+                    "trained on; name another split, or null for none."
+                )
             found = _open(spec, spec.test, "test")
             self._test = HuggingFaceSplit(found, spec, "test", self._train.classes)
+            self._test.origin = f"split {spec.test}"
 
     def train(self) -> Split:
         return self._train
@@ -69,6 +76,12 @@ class HuggingFaceSplit(Split):
 
     def _unreadable(self, index: int, error: Exception) -> Unreadable:
         return Unreadable(f"{self._name} number {index}", images.reason_of(error, self._max_pixels))
+
+
+def _is_part_of(test: str, train: str) -> bool:
+    """Whether a split, or a slice of one such as ``train[:10%]``, is in another for certain."""
+    whole = set(train.split("+"))
+    return any(one in whole or one.partition("[")[0] in whole for one in test.split("+"))
 
 
 def _labels(

@@ -267,7 +267,7 @@ class _Arranger:
             return None
         if not self.has_few_loose(at):
             loose = self.listing.files[at]
-            self.notes.append(f"{len(loose):,} images lie beside the folders, so those are not taken for classes")
+            self.notes.append(f"{len(loose):,} files lie beside the folders, so those are not taken for classes")
             return None
         self.note_loose(at, "the class folders")
         return found
@@ -328,7 +328,7 @@ class _Arranger:
         if loose := sorted(self.listing.files.get(at, ())):
             raise ContralexError(
                 f"data.labels is folders, but {self.name((*at, loose[0]))} lies directly in {self.name(at)}; put each "
-                "image in the folder of its class, or set data.labels to none."
+                "file in the folder of its class, or set data.labels to none."
             )
 
     # Parts

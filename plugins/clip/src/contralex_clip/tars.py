@@ -21,6 +21,8 @@ from PIL import Image
 
 from contralex import ContralexError, Source, Split, Unreadable
 from contralex.data import images
+from contralex.data.base import printable
+from contralex.data.layout import role_of
 from contralex_clip.captions import with_caption
 
 if TYPE_CHECKING:
@@ -35,14 +37,39 @@ class TarSource(Source):
     items = "images with captions"
 
     def __init__(self, spec: specs.WebDataset) -> None:
-        self._train = TarSplit(shards_of(spec.shards, "shards"), spec)
-        self._test = None if spec.test is None else TarSplit(shards_of(spec.test, "test"), spec)
+        shards = shards_of(spec.shards, "shards")
+        _check_splits(shards, spec.shards)
+        self._train = TarSplit(shards, spec)
+        self._test: TarSplit | None = None
+        if spec.test is not None:
+            judged = shards_of(spec.test, "test")
+            if both := sorted({path.resolve() for path in shards} & {path.resolve() for path in judged}):
+                raise ContralexError(
+                    f"data.test {spec.test} has {printable(both[0])}, which data.shards {spec.shards} has as well, so "
+                    "that it would be trained on; give other shards to evaluate on."
+                )
+            self._test = TarSplit(judged, spec)
+            self._test.origin = spec.test
 
     def train(self) -> Split:
         return self._train
 
     def test(self) -> Split | None:
         return self._test
+
+
+def _check_splits(shards: Sequence[Path], pattern: str) -> None:
+    """Refuse a pattern that stands for shards of several splits, such as train-0000.tar and val-0000.tar."""
+    names: dict[str, Path] = {}
+    for path in shards:
+        if (found := role_of(path.stem)) or (found := role_of(path.parent.name)):
+            names.setdefault(found[0], path)
+    if "train" in names and len(names) > 1:
+        other = next(path for role, path in names.items() if role != "train")
+        raise ContralexError(
+            f"data.shards {pattern} stands for {printable(names['train'])} and for {printable(other)}, so that the "
+            "samples to evaluate on would be trained on; give the shards of one split, and the others as data.test."
+        )
 
 
 class TarSplit(Split):

@@ -14,35 +14,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contralex import ContralexError
-from contralex.data.base import Source, Split, Unreadable
+from contralex.data import layout
+from contralex.data.base import Source, Split, Unreadable, printable
 
 if TYPE_CHECKING:
     from contralex_cpc.spec import SequenceFolder
 
 _EXTENSIONS = (".wav", ".npy")
+_NOT_READ = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
 _FULL_SCALE = {1: 2**7, 2: 2**15, 4: 2**31}  # of PCM samples of so many bytes
 
 
 class SequenceSource(Source):
-    """Splits from folders ``train`` and ``test``, or by holding labelled files out, chosen by a hash of their path."""
+    """Splits and classes from folders, as of ``image_folder``; or labelled files held out, chosen by a hash of their
+    path."""
 
     items = "sequences"
 
     def __init__(self, spec: SequenceFolder) -> None:
         root = Path(spec.root).expanduser()
         if not root.is_dir():
-            raise ContralexError(f"data.root: {root} is no folder; give one that holds .wav or .npy files.")
-        if (root / "train").is_dir() and (root / "test").is_dir():
-            train, test = _files(root / "train"), _files(root / "test")
-            classes = _classes(root / "train", train)
-            self._train = SequenceSplit(root / "train", train, classes)
-            self._test: Split | None = SequenceSplit(root / "test", test, classes)
-            return
-        files = _files(root)
-        classes = _classes(root, files)
-        held = {path for path in files if classes and _share(path, root) < spec.held_out}
-        self._train = SequenceSplit(root, [path for path in files if path not in held], classes)
-        self._test = SequenceSplit(root, sorted(held), classes) if held else None
+            raise ContralexError(f"data.root: {printable(root)} is no folder; give one that holds .wav or .npy files.")
+        listing = layout.walk(root, _EXTENSIONS, _NOT_READ)
+        others = " and ".join(f"{count:,} of {end}" for end, count in sorted(listing.others.items()))
+        if not listing.files:
+            also = f" It has {others}, which are not read; convert them to .wav." if others else ""
+            raise ContralexError(
+                f"data.root: {printable(root)} holds no .wav or .npy file; give a folder that does.{also}"
+            )
+        found = layout.arrange(listing, spec.labels)
+        self.notes = [*found.notes, *([f"{others} are left out, which are neither .wav nor .npy"] if others else [])]
+        part = found.train
+        held: set[Path] = set()
+        if found.test is None and part.classes:
+            held = {path for path in part.paths if _share(path, part.folder) < spec.held_out}
+        self._train = SequenceSplit(part.folder, [path for path in part.paths if path not in held], part.classes)
+        self._train.origin = part.origin
+        self._test: Split | None = None
+        if found.test is not None:
+            self._test = SequenceSplit(found.test.folder, found.test.paths, found.test.classes)
+            self._test.origin = found.test.origin
+        elif held:
+            self._test = SequenceSplit(part.folder, sorted(held), part.classes)
+            self._test.origin = "held out"
 
     def train(self) -> Split:
         return self._train
@@ -54,12 +68,13 @@ class SequenceSource(Source):
 class SequenceSplit(Split):
     """Items are float32 tensors (channels, time), PCM brought to [-1, 1)."""
 
-    def __init__(self, root: Path, paths: Sequence[Path], classes: Sequence[str]) -> None:
+    def __init__(self, root: Path, paths: Sequence[Path], classes: Sequence[str] | None) -> None:
         super().__init__()
         self.paths = paths
         if classes:
-            self.classes = classes
-            self.labels = [classes.index(path.relative_to(root).parts[0]) for path in paths]
+            self.classes = [printable(name) for name in classes]
+            number = {name: label for label, name in enumerate(classes)}
+            self.labels = [number[path.relative_to(root).parts[0]] for path in paths]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -89,24 +104,8 @@ def _wave(path: Path) -> NDArray[np.float32]:
     return scaled.reshape(-1, channels).T
 
 
-def _files(root: Path) -> list[Path]:
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _EXTENSIONS)
-    if not found:
-        raise ContralexError(f"data.root: {root} holds no .wav or .npy file; give a folder that does.")
-    return found
-
-
-def _classes(root: Path, files: Sequence[Path]) -> list[str]:
-    """The folders directly below, where every file lies in one and there are at least two; else none."""
-    parts = [path.relative_to(root).parts for path in files]
-    if any(len(part) == 1 for part in parts):
-        return []
-    names = sorted({part[0] for part in parts})
-    return names if len(names) > 1 else []
-
-
 def _share(path: Path, root: Path) -> float:
-    return zlib.crc32(path.relative_to(root).as_posix().encode()) / 2**32
+    return zlib.crc32(path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")) / 2**32
 
 
 def write_tiny(folder: str, samples: int = 30, classes: int = 3, length: int = 4000) -> None:

@@ -237,12 +237,13 @@ class Window(Spec):
 class SequenceFolder(Spec):
     """A folder of sequences: ``.wav`` files (PCM), or ``.npy`` arrays of shape (time,) or (channels, time).
 
-    Folders directly below ``root`` are classes where all files lie in such folders; ``train`` and ``test`` folders
-    are splits, else ``held_out`` of the labelled files are kept for evaluation.
+    Splits are found in folders, and classes by ``labels``, as of ``image_folder``; where there is no split to evaluate
+    on, ``held_out`` of the labelled files are kept for it.
     """
 
     kind: Literal["sequence_folder"] = "sequence_folder"
     root: Annotated[str, LocalPath()]
+    labels: Literal["auto", "folders", "none"] = "auto"
     held_out: float = Field(0.2, ge=0, lt=1)
     gives = frozenset({"sequence", "labels"})
     source = "any folder of recordings"
@@ -264,6 +265,9 @@ class SequenceFolder(Spec):
 
     def absent(self) -> tuple[str, str] | None:
         return None if mode(expanded(self.root)) else ("root", self.root)
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"labels"} if self.labels == "none" else self.gives
 
     def build(self) -> Source:
         from contralex_cpc.sequences import SequenceSource
