@@ -15,6 +15,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
+from contralex.parts.crops import HeightCrop
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,8 +60,8 @@ class CropViews(Views):
 
 
 def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
-    makers: dict[str, Callable[[], v2.Transform]] = {
-        "crop": lambda: v2.RandomResizedCrop(
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "crop": lambda: (v2.RandomResizedCrop if spec.crop.drawn == "area" else HeightCrop)(
             spec.crop.size, spec.crop.scale, spec.crop.ratio, InterpolationMode(spec.crop.interpolation)
         ),
         "jitter": lambda: _jitter(spec.jitter),

@@ -29,12 +29,17 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class Crop(Spec):
-    """A random crop of ``scale`` (share of the area) and ``ratio`` (width/height), resized to ``size`` pixels."""
+    """A random crop of ``scale`` (share of the area) and ``ratio`` (width/height), resized to ``size`` pixels.
+
+    ``drawn``: its ``area`` is uniform, and the logarithm of the ratio (torchvision); or its ``height`` and the ratio
+    (TensorFlow: SimCLR), so that small crops are more frequent.
+    """
 
     size: int = Field(gt=0, description="pixels")
     scale: Range
     ratio: Range = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    drawn: Literal["area", "height"] = "area"
 
 
 class Jitter(Spec):
