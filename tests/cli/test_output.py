@@ -30,7 +30,7 @@ def contralex(*words: str, **options: object) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_characters_that_an_encoding_lacks_are_replaced(encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    code = "from contralex.cli import streams; streams.accept_any_text(); print('1 → 2 · café \\udcff ☃')"
+    code = "from contralex import streams; streams.accept_any_text(); print('1 → 2 · café \\udcff ☃')"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
     said = done.stdout.decode(encoding)
     assert done.returncode == 0 and done.stderr == b""
@@ -39,7 +39,10 @@ def test_characters_that_an_encoding_lacks_are_replaced(encoding: str) -> None:
 
 
 def test_json_stays_json_where_the_encoding_lacks_characters() -> None:
-    code = "from contralex.cli import options, streams; streams.accept_any_text(); options.print_json({'a': 'é→'})"
+    code = (
+        "from contralex import streams; from contralex.cli import options; streams.accept_any_text(); "
+        "options.print_json({'a': 'é→'})"
+    )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert json.loads(done.stdout) == {"a": "é→"}

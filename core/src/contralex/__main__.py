@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> int:
-    from contralex.cli import streams
+    from contralex import streams
 
     streams.accept_any_text()
     code = _command()
@@ -41,7 +41,7 @@ def _command() -> int:
             print(error if code > 128 else f"Error: {error}", file=sys.stderr)  # stopped by a signal: no mistake
         return code
     except OSError as error:
-        from contralex.cli.streams import explain_os_error
+        from contralex.streams import explain_os_error
 
         sentence = explain_os_error(error)
         if sentence is None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import Json, print_json, print_table
 from contralex.errors import ContralexError
 
@@ -34,10 +35,11 @@ def check(
     if not chosen:
         raise ContralexError(f"--only {only}: no check of {distribution} has this text in its name.")
     outcomes = []
-    for number, case in enumerate(chosen, 1):
-        _say(f"{number}/{len(chosen)} {case.id}")
-        outcomes.append(case.run())
-    _say("")
+    progress.listen("stderr")
+    with progress.during(f"Checking {distribution}", len(chosen)) as done:
+        for number, case in enumerate(chosen):
+            done(number)
+            outcomes.append(case.run())
     if as_json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
@@ -52,11 +54,3 @@ def check(
 
 
 STATES = ("passed", "failed", "unexpected pass", "expected failure", "not applicable")
-
-
-def _say(text: str) -> None:
-    """Which check is running, on a terminal alone; the next one writes over it."""
-    import sys
-
-    if sys.stderr.isatty():
-        typer.echo(f"\r\x1b[2K{text}", nl=False, err=True)

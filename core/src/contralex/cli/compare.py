@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ def compare(
     from contralex.compare.figure import MISSING, draw, is_possible
     from contralex.compare.plan import Budget, plan
     from contralex.compare.runs import check_folder, run_all
-    from contralex.compare.table import COLUMNS, below, cells, markdown, summary
+    from contralex.compare.table import markdown, summary
     from contralex.files import write_text
     from contralex.spec.data_files import check_present
     from contralex.train import folder
@@ -76,20 +76,27 @@ def compare(
         check_folder(planned, out, resume)  # again, for another comparison may have come and gone since
         found = run_all(planned, out, processes, as_json or not sys.stdout.isatty(), _say)
         result = summary(planned, found)
+        _print(result, as_json)  # first: a disk that is full costs the files, and not what was computed
         write_text(out / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         command = _command(methods, preset, epochs, data, seed, sets or [], processes)
         write_text(out / "table.md", markdown(result, command))
         if result["rows"] and is_possible():
             draw(result["rows"], f"preset {preset}" if preset else "", out / "figure.svg")
-    if as_json:
-        print_json(result)
-    else:
-        print_table(list(COLUMNS.values()), [cells(row) for row in result["rows"]])
-        for sentence in below(result):
-            typer.echo(sentence)
+    if not as_json:
         typer.echo(f"Saved in {out}")
     if result["failed"]:
         raise typer.Exit(1)
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    from contralex.compare.table import COLUMNS, below, cells
+
+    if as_json:
+        print_json(result)
+        return
+    print_table(list(COLUMNS.values()), [cells(row) for row in result["rows"]])
+    for sentence in below(result):
+        typer.echo(sentence)
 
 
 def _command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import Checkpoint, Json, must_exist, print_json, print_table
 from contralex.errors import ContralexError
 
@@ -23,7 +24,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Print what a checkpoint holds, without running anything of it; exit status 1 where it is damaged."""
-    found = contents(checkpoint)
+    progress.listen("stderr")
+    with progress.during(f"Reading {checkpoint}"):
+        found = contents(checkpoint)
     if as_json:
         print_json(found)
     else:

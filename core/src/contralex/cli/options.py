@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from contralex.cli.streams import can_print
 from contralex.errors import ContralexError
 from contralex.files import expanded
+from contralex.streams import can_print
 
 _NAME_LIMIT = 255  # bytes of a file's name, on every system that is in use
 

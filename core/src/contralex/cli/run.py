@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import (
     AllowCode,
     Checkpoint,
@@ -59,6 +60,7 @@ def train(
     """Train a method on images of your own, or on a known data set."""
     from contralex.spec.layers import resolve
 
+    progress.listen("stdout")
     recipe = _recipe(recipe, out, resume)
     sets = with_epochs(sets, epochs)
     if allow_drift and not resume:
@@ -126,6 +128,7 @@ def knn(
 ) -> None:
     """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
     must_exist(checkpoint)
+    progress.listen("stderr")
 
     from contralex.evaluate.offline import knn as judge
 
@@ -141,6 +144,7 @@ def linear(
 ) -> None:
     """Judge a checkpoint by a linear classifier on its frozen features, beside raw pixels and the untrained encoder."""
     must_exist(checkpoint)
+    progress.listen("stderr")
 
     from contralex.evaluate.offline import linear as judge
 

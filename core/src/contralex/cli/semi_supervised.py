@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import AllowCode, Data, Epochs, Sets, must_exist, path, with_epochs
 from contralex.errors import ContralexError
 
@@ -58,6 +59,7 @@ def finetune(
     from contralex.spec.code import permission
     from contralex.spec.semi_supervised import finetuned, whole_data
 
+    progress.listen("stdout")
     if not 0 < labels <= 1:
         raise ContralexError(f"--labels {labels:g}: give the share of the labels to use, above 0 and at most 1")
     with permission(allow_code):
@@ -119,6 +121,7 @@ def distill(
     from contralex.spec.code import permission
     from contralex.spec.semi_supervised import distilled, whole_data
 
+    progress.listen("stdout")
     with permission(allow_code):
         found = _opened(teacher)
         before = _with_data(found, data).data

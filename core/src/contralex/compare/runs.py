@@ -96,7 +96,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def run_all(
     plan: Plan, out: Path, processes: int, quiet: bool, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any] | str]:
-    """Results by the methods' names; where one could not be trained, the reason. ``quiet``: no progress of the runs."""
+    """Results by the methods' names; where one could not be trained, the reason. ``quiet``: stdout is the table's."""
     found: dict[str, dict[str, Any] | str] = {}
     for number, entry in enumerate(plan.entries, 1):
         folder = folder_of(out, entry)
@@ -150,7 +150,7 @@ def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
     child = subprocess.Popen(
         [sys.executable, "-m", "contralex", *argv],
         env=parent.environment(),
-        stdout=subprocess.DEVNULL if quiet else None,
+        stdout=2 if quiet else None,  # stderr, where the comparison itself speaks
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import distributed, memory
+from contralex import distributed, memory, progress
 from contralex.data.base import EvalDataset, Source, Split, Subset, as_tensor, collate_plain, compact, load
 from contralex.errors import ContralexError, remedy
 
@@ -135,9 +135,11 @@ def encoded(
     """Features (B, F) and indices (B,), batch after batch, of this process's part. All processes go to the end."""
     part = distributed.part_of(len(dataset))
     options = {"batch_size": batch_size, "sampler": part, "num_workers": workers if len(part) >= _WORTH_WORKERS else 0}
-    unread = []
-    with evaluating(function):
+    unread, seen = [], 0
+    with evaluating(function), progress.during("Encoding samples to evaluate with", len(part)) as done:
         for at, inputs, faults in load(dataset, collate_plain, **options):
+            seen += len(at) + len(faults)
+            done(seen)
             unread += [(fault.path, fault.reason) for fault in faults]
             if inputs is not None:
                 with torch.no_grad():

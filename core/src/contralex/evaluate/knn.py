@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import distributed
+from contralex import distributed, progress
 from contralex.data.base import Source, as_tensor
 from contralex.errors import ContralexError, remedy
 from contralex.evaluate.features import Features, baseline_splits, features_of, labelled, pixels_in_words
@@ -116,7 +116,8 @@ def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: 
         chunk *= 4
     chunk = max(chunk // distributed.world(), 1)
     hits = torch.zeros(2, dtype=torch.long, device=bank.device)
-    for start in range(0, max(distributed.everyones([len(asked)])), chunk):
+    starts = range(0, max(distributed.everyones([len(asked)])), chunk)
+    for start in progress.steps("Looking for neighbours", starts, len(starts)):
         here = slice(start, start + chunk)
         queries = distributed.gather_unequal(F.normalize(asked[here], dim=1))
         truth = distributed.gather_unequal(asked.labels[here])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import distributed
+from contralex import distributed, progress
 from contralex.data.base import Source
 from contralex.errors import remedy
 from contralex.evaluate.features import Features, baseline_splits, features_of, labelled, pixels_in_words
@@ -190,7 +190,8 @@ def fit_features(
         history_size=20,
         line_search_fn="strong_wolfe",
     )
-    solver.step(torch.no_grad()(objective))
+    with progress.during("Fitting the linear classifier"):
+        solver.step(torch.no_grad()(objective))
     objective()
     assert solved.grad is not None and bias.grad is not None
     converged = max(float(solved.grad.abs().max()), float(bias.grad.abs().max())) <= 10 * flat

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from contralex import progress
 from contralex.errors import ContralexError
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
 from contralex.evaluate.linear import LinearResult, evaluate_linear
@@ -59,12 +60,15 @@ def _judged(
         run = resolve_data(found.resolved().data, data=data, sets=sets).run
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         source, views = build.source(run.data), build.buildable(run.method.views).build()
+        progress.say(f"{found.folder} on {device.type}; {run.data.kind_name()}: {source.describe()}")
         spec = spec_of(run.eval)
         encoders: dict[str, Encoder | None] = {THIS: load_encoder(found.folder).to(device)}
         if spec.baselines:
             encoders |= {UNTRAINED: build.encoder(run).to(device), PIXELS: None}
         workers = devices.workers(run.train.workers, device.type)
-        return {
-            name: judge(encoder, source, views, spec, run.eval.batch_size, device, workers, baseline=name != THIS)
-            for name, encoder in encoders.items()
-        }
+        results = {}
+        for name, encoder in encoders.items():
+            progress.say(f"Evaluating: {name}")
+            options = (run.eval.batch_size, device, workers)
+            results[name] = judge(encoder, source, views, spec, *options, baseline=name != THIS)
+        return results

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from contralex import progress
 from contralex.data.base import Source
 from contralex.errors import ContralexError
 from contralex.lookup import LookUp, Match
@@ -29,7 +30,8 @@ def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None,
 def source(spec: Spec) -> Source:
     """The data. Where a folder is gone that a stored spec names, the mistake says how to find it again."""
     try:
-        made: Source = buildable(spec).build()
+        with progress.during("Reading the data"):
+            made: Source = buildable(spec).build()
     except ContralexError as error:
         if "--data" not in str(error) and (gone := missing(spec)):
             error.args = (f"{error} If the data have moved from {gone[0]}, say where they are with --data.",)

@@ -1,7 +1,7 @@
-"""What a run says: the progress bar, the metrics in files and trackers, kNN figures, the final table.
+"""What a run says: progress, the metrics in files and trackers, kNN figures, the final table.
 
-The bar is shown on the main process and on a terminal only. Losses stay on the device between logging
-periods, so that a GPU is not waited for at every step.
+The main process speaks alone: with a bar on a terminal, elsewhere with a line every half minute. Losses stay on
+the device between logging periods, so that a GPU is not waited for at every step.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
-from contralex import distributed
+from contralex import distributed, progress, streams
+from contralex.errors import remedy
 from contralex.evaluate.classify import Classified, evaluate_classifier
 from contralex.evaluate.features import NoLabels
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
 from contralex.evaluate.linear import LinearResult, evaluate_linear
 from contralex.files import write_text
 from contralex.train import devices, health
+from contralex.train.bar import Bar
 
 if TYPE_CHECKING:
     from contralex.lookup import Found
@@ -36,23 +37,24 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result", KNNResult, LinearResult)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the program: a run goes on when nobody reads what it says any more."""
+        streams.discard(self.file)
+
+
 class Report:
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.console = Console()
+        # Nothing that a user has named is markup: a folder may be called [red].
+        self.console = _Console(markup=False, emoji=False, highlight=False)
         self.file = run.folder / "metrics.jsonl"
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not (run.main and self.console.is_terminal),
-        )
-        self.task = self.bar.add_task(run.spec.name, total=run.total, completed=run.step, figures="")
+        shown = run.main and self.console.is_terminal
+        self.bar = Bar(self.console, run.spec.name, self.epochs, run.total, run.step, shown=shown)
         self.extra: dict[str, float | Tensor] = {}  # what plugins add
         self.since = time.perf_counter()
+        self._spoke = time.monotonic()
+        self._began_with = (run.step, run.seconds)
         self._absent: set[str] = set()  # figures that there are no labels for
         self.watch = health.Watch()
         self._forget()
@@ -67,6 +69,7 @@ class Report:
             _keep_until(self.file, self.run.step)
         if self.run.spec.train.trackers:
             self.run.accelerator.init_trackers(self.run.spec.name, config=_flat(self.run.resolved.data))
+        self._introduce()
         self.bar.start()
         return self
 
@@ -87,7 +90,7 @@ class Report:
             self.steps += 1
             self.keys, self.entries = found.keys.vectors, found.entries
         self.rate = rate
-        self.bar.update(self.task, completed=self.run.step)
+        self.bar.at(self.run.step, self.epoch_of_step)
 
     def log(self) -> None:
         """One object in ``metrics.jsonl``: the means over the logging period and over the processes."""
@@ -107,8 +110,9 @@ class Report:
             **{name: float(value) for name, value in self.extra.items()},
         }
         self._write(run.logged)
-        figures = f"loss {loss:.3f}  look-up {accuracy:4.0%}  lr {self.rate:.2g}  {speed:,.0f} images/s"
-        self.bar.update(self.task, figures=figures, description=f"{run.spec.name} epoch {run.epoch}")
+        figures = [f"loss {loss:.3f}", f"{speed:,.0f} images/s", f"look-up {accuracy:.0%}", f"lr {self.rate:.2g}"]
+        self.bar.show(figures)
+        self._speak(figures)
         self.extra.clear()
         self._forget()
         for sign in self.watch.new_signs(run.logged):
@@ -130,9 +134,44 @@ class Report:
         if not self.steps:  # images/s is about training
             self.since = time.perf_counter()
 
-    def say(self, text: str) -> None:
-        if self.run.main:
-            self.bar.console.print(text, highlight=False)
+    def say(self, text: str | Table) -> None:
+        """On the main process. Lines are never wrapped, so that a path or a command can be copied."""
+        if not self.run.main:
+            return
+        self._spoke = time.monotonic()
+        try:
+            self.console.print(text, soft_wrap=isinstance(text, str))
+        except OSError as error:  # the reader is gone, or the disk behind it is full: no reason to end a run
+            streams.give_up(self.console.file, error)
+
+    def _introduce(self) -> None:
+        run, train = self.run, self.run.spec.train
+        processes = f"{distributed.world()} process{'es' if distributed.world() > 1 else ''}"
+        steps = f"{run.total:,} steps of {train.batch_size:,} {run.source.items}, {self.epochs} epochs"
+        onward = f", from step {run.step:,} on" if run.step else ""
+        self.say(f"{run.spec.name} on {_device(run.device)}, {train.precision}, {processes}: {steps}{onward}")
+        self.say(f"{run.spec.data.kind_name()}: {run.source.describe()}")
+        self.say(f"Folder: {run.folder}")
+
+    def _speak(self, figures: list[str]) -> None:
+        """Where there is no bar: a line every half minute, or every logging period where that is longer."""
+        run = self.run
+        if self.bar.shown or time.monotonic() - self._spoke < progress.PERIOD:
+            return
+        step, seconds = self._began_with
+        left = (run.seconds - seconds) / (run.step - step) * (run.total - run.step)
+        where = f"step {run.step:,} of {run.total:,}, epoch {self.epoch_of_step}/{self.epochs}"
+        self.say(f"{where}: {', '.join([*figures[:2], f'{progress.duration(left)} left'])}")
+
+    @property
+    def epochs(self) -> int:
+        """Begun before the run's last step."""
+        return -(-self.run.total // self.run.per_epoch)
+
+    @property
+    def epoch_of_step(self) -> int:
+        """That of the step that was taken last, from 1."""
+        return max(1, -(-self.run.step // self.run.per_epoch))
 
     # Evaluation
 
@@ -253,14 +292,28 @@ class Report:
                 f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}"
             )
         if "knn" in results or "linear" in results:
-            self.console.print(_table({by: results[by] for by in ("knn", "linear") if by in results}))
+            self.say(_table({by: results[by] for by in ("knn", "linear") if by in results}))
         if "classify" in results:
             found = results["classify"]
             self.say(
                 f"Classified {found['protocol']['test_samples']} test samples: "
                 f"top-1 {found['top1']:.1%}, top-5 {found['top5']:.1%}"
             )
-        self.say(f"Saved in {self.run.folder}")
+        self.say(f"Saved in {self.run.folder}. To load it in Python, to evaluate it, to see what is wrong with it:")
+        self.say(self._next_steps())
+
+    def _next_steps(self) -> str:
+        run = self.run
+        allow = ["--allow-code"] if run.resolved.code else []
+        more = ", allow_code=True" if allow else ""
+        test = run.source.test()
+        data = [] if test is not None and max(test.labels or (-1,)) >= 0 else ["--data", "LABELLED_FOLDER"]
+        lines = [
+            f"\n  backbone = contralex.load_backbone({str(run.folder)!r}{more})",
+            remedy("contralex", "eval", "knn", run.folder, *data, *allow),
+            remedy("contralex", "doctor", run.folder),
+        ]
+        return "".join(lines).lstrip("\n")
 
     def _write(self, metrics: dict[str, Any]) -> None:
         if self.run.main:
@@ -276,6 +329,14 @@ class Report:
         self.steps = 0
         self.rate = 0.0
         self.since = time.perf_counter()
+
+
+def _device(device: torch.device) -> str:
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else {"cpu": "the CPU"}.get(device.type, str(device))
+    )
 
 
 def _table(judged: dict[str, dict[str, Any]]) -> Table:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from contralex import ContralexError
+from contralex import ContralexError, progress
 from contralex.cli.options import AllowCode, Checkpoint, Json, Sets, must_exist, path, print_json, print_table
 
 
@@ -38,6 +38,7 @@ def zero_shot(
 ) -> None:
     """Classify images by the names of their classes, with a checkpoint that was trained on captions."""
     must_exist(checkpoint)
+    progress.listen("stderr")
     names, sentences = _lines(classes, "--classes"), _lines(templates, "--templates")
 
     from contralex_clip.zero_shot import zero_shot as judge

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import ContralexError, Encoder, Source, Split, load_encoder
+from contralex import ContralexError, Encoder, Source, Split, load_encoder, progress
 from contralex.data.base import EvalDataset, Subset
 from contralex.evaluate.features import evaluating, extract
 from contralex.evaluate.knn import THIS, UNTRAINED
@@ -80,7 +80,9 @@ def zero_shot(
                 f"{found.folder} has method.views of kind {run.method.views.kind_name()}, and not image_text; "
                 "zero-shot classification is for encoders of images and captions."
             )
-        source = build.source(_data(run.data, data, sets))
+        judged = _data(run.data, data, sets)
+        source = build.source(judged)
+        progress.say(f"{found.folder}; {judged.kind_name()}: {source.describe()}")
         asked = prompts(source, classes, templates)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoders = {THIS: load_encoder(found.folder), UNTRAINED: build.encoder(run)}

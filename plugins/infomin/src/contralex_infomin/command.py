@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from contralex import ContralexError
+from contralex import ContralexError, progress
 from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, path, print_json, print_table
 
 _STRENGTHS = {"colour": "0,0.25,0.5,1,1.5", "crop": "0.9,0.6,0.4,0.2,0.08"}
@@ -52,7 +54,9 @@ def view_information(
 
     if not is_possible():
         typer.echo(f"Warning: {MISSING}", err=True)
-    rows = study(recipe, preset, data, sets or [], vary.value, chosen, out, allow_code)
+    progress.listen("stderr")
+    with redirect_stdout(sys.stderr):  # where the runs speak; the table alone is for stdout
+        rows = study(recipe, preset, data, sets or [], vary.value, chosen, out, allow_code)
     if as_json:
         print_json(rows)
         return

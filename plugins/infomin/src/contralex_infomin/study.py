@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contralex import ContralexError, Source, resolve
+from contralex import ContralexError, Source, progress, resolve
 from contralex.compare.figure import is_possible
 from contralex.compare.runs import differences, finished, has_checkpoint
 from contralex.evaluate.knn import THIS
@@ -89,7 +89,9 @@ def _row(strength: float, resolved: Resolved, place: Path) -> dict[str, float]:
             f"{place} holds a run with other settings ({'; '.join(changes)}); choose another folder with --out"
         )
     judged = results["knn"][THIS]
-    return {"strength": strength, "information": information(place, resolved), "knn_top1": judged["top1"]}
+    with progress.during("Estimating what the views share"):
+        shared = information(place, resolved)
+    return {"strength": strength, "information": shared, "knn_top1": judged["top1"]}
 
 
 def _check_judged(base: Resolved) -> None:

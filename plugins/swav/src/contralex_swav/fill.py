@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex import Rows, Step, Views, distributed
+from contralex import Rows, Step, Views, distributed, progress
 from contralex.data.base import EpochSampler, ViewDataset, collate, load
 from contralex.lookup import LookUp
 from contralex.parts import batch_norm
@@ -28,7 +28,7 @@ def fill(run: Run) -> None:
     method.train()
     clusters.forget()
     step = Step(run.clock(), run.spec.train.seed, run.spec.train.batch_size)
-    for batch in _first_epoch(run, method.key_views):
+    for batch in progress.steps("Filling the memory", _first_epoch(run, method.key_views), run.per_epoch):
         views = {view: batch["views"][view].to(run.device) for view in method.key_views}
         sample = batch["index"].to(run.device)
         with run.accelerator.autocast():

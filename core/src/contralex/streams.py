@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import sys
-from typing import TextIO
+from typing import IO
 
 _PLAIN = {
     "→": "->", "←": "<-", "·": "*", "−": "-", "‖": "||", "×": "x", "²": "^2", "≤": "<=", "≥": ">=", "…": "...",
@@ -34,9 +34,9 @@ def accept_any_text() -> None:
             stream.reconfigure(errors=_HANDLER)
 
 
-def can_print(text: str, stream: TextIO) -> bool:
+def can_print(text: str, stream: IO[str]) -> bool:
     try:
-        text.encode(stream.encoding or "utf-8")
+        text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True
@@ -50,17 +50,35 @@ def explain_os_error(error: OSError) -> str | None:
     return f"{where if len(where) <= _LONGEST else where[:_LONGEST] + '...'}: {error.strerror}"
 
 
+def write_line(stream: IO[str], text: str) -> None:
+    """Writes a line at once. A stream that takes no more is said so once, on stderr, and what it was for goes on."""
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError as error:
+        give_up(stream, error)
+
+
+def give_up(stream: IO[str], error: OSError) -> None:
+    """After ``error`` nothing is written to the stream any more. Whoever closed its other end knows already."""
+    discard(stream)
+    if not isinstance(error, BrokenPipeError) and stream is not sys.stderr:
+        print(
+            f"Warning: the output cannot be written ({error.strerror}); the work goes on without it.", file=sys.stderr
+        )
+
+
 def finish() -> str | None:
     """Writes what stdout holds back; the reason where it cannot. Python itself would say so in a traceback."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        _discard(sys.stdout)
+        discard(sys.stdout)
         return None if isinstance(error, BrokenPipeError) else explain_os_error(error) or str(error)
     return None
 
 
-def _discard(stream: TextIO) -> None:
+def discard(stream: IO[str]) -> None:
     """Lets what is held back go nowhere, so that Python does not try again when it ends."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
