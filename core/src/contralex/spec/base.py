@@ -53,7 +53,9 @@ class Spec(BaseModel):
     the values with which it reads the file or folder of ``--data PATH``, or None where that is not for it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     gives: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[Mapping[str, frozenset[str]]] = {}

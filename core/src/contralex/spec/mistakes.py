@@ -86,7 +86,7 @@ def _path(detail: ErrorDetails, data: Any) -> Path:
     node, keys = data, detail["loc"]
     for depth, key in enumerate(keys):
         is_last = depth == len(keys) - 1
-        if isinstance(node, Mapping) and key in node and not (key == node.get("kind") and not is_last):
+        if isinstance(node, Mapping) and key in node and not (not is_last and _is_tag(key, node, tuple(path), data)):
             node = node[key]
         elif isinstance(node, list) and isinstance(key, int):
             node = node[key] if key < len(node) else None
@@ -94,6 +94,18 @@ def _path(detail: ErrorDetails, data: Any) -> Path:
             continue
         path.append(key)
     return tuple(path)
+
+
+def _is_tag(key: str | int, node: Mapping[Any, Any], path: Path, data: Any) -> bool:
+    """Whether a key in a location names the union's member, and not a field that is called as its own kind is.
+
+    pydantic names the members of its own unions; those of a slot are not named.
+    """
+    return key == node.get("kind") and not _is_slot(_hint(path, data))
+
+
+def _is_slot(hint: Any) -> bool:
+    return get_origin(hint) is Annotated and any(isinstance(mark, Slot) for mark in hint.__metadata__)
 
 
 def _problem(detail: ErrorDetails, path: Path, merged: Merged) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from contralex.spec.base import Delay, Slot, Spec
 from contralex.spec.paths import LocalPath
-from contralex.spec.schedule import Number
+from contralex.spec.schedule import Rate
 
 
 class MethodSpec(Spec):
@@ -49,11 +49,11 @@ class ParamGroup(Spec):
     """
 
     match: str
-    lr_scale: float = Field(1.0, gt=0)
+    lr_scale: float = Field(1.0, gt=0, le=1e6)
     fixed_lr: bool = False
-    weight_decay: float | None = Field(None, ge=0)
+    weight_decay: float | None = Field(None, ge=0, le=1e4)
     trust_ratio: bool = True
-    frozen_epochs: float = Field(0.0, ge=0, description="epochs")
+    frozen_epochs: float = Field(0.0, ge=0, le=1e6, description="epochs")
 
     def delays(self) -> list[Delay]:
         frozen = Delay("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")
@@ -64,7 +64,7 @@ class LRScaling(Spec):
     """How the learning rate follows the *global* batch B: × B/per (``linear``), × √B/√per (``sqrt``), or not."""
 
     rule: Literal["none", "linear", "sqrt"] = "none"
-    per: int = Field(256, gt=0, description="samples")
+    per: int = Field(256, gt=0, le=2**24, description="samples")
 
     def factor(self, batch: int) -> float:
         return {"none": 1.0, "linear": batch / self.per, "sqrt": float((batch / self.per) ** 0.5)}[self.rule]
@@ -73,10 +73,13 @@ class LRScaling(Spec):
 class _Optimizer(Spec):
     """What optimisers share. ``lr``: before scaling; a number or a schedule. ``scaling``: see LRScaling."""
 
-    lr: Number
+    lr: Rate
     scaling: LRScaling = LRScaling()
-    weight_decay: Number = 0.0
+    weight_decay: Rate = 0.0
     groups: tuple[ParamGroup, ...] = ()
+
+
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SGD(_Optimizer):
@@ -87,16 +90,16 @@ class SGD(_Optimizer):
 
 class AdamW(_Optimizer):
     kind: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0, le=1)
 
 
 class Adam(_Optimizer):
     """Adam with L2 regularisation in the gradient (Kingma & Ba, 2015), where AdamW decouples it."""
 
     kind: Literal["adam"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0, le=1)
 
 
 class LARS(_Optimizer):
@@ -109,7 +112,7 @@ class LARS(_Optimizer):
 
     kind: Literal["lars"] = "lars"
     momentum: float = Field(0.9, ge=0, lt=1)
-    trust: float = Field(0.001, gt=0)
+    trust: float = Field(0.001, gt=0, le=1e3)
     variant: Literal["lars", "tf", "larc"] = "lars"
 
 
@@ -125,10 +128,10 @@ class CheckpointSpec(Spec):
     ``best_is`` says which that is.
     """
 
-    every: int = Field(10, gt=0, description="epochs")
-    every_steps: int | None = Field(None, gt=0, description="steps")
-    keep_last: int = Field(2, gt=0, description="checkpoints")
-    keep_every: int | None = Field(None, gt=0, description="epochs")
+    every: int = Field(10, gt=0, le=10**6, description="epochs")
+    every_steps: int | None = Field(None, gt=0, le=10**12, description="steps")
+    keep_last: int = Field(2, gt=0, le=10**6, description="checkpoints")
+    keep_every: int | None = Field(None, gt=0, le=10**6, description="epochs")
     best: str | None = None
     best_is: Literal["highest", "lowest"] = "highest"
 
@@ -151,17 +154,19 @@ class TrainSpec(Spec):
     or ``skip`` the step, as if its batch had not been, and count it.
     """
 
-    epochs: int = Field(gt=0)
-    max_steps: int | None = Field(None, gt=0, description="optimiser steps; a shorter run, whose schedules end there")
-    batch_size: int = Field(gt=0, description="samples, over all processes")
+    epochs: int = Field(gt=0, le=10**6)
+    max_steps: int | None = Field(
+        None, gt=0, le=10**12, description="optimiser steps; a shorter run, whose schedules end there"
+    )
+    batch_size: int = Field(gt=0, le=2**24, description="samples, over all processes")
     optimizer: Optimizer
-    batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1)] = "local"
+    batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1, le=2**24)] = "local"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    clip: float | None = Field(None, gt=0)
+    clip: float | None = Field(None, gt=0, le=1e9)
     clip_each: bool = False
-    seed: int = Field(0, ge=0)
-    workers: int | None = Field(None, ge=0)
-    log_every: int = Field(10, gt=0, description="steps")
+    seed: int = Field(0, ge=0, lt=2**63)
+    workers: int | None = Field(None, ge=0, le=1024, description="processes")
+    log_every: int = Field(10, gt=0, le=10**12, description="steps")
     checkpoint: CheckpointSpec = CheckpointSpec()
     trackers: tuple[str, ...] = ()
     on_hook_error: Literal["stop", "warn"] = "stop"
@@ -179,10 +184,10 @@ class KNNSpec(Spec):
     for its class with weight exp(cosine/temperature). ``every``: epochs between evaluations; null only at the end.
     ``baselines``: also judge raw pixels and the untrained encoder, once."""
 
-    k: int = Field(200, gt=0)
-    temperature: float = Field(0.07, gt=0)
+    k: int = Field(200, gt=0, le=10**7)
+    temperature: float = Field(0.07, ge=1e-4, le=1e3)
     features: Literal["backbone", "embedding"] = "backbone"
-    every: int | None = Field(None, gt=0, description="epochs")
+    every: int | None = Field(None, gt=0, le=10**6, description="epochs")
     baselines: bool = True
 
 
@@ -196,11 +201,11 @@ class LinearSpec(Spec):
     end. ``baselines``: also judge raw pixels and the untrained encoder, once.
     """
 
-    weight_decay: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-3, gt=0, le=1e6)
     standardize: bool = True
-    iterations: int = Field(1000, gt=0)
+    iterations: int = Field(1000, gt=0, le=10**6)
     features: Literal["backbone", "embedding"] = "backbone"
-    every: int | None = Field(None, gt=0, description="epochs")
+    every: int | None = Field(None, gt=0, le=10**6, description="epochs")
     baselines: bool = True
 
 
@@ -208,14 +213,14 @@ class ClassifySpec(Spec):
     """How often the class with the highest logit is right on the test split, where the encoder's vectors are logits.
     ``every``: epochs between evaluations; null only at the end."""
 
-    every: int | None = Field(None, gt=0, description="epochs")
+    every: int | None = Field(None, gt=0, le=10**6, description="epochs")
 
 
 class EvalSpec(Spec):
     knn: KNNSpec | None = KNNSpec()
     linear: LinearSpec | None = None
     classify: ClassifySpec | None = None
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(256, gt=0, le=2**24, description="samples")
 
 
 class CodeFile(Spec):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Literal
@@ -49,7 +50,7 @@ class Cosine(Spec):
     kind: Literal["cosine"] = "cosine"
     start: float
     end: float = 0.0
-    warmup_epochs: float = Field(0.0, ge=0)
+    warmup_epochs: float = Field(0.0, ge=0, le=1e6)
     warmup_start: float = 0.0
     warmup_counts: Literal["from_0", "from_1", "both_ends"] = "from_0"
     per: Literal["step", "epoch"] = "step"
@@ -85,7 +86,7 @@ class Linear(Spec):
     kind: Literal["linear"] = "linear"
     start: float
     end: float
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=1e6)
     per: Literal["step", "epoch"] = "step"
 
     def delays(self) -> list[Delay]:
@@ -95,7 +96,8 @@ class Linear(Spec):
         return self.start + (self.end - self.start) * min(clock.at(self.per) / self.epochs, 1.0)
 
 
-_Factor = Annotated[float, Field(gt=0)]
+_Factor = Annotated[float, Field(gt=0, le=1e6)]
+_Epoch = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Steps(Spec):
@@ -107,8 +109,8 @@ class Steps(Spec):
     kind: Literal["steps"] = "steps"
     start: float
     factor: _Factor | tuple[_Factor, ...] = 0.1
-    at: tuple[float, ...]
-    warmup_epochs: float = Field(0.0, ge=0)
+    at: tuple[_Epoch, ...]
+    warmup_epochs: float = Field(0.0, ge=0, le=1e6)
 
     @model_validator(mode="after")
     def _one_factor_a_step(self) -> Steps:
@@ -178,14 +180,27 @@ def bounds(number: float | Cosine | Linear | Steps) -> tuple[float, float]:
         reached = number.reached()
         return min(reached), max(reached)
     if isinstance(number, Cosine | Linear):
-        return min(number.start, number.end), max(number.start, number.end)
+        ends = [number.start, number.end]
+        if isinstance(number, Cosine) and number.warmup_epochs:
+            ends.append(number.warmup_start)
+        return min(ends), max(ends)
     return float(number), float(number)
 
 
-def _above_zero(value: Number) -> Number:
-    if bounds(value)[0] <= 0:
-        raise ValueError("a temperature is greater than 0")
-    return value
+def _within(what: str, low: float, high: float) -> Callable[[Number], Number]:
+    def check(value: Number) -> Number:
+        least, most = bounds(value)
+        if not low <= least <= most <= high:
+            goes = f"is {least:g}" if least == most else f"goes from {least:g} to {most:g}"
+            raise ValueError(f"{what} stays between {low:g} and {high:g}, and here it {goes}")
+        return value
+
+    return check
 
 
-Temperature = Annotated[Number, AfterValidator(_above_zero)]
+# Scores of unit vectors, divided by less than the first, are 0 or infinite to a softmax.
+Temperature = Annotated[Number, AfterValidator(_within("a temperature", 1e-4, 1e3))]
+# A rate below 0 trains upwards; above what float32 holds there is no weight.
+Rate = Annotated[Number, AfterValidator(_within("a rate", 0.0, 1e38))]
+# Such as the weight of what was there before, in a moving average.
+Fraction = Annotated[Number, AfterValidator(_within("a momentum", 0.0, 1.0))]

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from contralex import distributed
+from contralex.errors import ContralexError, remedy
 from contralex.train import parent, signals
 
 
@@ -21,6 +22,17 @@ def workers(asked: int | None, device: str) -> int:
         return asked
     cores = _cores()
     return max(1, min(8, cores // 2 if device == "cpu" else cores))
+
+
+def check_workers(asked: int | None) -> None:
+    """Refuses more processes than this machine can be meant to have."""
+    cores = _cores()
+    most = max(16, 4 * cores)
+    if asked is not None and asked > most:
+        raise ContralexError(
+            f"train.workers is {asked} for each process, of which each has {cores} core{'s' if cores > 1 else ''} here; "
+            f"at most {most} are taken. Try:{remedy('--set', f'train.workers={cores}')}"
+        )
 
 
 def set_threads(workers: int, device: str) -> None:

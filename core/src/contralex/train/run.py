@@ -90,6 +90,7 @@ class Run:
         cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
         self.main = PartialState(cpu=cpu).is_main_process  # opens the process group
         check_share(train.batch_size, distributed.world())
+        devices.check_workers(train.workers)
         setup.check_precision(self.spec, cpu)
         self.place = place
         place.look(self.main)

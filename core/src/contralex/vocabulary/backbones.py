@@ -11,7 +11,7 @@ from contralex.spec.base import Spec
 if TYPE_CHECKING:
     from torch import nn
 
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=65_536)]
 Channels = Annotated[int, Field(gt=0, le=4096)]
 
 
@@ -64,7 +64,7 @@ class ConvBackbone(Spec):
     kind: Literal["conv"] = "conv"
     widths: tuple[Count, ...] = (32, 64, 64, 128, 256)
     strides: tuple[Count, ...] = (1, 2, 1, 2, 2)
-    channels: int = Field(3, gt=0, description="of the image")
+    channels: int = Field(3, gt=0, le=4096, description="of the image")
     source = "contralex: a small network for small images"
     example = {"widths": (6, 8), "strides": (2, 2)}
 

@@ -29,7 +29,7 @@ class Digits(Spec):
 
     kind: Literal["digits"] = "digits"
     scene: Literal["plain", "hard"] = "hard"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     gives = _IMAGES
     source = "UCI optical recognition of handwritten digits, through sklearn.datasets.load_digits"
 
@@ -183,7 +183,7 @@ class Labelled(Spec):
     kind: Literal["labelled"] = "labelled"
     of: Annotated[Spec, Slot("data")]
     share: float = Field(gt=0, le=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     gives = _IMAGES
     source = "SimCLR v2, arXiv:2006.10029, section 3 (1 % and 10 % of the labels); code: imagenet_subsets/"
     example = {"of": {"kind": "digits", "scene": "plain"}, "share": 0.1}

@@ -27,12 +27,12 @@ class Layer(Spec):
     neither (SimSiam's). ``init_std``: weights from N(0, std²), biases 0, in place of torch's default.
     """
 
-    width: int = Field(gt=0)
+    width: int = Field(gt=0, le=2**20)
     bias: bool = True
     norm: Literal["none", "batch"] = "none"
     affine: Literal["full", "scale", "none"] = "full"
     activation: Literal["none", "relu", "gelu"] = "none"
-    init_std: float | None = Field(None, ge=0)
+    init_std: float | None = Field(None, ge=0, le=100)
 
 
 class JigsawHead(Spec):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from contralex.spec.base import Spec
 from contralex.spec.paths import LocalPath
-from contralex.spec.schedule import Number, bounds
+from contralex.spec.schedule import Fraction
 
 if TYPE_CHECKING:
     from contralex.parts.base import BuildContext, KeyEncoder
@@ -41,21 +41,13 @@ class Momentum(Spec):
     """
 
     kind: Literal["momentum"] = "momentum"
-    momentum: Number = Field(description="m, in [0, 1]; may follow a schedule")
+    momentum: Fraction = Field(description="m, in [0, 1]; may follow a schedule")
     shuffle_bn: bool = False
     init: Literal["copy", "random"] = "copy"
     gives = frozenset({"keys"})
     key_weights = "following"
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
     example = {"momentum": 0.9}
-
-    @field_validator("momentum")
-    @classmethod
-    def _bounded(cls, value: Number) -> Number:
-        low, high = bounds(value)
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"momentum stays between 0 and 1, and here it goes from {low:g} to {high:g}")
-        return value
 
     def build(self, context: BuildContext) -> KeyEncoder:
         from contralex.parts.key_encoders import Momentum as Part

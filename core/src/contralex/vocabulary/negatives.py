@@ -57,7 +57,7 @@ class Queue(Spec):
     keys are stored in; look-ups are in float32."""
 
     kind: Literal["queue"] = "queue"
-    size: int = Field(gt=0, description="keys")
+    size: int = Field(gt=0, le=2**30, description="keys")
     placement: Placement = "replicated"
     dtype: StoredIn = "float32"
     gives = frozenset({"entries", "positive", "tagged entries"})
@@ -81,7 +81,7 @@ class MemoryBank(Spec):
     vectors are stored in; look-ups and renewals are in float32."""
 
     kind: Literal["memory_bank"] = "memory_bank"
-    draws: int = Field(ge=0, description="rows drawn for each query; 0: all rows")
+    draws: int = Field(ge=0, le=2**24, description="rows drawn for each query; 0: all rows")
     redraw: bool = False
     momentum: float = Field(0.5, ge=0, le=1)
     placement: Placement = "replicated"
@@ -107,7 +107,7 @@ class Prototypes(Spec):
     """``count`` trainable vectors. ``normalize``: bring them to unit length before each step."""
 
     kind: Literal["prototypes"] = "prototypes"
-    count: int = Field(gt=1)
+    count: int = Field(gt=1, le=2**24)
     normalize: bool = True
     gives = frozenset({"entries", "prototypes"})
     learns = True

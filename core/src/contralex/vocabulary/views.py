@@ -20,8 +20,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < value[0] <= value[1]:
-        raise ValueError(f"two numbers above 0, the smaller first, and here they are {value[0]:g} and {value[1]:g}")
+    if not 0 < value[0] <= value[1] <= 1e3:
+        raise ValueError(
+            f"two numbers above 0 and up to 1000, the smaller first, and here they are {value[0]:g} and {value[1]:g}"
+        )
     return value
 
 
@@ -35,7 +37,7 @@ class Crop(Spec):
     (TensorFlow: SimCLR), so that small crops are more frequent.
     """
 
-    size: int = Field(gt=0, description="pixels")
+    size: int = Field(gt=0, le=8192, description="pixels")
     scale: Range
     ratio: Range = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -45,9 +47,9 @@ class Crop(Spec):
 class Jitter(Spec):
     """Random brightness, contrast, saturation and hue, in random order, with probability ``p``."""
 
-    brightness: float = Field(ge=0)
-    contrast: float = Field(ge=0)
-    saturation: float = Field(ge=0)
+    brightness: float = Field(ge=0, le=100)
+    contrast: float = Field(ge=0, le=100)
+    saturation: float = Field(ge=0, le=100)
     hue: float = Field(ge=0, le=0.5)
     p: Probability = 1.0
 
@@ -70,7 +72,7 @@ class Blur(Spec):
 
     p: Probability
     sigma: Range = (0.1, 2.0)
-    kernel: int | None = Field(None, gt=0)
+    kernel: int | None = Field(None, gt=0, le=8191, description="pixels")
 
     @field_validator("kernel")
     @classmethod
@@ -106,11 +108,15 @@ class Jigsaw(Spec):
     cell: int = Field(gt=0, le=4096, description="pixels")
 
 
+_Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
+_Std = Annotated[float, Field(ge=1e-6, le=1e3)]
+
+
 class Normalize(Spec):
     """(x − mean) / std for each channel of pixels in [0, 1]."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[_Mean, _Mean, _Mean] = (0.485, 0.456, 0.406)
+    std: tuple[_Std, _Std, _Std] = (0.229, 0.224, 0.225)
 
 
 Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augment", "jigsaw"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from contralex import Encoder, Views
     from contralex.data.base import Source
 
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=65_536)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -22,7 +22,7 @@ class Rows(Spec):
     """A GRU that runs down each column of the grid: the context of a patch is what stands above it, and itself."""
 
     kind: Literal["gru"] = "gru"
-    width: int = Field(256, gt=0)
+    width: int = Field(256, gt=0, le=65_536)
 
 
 class PixelCNN(Spec):
@@ -32,8 +32,8 @@ class PixelCNN(Spec):
     """
 
     kind: Literal["pixelcnn"] = "pixelcnn"
-    blocks: int = Field(5, gt=0)
-    width: int = Field(256, gt=0)
+    blocks: int = Field(5, gt=0, le=65_536)
+    width: int = Field(256, gt=0, le=65_536)
 
 
 class PatchNet(Spec):
@@ -74,13 +74,13 @@ class CPCPatches(Spec):
     """
 
     kind: Literal["cpc_patches"] = "cpc_patches"
-    grid: int = Field(gt=1, description="patches along a side, as the views make them")
+    grid: int = Field(gt=1, le=65_536, description="patches along a side, as the views make them")
     network: PatchNet
     context: Annotated[Rows | PixelCNN, Field(discriminator="kind")]
-    steps: int = Field(5, gt=0, description="rows")
-    skip: int = Field(0, ge=0, description="rows")
+    steps: int = Field(5, gt=0, le=65_536, description="rows")
+    skip: int = Field(0, ge=0, le=65_536, description="rows")
     directions: tuple[Literal["down", "up", "left", "right"], ...] = Field(("down",), min_length=1)
-    target_dim: int | None = Field(None, gt=0)
+    target_dim: int | None = Field(None, gt=0, le=65_536)
     prediction_scale: float = Field(1.0, gt=0, le=1e3)
     needs = {"views": frozenset({"patches"})}
     gives = frozenset({"queries at positions"})
@@ -118,12 +118,12 @@ class CPCSequence(Spec):
     """
 
     kind: Literal["cpc_sequence"] = "cpc_sequence"
-    channels: int = Field(1, gt=0)
-    width: int = Field(512, gt=0)
+    channels: int = Field(1, gt=0, le=65_536)
+    width: int = Field(512, gt=0, le=65_536)
     kernels: tuple[Count, ...] = (10, 8, 4, 4, 4)
     strides: tuple[Count, ...] = (5, 4, 2, 2, 2)
-    context: int = Field(256, gt=0)
-    steps: int = Field(12, gt=0, description="latents")
+    context: int = Field(256, gt=0, le=65_536)
+    steps: int = Field(12, gt=0, le=65_536, description="latents")
     needs = {"views": frozenset({"sequence"})}
     gives = frozenset({"queries at positions"})
     source = "CPC, arXiv:1807.03748, section 3.1"
@@ -183,11 +183,11 @@ class Patches(Spec):
     """
 
     kind: Literal["patches"] = "patches"
-    resize: int = Field(300, gt=0, description="pixels")
-    crop: int = Field(256, gt=0, description="pixels")
-    patch: int = Field(64, gt=0, description="pixels")
-    stride: int = Field(32, gt=0, description="pixels")
-    patch_crop: int = Field(60, gt=0, description="pixels")
+    resize: int = Field(300, gt=0, le=8192, description="pixels")
+    crop: int = Field(256, gt=0, le=8192, description="pixels")
+    patch: int = Field(64, gt=0, le=8192, description="pixels")
+    stride: int = Field(32, gt=0, le=8192, description="pixels")
+    patch_crop: int = Field(60, gt=0, le=8192, description="pixels")
     flip: bool = True
     gray: bool = True
     each: EachPatch | None = None
@@ -219,7 +219,7 @@ class Window(Spec):
     """One view: a random window of ``length`` samples of a sequence (channels, time)."""
 
     kind: Literal["window"] = "window"
-    length: int = Field(20480, gt=0, description="samples")
+    length: int = Field(20480, gt=0, le=2**24, description="samples")
     needs = {"data": frozenset({"sequence"})}
     gives = frozenset({"sequence"})
     source = "CPC, arXiv:1807.03748, section 3.1"

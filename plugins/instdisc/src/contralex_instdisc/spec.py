@@ -19,7 +19,7 @@ class Proximal(Spec):
     """
 
     kind: Literal["proximal"] = "proximal"
-    weight: float = Field(gt=0)
+    weight: float = Field(gt=0, le=1e6)
     base: Annotated[Spec, Slot("loss")]
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"remembered"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 9-10"

@@ -17,7 +17,7 @@ class Neighbour(Spec):
     """The nearest neighbour of the sample's key in a support set: the last ``size`` keys of the first key view."""
 
     kind: Literal["neighbour"] = "neighbour"
-    size: int = Field(gt=0, description="keys")
+    size: int = Field(gt=0, le=2**30, description="keys")
     needs = {"encoder": frozenset({"unit length"})}
     gives = frozenset({"vectors"})
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 4"

@@ -42,7 +42,7 @@ class BatchAndQueue(Spec):
     """The keys of the batch, of all views with the query's own left out, and beside them the last ``size`` keys."""
 
     kind: Literal["batch_and_queue"] = "batch_and_queue"
-    size: int = Field(gt=0, description="keys")
+    size: int = Field(gt=0, le=2**30, description="keys")
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (memory network); MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 24}

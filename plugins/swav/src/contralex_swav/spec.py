@@ -21,8 +21,8 @@ class CodeQueue(Spec):
     Filled from epoch ``start_epoch`` on, and used as soon as it is full.
     """
 
-    size: int = Field(gt=0, description="embeddings of each key view, over all processes")
-    start_epoch: int = Field(0, ge=0, description="epochs")
+    size: int = Field(gt=0, le=2**30, description="embeddings of each key view, over all processes")
+    start_epoch: int = Field(0, ge=0, le=10**6, description="epochs")
 
     def delays(self) -> list[Delay]:
         # A queue that begins early holds codes back, so a short run may well wait for longer than the paper's 4 %.
@@ -40,8 +40,8 @@ class Sinkhorn(Spec):
     """
 
     kind: Literal["sinkhorn"] = "sinkhorn"
-    epsilon: float = Field(0.05, gt=0)
-    iterations: int = Field(3, gt=0)
+    epsilon: float = Field(0.05, ge=1e-4, le=1e3)
+    iterations: int = Field(3, gt=0, le=10_000)
     queue: CodeQueue | None = None
     needs = {"negatives": frozenset({"prototypes"})}
     gives = frozenset({"weights"})
@@ -64,9 +64,9 @@ class Clustering(Spec):
     next. ``dtype``: what embeddings are remembered in; they are clustered in float32.
     """
 
-    count: int = Field(gt=1, description="clusters")
+    count: int = Field(gt=1, le=2**24, description="clusters")
     iterations: int = Field(gt=0, le=10_000)
-    reassign: int = Field(1, gt=0, description="epochs from one clustering to the next")
+    reassign: int = Field(1, gt=0, le=10**6, description="epochs from one clustering to the next")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
     def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
