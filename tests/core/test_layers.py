@@ -406,7 +406,10 @@ def test_plugins_of_nested_kinds_and_of_recipes(recipe: Write, fake_plugin: Call
             "method.loss.temprature: there is no such field; did you mean temperature? (--set)",
         ),
         ("trian.epochs=1", "trian: there is no such field; did you mean train? (--set)"),
-        ("method.loss.temperature=0", "method.loss.temperature: a temperature is greater than 0 (--set)"),
+        (
+            "method.loss.temperature=0",
+            "method.loss.temperature: a temperature stays between 0.0001 and 1000, and here it is 0 (--set)",
+        ),
         ("method.loss.temperature=warm", "method.loss.temperature: a number is expected here, not 'warm' (--set)"),
         ("train.epochs=0", "train.epochs: must be greater than 0, not 0 (--set)"),
         ("train.epochs=1.5", "train.epochs: a whole number is expected here, not 1.5 (--set)"),

@@ -15,10 +15,13 @@ from contralex.registry import registry
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Cosine, Linear, Steps
 from contralex.train import devices
+from contralex_cmc.spec import Lab
 
 # A schedule's own numbers are bounded by the field that it stands in; they are only finite.
 BOUNDED_ELSEWHERE = {(Cosine, "start"), (Cosine, "end"), (Cosine, "warmup_start"), (Linear, "start"), (Linear, "end")}
 BOUNDED_ELSEWHERE |= {(Steps, "start")}
+# Of these a validator of the whole block says more than a bound would; tests/plugins/test_cmc.py has it.
+BOUNDED_ELSEWHERE |= {(Lab, "split"), (Lab, "mean"), (Lab, "std")}
 
 
 def specs() -> Iterator[type[Spec]]:
@@ -77,7 +80,7 @@ def test_a_number_has_a_lowest_and_a_highest_value(spec: type[Spec], name: str) 
         ("train.optimizer.weight_decay=-1", "train.optimizer.weight_decay: a rate stays between 0 and 1e+38"),
         (
             "train.optimizer={kind: adamw, lr: 1, betas: [1.5, 2]}",
-            "train.optimizer.betas.0: must be less than 1, not 1.5",
+            "betas.0: must be less than 1, not 1.5",
         ),
         (f"train.seed={10**30 - 1}", "train.seed: must be less than"),
         ("method.loss.temperature=.nan", "method.loss.temperature: a finite number is expected here, not nan"),
@@ -100,7 +103,7 @@ def test_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_cores", lambda: 2)
     for number in (None, 0, 16):
         devices.check_workers(number)
-    with pytest.raises(ContralexError, match=r"train.workers is 17 .* has 2 cores here.*\n  --set train.workers=2$"):
+    with pytest.raises(ContralexError, match=r"train.workers is 17 on each process.*\n  --set train.workers=2$"):
         devices.check_workers(17)
 
 
@@ -112,13 +115,9 @@ def test_every_recipe_is_within_the_bounds() -> None:
 @pytest.mark.parametrize(
     ("recipe", "path", "schedule", "missing"),
     [
-        (
-            "moco-v2",
-            "method.key_encoder.momentum={kind: linear, start: 0.9, end: 1}",
-            "method.key_encoder.momentum.epochs",
-        ),
-        ("moco-v2", "train.optimizer.lr={kind: linear, start: 0.9, end: 1}", "train.optimizer.lr.epochs"),
-        ("dino", "method.targets.temperature={kind: steps, start: 0.9}", "method.targets.temperature.at"),
+        ("moco-v2", "method.key_encoder.momentum", "{kind: linear, start: 0.9, end: 1}", "epochs"),
+        ("moco-v2", "train.optimizer.lr", "{kind: linear, start: 0.9, end: 1}", "epochs"),
+        ("dino", "method.targets.temperature", "{kind: steps, start: 0.9}", "at"),
     ],
 )
 def test_what_a_schedule_misses_is_named_in_its_own_field(recipe: str, path: str, schedule: str, missing: str) -> None:

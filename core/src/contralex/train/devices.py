@@ -30,8 +30,9 @@ def check_workers(asked: int | None) -> None:
     most = max(16, 4 * cores)
     if asked is not None and asked > most:
         raise ContralexError(
-            f"train.workers is {asked} for each process, of which each has {cores} core{'s' if cores > 1 else ''} here; "
-            f"at most {most} are taken. Try:{remedy('--set', f'train.workers={cores}')}"
+            f"train.workers is {asked} on each process, and {cores} core{'s' if cores > 1 else ''} of this machine "
+            f"{'are' if cores > 1 else 'is'} for it; at most {most} are taken. Try:"
+            + remedy("--set", f"train.workers={cores}")
         )
 
 

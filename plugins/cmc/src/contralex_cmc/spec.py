@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 _CHANNELS = 3
 
 
-_Channels = Annotated[int, Field(gt=0, le=3)]
-_Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
-_Std = Annotated[float, Field(ge=1e-6, le=1e3)]
-
-
 class Lab(Spec):
     """The channels of one augmented image as views: L and ab of the same crop.
 
@@ -34,9 +29,9 @@ class Lab(Spec):
     kind: Literal["lab"] = "lab"
     augment: Augment
     space: Literal["lab", "ydbdr"] = "lab"
-    split: tuple[_Channels, ...] = Field((1, 2), min_length=2)
-    mean: tuple[_Mean, _Mean, _Mean] | None = None
-    std: tuple[_Std, _Std, _Std] | None = None
+    split: tuple[int, ...] = Field((1, 2), min_length=2)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     needs = {"data": frozenset({"images"}), "encoder": frozenset({"an encoder a view"})}
     gives = frozenset({"images"})
     source = "CMC, arXiv:1906.05849, section 4.1; code: CMC dataset.py, train_CMC.py"
