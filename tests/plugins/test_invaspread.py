@@ -114,7 +114,7 @@ def test_it_takes_any_dictionary_in_which_the_sample_has_a_place(negatives: str)
 def test_what_cannot_work_is_refused() -> None:
     for change, sentence in (
         ("method.loss.m=0.5", "method.loss.m.*1"),
-        ("method.loss.temperature=0", "a temperature is greater than 0"),
+        ("method.loss.temperature=0", "a temperature stays between 0.0001 and 1000"),
         ("method.negatives=none", "needs positive from method.negatives"),
         ("method.targets=key_vector", "needs index from method.targets"),
     ):

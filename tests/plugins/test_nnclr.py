@@ -109,7 +109,7 @@ def test_what_cannot_work_is_refused() -> None:
             "method.loss={kind: info_nce, temperature: 0.1}",
             "needs index from method.targets .* and entries from method.negatives",
         ),
-        ("method.loss.temperature=0", "a temperature is greater than 0"),
+        ("method.loss.temperature=0", "a temperature stays between 0.0001 and 1000"),
         ("method.targets.size=0", "method.targets.size"),
     ):
         with pytest.raises(ContralexError, match=sentence):
