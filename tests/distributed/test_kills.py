@@ -34,8 +34,8 @@ STEPS = 12 * (1437 // 64)
 
 
 def begin(folder: Path, processes: int) -> subprocess.Popen[str]:
-    """Starts a run, or goes on with it; one that was killed before its first checkpoint begins anew."""
-    if any((folder / "checkpoints").glob("step-*")):
+    """Starts a run, or goes on with it, also where it was killed before its first checkpoint."""
+    if (folder / "spec.yaml").exists():
         return started(["train", "--resume", f"--out={folder}", f"--processes={processes}"])
     shutil.rmtree(folder, ignore_errors=True)
     words = ["train", "moco-v2", "--preset=digits", f"--out={folder}", f"--processes={processes}"]

@@ -186,8 +186,10 @@ def test_a_worker_may_die_in_many_ways(error: Exception, tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(trouble.Trouble, match="is full; make room, then go on from the last checkpoint with"):  # noqa: SIM117
-        with trouble.told(tmp_path):
+    for saved, onward in ((False, "begin it again"), (True, "go on from the last checkpoint")):
+        if saved:
+            (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
+        with pytest.raises(trouble.Trouble, match=f"is full; make room, then {onward} with"), trouble.told(tmp_path):
             Path("/dev/full").write_text("x" * 100)
     with pytest.raises(FileNotFoundError), trouble.told(tmp_path):
         (tmp_path / "nothing").read_text()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,12 +30,14 @@ def launch(argv: list[str], processes: int) -> int:
             f"--processes {processes}: this machine has {devices} GPU(s); ask for at most {devices}, "
             "or hide them with CUDA_VISIBLE_DEVICES= to run on the CPU."
         )
+    store = _rendezvous()
     common = {
         **parent.environment(),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch's way to say that the store is there, and none of them opens it
     }
     common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     command = [sys.executable, "-m", "contralex", *argv]
@@ -109,7 +110,9 @@ def passing_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[li
         yield came
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _rendezvous() -> Any:
+    """Where the processes meet. It has its port from the start: one that was looked for, and opened later by the first
+    process, might be another launch's by then."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -13,13 +13,14 @@ from typing import Any
 
 # A launcher passes on what the whole job was sent as well, so a process may get one signal twice.
 _ECHO = 1.0  # seconds
+_came: list[int] = []  # signals that interrupted this command
 
 
 class Interrupted(BaseException):
     """A signal came before there was anything to save."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(number).name} before training began; nothing was saved.")
+        super().__init__(f"Stopped by {signal.Signals(number).name}.")
         self.exit_code = 128 + number
 
 
@@ -45,23 +46,34 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Within, a signal raises :class:`Interrupted`, so that a command ends with a sentence at any moment."""
+    """Within, a signal raises :class:`Interrupted`, so that a command ends with a sentence at any moment.
+
+    Also where another package took it for an error of its own, as happens within imports.
+    """
     here = os.getpid()
 
     def handler(number: int, frame: FrameType | None) -> None:
         if os.getpid() == here:
+            _came.append(number)
             raise Interrupted(number)
         signal.signal(number, signal.SIG_DFL)  # a process that was forked from this one
         os.kill(os.getpid(), number)
 
-    with handled(handler):
-        yield
+    try:
+        with handled(handler):
+            yield
+    except BaseException as error:
+        if _came and not isinstance(error, Interrupted):
+            raise Interrupted(_came[0]) from None
+        raise
+    finally:
+        _came.clear()
 
 
 @contextmanager
 def noticed() -> Iterator[Callable[[], int]]:
     """Within, a signal is only noted; what is yielded tells its number, or 0."""
-    first: list[tuple[int, float]] = []
+    first = [(number, time.monotonic()) for number in _came[:1]]  # one that was taken for an error, and lost
 
     def handler(number: int, frame: FrameType | None) -> None:
         if not first:
