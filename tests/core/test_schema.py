@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import Field
 
 from contralex.errors import ContralexError
 from contralex.registry import registry
 from contralex.spec import yaml
+from contralex.spec.base import Spec
 from contralex.spec.layers import resolve, resolve_data
+from contralex.spec.run import RunSpec
 from contralex.spec.schema import recipe_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,10 +125,45 @@ def _numbers(value: Any, path: tuple[Any, ...] = ()) -> Any:
 
 def test_fields_say_what_their_docstrings_say(validator: Draft202012Validator) -> None:
     known = validator.schema["$defs"]
-    assert known["Crop"]["properties"]["size"]["description"] == "pixels"
-    assert known["TrainSpec"]["properties"]["clip"]["description"] == "the largest norm of the gradient"
-    assert known["MemoryBank"]["properties"]["momentum"]["description"].startswith("the weight of the remembered")
-    assert known["SGD"]["properties"]["lr"]["description"].startswith("before scaling")
+    assert known["Crop"]["properties"]["size"]["description"] == "Pixels of a side after resizing."
+    assert known["TrainSpec"]["properties"]["clip"]["description"].startswith("The largest norm of the gradient")
+    assert known["MemoryBank"]["properties"]["momentum"]["description"].startswith("The weight of the remembered")
+    assert known["SGD"]["properties"]["lr"]["description"].startswith("The learning rate before scaling")  # inherited
+
+
+def test_every_field_of_every_kind_is_described() -> None:
+    specs = {RunSpec, *(spec for plugin in registry().plugins.values() for of in plugin.kinds.values() for spec in of)}
+    blocks = {}
+    for spec in specs:
+        schema = spec.model_json_schema()
+        blocks |= {**schema.get("$defs", {}), f"{spec.__module__}.{spec.__name__}": schema}
+    fields = [(block, name) for block, of in blocks.items() for name in of.get("properties", {}) if name != "kind"]
+    assert len(fields) > 200
+    assert [field for field in fields if not blocks[field[0]]["properties"][field[1]].get("description")] == []
+
+
+def test_a_docstring_under_a_field_is_that_fields() -> None:
+    class Outer(Spec):
+        first: int = 1
+        """Of the first."""
+        second: int = Field(2, description="said in the field")
+        """Not shown."""
+        third: int = 3
+
+    class Inner(Outer):
+        """A class of its own."""
+
+        third: int = 4
+        """Two lines
+        become one."""
+
+    shown = Inner.model_json_schema()["properties"]
+    assert [shown[name].get("description") for name in ("first", "second", "third")] == [
+        "Of the first.",
+        "said in the field",
+        "Two lines become one.",
+    ]
+    assert "description" not in Outer.model_json_schema()["properties"]["third"]
 
 
 def test_a_plugins_kinds_are_in_it_with_fields_of_one_name(fake_plugin: Callable[..., Path]) -> None:

@@ -38,24 +38,28 @@ class Clock:
 class Cosine(Spec):
     """Half a cosine from ``start`` to ``end``, after a linear warm-up, whose steps always change the value.
 
-    ``spans``: the cosine covers the ``rest`` of the run after the warm-up, or the whole ``run``, and the warm-up then
-    ends in the cosine's value at ``warmup_epochs``. ``per``: the cosine changes with every step, or once an epoch.
-    ``counts_from``: the number of the first step, or epoch, on the cosine; where that is 1, its ``start`` is never
-    reached. ``warmup_counts``: the part of the way that step s of a warm-up of W steps has gone: s/W (``from_0``),
-    (s+1)/W (``from_1``), or s/(W-1) (``both_ends``).
-
     Source: SGDR (Loshchilov & Hutter, 2017), Eq. 5, without restarts; the warm-up is Goyal et al. (2017).
     """
 
     kind: Literal["cosine"] = "cosine"
     start: float
+    """The value at the beginning, after the warm-up."""
     end: float = 0.0
+    """The value at the end."""
     warmup_epochs: float = Field(0.0, ge=0, le=1e6)
+    """Epochs over which the value rises in a straight line from ``warmup_start``."""
     warmup_start: float = 0.0
+    """The value at the first step of the warm-up."""
     warmup_counts: Literal["from_0", "from_1", "both_ends"] = "from_0"
+    """The part of the way that step s of a warm-up of W steps has gone: s/W (``from_0``), (s+1)/W (``from_1``), or
+    s/(W-1) (``both_ends``)."""
     per: Literal["step", "epoch"] = "step"
+    """The cosine changes with every step, or once an epoch."""
     spans: Literal["rest", "run"] = "rest"
+    """The cosine covers the ``rest`` of the run after the warm-up, or the whole ``run``, and the warm-up then ends in
+    the cosine's value at ``warmup_epochs``."""
     counts_from: Literal[0, 1] = 0
+    """The number of the first step, or epoch, on the cosine; where that is 1, its ``start`` is never reached."""
 
     def delays(self) -> list[Delay]:
         return _warmup(self.warmup_epochs)
@@ -85,9 +89,13 @@ class Linear(Spec):
 
     kind: Literal["linear"] = "linear"
     start: float
+    """The value at the beginning."""
     end: float
+    """The value after ``epochs``, and from then on."""
     epochs: float = Field(gt=0, le=1e6)
+    """Epochs from ``start`` to ``end``."""
     per: Literal["step", "epoch"] = "step"
+    """Whether the value changes at each ``step`` or once in an ``epoch``."""
 
     def delays(self) -> list[Delay]:
         return [Delay("epochs", self.epochs, "the end of the line is never reached", most=1.0)]
@@ -101,16 +109,17 @@ _Epoch = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class Steps(Spec):
-    """``start``, multiplied by ``factor`` at each of the epochs ``at``, after a linear warm-up from zero.
-
-    ``factor``: one for all of them, or a list with one for each.
-    """
+    """``start``, multiplied by ``factor`` at each of the epochs ``at``, after a linear warm-up from zero."""
 
     kind: Literal["steps"] = "steps"
     start: float
+    """The value before the first of ``at``."""
     factor: _Factor | tuple[_Factor, ...] = 0.1
+    """One for all of them, or a list with one for each."""
     at: tuple[_Epoch, ...]
+    """The epochs at which the value is multiplied."""
     warmup_epochs: float = Field(0.0, ge=0, le=1e6)
+    """Epochs over which the value rises in a straight line."""
 
     @model_validator(mode="after")
     def _one_factor_a_step(self) -> Steps:

@@ -8,14 +8,13 @@ item of a list is replaced whole, so there everything stands.
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
 from contralex.hooks import SLOTS
 from contralex.registry import Registry, registry
+from contralex.spec.docstrings import field_docstrings
 from contralex.spec.recipe import PARTS
 from contralex.spec.run import RunSpec
 
@@ -162,29 +161,21 @@ def _name(reference: Schema) -> str:
 
 # What is said of the fields
 
-_CLAUSE = re.compile(r"(?:^|(?<=[.;:)] ))``(\w+)``: (.+?)(?=[.;] ``\w+``:|\.?$)")
-
 
 def describe(spec: type[Spec], schema: Schema) -> None:
-    """Gives each field what the docstrings say of it, in clauses such as ``size``: how many.
+    """Gives each field the docstring under it; of several classes that have the field, the nearest one's."""
+    names = {field.alias or name: name for name, field in spec.model_fields.items()}
+    for shown, field in schema.get("properties", {}).items():
+        name = names.get(shown, shown)
+        written = next((docs[name] for docs in map(field_docstrings, _specs(spec)) if name in docs), "")
+        if written and "description" not in field:
+            field["description"] = written
+    if "description" not in schema and (inherited := next((each.__doc__ for each in _specs(spec) if each.__doc__), "")):
+        schema["description"] = inspect.cleandoc(inherited)
 
-    The class's own docstring comes before those of the classes that it is made from.
-    """
-    for name, field in schema.get("properties", {}).items():
-        said = next((clauses[name] for clauses in map(_clauses, _docstrings(spec)) if name in clauses), "")
-        if said:
-            field["description"] = f"{said} ({field['description']})" if "description" in field else said
-    if "description" not in schema and (inherited := next(_docstrings(spec), "")):
-        schema["description"] = inherited
 
-
-def _docstrings(spec: type[Spec]) -> Iterator[str]:
+def _specs(spec: type[Spec]) -> list[type[Spec]]:
+    """The class and those that it is made from."""
     from contralex.spec.base import Spec as Base
 
-    ours = (each for each in spec.__mro__ if issubclass(each, Base) and each is not Base)
-    return (inspect.cleandoc(each.__doc__) for each in ours if each.__doc__)
-
-
-def _clauses(docstring: str) -> dict[str, str]:
-    paragraphs = (" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
-    return {name: text for paragraph in paragraphs for name, text in _CLAUSE.findall(paragraph)}
+    return [each for each in spec.__mro__ if issubclass(each, Base) and each is not Base]

@@ -20,16 +20,14 @@ MaxPixels = Annotated[int, Field(gt=0, le=2**53, description="pixels")]
 
 
 class Digits(Spec):
-    """scikit-learn's 1797 real handwritten digits, offline; 1437 to train on and 360 to judge with.
-
-    ``scene``: ``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random
-    place, in a random colour on a random texture, so that pixels say little and content can be learnt.
-    ``seed`` fixes the scene.
-    """
+    """scikit-learn's 1797 real handwritten digits, offline; 1437 to train on and 360 to judge with."""
 
     kind: Literal["digits"] = "digits"
     scene: Literal["plain", "hard"] = "hard"
+    """``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random place, in a
+    random colour on a random texture, so that raw pixels are a weak baseline."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Draws the scenes."""
     gives = _IMAGES
     source = "UCI optical recognition of handwritten digits, through sklearn.datasets.load_digits"
 
@@ -46,17 +44,19 @@ class Digits(Spec):
 class ImageFolder(Spec):
     """A folder of images: flat, nested, or with one folder for each class.
 
-    Folders ``train``, ``val`` and ``test``, by the names that tools give them, are splits. ``labels``: ``auto`` takes
-    the folders directly below as classes if all images lie in two or more such folders, ``folders`` insists,
-    ``none`` ignores them. ``held_out``: where there is no separate split, the share of labelled images that is kept
-    for evaluation. ``max_pixels``: an image of more pixels is left out.
+    Folders ``train``, ``val`` and ``test``, by the names that tools give them, are splits.
     """
 
     kind: Literal["image_folder"] = "image_folder"
     root: Annotated[str, LocalPath()]
+    """The folder that holds the images."""
     labels: Literal["auto", "folders", "none"] = "auto"
+    """``auto`` takes the folders directly below as classes if all images lie in two or more such folders, ``folders``
+    insists, ``none`` ignores them."""
     held_out: float = Field(0.2, ge=0, lt=1)
+    """The fraction of labelled images that is kept for evaluation, where there is no split for it."""
     max_pixels: MaxPixels = MAX_PIXELS
+    """An image of more pixels is left out."""
     gives = _IMAGES
     source = "the layout of torchvision.datasets.ImageFolder, and plain folders"
     example = {"root": "."}
@@ -91,7 +91,9 @@ class _Torchvision(Spec):
     """``root``: where the files are, or go when ``download`` is true."""
 
     root: Annotated[str, LocalPath()] = "data"
+    """The folder of the data set's files."""
     download: bool = False
+    """Whether the files may be downloaded."""
     gives = _IMAGES
     files: ClassVar[tuple[str, ...]]  # of which one is in ``root`` where the data are
 
@@ -137,26 +139,31 @@ class ImageNet(_Torchvision):
 
     kind: Literal["imagenet"] = "imagenet"
     root: Annotated[str, LocalPath()] = "data/imagenet"
+    """The folder of the ImageNet files."""
     download: Literal[False] = False
+    """ImageNet cannot be downloaded."""
     source = "ILSVRC 2012, through torchvision.datasets.ImageNet"
     files = ("train", "ILSVRC2012_img_train.tar")
 
 
 class HuggingFace(Spec):
-    """A data set of the Hugging Face hub or a local folder of one (``pip install 'contralex[datasets]'``).
-
-    ``train`` and ``test`` name splits; ``test: null`` for none. ``image`` and ``label`` name columns;
-    ``label: null`` for none. ``max_pixels``: an image of more pixels is left out.
-    """
+    """A data set of the Hugging Face hub, or a local folder of one (``pip install 'contralex[datasets]'``)."""
 
     kind: Literal["hf"] = "hf"
     path: Annotated[str, LocalPath(may_be_a_name=True)]
+    """The data set's name on the hub, or its folder."""
     config: str | None = None
+    """The configuration of the data set; null: its default."""
     train: str = "train"
+    """The split to train on."""
     test: str | None = None
+    """The split to evaluate on; null: none."""
     image: str = "image"
+    """The column that holds images."""
     label: str | None = None
+    """The column that holds classes; null: the data have no labels."""
     max_pixels: MaxPixels = MAX_PIXELS
+    """An image of more pixels is left out."""
     gives = _IMAGES
     source = "the package datasets"
     example = {"path": "cifar10"}
@@ -174,16 +181,16 @@ class HuggingFace(Spec):
 
 
 class Labelled(Spec):
-    """Some of the labelled samples of another data set, with as many of each class as there are, and no others.
-
-    ``of``: the other data set; its test split stays as it is. ``share``: of its labelled training samples, in (0, 1];
-    at least one of each class. A larger share holds what a smaller one does. ``seed`` chooses them.
-    """
+    """Some of the labelled samples of another data set, with as many of each class as there are, and no others."""
 
     kind: Literal["labelled"] = "labelled"
     of: Annotated[Spec, Slot("data")]
+    """The other data set; its test split stays as it is."""
     share: float = Field(gt=0, le=1)
+    """The fraction of its labelled training samples that is kept, at least one of each class. A larger fraction holds
+    what a smaller one does."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Draws which labels are kept."""
     gives = _IMAGES
     source = "SimCLR v2, arXiv:2006.10029, section 3 (1 % and 10 % of the labels); code: imagenet_subsets/"
     example = {"of": {"kind": "digits", "scene": "plain"}, "share": 0.1}

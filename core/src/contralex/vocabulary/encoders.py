@@ -21,45 +21,53 @@ _TINY = {
 
 
 class Layer(Spec):
-    """A linear layer, then BatchNorm, then an activation.
-
-    ``affine``: whether BatchNorm has a scale and a shift (``full``), only a scale (SimCLR's last layer), or
-    neither (SimSiam's). ``init_std``: weights from N(0, std²), biases 0, in place of torch's default.
-    """
+    """A linear layer, then BatchNorm, then an activation."""
 
     width: int = Field(gt=0, le=2**20)
+    """Outputs of the layer."""
     bias: bool = True
+    """Whether the linear layer has a bias."""
     norm: Literal["none", "batch"] = "none"
+    """What follows the linear layer: BatchNorm (``batch``) or nothing."""
     affine: Literal["full", "scale", "none"] = "full"
+    """Whether BatchNorm has a scale and a shift (``full``), only a scale (SimCLR's last layer), or neither
+    (SimSiam's)."""
     activation: Literal["none", "relu", "gelu"] = "none"
+    """What comes last."""
     init_std: float | None = Field(None, ge=0, le=100)
+    """The standard deviation of the first weights, with biases 0; null: torch's default."""
 
 
 class JigsawHead(Spec):
     """How the pieces of a jigsaw become one vector: layers of ``piece`` on each piece's features, then layers of
-    ``joined`` on all ``pieces`` of them in a row."""
+    ``joined`` on all ``pieces`` of them in a row.
+    """
 
     pieces: int = Field(9, gt=1, le=256)
+    """Pieces of a view."""
     piece: tuple[Layer, ...] = Field(min_length=1)
+    """Layers on the features of each piece."""
     joined: tuple[Layer, ...] = Field(min_length=1)
+    """Layers on all pieces in a row."""
 
 
 class Image(Spec):
-    """A backbone, a projector, and perhaps a predictor on the query's side.
-
-    ``batching``: whether the views of a sample go through the network ``together``, as one batch (SimCLR; crops
-    of one size each in SwAV), or ``apart`` (BYOL, SimSiam): BatchNorm's statistics, and so the gradients, differ.
-    ``normalize``: bring queries and keys to unit length. ``jigsaw``: the head of views that are cut into pieces, in
-    place of the projector.
-    """
+    """A backbone, a projector, and perhaps a predictor on the query's side."""
 
     kind: Literal["image"] = "image"
     backbone: Annotated[Spec, Slot("backbone")]
+    """The network from an image to its features."""
     projector: tuple[Layer, ...] = ()
+    """Layers from the features to the vectors that are looked up; none: the features themselves."""
     predictor: tuple[Layer, ...] = ()
+    """Layers after the projector on the query's side alone."""
     batching: Literal["together", "apart"] = "apart"
+    """Whether the views of a sample go through the network ``together``, as one batch (SimCLR; crops of one size each
+    in SwAV), or ``apart`` (BYOL, SimSiam): BatchNorm's statistics, and so the gradients, differ."""
     normalize: bool = True
+    """Whether queries and keys are brought to unit length."""
     jigsaw: JigsawHead | None = None
+    """The head of views that are cut into pieces, in place of the projector."""
     needs = {"views": frozenset({"images"})}
     gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces"})
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
@@ -92,17 +100,16 @@ class Image(Spec):
 
 
 class Towers(Spec):
-    """An encoder for each view: view 0 goes to the first of ``towers``, view 1 to the second, and so on.
-
-    ``towers``: encoders by names of your own, in the order of the views; all give vectors of one width. ``features``:
-    what is kept after training: the ``first`` encoder's features (CLIP's images), or those of all, ``concatenated``:
-    the channels of an image are then shared out among them (CMC's L and ab). ``channels``: how many each takes then.
-    """
+    """An encoder for each view: view 0 goes to the first of ``towers``, view 1 to the second, and so on."""
 
     kind: Literal["towers"] = "towers"
-    towers: dict[str, Annotated[Spec, Slot("encoder")]]  # a layer of a recipe may change one of them alone
+    towers: dict[str, Annotated[Spec, Slot("encoder")]]
+    """Encoders by names of your own, in the order of the views; all give vectors of one width."""
     features: Literal["first", "concatenated"]
+    """What is kept after training: the ``first`` encoder's features (CLIP's images), or those of all, ``concatenated``:
+    the channels of an image are then shared out among them (CMC's L and ab)."""
     channels: tuple[Channels, ...] = ()
+    """Channels that each encoder takes, where one image is shared out among them."""
     gives = frozenset({"one query a view", "unit length", "any length", "an encoder a view"})
     source = "CMC, arXiv:1906.05849, section 3.2; CLIP, arXiv:2103.00020, section 2.3"
     example = {"features": "first", "towers": {"one": _TINY, "other": _TINY}}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
-
 from contralex.spec.base import Spec
 from contralex.spec.paths import LocalPath
 from contralex.spec.schedule import Fraction
@@ -15,10 +13,11 @@ if TYPE_CHECKING:
 
 
 class Shared(Spec):
-    """The query's own encoder. ``gradient``: whether keys carry one (SimCLR yes; SwAV, SimSiam, InstDisc no)."""
+    """The query's own encoder."""
 
     kind: Literal["shared"] = "shared"
     gradient: bool
+    """Whether keys carry one (SimCLR yes; SwAV, SimSiam, InstDisc no)."""
     gives = frozenset({"keys", "keys with gradient"})
     key_weights = "shared"
     source = "SimCLR, arXiv:2002.05709, section 2.1; SimSiam, arXiv:2011.10566, Algorithm 1"
@@ -34,16 +33,16 @@ class Shared(Spec):
 
 
 class Momentum(Spec):
-    """A moving average of the query encoder, without gradient: θ_k ← m·θ_k + (1−m)·θ_q after each step.
-
-    ``shuffle_bn``: encode the keys in another order than the queries, so that BatchNorm statistics over parts
-    of the batch (``train.batch_norm``) do not tell them apart. ``init``: start as a ``copy`` or at ``random``.
-    """
+    """A moving average of the query encoder, without gradient: θ_k ← m·θ_k + (1−m)·θ_q after each step."""
 
     kind: Literal["momentum"] = "momentum"
-    momentum: Fraction = Field(description="m, in [0, 1]; may follow a schedule")
+    momentum: Fraction
+    """M, in [0, 1]; may follow a schedule."""
     shuffle_bn: bool = False
+    """Encode the keys in another order than the queries, so that BatchNorm statistics over parts of the batch
+    (``train.batch_norm``) do not tell them apart."""
     init: Literal["copy", "random"] = "copy"
+    """Start as a ``copy`` or at ``random``."""
     gives = frozenset({"keys"})
     key_weights = "following"
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
@@ -56,10 +55,11 @@ class Momentum(Spec):
 
 
 class Frozen(Spec):
-    """An encoder that never changes. ``checkpoint``: a run's folder or checkpoint; without one, random weights."""
+    """An encoder that never changes."""
 
     kind: Literal["frozen"] = "frozen"
     checkpoint: Annotated[str | None, LocalPath()] = None
+    """A run's folder or checkpoint; without one, random weights."""
     gives = frozenset({"keys"})
     key_weights = "fixed"
     source = "CRD, arXiv:1910.10699, section 3.1; BYOL, arXiv:2006.07733, section 3.1 (random target)"

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class Tempered(Spec):
-    """What losses over a softmax of scores share. ``temperature``: scores are divided by it; may follow a schedule."""
+    """What losses over a softmax of scores share."""
 
-    temperature: Temperature = Field(description="divides the scores, > 0")
+    temperature: Temperature
+    """Divides the scores; above 0. May follow a schedule."""
     example = {"temperature": 0.2}
 
 
@@ -25,6 +26,7 @@ class InfoNCE(Tempered):
 
     kind: Literal["info_nce"] = "info_nce"
     weight: float = Field(1.0, gt=0, le=1e6)
+    """Multiplies the loss (MoCo v3: 2τ)."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "CPC, arXiv:1807.03748, Eq. 4; MoCo, arXiv:1911.05722, Eq. 1"
 
@@ -35,13 +37,11 @@ class InfoNCE(Tempered):
 
 
 class NCE(Tempered):
-    """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch.
-
-    ``normalizer``: ``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD).
-    """
+    """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch."""
 
     kind: Literal["nce"] = "nce"
     normalizer: Literal["one", "each_view"] = "one"
+    """``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD)."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"drawn"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion, CMC NCEAverage"
 
@@ -52,13 +52,11 @@ class NCE(Tempered):
 
 
 class Cosine(Spec):
-    """weight·(1 − cos) between the query and the target vector.
-
-    ``weight``: 2 is the squared distance of unit vectors (BYOL); with 1 the gradient is that of −cos (SimSiam).
-    """
+    """weight·(1 − cos) between the query and the target vector."""
 
     kind: Literal["cosine"] = "cosine"
     weight: float = Field(2.0, gt=0, le=1e4)
+    """2 is the squared distance of unit vectors (BYOL); with 1 the gradient is that of −cos (SimSiam)."""
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2; SimSiam, arXiv:2011.10566, Eq. 1"
 

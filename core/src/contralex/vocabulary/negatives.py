@@ -31,11 +31,11 @@ class Nothing(Spec):
 
 
 class InBatch(Spec):
-    """The keys of the batch, on all processes. ``views``: those of the ``matched`` key view, or of ``all`` views
-    (with the query's own view left out)."""
+    """The keys of the batch, on all processes."""
 
     kind: Literal["in_batch"] = "in_batch"
     views: Literal["matched", "all"]
+    """Those of the ``matched`` key view, or of ``all`` views (with the query's own view left out)."""
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
     example = {"views": "matched"}
@@ -52,14 +52,16 @@ class InBatch(Spec):
 
 
 class Queue(Spec):
-    """The last ``size`` keys, first in, first out, and the query's own positive. ``placement``: every process holds all
-    keys (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result. ``dtype``: what
-    keys are stored in; look-ups are in float32."""
+    """The last ``size`` keys, first in, first out, and the query's own positive."""
 
     kind: Literal["queue"] = "queue"
-    size: int = Field(gt=0, le=2**30, description="keys")
+    size: int = Field(gt=0, le=2**30)
+    """Keys in the queue."""
     placement: Placement = "replicated"
+    """Every process holds all keys (``replicated``), or each holds a part (``sharded``), which saves memory and changes
+    no result."""
     dtype: StoredIn = "float32"
+    """What keys are stored in; look-ups are in float32."""
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 12}
@@ -74,18 +76,20 @@ class Queue(Spec):
 
 
 class MemoryBank(Spec):
-    """A remembered vector for each training sample. ``draws`` of them are the negatives of a query; 0 means the
-    whole bank. ``redraw``: each match draws rows of its own (PIRL's code); else all matches of a step share them (CMC).
-    ``momentum``: the weight of the remembered vector when it is renewed. ``placement``: every process holds the whole
-    bank (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result. ``dtype``: what
-    vectors are stored in; look-ups and renewals are in float32."""
+    """A remembered vector for each training sample."""
 
     kind: Literal["memory_bank"] = "memory_bank"
-    draws: int = Field(ge=0, le=2**24, description="rows drawn for each query; 0: all rows")
+    draws: int = Field(ge=0, le=2**24)
+    """Rows that are drawn for each query; 0: all rows are compared."""
     redraw: bool = False
+    """Each match draws rows of its own (PIRL's code); else all matches of a step share them (CMC)."""
     momentum: float = Field(0.5, ge=0, le=1)
+    """The weight of the remembered vector when it is renewed."""
     placement: Placement = "replicated"
+    """Every process holds the whole bank (``replicated``), or each holds a part (``sharded``), which saves memory and
+    changes no result."""
     dtype: StoredIn = "float32"
+    """What vectors are stored in; look-ups and renewals are in float32."""
     needs = {"encoder": frozenset({"one query a view"})}
     gives = frozenset({"entries", "positive", "tagged entries", "remembered", "drawn"})
     source = "InstDisc, arXiv:1805.01978, section 3.2; code: lemniscate NCEAverage, LinearAverage"
@@ -104,11 +108,13 @@ class MemoryBank(Spec):
 
 
 class Prototypes(Spec):
-    """``count`` trainable vectors. ``normalize``: bring them to unit length before each step."""
+    """``count`` trainable vectors."""
 
     kind: Literal["prototypes"] = "prototypes"
     count: int = Field(gt=1, le=2**24)
+    """Prototypes."""
     normalize: bool = True
+    """Whether the prototypes are brought to unit length before each step."""
     gives = frozenset({"entries", "prototypes"})
     learns = True
     source = "SwAV, arXiv:2006.09882, section 3.1"
@@ -122,10 +128,12 @@ class Prototypes(Spec):
 
 class Classes(Spec):
     """One entry for each of ``count`` classes, the same number as the vectors have: the scores of a query are its own
-    numbers, so an encoder that ends in ``count`` logits is a classifier, and its look-up a classification."""
+    numbers, so an encoder that ends in ``count`` logits is a classifier, and its look-up a classification.
+    """
 
     kind: Literal["classes"] = "classes"
     count: int = Field(gt=1, le=1_000_000)
+    """Classes, which is the width of the encoder's vectors."""
     needs = {"encoder": frozenset({"any length"})}
     gives = frozenset({"entries", "classes"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning, distillation); a classifier as a look-up"

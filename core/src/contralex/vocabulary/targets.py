@@ -54,17 +54,16 @@ class ClassLabel(Spec):
 
 
 class TeacherLogits(Spec):
-    """What the key encoder, a classifier, says of the sample: softmax(its logits/``temperature``) over the classes.
-
-    ``hard``: all of it on the teacher's first class (pseudo-labels). ``threshold``: a sample whose most likely class
-    has less than this probability, at temperature 1, teaches nothing: its weights are 0, and it still counts as a
-    sample of the batch. null takes all.
-    """
+    """What the key encoder, a classifier, says of the sample: softmax(its logits/``temperature``) over the classes."""
 
     kind: Literal["teacher_logits"] = "teacher_logits"
-    temperature: float = Field(1.0, gt=0, le=1000, description="divides the teacher's logits")
+    temperature: float = Field(1.0, gt=0, le=1000)
+    """Divides the teacher's logits."""
     hard: bool = False
+    """All of it on the teacher's first class (pseudo-labels)."""
     threshold: float | None = Field(None, gt=0, lt=1)
+    """A sample whose most likely class has less than this probability, at temperature 1, teaches nothing: its weights
+    are 0, and it still counts as a sample of the batch. null takes all."""
     needs = {"negatives": frozenset({"classes"}), "key_encoder": frozenset({"keys"})}
     gives = frozenset({"weights"})
     source = "SimCLR v2, arXiv:2006.10029, Eq. 2; Hinton et al., arXiv:1503.02531; Noisy Student, arXiv:1911.04252"

@@ -31,48 +31,60 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 class Crop(Spec):
-    """A random crop of ``scale`` (share of the area) and ``ratio`` (width/height), resized to ``size`` pixels.
+    """A random crop of ``scale`` (share of the area) and ``ratio`` (width/height), resized to ``size`` pixels."""
 
-    ``drawn``: its ``area`` is uniform, and the logarithm of the ratio (torchvision); or its ``height`` and the ratio
-    (TensorFlow: SimCLR), so that small crops are more frequent.
-    """
-
-    size: int = Field(gt=0, le=8192, description="pixels")
+    size: int = Field(gt=0, le=8192)
+    """Pixels of a side after resizing."""
     scale: Range
+    """The smallest and the largest fraction of the image's area."""
     ratio: Range = (3 / 4, 4 / 3)
+    """The smallest and the largest width/height of the crop."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How pixels are interpolated when the crop is resized."""
     drawn: Literal["area", "height"] = "area"
+    """Its ``area`` is uniform, and the logarithm of the ratio (torchvision); or its ``height`` and the ratio
+    (TensorFlow: SimCLR), so that small crops are more frequent."""
 
 
 class Jitter(Spec):
     """Random brightness, contrast, saturation and hue, in random order, with probability ``p``."""
 
     brightness: float = Field(ge=0, le=100)
+    """The brightness changes by a factor within 1 ± this number."""
     contrast: float = Field(ge=0, le=100)
+    """The contrast changes by a factor within 1 ± this number."""
     saturation: float = Field(ge=0, le=100)
+    """The saturation changes by a factor within 1 ± this number."""
     hue: float = Field(ge=0, le=0.5)
+    """The hue turns by at most this fraction of a full turn, either way."""
     p: Probability = 1.0
+    """The probability that it happens."""
 
 
 class Gray(Spec):
     """Greyscale in three channels, with probability ``p``."""
 
     p: Probability
+    """The probability that it happens."""
 
 
 class Flip(Spec):
     """Horizontal mirror image, with probability ``p``."""
 
     p: Probability = 0.5
+    """The probability that it happens."""
 
 
 class Blur(Spec):
-    """Gaussian blur, with probability ``p``. ``kernel``: null blurs with radius σ as PIL does (the code of MoCo v2,
-    SimSiam, SwAV); a number is the kernel's size in pixels (SimCLR, BYOL: a tenth of the crop, odd)."""
+    """Gaussian blur."""
 
     p: Probability
+    """The probability that it happens."""
     sigma: Range = (0.1, 2.0)
-    kernel: int | None = Field(None, gt=0, le=8191, description="pixels")
+    """The smallest and the largest standard deviation, in pixels."""
+    kernel: int | None = Field(None, gt=0, le=8191)
+    """The kernel's size in pixels (SimCLR, BYOL: a tenth of the crop, odd); null blurs with radius σ as PIL does (the
+    code of MoCo v2, SimSiam, SwAV)."""
 
     @field_validator("kernel")
     @classmethod
@@ -86,26 +98,34 @@ class Solarize(Spec):
     """Inverts pixels above ``threshold`` (of 1), with probability ``p``."""
 
     p: Probability
+    """The probability that it happens."""
     threshold: float = Field(0.5, ge=0, le=1)
+    """Values above it are inverted, on a scale from 0 to 1."""
 
 
 class RandAugment(Spec):
     """``ops`` operations, each drawn from 14 (shear, rotate, ...), at ``magnitude`` of 30 (Cubuk et al., 2020,
-    arXiv:1909.13719; torchvision's). Where a paper counts to 10, as timm does, take three times its number. ``p``: each
-    happens with this probability, which is .5 in timm."""
+    arXiv:1909.13719; torchvision's). Where a paper counts to 10, as timm does, take three times its number.
+    """
 
     ops: int = Field(2, gt=0, le=16)
+    """Operations for each image."""
     magnitude: int = Field(9, ge=0, le=30)
+    """The strength of the operations."""
     p: Probability = 1.0
+    """Each happens with this probability, which is .5 in timm."""
 
 
 class Jigsaw(Spec):
     """Cuts the image into ``grid`` x ``grid`` cells, takes a random crop of ``cell`` pixels out of each, and puts them
     in random order: the view is (grid², C, cell, cell). What stands before it in ``order`` happens to the image, what
-    stands after it to each piece by itself."""
+    stands after it to each piece by itself.
+    """
 
     grid: int = Field(3, gt=1, le=16)
-    cell: int = Field(gt=0, le=4096, description="pixels")
+    """Cells along a side."""
+    cell: int = Field(gt=0, le=4096)
+    """Pixels of a piece's side."""
 
 
 _Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
@@ -116,7 +136,9 @@ class Normalize(Spec):
     """(x − mean) / std for each channel of pixels in [0, 1]."""
 
     mean: tuple[_Mean, _Mean, _Mean] = (0.485, 0.456, 0.406)
+    """Is taken from the red, green and blue values in [0, 1]."""
     std: tuple[_Std, _Std, _Std] = (0.229, 0.224, 0.225)
+    """Then divides them."""
 
 
 Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augment", "jigsaw"]
@@ -126,15 +148,25 @@ class Augment(Spec):
     """What happens to an image, in ``order``; then pixels become numbers in [0, 1], and ``normalize`` applies."""
 
     order: tuple[Operation, ...]
+    """The operations, in the order in which they happen."""
     crop: Crop
+    """The random crop."""
     jitter: Jitter | None = None
+    """Random changes of colour; null: none."""
     gray: Gray | None = None
+    """Random greyscale; null: none."""
     flip: Flip | None = None
+    """A random mirror image; null: none."""
     blur: Blur | None = None
+    """Random Gaussian blur; null: none."""
     solarize: Solarize | None = None
+    """Random solarisation; null: none."""
     rand_augment: RandAugment | None = None
+    """Random operations of RandAugment; null: none."""
     jigsaw: Jigsaw | None = None
+    """Cuts the view into pieces; null: it stays whole."""
     normalize: Normalize | None = None
+    """The mean and deviation by which pixel values are normalised; null: they stay in [0, 1]."""
 
     def model_post_init(self, context: object) -> None:
         missing = [name for name in _OPERATIONS if getattr(self, name) is not None and name not in self.order]
@@ -155,14 +187,18 @@ _OPERATIONS = ("crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augme
 
 
 class Group(Spec):
-    """``count`` views with one augmentation. ``key``: whether these views are looked up as keys (SwAV's small
-    crops are not). ``like``: instead of an ``augment``, that of an earlier group, all but its ``crop`` (multi-crop)."""
+    """``count`` views with one augmentation."""
 
     count: int = Field(1, gt=0, le=256)
+    """Views of the group."""
     key: bool = True
+    """Whether these views are looked up as keys (SwAV's small crops are not)."""
     augment: Augment | None = None
+    """What happens to the views of the group."""
     like: str | None = None
+    """Instead of an ``augment``, that of an earlier group, all but its ``crop`` (multi-crop)."""
     crop: Crop | None = None
+    """The crop of a group that is ``like`` another."""
 
     def model_post_init(self, context: object) -> None:
         if (self.augment is None) == (self.like is None):
@@ -197,6 +233,7 @@ class Crops(Spec):
 
     kind: Literal["crops"] = "crops"
     groups: dict[str, Group] = Field(min_length=1, json_schema_extra=_or_null)
+    """Groups of views by their names; a group that is null is none."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images", "pieces"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"

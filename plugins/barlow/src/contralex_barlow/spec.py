@@ -28,13 +28,11 @@ class _OverTheBatch(Spec):
 
 
 class CrossCorrelation(_OverTheBatch):
-    """Brings the cross-correlation of the two views' embeddings, over the batch, to the identity.
-
-    ``weight``: λ, of the entries off the diagonal beside those on it.
-    """
+    """Brings the cross-correlation of the two views' embeddings, over the batch, to the identity."""
 
     kind: Literal["cross_correlation"] = "cross_correlation"
     weight: float = Field(0.0051, gt=0, le=10)
+    """The weight (λ) of the entries off the diagonal beside those on it."""
     needs = _NEEDS
     source = "Barlow Twins, arXiv:2103.03230, Eqs. 1-2; code: barlowtwins main.py"
 
@@ -53,9 +51,13 @@ class VICReg(_OverTheBatch):
 
     kind: Literal["vicreg"] = "vicreg"
     invariance: float = Field(25.0, ge=0, le=1e4)
+    """The weight of the invariance term (λ)."""
     variance: float = Field(25.0, ge=0, le=1e4)
+    """The weight of the variance term (μ)."""
     covariance: float = Field(1.0, ge=0, le=1e4)
-    spread: float = Field(1.0, gt=0, le=1e3, description="γ, standard deviation")
+    """The weight of the covariance term (ν)."""
+    spread: float = Field(1.0, gt=0, le=1e3)
+    """The standard deviation (γ) that each dimension should reach."""
     needs = {**_NEEDS, "encoder": frozenset({"any length"})}
     source = "VICReg, arXiv:2105.04906, Eqs. 1-6; code: vicreg main_vicreg.py"
 

@@ -19,27 +19,29 @@ TABLES = (".csv", ".tsv", ".txt", ".jsonl")
 
 
 class ImageCaptions(Spec):
-    """Images with a caption each: in a folder, or in a table.
-
-    ``root``: a folder of images, flat, nested or in class folders, where the caption of ``cat.jpg`` stands beside it in
-    ``cat.txt``; or a table, ``.csv``, ``.tsv``, ``.txt`` or ``.jsonl``, with a line for each pair. Of a table,
-    ``image``, ``caption`` and ``label`` name columns (``label: null`` for none), the paths of images are relative to
-    the table's folder, and ``test`` is another table to judge with. ``split`` names the column, if there is one, that
-    says which lines are to train on (``train``) and which to judge with (``val``, or else ``test``); null trains on
-    all. Of a folder, ``labels`` and ``held_out``, and its splits, are as of ``image_folder``. ``max_pixels``: an image
-    of more pixels is left out.
-    """
+    """Images with a caption each: in a folder, or in a table."""
 
     kind: Literal["image_captions"] = "image_captions"
     root: Annotated[str, LocalPath()]
+    """A folder of images, flat, nested or in class folders, where the caption of ``cat.jpg`` stands beside it in
+    ``cat.txt``; or a table (``.csv``, ``.tsv``, ``.txt`` or ``.jsonl``) with a line for each pair."""
     test: Annotated[str | None, LocalPath()] = None
+    """Another table, to evaluate on."""
     image: str = "image"
+    """The column of the images' paths, which are relative to the table's folder."""
     caption: str = "caption"
+    """The column of the captions."""
     label: str | None = None
+    """The column of the classes; null: none."""
     split: str | None = "split"
+    """The column, if there is one, that says which lines are to train on (``train``) and which to evaluate on (``val``,
+    or else ``test``); null trains on all."""
     labels: Literal["auto", "folders", "none"] = "auto"
+    """Of a folder: whether its sub-folders are classes."""
     held_out: float = Field(0.2, ge=0, lt=1)
+    """Of a folder: the fraction of each class that is kept for evaluation."""
     max_pixels: MaxPixels = MAX_PIXELS
+    """An image of more pixels is left out."""
     gives = _GIVES
     source = "CLIP, arXiv:2103.00020, section 2.2 (pairs of an image and a text); the files of img2dataset"
     example = {"root": "."}
@@ -89,19 +91,22 @@ class ImageCaptions(Spec):
 class WebDataset(Spec):
     """Images and captions in tar files, as img2dataset writes them: ``000017.jpg`` beside ``000017.txt``.
 
-    ``shards`` and ``test``: the tar files to train on and to judge with; ``data/*.tar`` and ``data/{0000..0099}.tar``
-    stand for many. ``image``: endings of images, ``caption`` that of captions, ``label`` that of files with the class's
-    number (``cls``; null for none). ``max_pixels``: an image of more pixels is left out. The files' headers are read
-    when a run begins; samples are then read from their place, in any order.
+    The files' headers are read when a run begins; samples are then read from their place, in any order.
     """
 
     kind: Literal["webdataset"] = "webdataset"
     shards: Annotated[str, LocalPath()]
+    """The tar files to train on; ``data/*.tar`` and ``data/{0000..0099}.tar`` stand for many."""
     test: Annotated[str | None, LocalPath()] = None
+    """The tar files to evaluate on; null: none."""
     image: tuple[str, ...] = Field(("jpg", "jpeg", "png", "webp"), min_length=1)
+    """Endings of images."""
     caption: str = "txt"
+    """The ending of captions."""
     label: str | None = None
+    """The ending of files with the number of the class, such as ``cls``; null: none."""
     max_pixels: MaxPixels = MAX_PIXELS
+    """An image of more pixels is left out."""
     gives = _GIVES
     source = "the file format of the package webdataset"
     example = {"shards": "shards/*.tar"}
@@ -137,7 +142,9 @@ class DigitCaptions(Spec):
 
     kind: Literal["digit_captions"] = "digit_captions"
     scene: Literal["plain", "hard"] = "hard"
+    """As of ``digits``."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
+    """Draws the scenes, and which sentence a digit gets."""
     gives = _GIVES
     source = "as digits; the captions are ours"
 

@@ -33,13 +33,21 @@ class _Texts(Spec):
     """What encoders of token ids share. ``vocab`` and ``context`` are those of the views' tokenizer."""
 
     vocab: Vocabulary
+    """Tokens of the vocabulary."""
     context: Context
+    """Tokens of a text, with its beginning and its end."""
     width: Width
+    """Dimensions of a token."""
     layers: Layers
+    """Blocks."""
     heads: Width
-    dim: Width = Field(description="numbers of the vectors that are looked up")
+    """Heads of attention in each block."""
+    dim: Width
+    """Dimensions of the vectors that are looked up."""
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    """The activation of the blocks."""
     normalize: bool = True
+    """Whether vectors are brought to unit length."""
 
     @model_validator(mode="after")
     def _shared_out(self) -> _Texts:
@@ -56,13 +64,16 @@ class _Texts(Spec):
 
 class ClipViT(Spec):
     """A ViT of timm's by name (``pip install 'contralex[timm]'``), whose weights begin as those of CLIP's or SigLIP's
-    official code do. ``drop_path``: the rate at which the last block is left out in training.
+    official code do.
     """
 
     kind: Literal["clip_vit"] = "clip_vit"
     name: str
+    """The name of a timm ViT."""
     init: Literal["clip", "siglip"] = "clip"
+    """Whose first weights it has: those of CLIP's or of SigLIP's code."""
     drop_path: float = Field(0.0, ge=0, lt=1)
+    """The rate at which the last block is left out in training."""
     source = "CLIP, arXiv:2103.00020; code: openai/CLIP model.py, google-research/big_vision vit.py"
     example = {"name": "test_vit"}
 
@@ -73,26 +84,29 @@ class ClipViT(Spec):
 
 
 class Text(_Texts):
-    """CLIP's text tower: token ids through a transformer, read where the caption ends, then projected.
-
-    ``vocab`` and ``context``: as the views' tokenizer has them. ``width``, ``layers`` and ``heads`` of the transformer;
-    ``dim`` of the projection, which must be the image tower's. ``causal``: a place sees itself and those before it.
-    ``pool``: read at the ``end`` of the caption, or at the ``last`` place (SigLIP). ``activation`` of the MLPs.
-    ``projection_bias``: SigLIP has one. ``init``: weights begin as those of ``clip`` or of ``siglip``. ``normalize``:
-    bring vectors to unit length.
-    """
+    """CLIP's text tower: token ids through a transformer, read where the caption ends, then projected."""
 
     kind: Literal["text"] = "text"
     vocab: Vocabulary = 49408
+    """Tokens of the vocabulary, as the views' tokenizer has them."""
     context: Context = 77
+    """Tokens of a text, as the views make them."""
     width: Width = 512
+    """Dimensions of a token."""
     layers: Layers = 12
+    """Blocks."""
     heads: Width = 8
+    """Heads of attention in each block."""
     dim: Width = 512
+    """Dimensions of the vectors that are looked up, which must be the image tower's."""
     causal: bool = True
+    """Whether a place sees only itself and those before it."""
     pool: Literal["end", "last"] = "end"
+    """Where the caption is read: at its ``end``, or at the ``last`` place (SigLIP)."""
     projection_bias: bool = False
+    """Whether the projection has a bias (SigLIP's has)."""
     init: Literal["clip", "siglip"] = "clip"
+    """Whose first weights it has: those of CLIP's or of SigLIP's code."""
     needs = {"views": frozenset({"tokens"})}
     gives = frozenset({"one query a view", "unit length", "any length"})
     source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP model.py"
@@ -113,14 +127,22 @@ class SharedTransformer(_Texts):
     """
 
     kind: Literal["shared_transformer"] = "shared_transformer"
-    image_size: int = Field(224, gt=0, le=8192, description="pixels")
-    patch: int = Field(32, gt=0, le=8192, description="pixels")
+    image_size: int = Field(224, gt=0, le=8192)
+    """Pixels of a side."""
+    patch: int = Field(32, gt=0, le=8192)
+    """Pixels of a patch's side."""
     vocab: Vocabulary = 49408
+    """Tokens of the vocabulary."""
     context: Context = 77
+    """Tokens of a text, with its beginning and its end."""
     width: Width = 768
+    """Dimensions of a token."""
     layers: Layers = 12
+    """Blocks."""
     heads: Width = 12
+    """Heads of attention in each block."""
     dim: Width = 512
+    """Dimensions of the vectors that are looked up."""
     needs = {"views": frozenset({"tokens"})}
     gives = frozenset({"one query a view", "unit length", "any length", "images and tokens"})
     source = "after MS-CLIP, arXiv:2207.12661, section 3 (a transformer that both modalities share)"
@@ -170,18 +192,18 @@ Tokenizer = Annotated[Bytes | ClipBPE, Field(discriminator="kind")]
 
 
 class ImageText(Spec):
-    """View 0 is the image, view 1 its caption as token ids.
-
-    ``augment``: of the image. ``square``: before it, a random square as large as the image allows is taken, which is
-    all the augmentation that CLIP has. ``tokenizer``: ``bytes`` or ``clip_bpe``. ``context``: how many ids a caption
-    has; a longer one is cut and keeps its end, a shorter one is filled with zeros. Evaluation sees the middle square.
-    """
+    """View 0 is the image, view 1 its caption as token ids. Evaluation sees the middle square."""
 
     kind: Literal["image_text"] = "image_text"
     augment: Augment
+    """What happens to the image."""
     square: bool = True
+    """Whether a random square, as large as the image allows, is taken before ``augment``, which is all the augmentation
+    that CLIP has."""
     tokenizer: Tokenizer
+    """How a caption becomes tokens: its ``bytes``, or CLIP's byte pairs (``clip_bpe``)."""
     context: Context = 77
+    """Token ids of a caption; a longer one is cut and keeps its end, a shorter one is filled with zeros."""
     needs = {"data": frozenset({"captions"}), "encoder": frozenset({"an encoder a view", "images and tokens"})}
     gives = frozenset({"images", "tokens", _SAME_IDS, _SAME_SIZE})
     source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP clip.py"
@@ -214,15 +236,13 @@ _NEEDS = {
 
 
 class Clip(Spec):
-    """Softmax cross-entropy of the positive against all entries, with a temperature that is learned.
-
-    ``temperature``: what it starts from. ``max_scale``: its inverse, which multiplies the scores, stays between 1 and
-    this.
-    """
+    """Softmax cross-entropy of the positive against all entries, with a temperature that is learned."""
 
     kind: Literal["clip"] = "clip"
     temperature: float = Field(0.07, gt=0, le=1)
+    """The first value of the learnt temperature."""
     max_scale: float = Field(100.0, gt=1, le=1e4)
+    """The largest factor of the scores, which is the inverse of the temperature and at least 1."""
     needs = _NEEDS
     learns = True
     source = "CLIP, arXiv:2103.00020, Figure 3 and section 2.5; code: openai/CLIP model.py, open_clip loss.py"
@@ -250,7 +270,9 @@ class Sigmoid(Spec):
 
     kind: Literal["sigmoid"] = "sigmoid"
     scale: float = Field(10.0, gt=0, le=1e4)
+    """The first value of the learnt factor of the scores."""
     bias: float = Field(-10.0, ge=-1e3, le=1e3)
+    """The first value of the learnt bias of the scores."""
     needs = _NEEDS
     learns = True
     source = "SigLIP, arXiv:2303.15343, Eq. 3 and Algorithm 1; code: big_vision siglip.py, open_clip loss.py"

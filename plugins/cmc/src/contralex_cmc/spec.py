@@ -18,20 +18,19 @@ _CHANNELS = 3
 
 
 class Lab(Spec):
-    """The channels of one augmented image as views: L and ab of the same crop.
-
-    ``augment``: what happens to the image before its colours are taken apart. ``space``: ``lab`` is CIE L*a*b* of D65,
-    ``ydbdr`` luma and the chroma differences of SECAM. ``split``: how many channels each view has, in their order.
-    ``mean`` and ``std``: of the three channels, which become (x − mean) / std; null takes the middle and half the width
-    of what colours can reach.
-    """
+    """The channels of one augmented image as views: L and ab of the same crop."""
 
     kind: Literal["lab"] = "lab"
     augment: Augment
+    """What happens to the image before its colours are taken apart."""
     space: Literal["lab", "ydbdr"] = "lab"
+    """``lab`` is CIE L*a*b* of D65, ``ydbdr`` luma and the chroma differences of SECAM."""
     split: tuple[int, ...] = Field((1, 2), min_length=2)
+    """Channels of each view, in their order."""
     mean: tuple[float, float, float] | None = None
+    """Is taken from the three channels; null: the middle of what colours can reach."""
     std: tuple[float, float, float] | None = None
+    """Then divides them; null: half the width of what colours can reach."""
     needs = {"data": frozenset({"images"}), "encoder": frozenset({"an encoder a view"})}
     gives = frozenset({"images"})
     source = "CMC, arXiv:1906.05849, section 4.1; code: CMC dataset.py, train_CMC.py"
@@ -70,14 +69,13 @@ _FAR = 1000
 
 
 class AlexNetBN(Spec):
-    """AlexNet with BatchNorm after each of its seven layers, the linear ones too, for images of 224 pixels.
-
-    ``width``: of the channels of every layer; .5 is the half that CMC gives each view. ``channels``: of the image.
-    """
+    """AlexNet with BatchNorm after each of its seven layers, the linear ones too, for images of 224 pixels."""
 
     kind: Literal["alexnet_bn"] = "alexnet_bn"
     width: float = Field(0.5, gt=0, le=8)
-    channels: int = Field(3, gt=0, le=4096, description="of the image")
+    """Multiplies the channels of every layer; .5 is the half that CMC gives each view."""
+    channels: int = Field(3, gt=0, le=4096)
+    """Channels of the image."""
     source = "Krizhevsky et al., 2012; CMC, arXiv:1906.05849; code: CMC models/alexnet.py"
     example = {"width": 0.05}
 

@@ -23,6 +23,7 @@ class Rows(Spec):
 
     kind: Literal["gru"] = "gru"
     width: int = Field(256, gt=0, le=65_536)
+    """Dimensions of the context."""
 
 
 class PixelCNN(Spec):
@@ -33,23 +34,27 @@ class PixelCNN(Spec):
 
     kind: Literal["pixelcnn"] = "pixelcnn"
     blocks: int = Field(5, gt=0, le=65_536)
+    """Residual blocks."""
     width: int = Field(256, gt=0, le=65_536)
+    """Channels inside a block."""
 
 
 class PatchNet(Spec):
     """A pre-activation ResNet without BatchNorm, of bottleneck blocks; a patch becomes the mean of its last map.
 
-    ``blocks``: of each stage; ``widths``: of each stage's bottleneck; ``outputs``: channels that each stage ends in,
-    null is 4x ``widths``. ResNet-v2-101 up to its third stage is blocks [3, 4, 23], widths [64, 128, 256], stem
-    ``imagenet`` (7x7 stride 2, max-pooling); ``small`` is 3x3 stride 1. ``norm``: before each activation, ``none``, or
-    LayerNorm (``layer``) over all channels and places of one patch.
+    ResNet-v2-101 up to its third stage is blocks [3, 4, 23], widths [64, 128, 256] and stem ``imagenet``.
     """
 
     blocks: tuple[Count, ...] = (3, 4, 23)
+    """Blocks of each stage."""
     widths: tuple[Count, ...] = (64, 128, 256)
+    """Of each stage's bottleneck."""
     outputs: tuple[Count, ...] | None = None
+    """Channels that each stage ends in; null: 4x ``widths``."""
     stem: Literal["imagenet", "small"] = "imagenet"
+    """The first layers: 7x7 of stride 2 and max-pooling (``imagenet``), or 3x3 of stride 1 (``small``)."""
     norm: Literal["none", "layer"] = "none"
+    """Before each activation, ``none``, or LayerNorm (``layer``) over all channels and places of one patch."""
 
     @property
     def outputs_or_fourfold(self) -> tuple[int, ...]:
@@ -65,23 +70,25 @@ class PatchNet(Spec):
 
 
 class CPCPatches(Spec):
-    """CPC of an image: encodes each patch of a grid, and predicts the patches up to ``steps`` rows away.
-
-    ``skip``: the nearest rows, which are not predicted: patches that overlap the context tell little. ``directions``:
-    which way is predicted, each with a context and predictors of its own; ``down`` is what lies below. ``target_dim``:
-    latents are brought linearly to so many numbers to be looked up; null leaves them as they are.
-    ``prediction_scale`` multiplies predictions.
-    """
+    """CPC of an image: encodes each patch of a grid, and predicts the patches up to ``steps`` rows away."""
 
     kind: Literal["cpc_patches"] = "cpc_patches"
-    grid: int = Field(gt=1, le=65_536, description="patches along a side, as the views make them")
+    grid: int = Field(gt=1, le=65_536)
+    """Patches along a side, as the views make them."""
     network: PatchNet
+    """The network from a patch to its latent vector."""
     context: Annotated[Rows | PixelCNN, Field(discriminator="kind")]
-    steps: int = Field(5, gt=0, le=65_536, description="rows")
-    skip: int = Field(0, ge=0, le=65_536, description="rows")
+    """What sums up the rows that are seen."""
+    steps: int = Field(5, gt=0, le=65_536)
+    """Rows that are predicted, the nearest first."""
+    skip: int = Field(0, ge=0, le=65_536)
+    """Nearest rows that are not predicted, because patches that overlap the context tell little."""
     directions: tuple[Literal["down", "up", "left", "right"], ...] = Field(("down",), min_length=1)
+    """Which way is predicted, each with a context and predictors of its own; ``down`` is what lies below."""
     target_dim: int | None = Field(None, gt=0, le=65_536)
+    """Dimensions that latents are brought to, linearly, to be looked up; null leaves them as they are."""
     prediction_scale: float = Field(1.0, gt=0, le=1e3)
+    """Multiplies predictions."""
     needs = {"views": frozenset({"patches"})}
     gives = frozenset({"queries at positions"})
     source = "CPC, arXiv:1807.03748, section 3.2; CPC v2, arXiv:1905.09272, section 3 and appendix"
@@ -119,11 +126,17 @@ class CPCSequence(Spec):
 
     kind: Literal["cpc_sequence"] = "cpc_sequence"
     channels: int = Field(1, gt=0, le=65_536)
+    """Channels of the input."""
     width: int = Field(512, gt=0, le=65_536)
+    """Channels of every convolution."""
     kernels: tuple[Count, ...] = (10, 8, 4, 4, 4)
+    """The kernel of each convolution."""
     strides: tuple[Count, ...] = (5, 4, 2, 2, 2)
+    """The stride of each convolution."""
     context: int = Field(256, gt=0, le=65_536)
-    steps: int = Field(12, gt=0, le=65_536, description="latents")
+    """Dimensions of the GRU's state."""
+    steps: int = Field(12, gt=0, le=65_536)
+    """Latents that are predicted."""
     needs = {"views": frozenset({"sequence"})}
     gives = frozenset({"queries at positions"})
     source = "CPC, arXiv:1807.03748, section 3.1"
@@ -145,18 +158,26 @@ class Affine(Spec):
     """A rotation by up to ``degrees`` either way and a shear by up to ``shear`` degrees, with probability ``p``."""
 
     degrees: float = Field(ge=0, le=180)
-    shear: float = Field(ge=0, lt=90, description="degrees")
+    """The largest rotation either way, in degrees."""
+    shear: float = Field(ge=0, lt=90)
+    """The largest shear either way, in degrees."""
     p: Probability
+    """The probability that it happens."""
 
 
 class Colours(Spec):
     """Random ``brightness``, ``contrast`` and ``saturation``, each by a factor within 1 ± its number, with probability
-    ``p``."""
+    ``p``.
+    """
 
     brightness: float = Field(ge=0, le=1)
+    """The brightness changes by a factor within 1 ± this number."""
     contrast: float = Field(ge=0, le=1)
+    """The contrast changes by a factor within 1 ± this number."""
     saturation: float = Field(ge=0, le=1)
+    """The saturation changes by a factor within 1 ± this number."""
     p: Probability
+    """The probability that it happens."""
 
 
 class EachPatch(Spec):
@@ -168,10 +189,15 @@ class EachPatch(Spec):
     """
 
     affine: Affine | None = None
+    """A rotation and a shear; null: none."""
     flip: Probability = 0.0
+    """The probability of a mirror image."""
     colours: Colours | None = None
+    """Random changes of colour; null: none."""
     gray: Probability = 0.0
+    """The probability of greyscale."""
     drop_channels: Probability = 0.0
+    """The probability that one channel alone is kept, and the others become faint noise."""
 
 
 class Patches(Spec):
@@ -179,18 +205,26 @@ class Patches(Spec):
 
     The image's short side becomes ``resize`` pixels, of which a random square of ``crop`` is kept, mirrored half
     the time and turned grey; ``patch``x``patch`` pixels are taken every ``stride``, and of each a random
-    ``patch_crop`` square is kept and padded back to ``patch``. ``each``: what else happens to a patch by itself.
+    ``patch_crop`` square is kept and padded back to ``patch``.
     """
 
     kind: Literal["patches"] = "patches"
-    resize: int = Field(300, gt=0, le=8192, description="pixels")
-    crop: int = Field(256, gt=0, le=8192, description="pixels")
-    patch: int = Field(64, gt=0, le=8192, description="pixels")
-    stride: int = Field(32, gt=0, le=8192, description="pixels")
-    patch_crop: int = Field(60, gt=0, le=8192, description="pixels")
+    resize: int = Field(300, gt=0, le=8192)
+    """Pixels of the image's short side after resizing."""
+    crop: int = Field(256, gt=0, le=8192)
+    """Pixels of a side of the random square."""
+    patch: int = Field(64, gt=0, le=8192)
+    """Pixels of a patch's side."""
+    stride: int = Field(32, gt=0, le=8192)
+    """Pixels from one patch to the next."""
+    patch_crop: int = Field(60, gt=0, le=8192)
+    """Pixels of a side of the random square that is kept of each patch."""
     flip: bool = True
+    """Whether the crop is mirrored half the time."""
     gray: bool = True
+    """Whether the crop becomes grey."""
     each: EachPatch | None = None
+    """What else happens to a patch by itself."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"patches"})
     source = "CPC, arXiv:1807.03748, section 3.2; CPC v2, arXiv:1905.09272, section 3"
@@ -219,7 +253,8 @@ class Window(Spec):
     """One view: a random window of ``length`` samples of a sequence (channels, time)."""
 
     kind: Literal["window"] = "window"
-    length: int = Field(20480, gt=0, le=2**24, description="samples")
+    length: int = Field(20480, gt=0, le=2**24)
+    """Samples of the recording."""
     needs = {"data": frozenset({"sequence"})}
     gives = frozenset({"sequence"})
     source = "CPC, arXiv:1807.03748, section 3.1"
@@ -243,8 +278,11 @@ class SequenceFolder(Spec):
 
     kind: Literal["sequence_folder"] = "sequence_folder"
     root: Annotated[str, LocalPath()]
+    """The folder that holds the recordings."""
     labels: Literal["auto", "folders", "none"] = "auto"
+    """Whether the folders are classes: ``folders`` insists, ``none`` ignores them, ``auto`` looks."""
     held_out: float = Field(0.2, ge=0, lt=1)
+    """The fraction of each class that is kept for evaluation, where there is no folder for it."""
     gives = frozenset({"sequence", "labels"})
     source = "any folder of recordings"
     example = {"root": "."}

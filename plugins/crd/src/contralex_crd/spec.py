@@ -20,16 +20,16 @@ _MEMORY = frozenset({"classes beside memory"})
 
 
 class Same(Spec):
-    """One augmented image, ``count`` times, so that student and teacher see the same pixels.
-
-    ``augment``: what happens to it. ``pad``: so many black pixels are put around it first, which a crop of constant
-    ``scale`` and ``ratio`` 1 then moves over, as it is usual on CIFAR.
-    """
+    """One augmented image, ``count`` times, so that student and teacher see the same pixels."""
 
     kind: Literal["same"] = "same"
     augment: Augment
+    """What happens to the image."""
     count: int = Field(2, gt=0, le=16)
-    pad: int = Field(0, ge=0, le=512, description="pixels on each side")
+    """Views, all of the same pixels."""
+    pad: int = Field(0, ge=0, le=512)
+    """Black pixels that are put around the image on each side first; a crop of constant ``scale`` and ``ratio`` 1 then
+    moves over it, as it is usual on CIFAR."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images"})
     source = "CRD, arXiv:1910.10699, section 3.1; code: RepDistiller dataset/cifar100.py"
@@ -46,15 +46,15 @@ class Same(Spec):
 
 
 class CifarResNet(Spec):
-    """The ResNet for 32x32 images: a 3x3 convolution and three stages of basic blocks, ``depth`` layers in all.
-
-    ``widths``: channels of the first convolution and of the three stages. ``channels``: of the image.
-    """
+    """The ResNet for 32x32 images: a 3x3 convolution and three stages of basic blocks, ``depth`` layers in all."""
 
     kind: Literal["cifar_resnet"] = "cifar_resnet"
-    depth: int = Field(ge=8, le=1202, description="layers, 6n + 2")
+    depth: int = Field(ge=8, le=1202)
+    """Layers: 6n + 2."""
     widths: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field((16, 16, 32, 64), min_length=4, max_length=4)
+    """Channels of the first convolution and of the three stages."""
     channels: int = Field(3, gt=0, le=4096)
+    """Channels of the image."""
     source = "He et al., 2016, arXiv:1512.03385, section 4.2; code: RepDistiller models/resnet.py"
     example = {"depth": 8, "widths": (4, 4, 6, 8)}
 
@@ -75,18 +75,20 @@ class CifarResNet(Spec):
 class Distilled(Spec):
     """A student with a classifier, and a frozen teacher. View 0 goes to the student, view 1 to the teacher.
 
-    A vector is an embedding of unit length, which memory holds, beside logits, which tell the classes. ``backbone``:
-    the student's. ``classes``: how many. ``width``: of the embeddings; both sides have a linear layer that makes them,
-    and both layers are trained. ``teacher``: the folder of a run, or one of its checkpoints, whose encoder is of kind
-    image; where that ends in ``classes`` numbers of any length it is a classifier, and its logits can be distilled.
-    null: a backbone like the student's with random weights, which teaches nothing.
+    A vector is an embedding of unit length, which memory holds, beside logits, which tell the classes.
     """
 
     kind: Literal["distilled"] = "distilled"
     backbone: Annotated[Spec, Slot("backbone")]
+    """The student's network."""
     classes: int = Field(gt=1, le=1_000_000)
+    """Classes."""
     width: int = Field(128, gt=0, le=65536)
+    """Of the embeddings; both sides have a linear layer that makes them, and both layers are trained."""
     teacher: Annotated[str | None, LocalPath()]
+    """The folder of a run, or one of its checkpoints, whose encoder is of kind image. Where that ends in ``classes``
+    numbers of any length it is a classifier, and its logits can be distilled. null: a backbone like the student's with
+    random weights, which teaches nothing."""
     needs = {"views": frozenset({"images"})}
     gives = _BOTH | {"one query a view"}
     source = "CRD, arXiv:1910.10699, section 3.1 and Eq. 18; code: RepDistiller crd/criterion.py"
@@ -107,16 +109,19 @@ class OtherClasses(Spec):
     """A memory of both sides, of which a query sees its own sample and ``draws`` of other classes; and the classes.
 
     A view that looks another up is compared with that view's memory, and one that looks itself up with the classes.
-    ``positive``: what memory holds of the query's own sample (``exact``), or of any sample of its class (``relax``).
-    ``momentum``, ``placement`` and ``dtype`` as in memory_bank.
     """
 
     kind: Literal["other_classes"] = "other_classes"
-    draws: int = Field(gt=0, le=10_000_000, description="rows drawn for each query")
+    draws: int = Field(gt=0, le=10_000_000)
+    """Rows of other classes that are drawn for each query."""
     positive: Literal["exact", "relax"] = "exact"
+    """What memory holds of the query's own sample (``exact``), or of any sample of its class (``relax``)."""
     momentum: float = Field(0.5, ge=0, le=1)
+    """The weight of the remembered vector when it is renewed."""
     placement: Placement = "replicated"
+    """Whether every process holds all of the memory (``replicated``) or a part (``sharded``)."""
     dtype: StoredIn = "float32"
+    """What the memory is stored in; look-ups are in float32."""
     needs = {"data": frozenset({"labels"}), "encoder": _BOTH}
     gives = _MEMORY
     source = "CRD, arXiv:1910.10699, section 3.2; code: RepDistiller crd/memory.py, dataset/cifar100.py"
@@ -143,19 +148,19 @@ class Distillation(Spec):
 
 
 class CRD(Spec):
-    """NCE where there is a memory; cross-entropy and distillation of the teacher's logits where there are classes.
-
-    ``contrast``: β, the weight of NCE, whose normaliser is each view's own; ``temperature`` divides its scores.
-    ``cross_entropy``: γ, the weight of the label's cross-entropy. ``distillation``: α, the weight of
-    T²·KL(teacher ‖ student), T being ``softness``, which divides the logits of both.
-    """
+    """NCE where there is a memory; cross-entropy and distillation of the teacher's logits where there are classes."""
 
     kind: Literal["crd"] = "crd"
     contrast: float = Field(0.8, ge=0, le=1e4)
-    temperature: Temperature = Field(0.07, description="divides the scores, > 0")
+    """The weight (β) of NCE, whose normaliser is each view's own."""
+    temperature: Temperature = 0.07
+    """Divides the scores; above 0. May follow a schedule."""
     cross_entropy: float = Field(1.0, ge=0, le=1e4)
+    """The weight (γ) of the label's cross-entropy."""
     distillation: float = Field(0.0, ge=0, le=1e4)
+    """The weight (α) of T²·KL(teacher ‖ student), T being ``softness``."""
     softness: float = Field(4.0, gt=0, le=1000)
+    """The temperature T of distillation, which divides both logits."""
     needs = {"targets": frozenset({"positive, label and teacher"}), "negatives": _MEMORY}
     source = "CRD, arXiv:1910.10699, Eqs. 18-20; code: RepDistiller train_student.py, crd/criterion.py"
     example = {"temperature": 0.2}

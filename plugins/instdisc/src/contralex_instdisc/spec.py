@@ -20,7 +20,9 @@ class Proximal(Spec):
 
     kind: Literal["proximal"] = "proximal"
     weight: float = Field(gt=0, le=1e6)
+    """The weight of the proximal term."""
     base: Annotated[Spec, Slot("loss")]
+    """The loss that the term is added to."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"remembered"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 9-10"
     example = {"weight": 1.0, "base": {"kind": "nce", "temperature": 0.2}}

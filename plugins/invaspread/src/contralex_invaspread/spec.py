@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 
 class Spread(Spec):
-    """The right entry is to be probable, and each wrong one improbable.
-
-    ``temperature`` divides the scores. ``m``: how often each wrong entry counts, in the denominator and in the sum over
-    them. (Below 1 a probability could exceed 1; the official code does something else there.)
-    """
+    """The right entry is to be probable, and each wrong one improbable."""
 
     kind: Literal["spread"] = "spread"
-    temperature: Temperature = Field(description="divides the scores, > 0")
+    temperature: Temperature
+    """Divides the scores; above 0. May follow a schedule."""
     m: float = Field(1.0, ge=1, le=1e4)
+    """How often each wrong entry counts, in the denominator and in the sum over them. Below 1 a probability could
+    exceed 1, where the official code does something else."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "InvaSpread, arXiv:1904.03436, Eqs. 3-6; code: BatchAverage.py BatchCriterion"
     example = {"temperature": 0.2}

@@ -15,16 +15,15 @@ if TYPE_CHECKING:
 
 
 class Masked(Spec):
-    """One view: an augmented crop, and a further channel that is 1 where a patch is hidden and 0 elsewhere.
-
-    ``augment``: the crop's. ``patch``: in pixels, a side, as the encoder's. ``share`` of the patches are hidden, drawn
-    anew for each sample and epoch.
-    """
+    """One view: an augmented crop, and a further channel that is 1 where a patch is hidden and 0 elsewhere."""
 
     kind: Literal["masked"] = "masked"
     augment: Augment
-    patch: int = Field(16, gt=0, le=1024, description="pixels")
+    """The crop, and what else happens to the image."""
+    patch: int = Field(16, gt=0, le=1024)
+    """Pixels of a patch's side, as the encoder has them."""
     share: float = Field(0.75, gt=0, lt=1)
+    """The fraction of patches that is hidden."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"masked images"})
     source = "MAE, arXiv:2111.06377, section 3 (masking)"
@@ -67,8 +66,11 @@ class Decoder(Spec):
     """A narrow Transformer that sees every place: ``depth`` blocks of ``width``, with ``heads`` of attention."""
 
     width: int = Field(512, gt=0, le=65536, multiple_of=4)
+    """Dimensions of a token."""
     depth: int = Field(8, gt=0, le=1024)
+    """Blocks."""
     heads: int = Field(16, gt=0, le=1024)
+    """Heads of attention in each block."""
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Decoder:
@@ -78,15 +80,13 @@ class Decoder(Spec):
 
 
 class MAE(Spec):
-    """A Vision Transformer that reads the visible patches alone, and a decoder that predicts the pixels of the others.
-
-    ``backbone``: the encoder, of kind ``vit``; features are of the whole image. ``decoder``: is left behind after
-    training.
-    """
+    """A Vision Transformer that reads the visible patches alone, and a decoder that predicts the pixels of the rest."""
 
     kind: Literal["mae"] = "mae"
     backbone: ViT
+    """The encoder, of kind ``vit``; features are of the whole image."""
     decoder: Decoder = Decoder()
+    """The decoder, which is left behind after training."""
     needs = {"views": frozenset({"masked images"}), "key_encoder": frozenset({"patches as keys"})}
     gives = frozenset({"predicted patches", "queries at positions", "any length"})
     source = "MAE, arXiv:2111.06377, section 3; code: mae models_mae.py"
@@ -109,11 +109,11 @@ class MAE(Spec):
 
 
 class Patches(Spec):
-    """The image's patches themselves, as pixels; nothing is encoded. ``normalize``: each patch less its mean, over its
-    standard deviation."""
+    """The image's patches themselves, as pixels; nothing is encoded."""
 
     kind: Literal["patches"] = "patches"
     normalize: bool = True
+    """Whether each patch is brought to mean 0 and standard deviation 1."""
     needs = {"encoder": frozenset({"predicted patches"}), "negatives": frozenset({"no entries"})}
     gives = frozenset({"keys", "patches as keys"})
     key_weights = "fixed"  # there are none

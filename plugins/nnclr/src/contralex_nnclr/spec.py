@@ -17,7 +17,8 @@ class Neighbour(Spec):
     """The nearest neighbour of the sample's key in a support set: the last ``size`` keys of the first key view."""
 
     kind: Literal["neighbour"] = "neighbour"
-    size: int = Field(gt=0, le=2**30, description="keys")
+    size: int = Field(gt=0, le=2**30)
+    """Keys in the support set."""
     needs = {"encoder": frozenset({"unit length"})}
     gives = frozenset({"vectors"})
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 4"
@@ -30,15 +31,13 @@ class Neighbour(Spec):
 
 
 class NeighbourNCE(Spec):
-    """Softmax over the queries of the whole batch: a target vector should find its own query among them.
-
-    ``temperature`` divides the scores. ``symmetric``: a query should find its own target among all of them as well; the
-    loss is the mean of both.
-    """
+    """Softmax over the queries of the whole batch: a target vector should find its own query among them."""
 
     kind: Literal["neighbour_nce"] = "neighbour_nce"
-    temperature: Temperature = Field(description="divides the scores, > 0")
+    temperature: Temperature
+    """Divides the scores; above 0. May follow a schedule."""
     symmetric: bool = True
+    """Whether a query should find its own target among all of them as well; the loss is the mean of both."""
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3 and its implementation details"
     example = {"temperature": 0.2}

@@ -27,17 +27,16 @@ class Labels(Spec):
 
 
 class SupCon(Spec):
-    """Softmax over all entries, with several positives.
-
-    ``positives``: the mean over them stands ``outside`` the logarithm (L_out, the better one), or ``inside`` (L_in).
-    ``temperature`` divides the scores. ``base_temperature``: the loss is multiplied by temperature/base_temperature,
-    as in the official code with .07 and in the paper's training with 1; null for the paper's formula.
-    """
+    """Softmax over all entries, with several positives."""
 
     kind: Literal["supcon"] = "supcon"
-    temperature: Temperature = Field(description="divides the scores, > 0")
+    temperature: Temperature
+    """Divides the scores; above 0. May follow a schedule."""
     positives: Literal["outside", "inside"] = "outside"
+    """The mean over the positives stands ``outside`` the logarithm (L_out, the better one), or ``inside`` (L_in)."""
     base_temperature: float | None = Field(None, gt=0, le=100)
+    """The loss is multiplied by temperature/base_temperature, as in the official code with .07 and in the paper's
+    training with 1; null for the paper's formula."""
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
     source = "SupCon, arXiv:2004.11362, Eq. 2 (outside) and Eq. 3 (inside); code: SupContrast losses.py"
     example = {"temperature": 0.2}

@@ -21,8 +21,10 @@ class CodeQueue(Spec):
     Filled from epoch ``start_epoch`` on, and used as soon as it is full.
     """
 
-    size: int = Field(gt=0, le=2**30, description="embeddings of each key view, over all processes")
-    start_epoch: int = Field(0, ge=0, le=10**6, description="epochs")
+    size: int = Field(gt=0, le=2**30)
+    """Embeddings of each key view, over all processes."""
+    start_epoch: int = Field(0, ge=0, le=10**6)
+    """The epoch, counted from 0, from which the queue is used."""
 
     def delays(self) -> list[Delay]:
         # A queue that begins early holds codes back, so a short run may well wait for longer than the paper's 4 %.
@@ -41,8 +43,12 @@ class Sinkhorn(Spec):
 
     kind: Literal["sinkhorn"] = "sinkhorn"
     epsilon: float = Field(0.05, ge=1e-4, le=1e3)
+    """Sharpens the codes: lower is sharper."""
     iterations: int = Field(3, gt=0, le=10_000)
+    """Rounds of row and column normalisation."""
     queue: CodeQueue | None = None
+    """Earlier embeddings that codes are computed with, for batches much smaller than the number of prototypes; null:
+    none."""
     needs = {"negatives": frozenset({"prototypes"})}
     gives = frozenset({"weights"})
     source = "SwAV, arXiv:2006.09882, Eqs. 3-5 and section 4.1 (queue); code: main_swav.py distributed_sinkhorn"
@@ -58,16 +64,16 @@ class Sinkhorn(Spec):
 
 
 class Clustering(Spec):
-    """What negative sources share that cluster a memory of all samples at the first step of an epoch.
+    """What negative sources share that cluster a memory of all samples at the first step of an epoch."""
 
-    ``count``: clusters (of each head). ``iterations`` of k-means. ``reassign``: epochs from one clustering to the
-    next. ``dtype``: what embeddings are remembered in; they are clustered in float32.
-    """
-
-    count: int = Field(gt=1, le=2**24, description="clusters")
+    count: int = Field(gt=1, le=2**24)
+    """Clusters of each head."""
     iterations: int = Field(gt=0, le=10_000)
-    reassign: int = Field(1, gt=0, le=10**6, description="epochs from one clustering to the next")
+    """Rounds of k-means."""
+    reassign: int = Field(1, gt=0, le=10**6)
+    """Epochs from one clustering to the next."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What embeddings are remembered in; they are clustered in float32."""
 
     def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
         return [Least("epoch", self.count, "each cluster begins as one of them", field="count")]
@@ -76,15 +82,14 @@ class Clustering(Spec):
 class SphericalClusters(Clustering):
     """The centroids of spherical k-means over the last embedding of each sample, as prototypes that are not trained.
 
-    ``heads``: so many clusterings side by side, of ``count`` clusters each, alternately of each key view's memory.
-    ``iterations`` of k-means; an empty cluster keeps its centroid. ``reassign``: epochs from one clustering to the
-    next. ``dtype``: what embeddings are remembered in. The memory of all samples and key views is whole on every
-    process.
+    The memory of all samples and key views is whole on every process.
     """
 
     kind: Literal["clusters"] = "clusters"
     heads: int = Field(3, gt=0, le=64)
+    """Clusterings side by side, of ``count`` clusters each, alternately of each key view's memory."""
     iterations: int = Field(10, gt=0, le=10_000)
+    """Rounds of k-means; an empty cluster keeps its centroid."""
     needs = {"encoder": frozenset({"one query a view"})}
     gives = frozenset({"entries", "clusters"})
     source = "SwAV, arXiv:2006.09882, appendix (DeepCluster-v2); code: main_deepclusterv2.py cluster_memory"
@@ -97,18 +102,17 @@ class SphericalClusters(Clustering):
 
 
 class ClusterClassifier(Clustering):
-    """A linear layer, after a ReLU, that is trained to tell the clusters of k-means over the last embedding of each
-    sample, and begins anew with weights from N(0, .01²) whenever they do.
+    """A linear layer, after a ReLU, that is trained to tell the clusters of k-means over each sample's last embedding.
 
-    ``pca``: embeddings are brought to so many principal components of equal variance, and to unit length, before
-    k-means; null clusters them as they are. ``iterations`` of k-means; an empty cluster begins anew beside another.
-    ``reassign``: epochs from one clustering to the next. ``dtype``: what embeddings are remembered in. The memory of
-    all samples is whole on every process.
+    It begins anew, with weights from N(0, .01²), whenever they do. The memory of all samples is whole on every process.
     """
 
     kind: Literal["cluster_classifier"] = "cluster_classifier"
     pca: int | None = Field(256, gt=0, le=65_536)
+    """Principal components, of equal variance and then of unit length, that embeddings are brought to before k-means;
+    null clusters them as they are."""
     iterations: int = Field(20, gt=0, le=10_000)
+    """Rounds of k-means; an empty cluster begins anew beside another."""
     needs = {"encoder": frozenset({"one query a view"})}
     gives = frozenset({"entries", "clusters"})
     learns = True
@@ -122,13 +126,11 @@ class ClusterClassifier(Clustering):
 
 
 class ClusterTargets(Spec):
-    """The cluster that the query's sample was last put into, in every head. A sample that is in none has no loss.
-
-    ``balanced``: samples of small clusters weigh more, so that all clusters weigh the same.
-    """
+    """The cluster that the query's sample was last put into, in every head. A sample that is in none has no loss."""
 
     kind: Literal["cluster"] = "cluster"
     balanced: bool = False
+    """Samples of small clusters weigh more, so that all clusters weigh the same."""
     needs = {"negatives": frozenset({"clusters"})}
     gives = frozenset({"weights"})
     source = "DeepCluster, arXiv:1807.05520, Eq. 2 and section 3.3 (trivial parametrization)"
@@ -140,13 +142,11 @@ class ClusterTargets(Spec):
 
 
 class ClusterCrossEntropy(Spec):
-    """Cross-entropy of the softmax over each head's clusters, averaged over heads and over samples that have a cluster.
-
-    ``temperature``: scores are divided by it; may follow a schedule.
-    """
+    """Cross-entropy of the softmax over each head's clusters: the mean over heads and over samples with a cluster."""
 
     kind: Literal["cluster_cross_entropy"] = "cluster_cross_entropy"
-    temperature: Temperature = Field(description="divides the scores, > 0")
+    temperature: Temperature
+    """Divides the scores; above 0. May follow a schedule."""
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"clusters"})}
     source = "DeepCluster, arXiv:1807.05520, Eq. 1; code: main_deepclusterv2.py train"
     example = {"temperature": 0.2}
@@ -158,10 +158,11 @@ class ClusterCrossEntropy(Spec):
 
 
 class Sobel(Spec):
-    """Another backbone behind the two Sobel derivatives of the image's brightness. ``backbone``: of 2 ``channels``."""
+    """Another backbone behind the two Sobel derivatives of the image's brightness."""
 
     kind: Literal["sobel"] = "sobel"
     backbone: Annotated[Spec, Slot("backbone")]
+    """The network, of 2 channels, that sees the edges."""
     source = "DeepCluster, arXiv:1807.05520, section 4.1"
     example = {"backbone": {"kind": "conv", "channels": 2, "widths": (6, 8), "strides": (2, 2)}}
 
@@ -179,13 +180,17 @@ class Sobel(Spec):
 
 
 class AlexNet(Spec):
-    """AlexNet as DeepCluster has it: 96 to 384 channels, BatchNorm, images of ``image_size`` (224) pixels; its feature
-    is the second linear layer's, before the ReLU. ``dropout`` before both linear layers. ``channels``: of the image."""
+    """AlexNet as DeepCluster has it: 96 to 384 channels, BatchNorm, images of 224 pixels. Its feature is that of the
+    second linear layer, before the ReLU.
+    """
 
     kind: Literal["alexnet"] = "alexnet"
     dropout: float = Field(0.5, ge=0, lt=1)
+    """The probability that a value of the fully connected layers is dropped."""
     channels: int = Field(3, gt=0, le=4096)
+    """Channels of the image."""
     image_size: Literal[224] = 224
+    """Pixels of a side: the one size that the network takes."""
     source = "DeepCluster, arXiv:1807.05520, section 4.1; code: facebookresearch/deepcluster models/alexnet.py"
 
     def build(self) -> tuple[nn.Module, int]:

@@ -16,11 +16,16 @@ class ConvMixer(Spec):
     """Patches of an image, mixed by convolutions over places and over channels in turn; then a projector."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    patch: int = Field(gt=0, description="pixels of a patch's side")
-    width: int = Field(gt=0, description="channels, and numbers of the representation")
-    depth: int = Field(gt=0, description="layers")
-    kernel: int = Field(gt=0, description="patches that a convolution spans; odd")
-    dim: int = Field(gt=0, description="numbers of the vectors that are looked up")
+    patch: int = Field(gt=0)
+    """Pixels of a patch's side."""
+    width: int = Field(gt=0)
+    """Channels, and numbers of the representation."""
+    depth: int = Field(gt=0)
+    """Layers."""
+    kernel: int = Field(gt=0)
+    """Patches that a convolution spans; odd."""
+    dim: int = Field(gt=0)
+    """Numbers of the vectors that are looked up."""
     needs = {"views": frozenset({"images"})}
     gives = frozenset({"one query a view", "unit length"})
     source = "ConvMixer, arXiv:2201.09792, section 2; the projector: SimCLR, arXiv:2002.05709, section 2.1"

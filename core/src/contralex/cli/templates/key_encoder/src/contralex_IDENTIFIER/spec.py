@@ -19,7 +19,8 @@ class Averaged(Spec):
     """
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    momentum: float = Field(ge=0, lt=1, description="weight of the average so far, once the run is under way")
+    momentum: float = Field(ge=0, lt=1)
+    """Weight of the average so far, once the run is under way."""
     gives = frozenset({"keys"})
     key_weights = "following"
     source = "EMAN, arXiv:2101.08482, section 3; the beginning: Mean Teacher, arXiv:1703.01780, its code"

@@ -16,7 +16,8 @@ class Decoupled(Spec):
     """InfoNCE without the positive in its denominator: a query that finds it easily still pushes others away."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    temperature: float = Field(gt=0, description="divides the scores")
+    temperature: float = Field(gt=0)
+    """Divides the scores."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "DCL, arXiv:2110.06848, section 3 (the loss L_DC)"
     example = {"temperature": 0.2}

@@ -16,7 +16,8 @@ class Relations(Spec):
     """How much the sample's key resembles each entry of another sample, as a distribution over them."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    temperature: float = Field(gt=0, description="divides the key's similarities; lower is sharper")
+    temperature: float = Field(gt=0)
+    """Divides the key's similarities; lower is sharper."""
     needs = {"negatives": frozenset({"positive"})}
     gives = frozenset({"index", "weights", "relations"})
     source = "ReSSL, arXiv:2107.09282, section 3.2 (the teacher's distribution)"
@@ -32,7 +33,8 @@ class Relational(Spec):
     """Cross-entropy between the key's relations to other samples and the query's."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    temperature: float = Field(gt=0, description="divides the query's similarities; above the targets'")
+    temperature: float = Field(gt=0)
+    """Divides the query's similarities; above the targets'."""
     needs = {"targets": frozenset({"relations"}), "negatives": frozenset({"entries"})}
     source = "ReSSL, arXiv:2107.09282, section 3.2 (the loss)"
     example = {"temperature": 0.1}

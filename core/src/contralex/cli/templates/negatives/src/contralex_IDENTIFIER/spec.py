@@ -16,7 +16,8 @@ class CrossBatch(Spec):
     """The keys of other samples, in this batch and in a memory of the last ``size`` keys before it."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    size: int = Field(gt=0, description="keys that are remembered, over all processes")
+    size: int = Field(gt=0)
+    """Keys that are remembered, over all processes."""
     gives = frozenset({"entries", "positive"})
     source = "Cross-batch memory (XBM), arXiv:1912.06798, section 3; the batch as in SimCLR, arXiv:2002.05709"
     example = {"size": 12}

@@ -16,8 +16,10 @@ class SoftInstance(Spec):
     """The sample itself and, with a ``share`` of the weight, what its key resembles."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
-    share: float = Field(ge=0, le=1, description="of the weight, for entries of other samples; 1 − λ in the paper")
-    temperature: float = Field(gt=0, description="divides the key's similarities; lower is sharper")
+    share: float = Field(ge=0, le=1)
+    """Of the weight, for entries of other samples; 1 − λ in the paper."""
+    temperature: float = Field(gt=0)
+    """Divides the key's similarities; lower is sharper."""
     needs = {"negatives": frozenset({"positive"})}
     gives = frozenset({"weights"})
     source = "SCE (similarity contrastive estimation), arXiv:2111.14585, section 3"
