@@ -1,5 +1,6 @@
 # Everything that a fresh clone needs: Python >= 3.11 and make. `make` lists what there is.
 #   PYTHON=python3.12 make demo     chooses the Python that the virtual environment is made with
+#   CONSTRAINTS=tests/lowest.txt make test      installs with the lowest versions that are promised (make clean before)
 #   make test ARGS="-m slow"        hands ARGS to pytest (and to `contralex train` in make demo)
 
 VENV := .venv
@@ -7,6 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.contralex-installed
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 ARGS ?=
+CONSTRAINTS ?=
 
 # Nothing of the caller's environment may reach into this one.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PIP_TARGET PIP_PREFIX
@@ -31,7 +33,7 @@ demo: $(STAMP)
 # A worker for each core, one thread for each, and whole files, because tests of one file share what was computed.
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	$(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadfile --durations=15 $(ARGS)
 
 # A package of each flavour beside a wheel of the core, as its author's users would have them.
 strangers: $(STAMP)
@@ -60,7 +62,7 @@ facts: $(STAMP)
 
 # The environment is good while its Python runs and nothing that says what to install is newer than the stamp.
 # The stamp holds the folder, because an editable installation of a clone that was moved points to the old place.
-$(STAMP): core/pyproject.toml $(PLUGINS:%=%/pyproject.toml) requirements-dev.txt $(if $(shell [ "`cat $(STAMP) 2>&1`" = "`pwd`" ] || echo moved),moved)
+$(STAMP): core/pyproject.toml $(PLUGINS:%=%/pyproject.toml) requirements-dev.txt $(CONSTRAINTS) $(if $(shell [ "`cat $(STAMP) 2>&1`" = "`pwd`" ] || echo moved),moved)
 	@if ! $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  found=; for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
 	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && found="$$python" && break; \
@@ -73,7 +75,7 @@ $(STAMP): core/pyproject.toml $(PLUGINS:%=%/pyproject.toml) requirements-dev.txt
 	  "$$found" -m venv --clear $(VENV); \
 	fi
 	@echo "Installing contralex, its plugins and the tools into $(VENV)$(if $(wildcard $(STAMP)),,; this takes minutes, because PyTorch is large)"
-	$(BIN)/python -m pip install $(if $(wildcard $(STAMP)),--quiet) -e './core[digits]' $(PLUGINS:%=-e ./%) -r requirements-dev.txt
+	$(BIN)/python -m pip install $(if $(wildcard $(STAMP)),--quiet) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e './core[digits]' $(PLUGINS:%=-e ./%) -r requirements-dev.txt
 	$(BIN)/python -m contralex schema --out contralex.schema.json
 	@pwd > $@
 

@@ -6,10 +6,12 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.version import Version
 
 import contralex
 
@@ -50,6 +52,28 @@ def test_a_file_that_is_out_of_date_is_named_with_the_command(
     assert facts.main([]) == 0
     assert stale.read_text() == "new"
     assert facts.main(["--check"]) == 0
+
+
+def test_the_lowest_versions_that_are_promised_are_those_that_are_tested() -> None:
+    pinned = dict(
+        line.split("==") for line in (ROOT / "tests/lowest.txt").read_text().splitlines() if not line.startswith("#")
+    )
+    promised: dict[str, set[str]] = {}
+    for file in [ROOT / "core/pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]:
+        project = tomllib.loads(file.read_text("utf-8"))["project"]
+        for bound in [
+            *project["dependencies"],
+            *(b for some in project.get("optional-dependencies", {}).values() for b in some),
+        ]:
+            name, _, lowest = bound.partition(">=")
+            if not name.startswith("contralex"):
+                promised.setdefault(name, set()).add(lowest)
+    assert set(promised) - set(pinned) == {
+        "datasets",
+        "open_clip_torch",
+    }  # not installed, and a tool of the tests as well
+    for name, version in pinned.items():
+        assert all(Version(lowest) == Version(version) for lowest in promised[name]), (name, version, promised[name])
 
 
 @pytest.mark.parametrize(
