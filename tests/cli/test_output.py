@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +17,11 @@ import typer
 
 from contralex import ContralexError, resolve
 from contralex.cli.options import path, with_epochs
+from contralex.compare.runs import _sentence
+from contralex.compare.table import COLUMNS
 from contralex.files import write_text
 from contralex.registry import registry
+from contralex.train import trouble
 from contralex.vocabulary.datasets import ImageFolder, Labelled
 
 Result = tuple[int, str, str]
@@ -215,3 +220,49 @@ def test_epochs_are_short_for_a_set() -> None:
     assert with_epochs(["train.epochs=2"], None) == ["train.epochs=2"]
     with pytest.raises(ContralexError, match=r"train\.epochs is set twice; leave out the --set, or --epochs 3"):
         with_epochs([" train.epochs =2"], 3)
+
+
+# Commands in messages
+
+
+def test_commands_in_messages_are_quoted_and_on_lines_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "sp ace" / "q'1 [red]"
+    folder.mkdir(parents=True)
+    with pytest.raises(trouble.Trouble) as error, trouble.told(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    *_, command = str(error.value).splitlines()
+    assert shlex.split(command) == ["contralex", "train", "--out", str(folder), "--resume"]
+
+    assert (
+        _sentence(["Warning: x", "Error: wrong:", "  --set a=1", "  --set a=2", ""])
+        == "wrong:\n  --set a=1\n  --set a=2"
+    )
+    assert _sentence(["  something", ""]) == "something"
+
+
+def test_a_disk_that_fills_at_the_start_or_at_the_end_is_one_sentence(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``spec.yaml`` is written before training, and a comparison's results after its table."""
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("contralex.train.run.write_text", full)
+    out = tmp_path / "run"
+    quick = ["--set=eval.knn=null", "--set=train.precision=fp32"]
+    code, _, err = call("train", "simclr-v1", "--preset", "digits", "--out", str(out), *quick)
+    assert code == 1 and "Traceback" not in err
+    *_, sentence, command = err.splitlines()
+    assert sentence == f"Error: The disk that holds {out / 'spec.yaml'} is full; make room, then begin it again with:"
+    assert shlex.split(command) == ["contralex", "train", "--out", str(out), "--resume"]
+
+    row = dict.fromkeys(COLUMNS, 0.5) | {"name": "simclr-v1"}
+    monkeypatch.setattr("contralex.compare.runs.run_all", lambda *given: {})
+    monkeypatch.setattr("contralex.compare.table.summary", lambda *given: {"rows": [row], "failed": {}})
+    monkeypatch.setattr("contralex.compare.table.cells", lambda row: ["simclr-v1", "50.0"])
+    monkeypatch.setattr("contralex.compare.table.below", lambda result: [])
+    monkeypatch.setattr("contralex.files.write_text", full)
+    code, printed, err = call("compare", "simclr-v1", "--preset", "digits", "--out", str(tmp_path / "all"))
+    assert code == 1 and "simclr-v1\t50.0" in printed
+    assert err.splitlines()[-1] == f"Error: {tmp_path / 'all' / 'results.json'}: No space left on device"

@@ -135,8 +135,8 @@ def test_a_full_disk(way: str, save: Save, folder: Path, monkeypatch: pytest.Mon
     good = folder / ("step-20" if way == "write_text" else "step-10")  # only its name was not written to `last`
     assert str(error.value) == (
         f"The checkpoint {folder / 'step-20'} could not be written (No space left on device); make room or mend the "
-        f"disk; the last good one is {good}, and the run goes on from it with: contralex train --out {folder.parent} "
-        "--resume"
+        f"disk; the last good one is {good}, and the run goes on from it with:\n"
+        f"  contralex train --out {folder.parent} --resume"
     )
     assert [name for name in names(folder) if name.startswith(".")] == []
     monkeypatch.undo()

@@ -246,7 +246,7 @@ def test_a_signal_stops_the_comparison_and_it_goes_on(two: list[str], tmp_path: 
     running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=200)
     assert running.returncode == 128 + signal.SIGTERM, said
-    assert f"Stopped in small; repeat the command with --resume --out {out} to go on." in said
+    assert f"Stopped in small; to go on, repeat the command with:\n  --resume --out {out}" in said
     assert (out / "small" / "checkpoints" / "last").exists()
     assert not (out / "results.json").exists()
 

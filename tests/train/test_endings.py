@@ -189,7 +189,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     for saved, onward in ((False, "begin it again"), (True, "go on from the last checkpoint")):
         if saved:
             (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
-        with pytest.raises(trouble.Trouble, match=f"is full; make room, then {onward} with"), trouble.told(tmp_path):
+        with pytest.raises(trouble.Trouble, match=f"is full; make room, then {onward} with:\n"), trouble.told(tmp_path):
             Path("/dev/full").write_text("x" * 100)
     with pytest.raises(FileNotFoundError), trouble.told(tmp_path):
         (tmp_path / "nothing").read_text()

@@ -122,8 +122,9 @@ def test_a_hook_that_raises_stops_the_run_with_a_checkpoint(tiny: Tiny, fake_plu
     assert str(error.value) == (
         "the plugin foo failed in its hook contralex_step_end: AssertionError: three. "
         f"The run stopped at step 3 of 10, saved as {folder / 'checkpoints' / 'step-3'}; "
-        f"mend the plugin, then go on with: contralex train --out {folder} --resume "
-        "(or with --set train.on_hook_error=warn as well, whatever the hook does)"
+        "mend the plugin, then go on, or go on whatever the hook does:\n"
+        f"  contralex train --out {folder} --resume\n"
+        f"  contralex train --out {folder} --resume --set train.on_hook_error=warn"
     )
     assert last(folder) == "step-3"
     assert not (folder / "results.json").exists()

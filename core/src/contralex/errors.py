@@ -36,3 +36,8 @@ def remedy(*words: object) -> str:
     """What mends a mistake, as the end of its sentence: a command, or ``--set`` and its value, on a line of its own and
     quoted for the shell. ``remedy("contralex", "train", "--out", folder)``, ``remedy("--set", "train.epochs=5")``."""
     return "\n  " + shlex.join(str(word) for word in words)
+
+
+def command_to_resume(folder: object, *more: str) -> str:
+    """The command that goes on with the run in ``folder``, as the end of a sentence."""
+    return remedy("contralex", "train", "--out", folder, "--resume", *more)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from enum import StrEnum
@@ -64,7 +65,8 @@ def new(
     folder = write(name, start, out or Path(f"contralex-{name}"))
     shown = str(folder) if folder.is_absolute() else f".{os.sep}{folder}"
     typer.echo(f"Wrote contralex-{name}, {_WHAT[start]}, to {folder}. Next:\n")
-    typer.echo(f'  pip install -e "{shown}[test]"')
+    plain = re.fullmatch(r"[\w./~:\\-]+", shown)  # double quotes, which every shell knows, are enough
+    typer.echo("  pip install -e " + (f'"{shown}[test]"' if plain else shlex.quote(f"{shown}[test]")))
     typer.echo(f"  contralex check contralex-{name}")
     typer.echo(f"  contralex train {name} --preset digits")
 

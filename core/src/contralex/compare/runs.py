@@ -6,6 +6,7 @@ crashes takes none with it.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from contralex.compare.plan import Budget, Entry, Plan, folder_of
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.files import read_json
 from contralex.spec import yaml
 from contralex.spec.layers import Resolved
@@ -123,8 +124,8 @@ def _one(
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     code, came, said = _train(_argv(entry, budget, folder, processes, resume), quiet)
     if came:
-        onward = f"--resume --out {folder.parent}"
-        raise Stopped(f"Stopped in {entry.name}; repeat the command with {onward} to go on.", came)
+        onward = remedy("--resume", "--out", folder.parent)
+        raise Stopped(f"Stopped in {entry.name}; to go on, repeat the command with:{onward}", came)
     results = finished(folder)
     if code != 0 or results is None:
         killed = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
@@ -161,11 +162,16 @@ def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
         assert child.stderr is not None
         for line in child.stderr:
             sys.stderr.write(line)
-            last.append(line.strip())
+            last.append(line.rstrip())
         code = child.wait()
     return code, passed[0] if passed else 0, _sentence(list(last))
 
 
 def _sentence(lines: list[str]) -> str:
-    errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-    return (errors or [line for line in lines if line] or [""])[-1]
+    """The last error, with the commands below it that mend it."""
+    errors = [number for number, line in enumerate(lines) if line.startswith("Error: ")]
+    if not errors:
+        return ([line for line in lines if line] or [""])[-1].strip()
+    first, *below = lines[errors[-1] :]
+    commands = itertools.takewhile(lambda line: line.startswith("  "), below)
+    return "\n".join([first.removeprefix("Error: "), *commands])

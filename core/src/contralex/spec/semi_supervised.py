@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.registry import registry
 from contralex.spec.base import Spec
 
@@ -104,8 +104,8 @@ def distilled(
     negatives = _spec("negatives", method["negatives"])
     if negatives is None or "classes" not in negatives.offers():
         raise ContralexError(
-            f"{checkpoint} is no classifier, so it has nothing to teach; fine-tune it first: "
-            f"contralex finetune {checkpoint} --labels 0.1"
+            f"{checkpoint} is no classifier, so it has nothing to teach; fine-tune it first:"
+            + remedy("contralex", "finetune", checkpoint, "--labels", "0.1")
         )
     made, last = classifier(student.encoder, method["negatives"]["count"], student.from_layer)
     if noisy and "drop_path" in made["backbone"]:

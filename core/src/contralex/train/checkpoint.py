@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, command_to_resume
 from contralex.files import to_disk, write_text
 from contralex.train import manifest, retention, stored
 from contralex.train.manifest import MODEL, OPTIMIZER, STATE
@@ -123,8 +123,8 @@ def _not_saved(target: Path, error: OSError | SafetensorError, resolved: Resolve
     folder = target.parent
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     good = next((path for path in stored.steps(folder) if stored.is_whole(path)), None) if folder.is_dir() else None
-    onward = f"contralex train --out {folder.parent} --resume{' --allow-code' if resolved.code else ''}"
-    way = f"the last good one is {good}, and the run goes on from it with: {onward}" if good else "there is no other"
+    onward = command_to_resume(folder.parent, *(["--allow-code"] if resolved.code else []))
+    way = f"the last good one is {good}, and the run goes on from it with:{onward}" if good else "there is no other"
     return NotSaved(f"The checkpoint {target} could not be written ({reason}); make room or mend the disk; {way}")
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, command_to_resume
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +33,10 @@ def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) ->
     out = found.folder.parents[1]
     if not allowed:
         raise ContralexError(
-            f"{out} was started with another spec or other versions: {listed}; go on with its own (contralex train "
-            f"--out {out} --resume, and pip install those versions), or take the present ones with --allow-drift."
+            f"{out} was started with another spec or other versions: {listed}; go on with its own (pip install "
+            "those versions), or take the present ones:"
+            + command_to_resume(out)
+            + command_to_resume(out, "--allow-drift")
         )
     _check_groups(found, resolved)
     if say:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contralex import distributed
 from contralex.data.base import EpochSampler, Source, ViewDataset, check_population, check_share, collate, load
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, command_to_resume
 from contralex.files import write_text
 from contralex.lookup import Found, LookUp, Step
 from contralex.parts import batch_norm, sharding
@@ -266,14 +266,15 @@ def _leave_if_agreed(run: Run, report: Report) -> None:
     if run.saved_at != run.step:
         save(run, report)
     where = f"step {run.step} of {run.total}, saved as {run.folder / 'checkpoints' / f'step-{run.step}'}"
-    onward = f"contralex train --out {run.folder} --resume{' --allow-code' if run.resolved.code else ''}"
+    allow = ["--allow-code"] if run.resolved.code else []
+    onward = command_to_resume(run.folder, *allow)
     if run.ending.signal:
-        raise Stopped(f"Stopped at {where}; go on with: {onward}", run.ending.signal)
+        raise Stopped(f"Stopped at {where}; go on with:{onward}", run.ending.signal)
     if run.ending.mistake:
-        raise Refused(f"{run.ending.mistake}\nThe run stopped at {where}; mend this, then go on with: {onward}")
+        raise Refused(f"{run.ending.mistake}\nThe run stopped at {where}; mend this, then go on with:{onward}")
     raise HookFailed(
-        f"{run.ending.failure}. The run stopped at {where}; mend the plugin, then go on with: {onward} "
-        "(or with --set train.on_hook_error=warn as well, whatever the hook does)"
+        f"{run.ending.failure}. The run stopped at {where}; mend the plugin, then go on, or go on whatever the hook "
+        f"does:{onward}" + command_to_resume(run.folder, *allow, "--set", "train.on_hook_error=warn")
     )
 
 

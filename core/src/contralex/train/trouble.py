@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contralex import distributed
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, command_to_resume
 
 _DISK = {errno.ENOSPC: "is full", errno.EDQUOT: "is over its quota", errno.EROFS: "is read-only", errno.EIO: "fails"}
 # What the collectives say when another process is gone or does not come; gloo, NCCL and the store each in their words.
@@ -52,7 +52,7 @@ def told(folder: Path) -> Iterator[None]:
 def _onward(folder: Path) -> str:
     saved = any((folder / "checkpoints").glob("step-*"))
     how = "go on from the last checkpoint" if saved else "begin it again"
-    return f"{how} with: contralex train --out {folder} --resume"
+    return f"{how} with:{command_to_resume(folder)}"
 
 
 def _dead_worker(error: Exception, onward: str) -> Trouble:
