@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -123,7 +124,14 @@ def timm_model(spec: specs.TimmBackbone) -> tuple[nn.Module, int]:
     options: dict[str, Any] = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
     if spec.channels != 3:
         options["in_chans"] = spec.channels
-    model: Any = timm.create_model(spec.name, pretrained=spec.pretrained, num_classes=0, **options)
+    create = partial(timm.create_model, spec.name, pretrained=spec.pretrained, num_classes=0, **options)
+    model: Any
+    try:
+        model = create(dynamic_img_size=True)  # images of any size, with positions interpolated
+    except TypeError as error:
+        if "dynamic_img_size" not in str(error):
+            raise
+        model = create()  # of one size, or a network to which sizes are alike
     return model, int(model.num_features)
 
 

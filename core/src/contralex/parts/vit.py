@@ -10,7 +10,7 @@ from timm.models import vision_transformer as timm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 
 if TYPE_CHECKING:
     from contralex.vocabulary import backbones as specs
@@ -53,7 +53,8 @@ class VisionTransformer(timm.VisionTransformer):
         if not self.dynamic_img_size and (height, width) != made_for:
             raise ContralexError(
                 f"method.encoder.backbone.image_size is {made_for[0]}, and an image of {width}x{height} pixels "
-                "arrived; make the two equal, or set any_size to true."
+                "arrived; make the two equal, or let it take any size:"
+                + remedy("--set", "method.encoder.backbone.any_size=true")
             )
         patch = self.patch_embed.patch_size[0]
         if height % patch or width % patch:

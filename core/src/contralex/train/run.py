@@ -40,6 +40,7 @@ from contralex.train import (
     trouble,
 )
 from contralex.train.ending import Ending
+from contralex.train.image_check import check_images
 from contralex.train.lifecycle import LifeCycle
 from contralex.train.report import Report
 
@@ -118,6 +119,7 @@ class Run:
         self.warnings = delays.too_long(self.spec, self.total / self.per_epoch)
 
         self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
+        check_images(self.spec, self.method, self.views, self.split)
         self.method.to(self.device)
         with self.accelerator.autocast():
             rehearsal.rehearse(self.method, self._two_samples(), self.spec, population, self.device)

@@ -40,7 +40,10 @@ class TorchvisionBackbone(Spec):
 
 
 class TimmBackbone(Spec):
-    """A timm model by name, without its classifier (``pip install 'contralex[timm]'``)."""
+    """A timm model by name, without its classifier (``pip install 'contralex[timm]'``).
+
+    Where timm can, the model takes images of any size that its patches divide, with positions interpolated.
+    """
 
     kind: Literal["timm"] = "timm"
     name: str
