@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from contralex.parts.crops import HeightCrop
+from contralex.parts.rand_augment import TensorFlowRandAugment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,11 +128,14 @@ def _blur(spec: specs.Blur | None) -> v2.Transform:
     return v2.RandomApply([blur], spec.p)
 
 
-def _rand_augment(spec: specs.RandAugment | None) -> v2.Transform:
+def _rand_augment(spec: specs.RandAugment | None) -> nn.Module:
     assert spec is not None
-    if spec.p == 1:
-        return v2.RandAugment(spec.ops, spec.magnitude)
-    return v2.Compose([v2.RandomApply([v2.RandAugment(1, spec.magnitude)], spec.p) for _ in range(spec.ops)])
+    if spec.law == "tensorflow":
+        return TensorFlowRandAugment(spec)
+    made: nn.Module = v2.RandAugment(spec.ops, spec.magnitude)
+    if spec.p < 1:
+        made = v2.Compose([v2.RandomApply([v2.RandAugment(1, spec.magnitude)], spec.p) for _ in range(spec.ops)])
+    return made
 
 
 class PILBlur(nn.Module):

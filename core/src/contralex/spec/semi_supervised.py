@@ -29,8 +29,11 @@ _DISTILL_LR, _DISTILL_EPOCHS, _WARMUP = 0.1, 400, 0.05  # × √B = 6.4; warm-up
 _SMALL_BATCH = 64
 _SMALL_LR = 0.05  # × τ²: a softmax with temperature τ divides slopes by τ, and curvature by τ²
 _SMALL_STEPS = {"finetune": 600, "distill": 1500}
-# Noisy Student (arXiv:1911.04252), section 3.1: two operations of magnitude 27, and stochastic depth of 0.2.
-_RAND_AUGMENT = {"ops": 2, "magnitude": 27}
+# Noisy Student (arXiv:1911.04252), section 3.1: two operations of magnitude 27, and stochastic depth of 0.2. On small
+# images the code has a magnitude of 5, and moves and cuts out an eighth of the image's side.
+_RAND_AUGMENT = {"ops": 2, "magnitude": 27, "law": "tensorflow", "translate": 100, "cutout": 40}
+_SMALL_RAND_AUGMENT = {"ops": 2, "magnitude": 5, "law": "tensorflow"}
+_SMALL_IMAGE = 96  # pixels, below which an image is small
 _DROP_PATH = 0.2
 
 _KEPT_OF_TRAIN = ("precision", "seed", "workers", "log_every", "trackers", "on_hook_error", "on_bad_loss")
@@ -190,9 +193,20 @@ def _noisy_views(views: Mapping[str, Any]) -> Data:
     strong = _plain_views(views)["groups"]["images"]["augment"]
     plain = {name: strong[name] for name in ("crop", "normalize") if name in strong}
     plain["crop"] = {**plain["crop"], "scale": [1.0, 1.0]}
-    strong = {**strong, "order": [*strong["order"], "rand_augment"], "rand_augment": _RAND_AUGMENT}
+    strong = {
+        **strong,
+        "order": [*strong["order"], "rand_augment"],
+        "rand_augment": _rand_augment(strong["crop"]["size"]),
+    }
     groups = {"student": {"key": False, "augment": strong}, "teacher": {"augment": {"order": ["crop"], **plain}}}
     return {"kind": "crops", "groups": groups}
+
+
+def _rand_augment(size: int) -> Data:
+    if size >= _SMALL_IMAGE:
+        return _RAND_AUGMENT
+    eighth = max(size // 8, 1)
+    return {**_SMALL_RAND_AUGMENT, "translate": eighth, "cutout": eighth}
 
 
 def _finetune_settings(of: Mapping[str, Any], share: float, samples: int, last: str) -> Data:

@@ -104,9 +104,7 @@ class Solarize(Spec):
 
 
 class RandAugment(Spec):
-    """``ops`` operations, each drawn from 14 (shear, rotate, ...), at ``magnitude`` of 30 (Cubuk et al., 2020,
-    arXiv:1909.13719; torchvision's). Where a paper counts to 10, as timm does, take three times its number.
-    """
+    """``ops`` operations at one ``magnitude`` (Cubuk et al., 2020, arXiv:1909.13719)."""
 
     ops: int = Field(2, gt=0, le=16)
     """Operations for each image."""
@@ -114,6 +112,19 @@ class RandAugment(Spec):
     """The strength of the operations."""
     p: Probability = 1.0
     """Each happens with this probability, which is .5 in timm."""
+    law: Literal["torchvision", "tensorflow"] = "torchvision"
+    """The operations and their scale: 14 of ``torchvision`` on a scale of 30; or 15 of the ``tensorflow`` code of
+    EfficientNet and Noisy Student on a scale of 10 that goes on beyond it, so that 27 rotates by 81 degrees."""
+    translate: int = Field(100, gt=0, le=4096)
+    """Pixels by which a magnitude of 10 moves an image (``tensorflow`` alone)."""
+    cutout: int | None = Field(None, gt=0, le=4096)
+    """Pixels that the grey square of a 16th operation reaches at magnitude 10; null leaves it out (``tensorflow``)."""
+    spread: float = Field(0.0, ge=0, le=10)
+    """The standard deviation of magnitudes, which then end at 10, as timm has it (``tensorflow`` alone)."""
+
+    def model_post_init(self, context: object) -> None:
+        if self.law == "torchvision" and (self.cutout is not None or self.spread):
+            raise ValueError("cutout and spread are for law: tensorflow, and the law is torchvision; change one")
 
 
 class Jigsaw(Spec):
