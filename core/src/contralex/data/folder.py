@@ -15,6 +15,7 @@ from PIL import Image
 
 from contralex.data import images, layout
 from contralex.data.base import Source, Split, printable
+from contralex.data.paths import Paths
 from contralex.errors import ContralexError, remedy
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class FolderSplit(Split):
         super().__init__()
         self.max_pixels = max_pixels
         self.root = root
-        self.paths = paths
+        self.paths = Paths(root, paths)
         if classes is not None:
             self.classes = [printable(name) for name in classes]
             number = {name: label for label, name in enumerate(self.classes)}

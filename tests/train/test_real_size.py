@@ -1,0 +1,104 @@
+"""The life of a run over as many images as ImageNet has, with images of one pixel: what grows with their number."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from contralex.data.base import EpochSampler, Split, compact
+from contralex.data.paths import Paths
+from contralex.evaluate.knn import evaluate_knn
+from contralex.evaluate.linear import evaluate_linear
+from contralex.parts.base import Encoder
+from contralex.spec.run import KNNSpec, LinearSpec
+from tests.core.test_knn import AsIs, Pair
+
+CLASSES = 100
+
+
+class Lazy(Split):
+    """Images that are made where they are asked for; each is its class's colour, nearly."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.labels = compact(index % CLASSES for index in range(count))
+        self.colours = torch.randn(CLASSES, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.colours[index % CLASSES] + (index % 977) * 1e-5
+
+
+class Wide(Encoder):
+    dim = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, self.dim)
+
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        return {view: self.features(pixels) for view, pixels in views.items()}
+
+    def features(self, view: Tensor) -> Tensor:
+        features: Tensor = self.layer(view.flatten(1))
+        return features
+
+
+def resident() -> float:
+    """MiB of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def walk(count: int) -> dict[str, Any]:
+    """Everything of a run that passes over all of its samples, and how many MiB it left this process with."""
+    before = resident()
+    source = Pair(Lazy(count), Lazy(1000))
+    sampler = EpochSampler(count, 256, 0, epochs=1)
+    assert sum(len(batch) for batch in sampler) == count // 256 * 256
+    found: dict[str, Any] = {"sampler": resident() - before}
+    encoder = Wide()
+    found["baseline"] = evaluate_knn(encoder, source, AsIs(), KNNSpec(), 512, "cpu", baseline=True).protocol
+    found["knn"] = evaluate_knn(encoder, source, AsIs(), KNNSpec(), 512, "cpu")
+    found["linear"] = evaluate_linear(None, source, AsIs(), LinearSpec(iterations=3), 512, "cpu").protocol
+    return {**found, "end": resident() - before}
+
+
+def test_paths_are_kept_in_the_bytes_of_their_names(tmp_path: Path) -> None:
+    names = [f"n0144{index % 10}/picture-{index}.jpg" for index in range(1000)] + ["ä/\udcff.png"]
+    paths = Paths(tmp_path, [tmp_path / name for name in names])
+    assert paths == [tmp_path / name for name in names] and paths[-1] == tmp_path / names[-1]
+    assert paths[3:5] == [tmp_path / name for name in names[3:5]]
+    assert paths.nbytes < 40 * len(names) < sys.getsizeof(tmp_path) * len(names)
+    with pytest.raises(IndexError):
+        paths[len(names)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_run_over_many_samples_keeps_little_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contralex.evaluate.features.LARGE", 1 << 20)
+    monkeypatch.setattr("contralex.evaluate.features.BASELINE_TRAIN", 500)
+    found = walk(4000)
+    assert found["baseline"]["train_samples"] == 500 and found["baseline"]["train_of"] == 4000
+    assert found["knn"].protocol["kept_in"] == "float16" and found["knn"].top1 > 0.95
+    assert found["linear"]["train_samples"] == 500
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_the_life_of_a_run_over_imagenets_number_of_images() -> None:
+    found = walk(1_281_167)
+    print({name: value for name, value in found.items() if isinstance(value, float)})
+    assert found["sampler"] < 100  # MiB: labels and an order, of 8 bytes each
+    assert found["baseline"]["train_samples"] == found["linear"]["train_samples"] == 50_000
+    assert found["knn"].protocol["kept_in"] == "float16" and found["knn"].protocol["train_samples"] == 1_281_167
+    assert found["knn"].top1 > 0.95
