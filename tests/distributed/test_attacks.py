@@ -46,7 +46,12 @@ def start(photos: Path, tmp_path: Path) -> Iterator[Start]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
         command = [sys.executable, *options.pop("python", ["-m", "contralex"]), *words]
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe, **options))
+        # Processes inherit what is done about a signal: these tests too may have been started with nohup.
+        before = signal.signal(signal.SIGHUP, options.pop("hang_up", signal.SIG_DFL))
+        try:
+            started.append(subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe, **options))
+        finally:
+            signal.signal(signal.SIGHUP, before)
         return started[-1]
 
     yield begin
@@ -122,12 +127,7 @@ def test_a_hang_up_saves_unless_the_run_was_started_with_nohup(
     ignored: bool, start: Start, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN) if ignored else None
-    try:
-        process = start(*tiny(photos, out, *LONG))
-    finally:
-        if ignored:
-            signal.signal(signal.SIGHUP, before)
+    process = start(*tiny(photos, out, *LONG), hang_up=signal.SIG_IGN if ignored else signal.SIG_DFL)
     assert until((out / "metrics.jsonl").exists)
     process.send_signal(signal.SIGHUP)
     if ignored:
@@ -162,6 +162,7 @@ def test_a_run_that_the_terminal_left_saves(photos: Path, tmp_path: Path) -> Non
     out = tmp_path / "run"
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.environ["OMP_NUM_THREADS"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "contralex", *tiny(photos, out, *LONG)])
     assert until((out / "metrics.jsonl").exists)

@@ -194,7 +194,7 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "sets", "sentence"),
     [
-        ("moco-v2", ["train.precision=fp16"], "fp16 needs a GPU"),
+        ("moco-v2", ["train.precision=fp16"], "fp16, which needs a GPU"),
         ("moco-v2", ["train.batch_size=2048"], "fewer than one batch of 2048"),
         ("moco-v2", ["method.negatives.size=2000"], "larger than the data set"),
         ("simclr-v1", ["train.trackers=[nothing]"], "knows no tracker 'nothing'"),
