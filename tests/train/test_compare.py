@@ -229,7 +229,7 @@ def test_one_that_fails_is_named_and_the_others_go_on(
     found = results(out)
     assert [row["name"] for row in found["rows"]] == ["small"]
     assert "fewer than one batch of 4096" in found["failed"]["large"]
-    assert "falls at epoch 50" in found["failed"]["late"]
+    assert "at.0 is 50, and the budget is 1 epochs: the value never changes there" in found["failed"]["late"]
     assert "large failed: " in done.stdout and "late failed: " in done.stdout
     assert (done.stdout + done.stderr).count("fewer than one batch of 4096") == 2  # as it ends, and under the table
     assert "large failed: " in (out / "table.md").read_text("utf-8")
