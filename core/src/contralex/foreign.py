@@ -11,11 +11,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 PATIENCE = 5.0  # seconds
 # What ends or replaces a process without an exception, and so without a word of whose doing it was.
 _ENDINGS = ("_exit", "abort", "execv", "execve")
+_STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on every system
 
 
 class Ended(SystemExit):
@@ -66,27 +68,37 @@ def _no_ending() -> Iterator[None]:
 
 @contextmanager
 def _interruptible(sentence: str, leave: Callable[[int], NoReturn]) -> Iterator[None]:
-    """Within, Ctrl-C says what it stopped; a second one ends the process, even where the module catches the first."""
-    is_ours = threading.current_thread() is threading.main_thread()
-    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Within, Ctrl-C says what it stopped; a second one ends the process, even where the module catches the first.
+
+    So does every signal that the program answers with an exception: SIGTERM and SIGHUP too in a command of ours.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came = False
+    numbers = [getattr(signal, name) for name in _STOPPING if hasattr(signal, name)]
+    before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    came: list[BaseException] = []
 
-    def stop(number: int, frame: object) -> NoReturn:
-        nonlocal came
+    def stop(number: int, frame: FrameType | None) -> None:
         if came:
             leave(128 + number)
-        came = True
-        _say(sentence)
-        raise KeyboardInterrupt
+        try:
+            before[number](number, frame)
+        except BaseException as interruption:
+            came.append(interruption)
+            _say(sentence)
+            raise
 
-    signal.signal(signal.SIGINT, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is stop:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
+        if came:  # not lost where the module took it for an error of its own
+            raise came[0]
 
 
 def _say(sentence: str) -> None:
