@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from contralex import BuildContext, ContralexError, Dictionary, Match, Rows, Step, Targets
+from contralex import BuildContext, ContralexError, Dictionary, Match, Rows, Step
 from contralex.data.base import Split, ViewDataset
 from contralex.spec.layers import resolve
 from contralex.spec.schedule import Clock
@@ -218,13 +219,10 @@ def test_logits_of_no_classifier_cannot_be_distilled() -> None:
         CRDLoss(CRD(distillation=1), context())
 
 
-def test_distillation_without_the_teachers_view_is_refused(tmp_path: Path) -> None:
-    known = context(student(teacher=teacher_of(tmp_path), classes=10))
-    queries = Rows.of(torch.randn(B, E + 10), SAMPLE, 0)
-    dictionary = Dictionary(shared=torch.eye(10), span=(E, E + 10))
-    targets: Targets = DistillationTargets(known)(queries, queries, dictionary, Match(0, 0), STEP)
+def test_distillation_without_the_teachers_view_is_refused_when_it_is_built(tmp_path: Path) -> None:
+    known = replace(context(student(teacher=teacher_of(tmp_path), classes=10)), key_views=(0,))
     with pytest.raises(ContralexError, match=r"add 0->1 to method\.matches"):
-        CRDLoss(CRD(distillation=1), known)(queries, dictionary, targets, STEP)
+        CRDLoss(CRD(distillation=1), known)
 
 
 # Views and backbone

@@ -113,3 +113,22 @@ def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     run = Run(resolved("byol", "train.batch_size=8"), RunFolder(tmp_path / "run", "byol", False), resume=False)
     assert all(int(count) == 0 for name, count in run.method.named_buffers() if name.endswith("num_batches_tracked"))
     assert all(bool((mean == 0).all()) for name, mean in run.method.named_buffers() if name.endswith("running_mean"))
+
+
+def test_what_evaluation_cannot_take_is_known_when_a_run_is_built(tmp_path: Path) -> None:
+    """Each view goes through an encoder of its own; evaluation has one image for both."""
+    sets = ("train.workers=0", "train.precision=fp32", "train.max_steps=1", "method.encoder.channels=[1, 1]")
+    with pytest.raises(ContralexError, match=r"the encoders take 1 \+ 1 channels, and evaluation"):
+        train(resolve("cmc", preset="digits", sets=[*sets, "eval.knn.baselines=false"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_frozen_key_encoder_cannot_take_is_known_when_a_run_is_built(tmp_path: Path) -> None:
+    vit = "{kind: vit, image_size: 16, patch: 8, width: 24, depth: 1, heads: 2, any_size: false}"
+    teacher = (f"method.encoder.backbone={vit}", "method.views.groups.crops.augment.crop.size=16")
+    sets = ("train.batch_size=8", "method.encoder.projector=[{width: 16}]")
+    assert steps("simclr-v1", tmp_path / "teacher", *sets, *teacher) == 1
+    key_encoder = f"method.key_encoder={{kind: frozen, checkpoint: {tmp_path / 'teacher'}}}"
+    with pytest.raises(ContralexError, match="an image of 32x32 pixels arrived"):
+        steps("simclr-v1", tmp_path / "run", *sets, key_encoder)
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import traceback
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -287,10 +288,22 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
 def load(dataset: Dataset[Any], collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
-    for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
-        if isinstance(batch, ContralexError):
-            raise batch
-        yield batch
+    try:
+        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+            if isinstance(batch, ContralexError):
+                raise batch
+            yield batch
+    except Exception as error:
+        _let_workers_go(error)
+        raise
+
+
+def _let_workers_go(error: BaseException | None) -> None:
+    """The frames of a failed loader hold its workers. Those end with the loader; at the end of the process they would
+    be waited for in vain, because they leave SIGTERM to the main process."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class _Caught(Dataset[Any]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -79,8 +79,9 @@ class LRScaling(Spec):
 
 
 class _Optimizer(Spec):
-    """What optimisers share."""
+    """What optimisers share. ``states``: how many numbers one keeps for each parameter."""
 
+    states: ClassVar[int] = 1
     lr: Rate
     """The learning rate before scaling: a number or a schedule."""
     scaling: LRScaling = LRScaling()
@@ -103,6 +104,7 @@ class SGD(_Optimizer):
 
 
 class AdamW(_Optimizer):
+    states = 2
     kind: Literal["adamw"] = "adamw"
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     """The weights of earlier gradients and of their squares."""
@@ -113,6 +115,7 @@ class AdamW(_Optimizer):
 class Adam(_Optimizer):
     """Adam with L2 regularisation in the gradient (Kingma & Ba, 2015), where AdamW decouples it."""
 
+    states = 2
     kind: Literal["adam"] = "adam"
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     """The weights of earlier gradients and of their squares."""

@@ -30,6 +30,12 @@ def sensible_batch(population: int, processes: int, most: int = 64) -> int | Non
     return processes * 2 ** (share.bit_length() - 1) if share >= 2 else None
 
 
+def halved(batch: int, processes: int) -> int | None:
+    """About half of a batch, which the processes can share evenly; None where that leaves one of them fewer than 2."""
+    share = batch // processes // 2
+    return processes * share if share >= 2 else None
+
+
 def _sentence(path: str, least: Least, there: int, population: int, processes: int) -> str:
     if least.of == "epoch":
         lower = remedy("--set", f"{path}.{least.field}={max(there // 10, 2)}") if least.field else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from contralex.parts.base import BuildContext, Encoder, buildable
 from contralex.spec.base import Spec
 from contralex.spec.paths import missing
 from contralex.spec.run import RunSpec
-from contralex.train import initial
+from contralex.train import initial, room
 
 __all__ = ["buildable", "encoder", "look_up", "source"]
 
@@ -43,13 +44,13 @@ def encoder(spec: RunSpec) -> Encoder:
     """The query encoder alone, with the random weights that :func:`look_up` starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        made: Encoder = buildable(spec.method.encoder).build()
+        made: Encoder = _part(spec, "encoder")
         return made
 
 
 def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None, fresh: bool = True) -> LookUp:
     method = spec.method
-    made: Encoder = buildable(method.encoder).build()
+    made: Encoder = _part(spec, "encoder")
     if spec.init is not None and fresh:  # before a key encoder copies the weights
         initial.load(made, spec.init)
     matches = [Match(query, key) for query, key in spec.matches()]
@@ -63,16 +64,21 @@ def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None, fres
         labels=None if labels is None else torch.as_tensor(labels),
         query_views=tuple(sorted({match.query for match in matches})),
     )
-    key_encoder = buildable(method.key_encoder).build(context)
+    key_encoder = _part(spec, "key_encoder", context)
     context = BuildContext(**{**vars(context), "key_encoder": key_encoder})
-    negatives = buildable(method.negatives).build(context)
+    negatives = _part(spec, "negatives", context)
     context = BuildContext(**{**vars(context), "negatives": negatives})
     return LookUp(
         made,
         key_encoder,
         negatives,
-        buildable(method.targets).build(context),
-        buildable(method.loss).build(context),
+        _part(spec, "targets", context),
+        _part(spec, "loss", context),
         matches,
         method.reduction,
     )
+
+
+def _part(spec: RunSpec, slot: str, *context: BuildContext) -> Any:
+    with room.Guard(spec, f"method.{slot}"):
+        return buildable(getattr(spec.method, slot)).build(*context)

@@ -34,6 +34,7 @@ from contralex.train import (
     optim,
     rehearsal,
     retention,
+    room,
     setup,
     signals,
     stored,
@@ -119,10 +120,14 @@ class Run:
         self.warnings = delays.too_long(self.spec, self.total / self.per_epoch)
 
         self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
-        check_images(self.spec, self.method, self.views, self.split)
-        self.method.to(self.device)
-        with self.accelerator.autocast():
-            rehearsal.rehearse(self.method, self._two_samples(), self.spec, population, self.device)
+        room.check_training(self.spec, self.method, self.device)
+        views = self._two_samples()
+        room.check_batch(self.spec, views, devices.workers(train.workers, self.device.type))
+        with room.made_ready(self.spec, views):
+            check_images(self.spec, self.method, self.views, self.split)
+            self.method.to(self.device)
+            with self.accelerator.autocast():
+                rehearsal.rehearse(self.method, views, self.spec, population, self.device)
         batch_norm.convert(self.method, train.batch_norm, self.device.type)
         self.optimizer = optim.build(train.optimizer, self.method)
         self.step = 0
@@ -225,7 +230,8 @@ def _train(run: Run, report: Report) -> None:
             run.split.skip(path, reason)
         clock = run.clock()
         rate = optim.set_rates(run.optimizer, spec.optimizer, clock, spec.batch_size)
-        found = _step(run, batch, clock)
+        with room.trained(run.spec, lambda: run.step + 1):
+            found = _step(run, batch, clock)
         run.step += 1
         run.seconds = before + time.perf_counter() - began
         report.step(found, rate)
@@ -450,7 +456,7 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
     )
     workers = devices.workers(spec.workers, run.device.type)
     devices.set_threads(workers, run.device.type)
-    return load(
+    batches = load(
         ViewDataset(run.split, run.views, spec.seed, spec.batch_size),
         collate,
         batch_sampler=sampler,
@@ -459,6 +465,8 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
         worker_init_fn=devices.quiet_worker,
         multiprocessing_context=devices.context() if workers else None,
     )
+    with room.trained(run.spec, lambda: run.step + 1):
+        yield from batches
 
 
 def _all_skipped(run: Run) -> list[str]:

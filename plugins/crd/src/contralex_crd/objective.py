@@ -19,6 +19,7 @@ from contralex import (
     TargetGenerator,
     Targets,
 )
+from contralex.errors import remedy
 from contralex.parts.losses import NCE
 from contralex.vocabulary.losses import NCE as NCESpec
 from contralex_crd.encoder import TEACHER, DistilledEncoder
@@ -69,6 +70,11 @@ class CRDLoss(Loss):
                 "as many classes; set it to 0, or give a teacher whose encoder ends in method.encoder.classes numbers "
                 "without normalize."
             )
+        if spec.distillation and TEACHER not in context.key_views:
+            raise ContralexError(
+                f"method.loss.distillation needs the teacher's logits, and no match has view {TEACHER}, the teacher, "
+                "as its key; add 0->1 to method.matches, or try:" + remedy("--set", "method.loss.distillation=0")
+            )
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         if dictionary.own is not None:
@@ -82,11 +88,7 @@ class CRDLoss(Loss):
         return loss
 
     def _from_teacher(self, logits: Tensor, targets: Targets) -> Tensor:
-        if targets.weights is None:
-            raise ContralexError(
-                "method.loss.distillation needs the teacher's logits, and no match has view 1, the teacher, as its "
-                "key; add 0->1 to method.matches."
-            )
+        assert targets.weights is not None
         # The teacher's probabilities at temperature 1, made as soft as the student's: p^(1/T), over its sum.
         teacher = F.log_softmax(targets.weights.clamp_min(torch.finfo(torch.float32).tiny).log() / self.softness, dim=1)
         student = F.log_softmax(logits / self.softness, dim=1)
