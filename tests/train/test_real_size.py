@@ -5,18 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from contralex.data.base import EpochSampler, Split, compact
+from contralex import resolve
+from contralex.data.base import EpochSampler, Split, Unreadable, compact
 from contralex.data.paths import Paths
+from contralex.data.texts import Texts
 from contralex.evaluate.knn import evaluate_knn
 from contralex.evaluate.linear import evaluate_linear
 from contralex.parts.base import Encoder
 from contralex.spec.run import KNNSpec, LinearSpec
+from contralex.train import build
+from contralex.train.run import train
 from tests.core.test_knn import AsIs, Pair
 
 CLASSES = 100
@@ -53,6 +59,28 @@ class Wide(Encoder):
         return features
 
 
+class Pictures(Lazy):
+    """Images that every method trains on, of which some are broken."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index % 50 == 7:
+            raise Unreadable(f"{index}.png", "broken")
+        return Image.new("RGB", (32, 32), (index % 251, index % 83, 0))
+
+
+def trained(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A few steps with a memory bank of so many samples, from the start to the results."""
+    sets = (
+        "method.encoder.backbone={kind: conv, widths: [4], strides: [4]}",
+        "method.encoder.projector=[{width: 8}]",
+        "method.negatives.draws=64",
+        *("train.batch_size=100", "train.precision=fp32", "train.workers=0", "train.max_steps=3"),
+        "eval={knn: null, linear: null}",
+    )
+    monkeypatch.setattr(build, "source", lambda _: Pair(Pictures(count), Pictures(100)))
+    return train(resolve("instdisc", preset="digits", sets=sets), folder)
+
+
 def resident() -> float:
     """MiB of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -75,10 +103,10 @@ def walk(count: int) -> dict[str, Any]:
 
 def test_paths_are_kept_in_the_bytes_of_their_names(tmp_path: Path) -> None:
     names = [f"n0144{index % 10}/picture-{index}.jpg" for index in range(1000)] + ["ä/\udcff.png"]
-    paths = Paths(tmp_path, [tmp_path / name for name in names])
+    paths = Paths(tmp_path, Texts(names))
     assert paths == [tmp_path / name for name in names] and paths[-1] == tmp_path / names[-1]
     assert paths[3:5] == [tmp_path / name for name in names[3:5]]
-    assert paths.nbytes < 40 * len(names) < sys.getsizeof(tmp_path) * len(names)
+    assert paths.names.nbytes < 40 * len(names) < sys.getsizeof(tmp_path) * len(names)
     with pytest.raises(IndexError):
         paths[len(names)]
 
@@ -93,10 +121,36 @@ def test_a_run_over_many_samples_keeps_little_and_says_so(monkeypatch: pytest.Mo
     assert found["linear"]["train_samples"] == 500
 
 
+def test_what_is_stored_beside_tensors_does_not_grow_with_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("contralex.data.skipped.NAMED", 3)
+    monkeypatch.setattr("contralex.train.report._LARGE", 100_000)
+    sizes = {}
+    for count in (200, 20_000):
+        results = trained(count, tmp_path / str(count), monkeypatch)
+        assert results["skipped_image_count"] > len(results["skipped_images"]) == 3
+        checkpoint = tmp_path / str(count) / "checkpoints" / "step-3"
+        sizes[count] = {
+            "state": len((checkpoint / "state.json").read_bytes()),
+            "results": len((tmp_path / str(count) / "results.json").read_bytes()),
+        }
+        assert f"skipped: {results['skipped_image_count'] - 3} more" in (said := capsys.readouterr().out)
+        assert ("method.negatives keeps 625 KiB on each process" in said) == (count == 20_000)
+    for name, size in sizes[20_000].items():
+        assert abs(size - sizes[200][name]) < 100, name
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_the_life_of_a_run_over_imagenets_number_of_images() -> None:
+def test_the_life_of_a_run_over_imagenets_number_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resident()
+    results = trained(1_281_167, tmp_path, monkeypatch)
+    assert results["steps"] == 3 and results["skipped_image_count"] > 0
+    assert (tmp_path / "checkpoints" / "step-3" / "state.json").stat().st_size < 100_000
+    print({"a run with a bank of 39 MiB": resident() - before, "peak": getrusage(RUSAGE_SELF).ru_maxrss / 1024})
     found = walk(1_281_167)
+    print({"peak": getrusage(RUSAGE_SELF).ru_maxrss / 1024})
     print({name: value for name, value in found.items() if isinstance(value, float)})
     assert found["sampler"] < 100  # MiB: labels and an order, of 8 bytes each
     assert found["baseline"]["train_samples"] == found["linear"]["train_samples"] == 50_000

@@ -7,14 +7,18 @@ DistributedDataParallel takes of every parameter's gradient, that is the exact g
 
 from __future__ import annotations
 
+import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store  # torch has no public name for it
+
+_Made = TypeVar("_Made")
 
 
 def world() -> int:
@@ -62,6 +66,21 @@ def everyones(things: list[Any]) -> list[Any]:
     gathered: list[Any] = [None] * world()
     dist.all_gather_object(gathered, things)
     return [thing for part in gathered for thing in part]
+
+
+def from_main(name: str, make: Callable[[], _Made]) -> _Made:
+    """What ``make`` returns on the main process, which can be pickled. The others wait for it under this name.
+
+    No collective, so that it works where the main process goes first. It must not end before the others have asked.
+    """
+    if world() == 1:
+        return make()
+    store = _get_default_store()
+    if rank() == 0:
+        made = make()
+        store.set(f"contralex/{name}", pickle.dumps(made))  # type: ignore[arg-type, unused-ignore]  # bytes may be
+        return made
+    return pickle.loads(store.get(f"contralex/{name}"))  # type: ignore[no-any-return]
 
 
 def part_of(count: int) -> range:

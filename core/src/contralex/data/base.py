@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from contralex import distributed
+from contralex.data.skipped import NAMED, Skipped
 from contralex.errors import ContralexError, remedy
 from contralex.spec import code
 from contralex.spec.sizes import advice
@@ -59,7 +60,7 @@ class Split(ABC):
 
     ``labels`` stand in the order of the items; None where there are none, -1 for a single item without one.
     ``classes`` are the labels' names. ``origin``: where the items are from, if that says more than the kind of data
-    does, such as ``folder val``. ``skipped`` names the items that could not be read, for the count at the end of a run.
+    does, such as ``folder val``. ``skipped``: the items that could not be read, for the count at the end of a run.
     """
 
     labels: Sequence[int] | None = None
@@ -67,7 +68,7 @@ class Split(ABC):
     origin: str = ""
 
     def __init__(self) -> None:
-        self.skipped: list[str] = []
+        self.skipped = Skipped()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -76,12 +77,20 @@ class Split(ABC):
     def __getitem__(self, index: int) -> Any: ...
 
     def skip(self, path: str, reason: str = "it cannot be read") -> None:
-        """Name an unreadable item, once. A reason may end in the command that mends it (:func:`errors.remedy`)."""
+        """Name an unreadable item, once; after many, count it. A reason may end in the command that mends it
+        (:func:`errors.remedy`)."""
         path = printable(path)
-        if path not in self.skipped:
-            self.skipped.append(path)
-            if distributed.rank() == 0 and get_worker_info() is None:  # the others have found the same
+        if self.skipped.add(path, reason) and distributed.rank() == 0 and get_worker_info() is None:
+            if self.skipped.total <= NAMED:
                 _log.warning("%s is skipped: %s%s", path, reason, "" if "\n" in reason else ".")
+            elif self.skipped.total == NAMED + 1:
+                _log.warning("More than %d items cannot be read; the others are counted, and not named.", NAMED)
+
+    def skip_all(self, others: Skipped) -> None:
+        """Name and count what was found elsewhere."""
+        for path, reason in others.reasons.items():
+            self.skip(path, reason)
+        self.skipped.merge([others])
 
 
 class Source(ABC):

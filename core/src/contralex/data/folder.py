@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from contralex.data import images, layout
+from contralex.data import headers, images, layout
 from contralex.data.base import Source, Split, printable
 from contralex.data.paths import Paths
 from contralex.errors import ContralexError, remedy
@@ -21,7 +20,6 @@ from contralex.errors import ContralexError, remedy
 if TYPE_CHECKING:
     from contralex.vocabulary.datasets import ImageFolder
 
-_THREADS = 16  # for headers: mostly waiting for the disk
 _HEIF = frozenset({".heic", ".heif", ".hif"})
 # Pictures that PIL reads with another package, in its newer versions, or not at all: .jxl, and what cameras call raw
 _NOT_READ = _HEIF | {".avif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
@@ -29,7 +27,7 @@ _NOT_READ = _HEIF | {".avif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".
 
 class FolderSource(Source):
     """Images sorted by path. Files whose header is no image's are named and left out when the folder is opened,
-    by every process alike; those that break later are replaced where they are drawn (see ViewDataset)."""
+    as far as they are looked at then (see headers); the others are replaced where they are drawn (see ViewDataset)."""
 
     def __init__(self, spec: ImageFolder) -> None:
         root = Path(spec.root).expanduser()
@@ -42,11 +40,12 @@ class FolderSource(Source):
                 f"or another of the {len(_extensions())} extensions that PIL reads.{f' {others}' if others else ''}"
             )
         found = layout.arrange(listing, spec.labels)
-        self.notes = [*found.notes, *([others] if others else [])]
+        counts = [len(part.paths) for part in (found.train, found.test) if part is not None]
+        self.notes = [*found.notes, *([others] if others else []), *headers.note(*counts)]
         self._train = _open(found.train, spec)
         if found.test is not None:
             self._test: FolderSplit | None = _open(found.test, spec)
-            self._train.skipped += self._test.skipped
+            self._train.skipped.merge([self._test.skipped])
         else:
             self._train, self._test = _hold_out(self._train, spec.held_out)
         if self._test is not None:
@@ -60,15 +59,16 @@ class FolderSource(Source):
 
 
 class FolderSplit(Split):
-    def __init__(self, root: Path, paths: Sequence[Path], classes: Sequence[str] | None, max_pixels: int) -> None:
+    """``paths`` are below the folder that holds the ``classes``, where there are any."""
+
+    def __init__(self, paths: Paths, classes: Sequence[str] | None, max_pixels: int) -> None:
         super().__init__()
         self.max_pixels = max_pixels
-        self.root = root
-        self.paths = Paths(root, paths)
+        self.paths = paths
         if classes is not None:
             self.classes = [printable(name) for name in classes]
             number = {name: label for label, name in enumerate(self.classes)}
-            self.labels = [number[printable(_class_of(path, root))] for path in paths]
+            self.labels = [number[printable(_class_of(name))] for name in paths.names]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -78,19 +78,20 @@ class FolderSplit(Split):
 
 
 def _open(part: layout.Part, spec: ImageFolder) -> FolderSplit:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        faults = list(pool.map(partial(images.header_fault, max_pixels=spec.max_pixels), part.paths))
-    paths = [path for path, fault in zip(part.paths, faults, strict=True) if fault is None]
-    if not paths:
+    count = len(part.paths)
+    faults = headers.faults(part.paths, lambda index: images.header_fault(part.paths[index], spec.max_pixels), "images")
+    looked = len(headers.checked(count))
+    if len(faults) == looked:
+        some = "" if looked == count else f" of the {looked:,} that were looked at"
         raise ContralexError(
-            f"data.root {printable(part.folder)} has {len(faults)} images, and none can be read; "
+            f"data.root {printable(part.folder)} has {count} images, and none{some} can be read; "
             f"{printable(part.paths[0])}: {faults[0]}"
         )
-    split = FolderSplit(part.folder, paths, part.classes, spec.max_pixels)
+    paths = part.paths.select(index for index in range(count) if index not in faults) if faults else part.paths
+    split = FolderSplit(paths, part.classes, spec.max_pixels)
     split.origin = part.origin
-    for path, fault in zip(part.paths, faults, strict=True):
-        if fault is not None:
-            split.skip(str(path), fault)
+    for index, fault in faults.items():
+        split.skip(str(part.paths[index]), fault)
     return split
 
 
@@ -99,19 +100,19 @@ def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSpli
     folder, so it is the same on any machine, and an image that is added later moves few others."""
     if whole.labels is None or share == 0:
         return whole, None
-    by_class: dict[int, list[Path]] = defaultdict(list)
-    for path, label in zip(whole.paths, whole.labels, strict=True):
-        by_class[label].append(path)
-    held: set[Path] = set()
+    by_class: dict[int, list[tuple[bytes, int]]] = defaultdict(list)
+    for index, (name, label) in enumerate(zip(whole.paths.names, whole.labels, strict=True)):
+        by_class[label].append((_digest(name), index))
+    held: set[int] = set()
     for members in by_class.values():
         count = min(max(round(share * len(members)), 1), len(members) - 1)  # a class of one stays in training
-        held.update(sorted(members, key=lambda path: _digest(path, whole.root))[:count])
+        held.update(index for _, index in sorted(members)[:count])
     if not held:
         return whole, None
-    kept = [path for path in whole.paths if path not in held]
-    train = FolderSplit(whole.root, kept, whole.classes, whole.max_pixels)
+    kept = whole.paths.select(index for index in range(len(whole)) if index not in held)
+    train = FolderSplit(kept, whole.classes, whole.max_pixels)
     train.skipped, train.origin = whole.skipped, whole.origin
-    test = FolderSplit(whole.root, sorted(held), whole.classes, whole.max_pixels)
+    test = FolderSplit(whole.paths.select(sorted(held)), whole.classes, whole.max_pixels)
     test.origin = f"{share:.0%} of each class, held out"
     return train, test
 
@@ -138,13 +139,13 @@ def _check_folder(root: Path) -> None:
         raise ContralexError(f"data.root {root} does not exist; give the folder that holds the images.")
 
 
-def _class_of(path: Path, root: Path) -> str:
-    return path.relative_to(root).parts[0]
+def _class_of(name: str) -> str:
+    return name.partition(os.sep)[0]
 
 
-def _digest(path: Path, root: Path) -> bytes:
-    name = path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")  # the bytes of the name
-    return hashlib.blake2b(name, digest_size=8).digest()
+def _digest(name: str) -> bytes:
+    posix = name.replace(os.sep, "/").encode("utf-8", "surrogateescape")  # the bytes of the name
+    return hashlib.blake2b(posix, digest_size=8).digest()
 
 
 def write_tiny(folder: str, samples: int = 30, classes: int = 3, size: int = 40) -> None:

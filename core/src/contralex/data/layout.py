@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from contralex.data.base import printable
+from contralex.data.paths import Paths
+from contralex.data.texts import Texts
 from contralex.errors import ContralexError, remedy
 
 Role = Literal["train", "val", "test"]
@@ -99,7 +101,7 @@ class Part:
     """A split's files. ``folder``: below it are the class folders, where there are ``classes``."""
 
     folder: Path
-    paths: list[Path]
+    paths: Paths
     classes: list[str] | None
     origin: str
 
@@ -334,13 +336,14 @@ class _Arranger:
     # Parts
 
     def part(self, at: _Parts, classes: list[str] | None, origin: str = "") -> Part:
-        paths = sorted(
-            Path(self.listing.root, *parts, name)
+        names = sorted(
+            (*parts[len(at) :], name)
             for parts, names in self.listing.files.items()
             if parts[: len(at)] == at and not (classes is not None and parts == at)
             for name in names
         )
-        return Part(self.listing.root.joinpath(*at), paths, classes, origin)
+        root = self.listing.root.joinpath(*at)
+        return Part(root, Paths(root, Texts(map(os.sep.join, names))), classes, origin)
 
     def name(self, parts: _Parts) -> str:
         return printable(self.listing.root.joinpath(*parts))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from contralex import distributed, memory, progress
 from contralex.data.base import EvalDataset, Source, Split, Subset, as_tensor, collate_plain, compact, load
+from contralex.data.skipped import Skipped
 from contralex.errors import ContralexError, remedy
 
 if TYPE_CHECKING:
@@ -135,18 +136,19 @@ def encoded(
     """Features (B, F) and indices (B,), batch after batch, of this process's part. All processes go to the end."""
     part = distributed.part_of(len(dataset))
     options = {"batch_size": batch_size, "sampler": part, "num_workers": workers if len(part) >= _WORTH_WORKERS else 0}
-    unread, seen = [], 0
+    unread, seen = Skipped(), 0
     with evaluating(function), progress.during("Encoding samples to evaluate with", len(part)) as done:
         for at, inputs, faults in load(dataset, collate_plain, **options):
             seen += len(at) + len(faults)
             done(seen)
-            unread += [(fault.path, fault.reason) for fault in faults]
+            for fault in faults:
+                unread.add(fault.path, fault.reason)
             if inputs is not None:
                 with torch.no_grad():
                     features = function(inputs.to(device)).float()
                 yield features, at
-    for path, reason in distributed.everyones(unread):
-        dataset.split.skip(path, reason)
+    for found in distributed.everyones([unread]):
+        dataset.split.skip_all(found)
 
 
 class _Store:

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from contralex import distributed, progress, streams
+from contralex import distributed, memory, progress, streams
+from contralex.data.skipped import Skipped
 from contralex.errors import remedy
 from contralex.evaluate.classify import Classified, evaluate_classifier
 from contralex.evaluate.features import NoLabels
@@ -30,11 +31,12 @@ from contralex.train import devices, health
 from contralex.train.bar import Bar
 
 if TYPE_CHECKING:
-    from contralex.lookup import Found
+    from contralex.lookup import Found, LookUp
     from contralex.parts.base import Encoder
     from contralex.train.run import Run
 
 _Result = TypeVar("_Result", KNNResult, LinearResult)
+_LARGE = 1 << 24  # bytes that a part keeps, such as a memory bank; fewer are not worth a line
 
 
 class _Console(Console):
@@ -151,6 +153,8 @@ class Report:
         onward = f", from step {run.step:,} on" if run.step else ""
         self.say(f"{run.spec.name} on {_device(run.device)}, {train.precision}, {processes}: {steps}{onward}")
         self.say(f"{run.spec.data.kind_name()}: {run.source.describe()}")
+        for slot, amount in _kept(run.method).items():
+            self.say(f"method.{slot} keeps {memory.in_words(amount)} on each process, beside the weights.")
         self.say(f"Folder: {run.folder}")
 
     def _speak(self, figures: list[str]) -> None:
@@ -236,7 +240,7 @@ class Report:
 
     # The end
 
-    def results(self, baselines: dict[str, Any], skipped: list[str]) -> dict[str, Any]:
+    def results(self, baselines: dict[str, Any]) -> dict[str, Any]:
         run = self.run
         has_logged = run.main and self.file.exists()  # not where a plugin ended the run before its first step
         lines = health.lines_of(self.file) if has_logged else []
@@ -254,7 +258,6 @@ class Report:
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
             "stopped": run.ending.stop,
-            "skipped_images": skipped,
             "skipped_steps": run.skipped_steps,
             "warnings": [*run.warnings, *self.watch.signs, *_left_out(run)],
         }
@@ -270,15 +273,23 @@ class Report:
             classified = self.classified(run.method.encoder)
             if classified is not None:
                 results["classify"] = asdict(classified)
-        return results
+        skipped = self._all_skipped()  # those that evaluation met, too
+        return {**results, "skipped_images": sorted(skipped), "skipped_image_count": skipped.total}
+
+    def _all_skipped(self) -> Skipped:
+        everyone = Skipped()
+        everyone.merge(distributed.everyones([self.run.split.skipped]))
+        return everyone
 
     def summary(self, results: dict[str, Any]) -> None:
         if not self.run.main:
             return
         for path in results["skipped_images"]:
             self.say(f"skipped: {path}")
-        if results["skipped_images"]:
-            self.say(f"{len(results['skipped_images'])} unreadable image(s) skipped.")
+        if (count := results["skipped_image_count"]) > len(results["skipped_images"]):
+            self.say(f"skipped: {count - len(results['skipped_images']):,} more")
+        if count:
+            self.say(f"{count:,} unreadable image(s) skipped.")
         if results["skipped_steps"]:
             self.say(f"{results['skipped_steps']} step(s) left out, because their loss was no number.")
         if results["stopped"] is not None:
@@ -377,6 +388,13 @@ def _title(by: str, found: dict[str, Any]) -> str:
         if name == PIXELS and other.get("features", "pixels") != "pixels":
             title += f"\n{name}: {other['features']}"
     return title
+
+
+def _kept(method: LookUp) -> dict[str, int]:
+    """The slots that keep much on each process, such as a vector for each sample, with the bytes of it."""
+    slots = {name: getattr(method, name) for name in ("negatives", "targets", "loss")}
+    sizes = {name: sum(tensor.nbytes for tensor in part.buffers()) for name, part in slots.items()}
+    return {name: size for name, size in sizes.items() if size >= _LARGE}
 
 
 def _left_out(run: Run) -> list[str]:

@@ -105,6 +105,7 @@ class Run:
 
         with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
             self.source: Source = build.source(self.spec.data)
+        self.accelerator.wait_for_everyone()  # the others ask the main process what it found
         self.views = build.buildable(self.spec.method.views).build()
         self.split = self.source.train()
         self.samples = drift.samples_of(self.split)
@@ -428,7 +429,7 @@ def _baselines(run: Run, report: Report) -> None:
 
 
 def _finish(run: Run, report: Report) -> dict[str, Any]:
-    results = report.results(run.baselines, _all_skipped(run))
+    results = report.results(run.baselines)
     run.hooks.call("contralex_run_end", run=run, results=results)
     if run.main:
         run.place.check()
@@ -467,10 +468,6 @@ def _batches(run: Run) -> Iterator[dict[str, Any]]:
     )
     with room.trained(run.spec, lambda: run.step + 1):
         yield from batches
-
-
-def _all_skipped(run: Run) -> list[str]:
-    return sorted(set(distributed.everyones(sorted(run.split.skipped))))
 
 
 def _where(spec: RunSpec) -> str:

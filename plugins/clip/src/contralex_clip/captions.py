@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from contralex import ContralexError, Source, Split, Unreadable
-from contralex.data import folder, images
-from contralex.data.base import Subset, printable
+from contralex.data import folder, headers, images
+from contralex.data.base import Subset, compact, printable
 from contralex.data.digits import DigitsSource
 from contralex.data.folder import FolderSource, FolderSplit
 from contralex.data.layout import role_of
+from contralex.data.paths import Paths
 from contralex.errors import remedy
 from contralex.files import expanded
 from contralex.vocabulary.datasets import Digits, ImageFolder
@@ -29,7 +28,6 @@ from contralex_clip import tables
 if TYPE_CHECKING:
     from contralex_clip import data_spec as specs
 
-_THREADS = 16  # for files' headers: mostly waiting for the disk
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEMPLATES = (
     "a handwritten {}",
@@ -75,7 +73,7 @@ class CaptionFolderSplit(Subset):
 
     def __init__(self, split: FolderSplit, indices: Sequence[int]) -> None:
         super().__init__(split, indices)
-        self.paths = [split.paths[index] for index in indices]
+        self.paths = split.paths.select(indices)
 
     def __getitem__(self, index: int) -> Image.Image:
         image: Image.Image = super().__getitem__(index)
@@ -84,17 +82,23 @@ class CaptionFolderSplit(Subset):
 
 def _captioned(split: Split) -> CaptionFolderSplit:
     assert isinstance(split, FolderSplit)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        there = list(pool.map(lambda path: _caption_of(path).is_file(), split.paths))
-    if not any(there):
+
+    def fault(index: int) -> str | None:
+        caption = _caption_of(split.paths[index])
+        return None if caption.is_file() else f"there is no {caption.name} beside it"
+
+    count = len(split)
+    faults = headers.faults(split.paths, fault, "captions")
+    looked = len(headers.checked(count))
+    if len(faults) == looked:
+        some = "" if looked == count else f" of the {looked:,} that were looked at"
         raise ContralexError(
-            f"data.root {split.root} has {len(split)} images, and none has a caption; put the caption of "
+            f"data.root {split.paths.root} has {count} images, and none{some} has a caption; put the caption of "
             f"{split.paths[0].name} beside it, as {_caption_of(split.paths[0]).name}."
         )
-    for path, has_one in zip(split.paths, there, strict=True):
-        if not has_one:
-            split.skip(str(path), f"there is no {_caption_of(path).name} beside it")
-    return CaptionFolderSplit(split, [index for index, has_one in enumerate(there) if has_one])
+    for index, reason in faults.items():
+        split.skip(str(split.paths[index]), reason)
+    return CaptionFolderSplit(split, compact(index for index in range(count) if index not in faults))
 
 
 def _caption_of(image: Path) -> Path:
@@ -126,11 +130,11 @@ class TableSource(Source):
             other = expanded(spec.test)
             self._test = TableSplit(other, spec, tables.read(other, spec, "test"), "test", self._train.classes)
             self._test.origin = printable(other.name)
-        elif test:
+        elif test is not None:
             self._test = TableSplit(path, spec, test, "root", self._train.classes)
-            self._test.origin = f"{spec.split} {test[0].split}"
+            self._test.origin = f"{spec.split} {test.splits[0]}"
         if self._test is not None:
-            self._train.skipped += self._test.skipped
+            self._train.skipped.merge([self._test.skipped])
             self._test.skipped = self._train.skipped  # one count for both
 
     def train(self) -> Split:
@@ -140,21 +144,22 @@ class TableSource(Source):
         return self._test
 
 
-def _by_split(rows: Sequence[tables.Row], name: str) -> tuple[list[tables.Row], list[tables.Row], list[str]]:
+def _by_split(rows: tables.Rows, name: str) -> tuple[tables.Rows, tables.Rows | None, list[str]]:
     """The lines to train on, those to evaluate on, and what is left out. A line without a split is to train on."""
-    by_split: dict[str, list[tables.Row]] = defaultdict(list)
-    for row in rows:
-        by_split[row.split].append(row)
+    by_split: dict[str, list[int]] = defaultdict(list)
+    for index, split in enumerate(rows.splits):
+        by_split[split].append(index)
     roles = {split: role_of(split) for split in by_split if split}
-    train = [row for row in rows if not row.split or (roles[row.split] or ("train",))[0] == "train"]
-    if not train:
+    trained = [split for split in by_split if not split or (roles[split] or ("train",))[0] == "train"]
+    if not trained:
         raise ContralexError(
             f"{name} has the splits {', '.join(map(printable, sorted(roles)))}, and no line to train on; name those "
             f"train. To train on every line:{remedy('--set', 'data.split=null')}"
         )
     judged = sorted((role[0] != "val", split) for split, role in roles.items() if role and role[0] != "train")
     notes = [f"split {printable(split)} ({len(by_split[split]):,}) is left out" for _, split in judged[1:]]
-    return train, by_split[judged[0][1]] if judged else [], notes
+    train = rows.select(sorted(index for split in trained for index in by_split[split]))
+    return train, rows.select(by_split[judged[0][1]]) if judged else None, notes
 
 
 class TableSplit(Split):
@@ -168,36 +173,36 @@ class TableSplit(Split):
         self,
         path: Path,
         spec: specs.ImageCaptions,
-        rows: Sequence[tables.Row],
+        rows: tables.Rows,
         field: str,
         known: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self._max_pixels = spec.max_pixels
-        files = [path.parent / row.image for row in rows]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            faults = list(pool.map(partial(_fault, spec.max_pixels), files, rows))
-        for file, row, fault in zip(files, rows, faults, strict=True):
-            if fault is not None:
-                self.skip(f"{path}, line {row.line}" if row.fault else str(file), fault)
-        keep = [index for index, fault in enumerate(faults) if fault is None]
-        if not keep:
+        files = Paths(path.parent, rows.images)
+        found = headers.faults(files, lambda index: rows.faults.get(index) or _fault(files[index], spec), str(path))
+        faults = {**rows.faults, **found}
+        for index in sorted(faults):
+            line = f"{path}, line {rows.lines[index]}" if index in rows.faults else str(files[index])
+            self.skip(line, faults[index])
+        if len(found) == len(headers.checked(len(rows))):
             raise ContralexError(
                 f"data.{field} {printable(path)} has {len(rows)} lines, and none that can be used; "
-                f"line {rows[0].line}, {printable(files[0].name)}: {faults[0]}"
+                f"line {rows.lines[0]}, {printable(files[0].name)}: {faults[0]}"
             )
-        self.paths = [files[index] for index in keep]
-        self.captions = [rows[index].caption for index in keep]
+        rows = rows.select(index for index in range(len(rows)) if index not in faults)
+        self.paths = Paths(path.parent, rows.images)
+        self.captions = rows.captions
         if spec.label is not None:
-            names = [rows[index].label for index in keep]
-            self.classes = known or sorted({name for name in names if name})
+            names = {name for name in rows.labels if name}
+            self.classes = known or sorted(names)
             number = {name: label for label, name in enumerate(self.classes)}
-            if strange := sorted({name for name in names if name} - number.keys()):
+            if strange := sorted(names - number.keys()):
                 raise ContralexError(
                     f"data.{field} {printable(path)} has the label {strange[0]}, and the lines to train on have no "
                     "such label; give both the same labels."
                 )
-            self.labels = [number.get(name, -1) for name in names]
+            self.labels = [number.get(name, -1) for name in rows.labels]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -206,14 +211,12 @@ class TableSplit(Split):
         return with_caption(images.read(self.paths[index], self._max_pixels), self.captions[index])
 
 
-def _fault(max_pixels: int, path: Path, row: tables.Row) -> str | None:
-    if row.fault is not None:
-        return row.fault
+def _fault(path: Path, spec: specs.ImageCaptions) -> str | None:
     try:
         there = path.is_file()
     except (OSError, ValueError):  # a name that is too long, or with a zero byte
         there = False
-    return images.header_fault(path, max_pixels) if there else "there is no such file"
+    return images.header_fault(path, spec.max_pixels) if there else "there is no such file"
 
 
 # Digits

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from contralex import ContralexError
 from contralex.data.base import printable
+from contralex.data.texts import Texts
 
 if TYPE_CHECKING:
     from contralex_clip import data_spec as specs
@@ -20,8 +21,7 @@ _COLUMNS = ("image", "caption", "label", "split")
 _DEFAULT_SPLIT = "split"  # a table need not have this column; one that a spec names it must
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A line of the table, or why it cannot be used. ``label`` and ``split`` are empty where there are none."""
 
     line: int
@@ -32,7 +32,36 @@ class Row:
     fault: str | None = None
 
 
-def read(path: Path, spec: specs.ImageCaptions, field: str) -> list[Row]:
+class Rows:
+    """The lines of a table, column by column, in little more than the bytes of their texts. ``faults``: by index."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.lines = array("q")
+        self.images, self.captions, self.labels, self.splits = Texts(), Texts(), Texts(), Texts()
+        self.faults: dict[int, str] = {}
+        for row in rows:
+            if row.fault is not None:
+                self.faults[len(self)] = row.fault
+            self.lines.append(row.line)
+            self.images.append(row.image)
+            self.captions.append(row.caption)
+            self.labels.append(row.label)
+            self.splits.append(row.split)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def select(self, indices: Iterable[int]) -> Rows:
+        return Rows(self._row(index) for index in indices)
+
+    def _row(self, index: int) -> Row:
+        image, caption, label, split = (
+            column[index] for column in (self.images, self.captions, self.labels, self.splits)
+        )
+        return Row(self.lines[index], image, caption, label, split, self.faults.get(index))
+
+
+def read(path: Path, spec: specs.ImageCaptions, field: str) -> Rows:
     name = printable(path)
     if not path.is_file():
         raise ContralexError(f"data.{field} {name} does not exist; give the table of images and captions.")
@@ -40,10 +69,10 @@ def read(path: Path, spec: specs.ImageCaptions, field: str) -> list[Row]:
         # Names of files may be any bytes, which come back as they were; captions with such bytes are refused below.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = _objects(file) if path.suffix.lower() == ".jsonl" else _cells(file, spec, f"data.{field} {name}")
-            rows = [_row(line, cells, spec, name) for line, cells in lines]
+            rows = Rows(_row(line, cells, spec, name) for line, cells in lines)
     except (OSError, ValueError, csv.Error) as error:  # json's errors are ValueErrors
         raise ContralexError(f"data.{field} {name} cannot be read: {str(error).rstrip('.')}.") from error
-    if not rows:
+    if not len(rows):
         raise ContralexError(f"data.{field} {name} has no lines; each pair of an image and a caption is one.")
     return rows
 

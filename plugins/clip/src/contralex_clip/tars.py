@@ -10,6 +10,7 @@ import glob
 import io
 import re
 import tarfile
+from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,23 +80,21 @@ class TarSplit(Split):
         super().__init__()
         self.shards = shards
         self._max_pixels = spec.max_pixels
+        rows, labels = array("q"), array("q")
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(lambda shard: _samples(shard, spec), shards))
-        rows: list[tuple[int, ...]] = []
-        labels: list[int] = []
-        for number, (shard, samples) in enumerate(zip(shards, found, strict=True)):
-            for name, (image, caption, label) in samples.items():
-                if image is None or caption is None:
-                    self.skip(f"{shard}: {name}", f"it has no {'image' if image is None else 'caption'}")
-                else:
-                    rows.append((number, *image, *caption))
-                    labels.append(-1 if label is None else label)
-        if not rows:
+            for number, samples in enumerate(pool.map(lambda shard: _samples(shard, spec), shards)):
+                for name, (image, caption, label) in samples.items():
+                    if image is None or caption is None:
+                        self.skip(f"{shards[number]}: {name}", f"it has no {'image' if image is None else 'caption'}")
+                    else:
+                        rows.extend((number, *image, *caption))
+                        labels.append(-1 if label is None else label)
+        if not labels:
             raise ContralexError(
                 f"data.shards: {shards[0]} and the others ({len(shards)} in all) hold no file that ends in "
                 f".{' or .'.join(spec.image)} with a .{spec.caption} of the same name."
             )
-        self.places: NDArray[np.int64] = np.array(rows, dtype=np.int64)
+        self.places: NDArray[np.int64] = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5)
         if spec.label is not None:
             self.labels = labels
 
