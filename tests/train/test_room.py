@@ -52,6 +52,13 @@ def have(monkeypatch: pytest.MonkeyPatch, amount: int) -> None:
             "method.negatives.count",
         ),
         (
+            "instdisc",
+            ("method.encoder.projector=[{width: 4096}]", "method.negatives.draws=64"),
+            20 * MIB,
+            "method.negatives: a tensor of 1,437 x 4,096 numbers takes 22.5 MiB; this process may have 20 MiB",
+            "method.encoder.projector.0.width",
+        ),
+        (
             "moco-v2",
             ("method.encoder.projector=[{width: 2048}, {width: 2048}]",),
             30 * MIB,
