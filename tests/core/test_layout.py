@@ -83,13 +83,13 @@ LAYOUTS: dict[str, tuple[dict[str, int | str], str]] = {
     ),
     "years and months": (
         {f"{year}/{month}": 2 for year in (2023, 2024) for month in ("jan", "feb", "mar")},
-        f"12 images {NO_LABELS}; 2023 and 2024 both have folders feb, jan, mar, so they are not taken for classes "
-        "(data.labels=folders does)",
+        f"12 images {NO_LABELS}; 2023 and 2024 both have folders feb, jan, mar, so they are not taken for classes; "
+        "if they are:\n  --set data.labels=folders",
     ),
     "splits that no one knows": (
         split("a", "b"),
-        f"14 images {NO_LABELS}; a and b both have folders cat, dog, so they are not taken for classes "
-        "(data.labels=folders does)",
+        f"14 images {NO_LABELS}; a and b both have folders cat, dog, so they are not taken for classes; "
+        "if they are:\n  --set data.labels=folders",
     ),
     # splits
     "train and val": (split("train", "val"), TRAIN.format("train", "val")),

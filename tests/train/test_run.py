@@ -181,7 +181,7 @@ def test_unlabelled_images_with_a_broken_one(tmp_path: Path, capsys: pytest.Capt
     assert results["skipped_images"] == [str(folder / "07.png")]
     assert "knn" not in results
     said = capsys.readouterr().out
-    assert "1 unreadable image(s) skipped" in said
+    assert "1 item left out: unreadable." in said
     assert said.count("No kNN figure") == 1
 
 

@@ -417,5 +417,6 @@ def check_population(population: int, batch: int, queue: tuple[str, int] | None,
     if queue is not None and queue[1] > population:
         raise ContralexError(
             f"method.negatives.{queue[0]} ({queue[1]}) is larger than the data set ({population}), so that every "
-            f"sample would meet its own old keys; set it to at most {population}."
+            f"sample would meet its own old keys; set it to at most {population}:"
+            + remedy("--set", f"method.negatives.{queue[0]}={population}")
         )

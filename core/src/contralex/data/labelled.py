@@ -19,6 +19,7 @@ class LabelledSource(Source):
         inner: Any = spec.of
         self._source: Source = inner.build()
         self.items = self._source.items
+        self.notes = self._source.notes
         everyone = self._source.train()
         chosen = share_of(everyone.labels or (), spec.share, spec.seed)
         if not chosen:

@@ -140,6 +140,8 @@ class _Arranger:
             if isinstance(inner, Layout):
                 return inner
             at = inner
+        if self.labels != "none":
+            self.notes += [f"folder {printable(name)} is empty" for name in self.empty(at)]
         return Layout(self.part(at, self.classes(at), self.origin), None, self.notes)
 
     # Splits
@@ -182,7 +184,8 @@ class _Arranger:
             return False
         raise ContralexError(
             f"{self.name(at)} has a folder {printable(train[-1])} beside {_listed(beside)}, so that it may be the "
-            f"training split or a class. To train on it alone, set data.root to {self.name(train)}; if all are classes:"
+            "training split or a class. To train on it alone, or, if all are classes, on all:"
+            + remedy("--set", f"data.root={self.name(train)}")
             + remedy("--set", "data.labels=folders")
         )
 
@@ -284,7 +287,8 @@ class _Arranger:
         if strange := sorted(found - set(known)):
             raise ContralexError(
                 f"{self.name(at)} has a folder {printable(strange[0])}, and there is no such class in "
-                f"{self.name(train)}; give both the same class folders, or set data.labels to none."
+                f"{self.name(train)}. Give both the same class folders, or train without labels:"
+                + remedy("--set", "data.labels=none")
             )
         self.note_loose(at, "the class folders")
         return known
@@ -307,7 +311,7 @@ class _Arranger:
                 )
             self.notes.append(
                 f"{printable(one)} and {printable(other)} both have folders {_listed(same)}, so they are not taken for "
-                "classes (data.labels=folders does)"
+                f"classes; if they are:{remedy('--set', 'data.labels=folders')}"
             )
             return True
         return False
@@ -330,7 +334,7 @@ class _Arranger:
         if loose := sorted(self.listing.files.get(at, ())):
             raise ContralexError(
                 f"data.labels is folders, but {self.name((*at, loose[0]))} lies directly in {self.name(at)}; put each "
-                "file in the folder of its class, or set data.labels to none."
+                f"file in the folder of its class, or train without labels:{remedy('--set', 'data.labels=none')}"
             )
 
     # Parts

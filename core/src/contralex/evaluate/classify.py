@@ -35,7 +35,7 @@ def evaluate_classifier(
     """
     test = source.test()
     if test is None:
-        raise NoLabels("The data have no split to judge with, so there is no accuracy; set eval.classify to null.")
+        raise NoLabels("The data have no split to judge with.")
     test = with_labels(test, "test")
     labels = as_tensor(test.labels or ())
     width, counts = 0, torch.zeros(3, dtype=torch.long)  # samples; classes that are first, and among the first five

@@ -275,10 +275,7 @@ def labelled(source: Source) -> tuple[Split, Split]:
     """The labelled samples of both splits."""
     train, test = source.train(), source.test()
     if test is None:
-        raise NoLabels(
-            "The data have no split to judge with, so there is nothing to judge by; set eval.knn, eval.linear and "
-            "eval.classify to null."
-        )
+        raise NoLabels("The data have no split to judge with.")
     return with_labels(train, "train"), with_labels(test, "test")
 
 
@@ -286,10 +283,7 @@ def with_labels(split: Split, name: str) -> Split:
     """The samples of a split that have a label; :class:`NoLabels` if none has."""
     keep = (as_tensor(split.labels or ()) >= 0).nonzero().flatten()
     if not len(keep):
-        raise NoLabels(
-            f"The data's {name} split has no labels, so there is nothing to judge by; set eval.knn, eval.linear and "
-            "eval.classify to null."
-        )
+        raise NoLabels(f"The data's {name} split has no labels.")
     return split if len(keep) == len(split) else Subset(split, compact(keep.tolist()))
 
 

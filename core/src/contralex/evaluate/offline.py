@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from contralex import progress
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
+from contralex.evaluate.features import NoLabels
 from contralex.evaluate.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
 from contralex.evaluate.linear import LinearResult, evaluate_linear
 from contralex.spec.run import EvalSpec, KNNSpec, LinearSpec
@@ -70,5 +71,8 @@ def _judged(
         for name, encoder in encoders.items():
             progress.say(f"Evaluating: {name}")
             options = (run.eval.batch_size, device, workers)
-            results[name] = judge(encoder, source, views, spec, *options, baseline=name != THIS)
+            try:
+                results[name] = judge(encoder, source, views, spec, *options, baseline=name != THIS)
+            except NoLabels as error:
+                raise NoLabels(f"{error} Give data that have labels:{remedy('--data', 'FOLDER')}") from None
         return results

@@ -149,7 +149,8 @@ class Report:
     def _introduce(self) -> None:
         run, train = self.run, self.run.spec.train
         processes = f"{distributed.world()} process{'es' if distributed.world() > 1 else ''}"
-        steps = f"{run.total:,} steps of {train.batch_size:,} {run.source.items}, {self.epochs} epochs"
+        steps = f"{_counted(run.total, 'step')} of {train.batch_size:,} {run.source.items}"
+        steps += f", {_counted(self.epochs, 'epoch')}"
         onward = f", from step {run.step:,} on" if run.step else ""
         self.say(f"{run.spec.name} on {_device(run.device)}, {train.precision}, {processes}: {steps}{onward}")
         self.say(f"{run.spec.data.kind_name()}: {run.source.describe()}")
@@ -197,7 +198,8 @@ class Report:
             return judge(encoder, run.source, run.views, *settings, baseline=baseline)
         except NoLabels as reason:
             if what not in self._absent:
-                self.say(f"No {what}: {reason}")
+                by = "knn" if judge is evaluate_knn else "linear"
+                self.say(f"No {what}: {reason} To silence this:{remedy('--set', f'eval.{by}=null')}")
             self._absent.add(what)
             return None
         finally:
@@ -211,7 +213,7 @@ class Report:
             settings = (run.spec.eval.batch_size, run.device, self._workers())
             return evaluate_classifier(encoder, run.source, run.views, *settings)
         except NoLabels as reason:
-            self.say(f"No accuracy: {reason}")
+            self.say(f"No accuracy: {reason} To silence this:{remedy('--set', 'eval.classify=null')}")
             return None
         finally:
             self.since += time.perf_counter() - started
@@ -289,9 +291,9 @@ class Report:
         if (count := results["skipped_image_count"]) > len(results["skipped_images"]):
             self.say(f"skipped: {count - len(results['skipped_images']):,} more")
         if count:
-            self.say(f"{count:,} unreadable image(s) skipped.")
+            self.say(f"{_counted(count, 'item')} left out: unreadable.")
         if results["skipped_steps"]:
-            self.say(f"{results['skipped_steps']} step(s) left out, because their loss was no number.")
+            self.say(f"{_counted(results['skipped_steps'], 'step')} left out, because their loss was no number.")
         if results["stopped"] is not None:
             self.say(
                 f"Stopped at step {results['steps']} of {self.run.total}, as {results['stopped']['by']} asked: "
@@ -299,7 +301,8 @@ class Report:
             )
         if results["first_loss"] is not None:
             self.say(
-                f"{results['name']}: {results['epochs']} epochs, {results['steps']} steps, {results['seconds']:.0f} s; "
+                f"{results['name']}: {_counted(results['epochs'], 'epoch')}, {_counted(results['steps'], 'step')}, "
+                f"{results['seconds']:.0f} s; "
                 f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}"
             )
         if "knn" in results or "linear" in results:
@@ -395,6 +398,10 @@ def _kept(method: LookUp) -> dict[str, int]:
     slots = {name: getattr(method, name) for name in ("negatives", "targets", "loss")}
     sizes = {name: sum(tensor.nbytes for tensor in part.buffers()) for name, part in slots.items()}
     return {name: size for name, size in sizes.items() if size >= _LARGE}
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _left_out(run: Run) -> list[str]:

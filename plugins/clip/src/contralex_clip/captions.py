@@ -188,7 +188,7 @@ class TableSplit(Split):
         if len(found) == len(headers.checked(len(rows))):
             raise ContralexError(
                 f"data.{field} {printable(path)} has {len(rows)} lines, and none that can be used; "
-                f"line {rows.lines[0]}, {printable(files[0].name)}: {faults[0]}"
+                f"line {rows.lines[0]}{f', {printable(rows.images[0])}' if rows.images[0] else ''}: {faults[0]}"
             )
         rows = rows.select(index for index in range(len(rows)) if index not in faults)
         self.paths = Paths(path.parent, rows.images)

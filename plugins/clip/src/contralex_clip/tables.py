@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from contralex import ContralexError
 from contralex.data.base import printable
 from contralex.data.texts import Texts
+from contralex.errors import remedy
 
 if TYPE_CHECKING:
     from contralex_clip import data_spec as specs
@@ -182,8 +183,15 @@ def _check_header(header: list[str], separator: str, spec: specs.ImageCaptions, 
         if column is not None and column not in header and (option, column) != ("split", _DEFAULT_SPLIT):
             raise ContralexError(
                 f"data.{option} is {column}, and line 1 of {where.partition(' ')[2]} has no such column; "
-                f"it has {', '.join(map(printable, header))}."
+                f"it has {', '.join(map(printable, header))}. Name the right one:"
+                + remedy("--set", f"data.{option}={printable(_other(header, spec))}")
             )
+
+
+def _other(header: list[str], spec: specs.ImageCaptions) -> str:
+    """The first column that the spec does not name."""
+    named = {getattr(spec, option) for option in _COLUMNS}
+    return next((name for name in header if name not in named), header[0])
 
 
 def _swallowed(cell: str, separator: str, count: int) -> bool:
