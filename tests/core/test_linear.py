@@ -169,5 +169,5 @@ def test_what_cannot_be_read_or_has_no_label_is_left_out() -> None:
     labelled = Rows(train, labels.tolist())
     with pytest.raises(NoLabels, match="no split to judge with"):
         evaluate_linear(None, Pair(labelled, None), AsIs(), SPEC, 16, "cpu")
-    with pytest.raises(NoLabels, match=r"train split has no labels.*eval\.linear"):
+    with pytest.raises(NoLabels, match="train split has no labels"):
         evaluate_linear(None, Pair(Rows(train, None), labelled), AsIs(), SPEC, 16, "cpu")
