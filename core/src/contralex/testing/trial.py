@@ -8,6 +8,7 @@ right with one may be wrong with another.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -135,7 +136,7 @@ def _set_rate(optimizer: torch.optim.Optimizer) -> None:
     """A step of at most length ``_RATE``: a longer one leaps so far that the next step is a matter of rounding. The
     gradients themselves stay as they are, because a wrong scale must show."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    length = float(torch.nn.utils.get_total_norm(gradients))
+    length = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
     for group in optimizer.param_groups:
         group["lr"] = _RATE / max(1.0, length)
 

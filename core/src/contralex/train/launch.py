@@ -38,6 +38,7 @@ def launch(argv: list[str], processes: int) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # torch's way to say that the store is there, and none of them opens it
+        "TORCHELASTIC_RESTART_COUNT": "0",  # which older releases of torch read beside it
     }
     common.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     command = [sys.executable, "-m", "contralex", *argv]
