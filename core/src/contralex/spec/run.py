@@ -109,7 +109,7 @@ class AdamW(_Optimizer):
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     """The weights of earlier gradients and of their squares."""
     eps: float = Field(1e-8, gt=0, le=1)
-    """Is added to the denominator."""
+    """A small number that is added to the denominator."""
 
 
 class Adam(_Optimizer):
@@ -120,7 +120,7 @@ class Adam(_Optimizer):
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     """The weights of earlier gradients and of their squares."""
     eps: float = Field(1e-8, gt=0, le=1)
-    """Is added to the denominator."""
+    """A small number that is added to the denominator."""
 
 
 class LARS(_Optimizer):

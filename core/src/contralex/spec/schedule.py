@@ -115,7 +115,7 @@ class Steps(Spec):
     start: float
     """The value before the first of ``at``."""
     factor: _Factor | tuple[_Factor, ...] = 0.1
-    """One for all of them, or a list with one for each."""
+    """Multiplies the value at each of ``at``: one number for all of them, or a list with one for each."""
     at: tuple[_Epoch, ...]
     """The epochs at which the value is multiplied."""
     warmup_epochs: float = Field(0.0, ge=0, le=1e6)

@@ -37,7 +37,7 @@ class Momentum(Spec):
 
     kind: Literal["momentum"] = "momentum"
     momentum: Fraction
-    """M, in [0, 1]; may follow a schedule."""
+    """The weight (m) of the key encoder's own past in each update, in [0, 1]; may follow a schedule."""
     shuffle_bn: bool = False
     """Encode the keys in another order than the queries, so that BatchNorm statistics over parts of the batch
     (``train.batch_norm``) do not tell them apart."""

@@ -147,9 +147,9 @@ class Normalize(Spec):
     """(x − mean) / std for each channel of pixels in [0, 1]."""
 
     mean: tuple[_Mean, _Mean, _Mean] = (0.485, 0.456, 0.406)
-    """Is taken from the red, green and blue values in [0, 1]."""
+    """The mean, which is subtracted from the red, green and blue values in [0, 1]."""
     std: tuple[_Std, _Std, _Std] = (0.229, 0.224, 0.225)
-    """Then divides them."""
+    """The standard deviation, which then divides them."""
 
 
 Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augment", "jigsaw"]

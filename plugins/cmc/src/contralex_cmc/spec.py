@@ -28,9 +28,9 @@ class Lab(Spec):
     split: tuple[int, ...] = Field((1, 2), min_length=2)
     """Channels of each view, in their order."""
     mean: tuple[float, float, float] | None = None
-    """Is taken from the three channels; null: the middle of what colours can reach."""
+    """The mean, which is subtracted from the three channels; null: the middle of what colours can reach."""
     std: tuple[float, float, float] | None = None
-    """Then divides them; null: half the width of what colours can reach."""
+    """The standard deviation, which then divides them; null: half the width of what colours can reach."""
     needs = {"data": frozenset({"images"}), "encoder": frozenset({"an encoder a view"})}
     gives = frozenset({"images"})
     source = "CMC, arXiv:1906.05849, section 4.1; code: CMC dataset.py, train_CMC.py"

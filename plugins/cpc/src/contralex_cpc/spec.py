@@ -48,7 +48,7 @@ class PatchNet(Spec):
     blocks: tuple[Count, ...] = (3, 4, 23)
     """Blocks of each stage."""
     widths: tuple[Count, ...] = (64, 128, 256)
-    """Of each stage's bottleneck."""
+    """Channels of each stage's bottleneck."""
     outputs: tuple[Count, ...] | None = None
     """Channels that each stage ends in; null: 4x ``widths``."""
     stem: Literal["imagenet", "small"] = "imagenet"

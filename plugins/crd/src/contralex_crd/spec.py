@@ -84,7 +84,7 @@ class Distilled(Spec):
     classes: int = Field(gt=1, le=1_000_000)
     """Classes."""
     width: int = Field(128, gt=0, le=65536)
-    """Of the embeddings; both sides have a linear layer that makes them, and both layers are trained."""
+    """Dimensions of the embeddings; both sides have a linear layer that makes them, and both layers are trained."""
     teacher: Annotated[str | None, LocalPath()]
     """The folder of a run, or one of its checkpoints, whose encoder is of kind image. Where that ends in ``classes``
     numbers of any length it is a classifier, and its logits can be distilled. null: a backbone like the student's with
