@@ -28,6 +28,7 @@ from contralex.spec.layers import resolve, resolve_data
 from contralex.spec.run import RunSpec
 from contralex.spec.schedule import Clock
 from contralex.testing import companions
+from contralex.testing.outcome import Failed
 from contralex.testing.subjects import Kind, kinds_of
 from contralex.train import build
 
@@ -152,6 +153,11 @@ def trials_of(plugin: Plugin) -> list[Trial]:
 
 
 def _of_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
+    try:
+        kind.example()
+    except Failed as failed:  # which is that kind's alone: the plugin's others are tried
+        yield Trial(f"{kind}, nothing that fits", {}, why=str(failed))
+        return
     seen = set()
     for slots in companions.around(kind, own):
         varied = {slot: slots[slot] for slot in companions.VARIED if slot != kind.slot}
