@@ -37,6 +37,7 @@ _SYNC = "train.batch_norm=sync"
 # is zero but for rounding; so methods with Adam are compared under SGD here. The rate is low, as later steps multiply
 # what rounding does to one.
 _SGD = "train.optimizer={kind: sgd, lr: 0.005}"
+_SGD_OF_A_SUM = "train.optimizer={kind: sgd, lr: 0.0025}"  # a loss that adds two directions takes the same steps so
 _TOWERS = tuple(
     f"method.encoder.towers.{name}.backbone={{kind: conv, widths: [8, 12], strides: [2, 2], channels: {channels}}}"
     for name, channels in (("l", 1), ("ab", 2))
@@ -64,8 +65,8 @@ METHODS: dict[str, Case] = {
     "moco-v3-vit": ("moco-v3-vit", (_VIT, _SGD)),
     "dino": ("dino", (_CONV, "method.negatives.count=10", "method.negatives.gain=trained")),
     "dino-resnet50": ("dino-resnet50", (_CONV, "method.negatives.count=10")),
-    "simclr-v1": ("simclr-v1", (_CONV, _SGD)),
-    "simclr-v2": ("simclr-v2", (_CONV, _SGD)),
+    "simclr-v1": ("simclr-v1", (_CONV, _SGD_OF_A_SUM)),
+    "simclr-v2": ("simclr-v2", (_CONV, _SGD_OF_A_SUM)),
     "simclr-v2-memory": ("simclr-v2-memory", (_CONV, "method.negatives.size=24")),
     "a classifier on labels": (
         "simclr-v2",
