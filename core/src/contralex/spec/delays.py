@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from contralex.errors import remedy
 from contralex.spec.base import Delay, Spec
 from contralex.spec.run import RunSpec
+from contralex.spec.walk import walk
 
 
 def of_run(run: RunSpec) -> Iterator[tuple[str, Delay]]:
@@ -40,14 +40,7 @@ def _part_of(delay: float, epochs: float) -> str:
     return "all of" if delay == epochs else "more than" if delay > epochs else f"{delay / epochs:.0%} of"
 
 
-def _below(value: Any, path: str) -> Iterator[tuple[str, Delay]]:
-    if isinstance(value, Spec):
-        yield from ((f"{path}.{delay.field}", delay) for delay in value.delays())
-        for name in type(value).model_fields:
-            yield from _below(getattr(value, name), f"{path}.{name}")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _below(item, f"{path}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _below(item, f"{path}.{index}")
+def _below(value: Spec, path: str) -> Iterator[tuple[str, Delay]]:
+    for place, spec in walk(value, path):
+        if isinstance(spec, Spec):
+            yield from ((f"{place}.{delay.field}", delay) for delay in spec.delays())

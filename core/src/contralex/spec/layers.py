@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from contralex.spec.mistakes import near, place_of, sentences, taken_out
 from contralex.spec.paths import anchored, local_paths
 from contralex.spec.recipe import Recipe, chain, given
 from contralex.spec.run import RunSpec
+from contralex.spec.walk import walk
 
 _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
 # Of `train`: what becomes of a failed hook, and which checkpoints are kept. A resumed run may have others.
@@ -296,21 +297,8 @@ def _plugins(run: RunSpec, recipes: list[Recipe], named: list[Plugin]) -> list[P
     and those that the spec names."""
     known = registry()
     owners = {spec: plugin for plugin in known.plugins.values() for specs in plugin.kinds.values() for spec in specs}
-    used = {owner.name: owner for spec in _specs(run) if (owner := owners.get(type(spec))) is not None}
+    used = {owner.name: owner for _, spec in walk(run) if (owner := owners.get(type(spec))) is not None}
     used = {name: owner for name, owner in used.items() if not owner.code}
     used |= {plugin.name: plugin for plugin in named}
     used |= {recipe.plugin.name: recipe.plugin for recipe in recipes if recipe.plugin is not None}
     return [used[name] for name in sorted(used, key=lambda name: (name != "contralex", name))]
-
-
-def _specs(value: Any) -> Iterator[Spec]:
-    if isinstance(value, Spec):
-        yield value
-        for name in type(value).model_fields:
-            yield from _specs(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _specs(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _specs(item)

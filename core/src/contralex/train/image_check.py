@@ -22,6 +22,7 @@ from contralex.lookup import LookUp
 from contralex.parts.base import Encoder
 from contralex.parts.views import Views
 from contralex.spec.run import RunSpec
+from contralex.spec.walk import walk
 from contralex.vocabulary.views import Augment, Crop
 
 _TRIED = 100  # samples of which one must be readable; where none is, the run itself says so
@@ -143,7 +144,7 @@ def _sizes(size: int) -> Sequence[int]:
 def _settings(views: BaseModel, wanted: int, fits: Callable[[int], bool]) -> list[str]:
     """What to set, so that all views that do not fit get another size."""
     settings = []
-    for path, node in _blocks(views, "method.views"):
+    for path, node in walk(views, "method.views"):
         if isinstance(node, Augment) and node.jigsaw is not None and not fits(node.jigsaw.cell):
             settings += [f"{path}.crop.size={wanted * node.jigsaw.grid}", f"{path}.jigsaw.cell={wanted}"]
         elif isinstance(node, Augment) and node.jigsaw is None and not fits(node.crop.size):
@@ -151,14 +152,3 @@ def _settings(views: BaseModel, wanted: int, fits: Callable[[int], bool]) -> lis
         elif isinstance(node, Crop) and not path.endswith("augment.crop") and not fits(node.size):
             settings.append(f"{path}.size={wanted}")
     return [word for setting in settings for word in ("--set", setting)]
-
-
-def _blocks(node: Any, path: str) -> Iterator[tuple[str, BaseModel]]:
-    """Every block within one, with its place."""
-    if isinstance(node, BaseModel):
-        yield path, node
-        for name in type(node).model_fields:
-            yield from _blocks(getattr(node, name), f"{path}.{name}")
-    elif isinstance(node, dict):
-        for name, child in node.items():
-            yield from _blocks(child, f"{path}.{name}")

@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from contralex import distributed, memory
 from contralex.errors import ContralexError, remedy
-from contralex.spec.base import Spec
 from contralex.spec.run import RunSpec
 from contralex.spec.sizes import halved
+from contralex.spec.walk import walk
 
 _LARGE = 2**24  # bytes: nothing smaller is asked about
 _SPARE = 8  # of the memory that is left, the part that a number is advised for: there are gradients and copies, too
@@ -171,18 +171,9 @@ def _numbers_of(run: RunSpec, slot: str, tensor: Tensor) -> list[tuple[str, int,
     )
 
 
-def _numbers(value: Any, path: str) -> Iterator[tuple[str, int]]:
-    if isinstance(value, int) and not isinstance(value, bool):
-        yield path, value
-    elif isinstance(value, Spec):
-        for name in type(value).model_fields:
-            yield from _numbers(getattr(value, name), f"{path}.{name}")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _numbers(item, f"{path}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _numbers(item, f"{path}.{index}")
+def _numbers(spec: Any, path: str) -> Iterator[tuple[str, int]]:
+    found = walk(spec, path)
+    return ((place, value) for place, value in found if isinstance(value, int) and not isinstance(value, bool))
 
 
 def _outline(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
