@@ -81,15 +81,9 @@ def read(path: Path, spec: specs.ImageCaptions, field: str) -> Rows:
 def _row(line: int, cells: Mapping[str, Any] | str, spec: specs.ImageCaptions, name: str) -> Row:
     if isinstance(cells, str):
         return Row(line, "", "", "", "", cells)
-    found = {}
-    for option in _COLUMNS:
-        column = getattr(spec, option)
-        if column is not None and column not in cells and (option, column) != ("split", _DEFAULT_SPLIT):
-            raise ContralexError(
-                f"data.{option} is {column}, and line {line} of {name} has no such column; "
-                f"it has {', '.join(printable(cell) for cell in cells)}."
-            )
-        found[option] = cells.get(column) if column is not None else None
+    _check_columns(list(cells), spec, line, name)
+    columns = {option: getattr(spec, option) for option in _COLUMNS}
+    found = {option: None if column is None else cells.get(column) for option, column in columns.items()}
     texts = {option: "" if cell is None else str(cell) for option, cell in found.items()}
     texts["caption"] = texts["caption"].strip()
     if any(isinstance(cell, dict | list) for cell in found.values()):
@@ -178,20 +172,25 @@ def _check_header(header: list[str], separator: str, spec: specs.ImageCaptions, 
             f"{where} begins with {printable(separator.join(header))}, which does not name columns; put a first "
             f"line into it that does: {wanted}"
         )
+    _check_columns(header, spec, 1, where.partition(" ")[2])
+
+
+def _check_columns(there: list[str], spec: specs.ImageCaptions, line: int, name: str) -> None:
+    """Of a table's first line, or of a line of JSON, which names its own columns."""
     for option in _COLUMNS:
         column = getattr(spec, option)
-        if column is not None and column not in header and (option, column) != ("split", _DEFAULT_SPLIT):
+        if column is not None and column not in there and (option, column) != ("split", _DEFAULT_SPLIT):
             raise ContralexError(
-                f"data.{option} is {column}, and line 1 of {where.partition(' ')[2]} has no such column; "
-                f"it has {', '.join(map(printable, header))}. Name the right one:"
-                + remedy("--set", f"data.{option}={printable(_other(header, spec))}")
+                f"data.{option} is {column}, and line {line} of {name} has no such column; "
+                f"it has {', '.join(map(printable, there))}. Name the right one:"
+                + remedy("--set", f"data.{option}={printable(_other(there, spec))}")
             )
 
 
 def _other(header: list[str], spec: specs.ImageCaptions) -> str:
     """The first column that the spec does not name."""
     named = {getattr(spec, option) for option in _COLUMNS}
-    return next((name for name in header if name not in named), header[0])
+    return next((name for name in header if name not in named), header[0] if header else "NAME")
 
 
 def _swallowed(cell: str, separator: str, count: int) -> bool:
