@@ -21,10 +21,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-from contralex.lookup import Match, Rows, Step
-from contralex.parts.base import BuildContext
-from contralex.spec.schedule import Clock
-from contralex.vocabulary.negatives import MemoryBank
+from contralex.kinds.negatives.specs import MemoryBank
+from contralex.lookup.clock import Clock
+from contralex.lookup.values import Match, Rows, Step
+from contralex.plugins.building import BuildContext
 
 HERE = Path(__file__).parent
 PROCESSES = (1, 2, 4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contralex.registry import registry
+from contralex.plugins.registry import registry
 
 RECIPE = """\
 schema: 1

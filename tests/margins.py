@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from contralex import distributed, lookup
+from contralex.lookup import distributed, step
 
 CLOSE = 1e-4  # two scores that are nearer are equal to rounding: ten times the tests' bound on losses
 
@@ -32,13 +32,13 @@ def margins(scores: Tensor) -> Tensor:
 @contextmanager
 def undecided(into: list[float], close: float = CLOSE) -> Iterator[None]:
     """Adds to ``into`` which fraction of the look-ups within, over all processes, rounding may have decided."""
-    counted, found = _Undecided(close), lookup._found
+    counted, found = _Undecided(close), step._found
 
     def watched(*args: Any) -> Tensor:
         with counted:
             return found(*args)
 
-    with mock.patch.object(lookup, "_found", watched):
+    with mock.patch.object(step, "_found", watched):
         yield
     into.append(float(distributed.mean_over_processes(torch.tensor(counted.close / counted.rows))))
 

@@ -18,8 +18,8 @@ import tomllib
 from pathlib import Path
 
 from contralex.errors import ContralexError
-from contralex.hooks import SLOTS
-from contralex.registry import Plugin, Registry
+from contralex.plugins.hooks import SLOTS
+from contralex.plugins.registry import Plugin, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FIX = "make facts"
@@ -54,9 +54,9 @@ def derived() -> dict[Path, str]:
 
 def pictures(plugins: dict[Path, Plugin]) -> dict[Path, str]:
     """Each recipe in the five slots, drawn, and the page that shows them."""
-    from contralex.explain import explained
-    from contralex.explain.picture import svg
-    from contralex.spec.layers import resolve
+    from contralex.explaining import explained
+    from contralex.explaining.picture import svg
+    from contralex.recipes.layers import resolve
 
     methods = {name: explained(resolve(name)) for plugin in plugins.values() for name in sorted(plugin.recipes)}
     folder = ROOT / "docs/figures"
@@ -118,7 +118,7 @@ def lockstep(project: Path, version: str) -> str:
 
 def methods_table(plugins: dict[Path, Plugin]) -> str:
     """A row for each recipe: which kinds stand in the five slots."""
-    from contralex.spec.layers import resolve
+    from contralex.recipes.layers import resolve
 
     slots = ("encoder", "key_encoder", "negatives", "targets", "loss")
     lines = [f"| recipe | package | {' | '.join(slots)} |", "|---" * (len(slots) + 2) + "|"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from contralex.errors import ContralexError
-from contralex.registry import registry
-from contralex.spec.layers import resolve
-from contralex.spec.merge import dotted, leaves
-from contralex.spec.recipe import chain
+from contralex.plugins.registry import registry
+from contralex.recipes.documents import chain
+from contralex.recipes.layers import resolve
+from contralex.recipes.merging import dotted, leaves
 
 Runs = dict[str, dict[str, Any]]  # "moco-v2 --preset digits" -> its digest and values
 _ABSENT = "(absent)"

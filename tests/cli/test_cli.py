@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from contralex import ContralexError
-from contralex.registry import registry
+from contralex.plugin import ContralexError
+from contralex.plugins.registry import registry
 
 Write = Callable[..., str]
 Result = tuple[int, str, str]
@@ -23,11 +23,11 @@ Result = tuple[int, str, str]
 def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Stands for training and the launcher, and keeps what they were called with."""
     seen: dict[str, Any] = {}
-    run, launch = types.ModuleType("contralex.train.run"), types.ModuleType("contralex.train.launch")
+    run, launch = types.ModuleType("contralex.training.run"), types.ModuleType("contralex.training.launch")
     run.train = lambda *given: seen.update(train=given)  # type: ignore[attr-defined]
     launch.launch = lambda *given: seen.update(launch=given) or 3  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "contralex.train.run", run)
-    monkeypatch.setitem(sys.modules, "contralex.train.launch", launch)
+    monkeypatch.setitem(sys.modules, "contralex.training.run", run)
+    monkeypatch.setitem(sys.modules, "contralex.training.launch", launch)
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     return seen
@@ -40,7 +40,7 @@ def packed(fake_plugin: Callable[..., Path], recipe: Write) -> Path:
         "foo",
         """
         from pathlib import Path
-        from contralex import hookimpl
+        from contralex.plugin import hookimpl
 
         @hookimpl
         def contralex_recipes():
@@ -169,7 +169,7 @@ def test_doctor(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, fa
     fake_plugin("foo", "", version="2.0")
     fake_plugin("bar", "import nowhere")
     fake_plugin("baz", "")
-    monkeypatch.setattr("contralex.registry.known_recipes", lambda: {"baz-v1": "baz"})
+    monkeypatch.setattr("contralex.plugins.registry.known_recipes", lambda: {"baz-v1": "baz"})
     code, out, _ = call("doctor", "--json")
     problems = "\n".join(json.loads(out)["problems"])
     assert code == 1
@@ -191,7 +191,7 @@ def test_a_mistake_is_a_sentence_without_a_traceback(call: Callable[..., Result]
 def test_a_recipe_that_a_package_brings_says_which(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contralex.registry.known_recipes", lambda: {"wonder": "contralex-wonder"})
+    monkeypatch.setattr("contralex.plugins.registry.known_recipes", lambda: {"wonder": "contralex-wonder"})
     code, _, err = call("train", "wonder")
     assert code == 2
     assert err.endswith("it comes with contralex-wonder: pip install contralex-wonder\n")
@@ -225,7 +225,7 @@ def test_ctrl_c_is_130(call: Callable[..., Result], trained: dict[str, Any], rec
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    sys.modules["contralex.train.run"].train = interrupted  # type: ignore[attr-defined]
+    sys.modules["contralex.training.run"].train = interrupted  # type: ignore[attr-defined]
     assert call("train", recipe())[0] == 130
 
 
@@ -238,7 +238,7 @@ def test_a_run_that_was_stopped_is_no_mistake(
     def stopped(*given: object) -> None:
         raise Stopped("Stopped at step 3.")
 
-    sys.modules["contralex.train.run"].train = stopped  # type: ignore[attr-defined]
+    sys.modules["contralex.training.run"].train = stopped  # type: ignore[attr-defined]
     assert call("train", recipe()) == (130, "", "Stopped at step 3.\n")
 
 
@@ -301,9 +301,9 @@ def test_linear_prints_a_table_or_json(
     code, _, err = call("linear", "no-such-run")
     assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
     judged = {"this run": {"top1": 0.5, "top5": 0.75, "protocol": {"solver": "L-BFGS", "classes": 10}}}
-    offline = types.ModuleType("contralex.evaluate.offline")
+    offline = types.ModuleType("contralex.training.evaluate_run")
     offline.linear = lambda checkpoint, data, sets, allow_code: judged  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "contralex.evaluate.offline", offline)
+    monkeypatch.setitem(sys.modules, "contralex.training.evaluate_run", offline)
     said = "features\ttop1\ttop5\nthis run\t50.0%\t75.0%\nlinear probe: solver L-BFGS, classes 10\n"
     assert call("linear", str(tmp_path)) == (0, said, "")
     assert json.loads(call("linear", str(tmp_path), "--json")[1]) == judged
@@ -313,7 +313,7 @@ def test_a_plugins_command_is_one_of_ours(call: Callable[..., Result], fake_plug
     fake_plugin(
         "foo",
         """
-        from contralex import ContralexError, hookimpl
+        from contralex.plugin import ContralexError, hookimpl
 
         def greet(name: str) -> None:
             "Say hello to somebody."
@@ -334,7 +334,7 @@ def test_a_plugins_command_is_one_of_ours(call: Callable[..., Result], fake_plug
 
 def test_no_plugin_may_take_a_command_of_ours() -> None:
     from contralex.cli.app import app
-    from contralex.hooks import OWN_COMMANDS
+    from contralex.plugins.hooks import OWN_COMMANDS
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     assert commands | {group.name for group in app.registered_groups} == OWN_COMMANDS

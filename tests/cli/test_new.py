@@ -15,8 +15,8 @@ from contralex.__main__ import main
 from contralex.cli import new
 from contralex.cli.new import Start, write
 from contralex.errors import ContralexError
-from contralex.registry import registry
-from contralex.spec.layers import resolve
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
 from tests.packages import ROOT, check_shape, environment, run, wheels_of
 
 STARTS = list(Start)
@@ -131,7 +131,7 @@ def test_the_recipe_uses_the_part_with_and_without_the_preset(
 
 @each_start
 def test_the_recipe_trains(start: Start, made: dict[Start, Path], install: Install, tmp_path: Path) -> None:
-    from contralex.train.run import train
+    from contralex.training.run import train
 
     install(made[start])
     small = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
@@ -234,7 +234,7 @@ def part(made: dict[Start, Path], install: Install) -> Callable[..., Any]:
 def test_the_loss_leaves_the_positive_out_of_the_sum(part: Callable[..., Any]) -> None:
     import torch
 
-    from contralex import Dictionary, Targets
+    from contralex.plugin import Dictionary, Targets
 
     loss, queries, places = part(Start.LOSS, "loss", temperature=0.5), unit(5), torch.tensor([4, 0, 3, 2, 1])
     entries = unit(5, seed=1).vectors
@@ -250,7 +250,7 @@ def test_the_loss_leaves_the_positive_out_of_the_sum(part: Callable[..., Any]) -
 def test_the_memory_holds_the_last_keys_of_others(part: Callable[..., Any]) -> None:
     import torch
 
-    from contralex import Match
+    from contralex.plugin import Match
 
     source = part(Start.NEGATIVES, "negatives", context(), size=7)
     written: list[tuple[int, Any]] = []
@@ -274,7 +274,7 @@ def test_the_memory_holds_the_last_keys_of_others(part: Callable[..., Any]) -> N
 def test_targets_follow_what_the_key_resembles(start: Start, part: Callable[..., Any]) -> None:
     import torch
 
-    from contralex import Dictionary, Match
+    from contralex.plugin import Dictionary, Match
 
     share = 0.3 if start is Start.TARGETS else 1.0
     values = {"share": share} if start is Start.TARGETS else {}
@@ -293,7 +293,7 @@ def test_targets_follow_what_the_key_resembles(start: Start, part: Callable[...,
 def test_the_relational_loss_is_a_cross_entropy_over_others(part: Callable[..., Any]) -> None:
     import torch
 
-    from contralex import Dictionary, Targets
+    from contralex.plugin import Dictionary, Targets
 
     loss, queries, entries = part(Start.METHOD, "loss", temperature=0.5), unit(3), unit(4, seed=1).vectors
     index, weights = torch.tensor([1, 0, 3]), torch.rand(3, 4)
@@ -347,23 +347,25 @@ def unit(count: int, first: int = 0, view: int = 0, seed: int = 0) -> Any:
     """Rows of unit vectors of three numbers, of the samples ``first``, ``first + 1``, ..."""
     import torch
 
-    from contralex import Rows
+    from contralex.plugin import Rows
 
     vectors = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
     return Rows.of(torch.nn.functional.normalize(vectors, dim=1), torch.arange(first, first + count), view)
 
 
 def moment(step: int = 0) -> Any:
-    from contralex import Step
-    from contralex.spec.schedule import Clock
+    from contralex.lookup.clock import Clock
+    from contralex.plugin import Step
 
     return Step(Clock(step, 100, 5), seed=0, batch=4)
 
 
 def context(encoder: Any = None) -> Any:
-    from contralex import BuildContext
+    from contralex.plugin import BuildContext
 
-    return BuildContext(dim=3, population=20, batch=4, key_views=(1,), encoder=encoder, fresh_encoder=lambda: encoder)
+    return BuildContext(
+        dim=3, dataset_size=20, batch_size=4, key_views=(1,), encoder=encoder, fresh_encoder=lambda: encoder
+    )
 
 
 # As strangers install them

@@ -15,14 +15,15 @@ import pytest
 import torch
 import typer
 
-from contralex import ContralexError, resolve
+from contralex import resolve
 from contralex.cli.options import path, with_epochs
-from contralex.compare.runs import _sentence
-from contralex.compare.table import COLUMNS
+from contralex.comparison.runs import _sentence
+from contralex.comparison.table import COLUMNS
 from contralex.files import write_text
-from contralex.registry import registry
-from contralex.train import trouble
-from contralex.vocabulary.datasets import ImageFolder, Labelled
+from contralex.kinds.datasets.specs import ImageFolder, Labelled
+from contralex.plugin import ContralexError
+from contralex.plugins.registry import registry
+from contralex.training import failures
 
 Result = tuple[int, str, str]
 CONTRALEX = [sys.executable, "-m", "contralex"]
@@ -228,7 +229,7 @@ def test_epochs_are_short_for_a_set() -> None:
 def test_commands_in_messages_are_quoted_and_on_lines_of_their_own(tmp_path: Path) -> None:
     folder = tmp_path / "sp ace" / "q'1 [red]"
     folder.mkdir(parents=True)
-    with pytest.raises(trouble.Trouble) as error, trouble.told(folder):
+    with pytest.raises(failures.Trouble) as error, failures.told(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
     *_, command = str(error.value).splitlines()
     assert shlex.split(command) == ["contralex", "train", "--out", str(folder), "--resume"]
@@ -248,7 +249,7 @@ def test_a_disk_that_fills_at_the_start_or_at_the_end_is_one_sentence(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("contralex.train.run.write_text", full)
+    monkeypatch.setattr("contralex.training.run.write_text", full)
     out = tmp_path / "run"
     quick = ["--set=eval.knn=null", "--set=train.precision=fp32"]
     code, _, err = call("train", "simclr-v1", "--preset", "digits", "--out", str(out), *quick)
@@ -258,10 +259,10 @@ def test_a_disk_that_fills_at_the_start_or_at_the_end_is_one_sentence(
     assert shlex.split(command) == ["contralex", "train", "--out", str(out), "--resume"]
 
     row = dict.fromkeys(COLUMNS, 0.5) | {"name": "simclr-v1"}
-    monkeypatch.setattr("contralex.compare.runs.run_all", lambda *given: {})
-    monkeypatch.setattr("contralex.compare.table.summary", lambda *given: {"rows": [row], "failed": {}})
-    monkeypatch.setattr("contralex.compare.table.cells", lambda row: ["simclr-v1", "50.0"])
-    monkeypatch.setattr("contralex.compare.table.below", lambda result: [])
+    monkeypatch.setattr("contralex.comparison.runs.run_all", lambda *given: {})
+    monkeypatch.setattr("contralex.comparison.table.summary", lambda *given: {"rows": [row], "failed": {}})
+    monkeypatch.setattr("contralex.comparison.table.cells", lambda row: ["simclr-v1", "50.0"])
+    monkeypatch.setattr("contralex.comparison.table.below", lambda result: [])
     monkeypatch.setattr("contralex.files.write_text", full)
     code, printed, err = call("compare", "simclr-v1", "--preset", "digits", "--out", str(tmp_path / "all"))
     assert code == 1 and "simclr-v1\t50.0" in printed

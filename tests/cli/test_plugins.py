@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from contralex.cli.kinds import kind_facts
-from contralex.registry import registry
+from contralex.plugins.registry import registry
 
 LOSS = """
 from typing import Literal
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 class Magic(Spec):
     \"\"\"A loss that does magic.

@@ -13,18 +13,19 @@ from typing import Any
 
 import pytest
 
-from contralex import ContralexError, resolve
+from contralex import resolve
 from contralex.data.base import _Caught
-from contralex.registry import registry
-from contralex.spec.diff import diff
-from contralex.spec.layers import resolve_data
-from contralex.train import build
+from contralex.plugin import ContralexError
+from contralex.plugins.registry import registry
+from contralex.recipes.diff import diff
+from contralex.recipes.layers import resolve_data
+from contralex.training import build
 
 Write = Callable[..., str]
 PART = """\
 from typing import Literal
-from contralex import Spec, hookimpl
-from contralex.spec.schedule import Number
+from contralex.plugin import Spec, hookimpl
+from contralex.recipes.schedules import Number
 
 class Mine(Spec):
     kind: Literal["mine"] = "mine"
@@ -33,7 +34,7 @@ class Mine(Spec):
     source = "mine"
 
     def build(self, context):
-        from contralex.parts.losses import InfoNCE
+        from contralex.kinds.losses.parts import InfoNCE
         return InfoNCE(self)
 
 @hookimpl

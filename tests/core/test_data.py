@@ -16,26 +16,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from contralex.data import digits
-from contralex.data.base import (
-    Batch,
-    EpochSampler,
-    EvalDataset,
-    Source,
-    Split,
-    Unreadable,
-    ViewDataset,
-    check_population,
-    collate,
-    load,
-    mix,
-)
-from contralex.data.digits import DigitsSource
-from contralex.data.folder import FolderSource
-from contralex.data.torchvision_sets import TorchvisionSource
+from contralex.data.base import Source, Split, Unreadable
+from contralex.data.loading import Batch, EpochSampler, EvalDataset, ViewDataset, collate, load, mix
+from contralex.data.views import Views
 from contralex.errors import ContralexError
-from contralex.parts.views import Views
-from contralex.vocabulary.datasets import CIFAR10, STL10, Digits, HuggingFace, ImageFolder, ImageNet
+from contralex.kinds.datasets import digits
+from contralex.kinds.datasets.digits import DigitsSource
+from contralex.kinds.datasets.folder import FolderSource
+from contralex.kinds.datasets.specs import CIFAR10, STL10, Digits, HuggingFace, ImageFolder, ImageNet
+from contralex.kinds.datasets.torchvision_sets import TorchvisionSource
+from contralex.recipes.sample_counts import check_population
 
 
 class Numbers(Split):
@@ -468,7 +458,7 @@ def test_missing_files_are_a_sentence(tmp_path: Path) -> None:
 
 def test_a_saved_hugging_face_data_set(tmp_path: Path) -> None:
     hub = pytest.importorskip("datasets")
-    from contralex.data.hf import HuggingFaceSource
+    from contralex.kinds.datasets.hugging_face import HuggingFaceSource
 
     features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(names=["cat", "dog"])})
     paths = [str(draw(tmp_path / f"{number}.png")) for number in range(3)]
@@ -493,7 +483,7 @@ def test_a_saved_hugging_face_data_set(tmp_path: Path) -> None:
 
 def test_labels_may_be_names(tmp_path: Path) -> None:
     hub = pytest.importorskip("datasets")
-    from contralex.data.hf import HuggingFaceSource
+    from contralex.kinds.datasets.hugging_face import HuggingFaceSource
 
     path = str(draw(tmp_path / "a.png"))
     table = hub.Dataset.from_dict({"picture": [path] * 3, "kind": ["dog", "cat", None]})
@@ -504,7 +494,7 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
 
 
 def test_hugging_face_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contralex.data.hf import HuggingFaceSource
+    from contralex.kinds.datasets.hugging_face import HuggingFaceSource
 
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(ContralexError, match=r"pip install 'contralex\[datasets\]'"):

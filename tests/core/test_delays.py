@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from contralex import resolve
-from contralex.registry import registry
-from contralex.spec import delays
-from contralex.spec.recipe import chain
-from contralex.train.run import train
+from contralex.plugins.registry import registry
+from contralex.recipes import delays
+from contralex.recipes.documents import chain
+from contralex.training.run import train
 
 
 def warnings(recipe: str, *sets: str, preset: str | None = None, epochs: float | None = None) -> list[str]:

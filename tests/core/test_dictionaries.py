@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import distributed
 from contralex.errors import ContralexError
-from contralex.lookup import Dictionary, Match, Rows, Step
-from contralex.parts.base import BuildContext
-from contralex.parts.negatives import MemoryBank, Queue
-from contralex.parts.sharding import Shards, drawn, own_range, own_state, whole_state
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.vocabulary import negatives as specs
+from contralex.kinds.negatives import specs
+from contralex.kinds.negatives.parts import MemoryBank, Queue
+from contralex.lookup import distributed
+from contralex.lookup.clock import Clock
+from contralex.lookup.shards import Shards, drawn, own_range
+from contralex.lookup.values import Dictionary, Match, Rows, Step
+from contralex.lookup.whole_state import own_state, whole_state
+from contralex.plugins.building import BuildContext
+from contralex.recipes.layers import resolve
 
 DIM, POPULATION = 6, 19
 HALVES = {"float16": 1e-3, "bfloat16": 1e-2}  # and the largest rounding of a number below 1, with room to spare

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from contralex.cli import doctor
-from contralex.registry import Registry, registry
+from contralex.plugins.registry import Registry, registry
 
 Install = Callable[..., Path]
 LOSS = """
 from typing import Literal
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 class Magic(Spec):
     kind: Literal["{kind}"] = "{kind}"

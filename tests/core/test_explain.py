@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from contralex import ContralexError
 from contralex.cli.app import app
-from contralex.explain import explained
-from contralex.explain.picture import svg
-from contralex.explain.text import text
-from contralex.registry import registry
-from contralex.spec.layers import resolve
-from contralex.spec.story import story
+from contralex.explaining import explained
+from contralex.explaining.picture import svg
+from contralex.explaining.text import text
+from contralex.plugin import ContralexError
+from contralex.plugins.registry import registry
+from contralex.recipes.diff_summary import story
+from contralex.recipes.layers import resolve
 from contralex.testing.companions import small_preset
 from contralex.testing.trial import Trial
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from contralex.data.labelled import share_of
 from contralex.errors import ContralexError
-from contralex.parts.base import BuildContext
-from contralex.spec.layers import resolve, resolve_data
-from contralex.spec.semi_supervised import Student, classifier, distilled, finetuned
-from contralex.vocabulary.negatives import Classes
-from contralex.vocabulary.targets import ClassLabel
+from contralex.kinds.datasets.labelled import share_of
+from contralex.kinds.negatives.specs import Classes
+from contralex.kinds.targets.specs import ClassLabel
+from contralex.plugins.building import BuildContext
+from contralex.recipes.layers import resolve, resolve_data
+from contralex.recipes.semi_supervised import Student, classifier, distilled, finetuned
 
 # Shares of labels
 

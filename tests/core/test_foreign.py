@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from contralex import ContralexError, foreign
-from contralex.foreign import Ended, guarded
-from contralex.registry import registry
-from contralex.spec.layers import resolve
+from contralex.plugin import ContralexError
+from contralex.plugins import guard
+from contralex.plugins.guard import Ended, guarded
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
 
 Plugin = Callable[..., Path]
 
@@ -82,7 +83,7 @@ def test_one_that_takes_long_is_named(
     fake_plugin: Plugin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registry()  # the installed plugins are imported by now, with patience
-    monkeypatch.setattr(foreign, "PATIENCE", 1.5)
+    monkeypatch.setattr(guard, "PATIENCE", 1.5)
     monkeypatch.setenv("CONTRALEX_PLUGINS", "-contralex-moco")
     fake_plugin("slow", SLOW)
     assert registry().plugins["slow"].state == "ready"
@@ -104,7 +105,7 @@ while True:
 PATIENT = """
 import signal, sys
 from contralex import __main__, foreign
-foreign.PATIENCE = 3600
+guard.PATIENCE = 3600
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it starts with &
 sys.exit(__main__.main())
 """

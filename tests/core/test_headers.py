@@ -13,12 +13,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from contralex import ContralexError
 from contralex.data import headers, images, skipped
-from contralex.data.base import ViewDataset
-from contralex.data.folder import FolderSource
+from contralex.data.loading import ViewDataset
 from contralex.data.skipped import Skipped
-from contralex.vocabulary.datasets import ImageFolder
+from contralex.kinds.datasets.folder import FolderSource
+from contralex.kinds.datasets.specs import ImageFolder
+from contralex.plugin import ContralexError
 from tests.core.test_data import Numbers, _Colour
 
 FILES = 25

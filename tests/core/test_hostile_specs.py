@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from contralex.errors import ContralexError
-from contralex.registry import registry
-from contralex.spec import yaml
-from contralex.spec.layers import resolve, resolve_data
+from contralex.plugins.registry import registry
+from contralex.recipes import yaml
+from contralex.recipes.layers import resolve, resolve_data
 from tests.conftest import RECIPE
 
 FUZZ = settings(

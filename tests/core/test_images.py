@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from contralex import ContralexError, Unreadable
 from contralex.data import images
-from contralex.data.base import Split, ViewDataset
-from contralex.data.hf import HuggingFaceSource, HuggingFaceSplit
-from contralex.parts.views import CropViews, middle
-from contralex.vocabulary.datasets import MAX_PIXELS, HuggingFace
-from contralex.vocabulary.views import Augment, Crop, Crops, Group
+from contralex.data.base import Split
+from contralex.data.loading import ViewDataset
+from contralex.kinds.datasets.hugging_face import HuggingFaceSource, HuggingFaceSplit
+from contralex.kinds.datasets.specs import MAX_PIXELS, HuggingFace
+from contralex.kinds.views.parts import CropViews, middle
+from contralex.kinds.views.specs import Augment, Crop, Crops, Group
+from contralex.plugin import ContralexError, Unreadable
 
 RAMP = np.tile(np.linspace(0, 1, 256), (4, 1))  # (4, 256), of which each level of 8 bits is one column
 LEVELS = np.arange(256)
@@ -397,7 +398,7 @@ def test_an_item_that_none_can_stand_in_for_says_why(tmp_path: Path) -> None:
 def test_a_hugging_face_split_is_not_trained_on_and_evaluated_on(
     train: str, test: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contralex.data.hf._open", lambda *_: Column())
+    monkeypatch.setattr("contralex.kinds.datasets.hugging_face._open", lambda *_: Column())
     with pytest.raises(ContralexError, match="holds as well, so that it would be trained on"):
         HuggingFaceSource(HuggingFace(path="x", train=train, test=test))
     assert HuggingFaceSource(HuggingFace(path="x", train="train[10%:]", test="train[:10%]")).test() is not None

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import contralex
-from contralex.explain import explained
-from contralex.hooks import SLOTS
-from contralex.registry import registry
-from contralex.spec.layers import resolve
-from contralex.train import build, drift
+from contralex.explaining import explained
+from contralex.plugins.hooks import SLOTS
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
+from contralex.training import build, resume
 
 CORE = Path(contralex.__file__).parent
 # What is of these kinds: their specs, their parts, and what `contralex new` writes. A kind may know itself.
@@ -62,7 +62,7 @@ def test_what_that_catches(source: str, caught: bool) -> None:
 STRANGER = """
 from typing import Literal
 from pydantic import Field
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 class Average(Spec):
     "A moving average of a stranger's."
@@ -82,7 +82,7 @@ class Drawn(Spec):
     gives = frozenset({"entries", "positive"})
 
     def build(self, context):
-        from contralex.vocabulary.negatives import InBatch
+        from contralex.kinds.negatives.specs import InBatch
 
         return InBatch(views="matched").build(context)
 
@@ -126,7 +126,7 @@ def test_explain_says_what_a_key_encoder_declares(kind: str, said: str, fake_plu
 def test_a_field_called_size_is_no_queue_unless_its_spec_says_so(
     fake_plugin: Callable[..., Path], recipe: Callable[..., str], tmp_path: Path
 ) -> None:
-    from contralex.train.run import train
+    from contralex.training.run import train
 
     fake_plugin("stranger", STRANGER)
     tiny = ["train.max_steps=1", "eval.knn=null", "train.workers=0", "method.matches=forward"]
@@ -151,9 +151,9 @@ def test_a_queue_within_a_source_may_have_another_size(name: str, queue: str) ->
     before.get_buffer(f"{queue}.sample")[:400] = keys
     before.get_buffer(f"{queue}.pointer").fill_(400)
     state = before.state_dict()
-    found = drift.resized(state, after)  # type: ignore[arg-type]
+    found = resume.resized(state, after)  # type: ignore[arg-type]
     assert found[f"{queue}.sample"].tolist() == keys[100:].tolist()  # the newest, from the oldest on
     assert torch.equal(found[f"{queue}.vectors"], state[f"{queue}.vectors"][100:400])
     after.load_state_dict(found)
-    same = drift.resized(state, before)  # type: ignore[arg-type]
+    same = resume.resized(state, before)  # type: ignore[arg-type]
     assert all(torch.equal(same[path], value) for path, value in state.items())

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.data.base import EvalDataset, Source, Split, Unreadable
+from contralex.data.base import Source, Split, Unreadable
+from contralex.data.loading import EvalDataset
+from contralex.data.views import Views
 from contralex.errors import ContralexError
-from contralex.evaluate.features import NoLabels, extract, raw_pixels
-from contralex.evaluate.knn import evaluate_knn, weighted_knn
-from contralex.parts.base import Encoder
-from contralex.parts.views import Views
-from contralex.spec.run import KNNSpec
+from contralex.evaluation.features import NoLabels, extract, raw_pixels
+from contralex.evaluation.knn import evaluate_knn, weighted_knn
+from contralex.lookup.slots import Encoder
+from contralex.recipes.run_spec import KNNSpec
 
 
 def clusters(count: int, seed: int, classes: int = 7) -> tuple[Tensor, Tensor]:

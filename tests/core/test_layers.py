@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contralex import ContralexError
-from contralex.spec import yaml
-from contralex.spec.diff import diff
-from contralex.spec.layers import resolve, resolve_data
+from contralex.plugin import ContralexError
+from contralex.recipes import yaml
+from contralex.recipes.diff import diff
+from contralex.recipes.layers import resolve, resolve_data
 
 Write = Callable[..., str]
 
@@ -351,7 +351,7 @@ def test_plugins_of_nested_kinds_and_of_recipes(recipe: Write, fake_plugin: Call
     code = """
     from pathlib import Path
     from typing import Annotated, Literal
-    from contralex import Slot, Spec, hookimpl
+    from contralex.plugin import Slot, Spec, hookimpl
 
     class Wrapped(Spec):
         kind: Literal["wrapped"] = "wrapped"
@@ -370,7 +370,7 @@ def test_plugins_of_nested_kinds_and_of_recipes(recipe: Write, fake_plugin: Call
     """
     other = """
     from typing import Literal
-    from contralex import Spec, hookimpl
+    from contralex.plugin import Spec, hookimpl
 
     class Inner(Spec):
         kind: Literal["inner"] = "inner"
@@ -521,7 +521,7 @@ def test_a_regression_loss_with_a_queue_and_instance_targets_is_refused(
     recipe: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONTRALEX_PLUGINS", "contralex")  # the ways out that the core offers
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     registry.cache_clear()
     sets = ["method.negatives={kind: queue, size: 64}", "method.matches=forward", "method.loss=cosine"]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from contralex import ContralexError
-from contralex.data.folder import FolderSource
 from contralex.data.layout import role_of, roles_among, walk
-from contralex.vocabulary.datasets import ImageFolder
+from contralex.kinds.datasets.folder import FolderSource
+from contralex.kinds.datasets.specs import ImageFolder
+from contralex.plugin import ContralexError
 
 
 def png() -> bytes:
@@ -272,7 +272,9 @@ def test_a_word_beside_the_split_counts_where_another_split_has_it() -> None:
 
 
 def test_pictures_that_pil_does_not_read_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contralex.data.folder._extensions", lambda: frozenset({".png", ".jpg"}))  # without pillow-heif
+    monkeypatch.setattr(
+        "contralex.kinds.datasets.folder._extensions", lambda: frozenset({".png", ".jpg"})
+    )  # without pillow-heif
     make(tmp_path, {"": 8})
     for name in ("a.heic", "b.HEIC", "c.NEF", ".hidden.heic"):
         (tmp_path / name).touch()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.evaluate.features import NoLabels
-from contralex.evaluate.linear import LinearClassifier, evaluate_linear, fit
-from contralex.spec.run import LinearSpec
+from contralex.evaluation.features import NoLabels
+from contralex.evaluation.linear import LinearClassifier, evaluate_linear, fit
+from contralex.recipes.run_spec import LinearSpec
 from tests.core.test_knn import AsIs, Pair, Rows, Tiny, clusters
 from tests.margins import margins
 
@@ -115,7 +115,7 @@ def test_classes_that_are_not_trained_on_are_missed_and_constant_features_do_no_
 def test_what_saves_memory_changes_nothing(name: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
     train, labels = clusters(60, 0)
     whole = fit(train, labels, 0.01)
-    monkeypatch.setattr(f"contralex.evaluate.linear.{name}", value)
+    monkeypatch.setattr(f"contralex.evaluation.linear.{name}", value)
     parts = fit(train, labels, 0.01)
     torch.testing.assert_close(parts.weight, whole.weight, atol=1e-5, rtol=1e-4)
     clear = margins(whole.logits(train)) > 1e-3

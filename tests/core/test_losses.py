@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from contralex import Dictionary, Rows, Step, Targets
-from contralex.parts.losses import SoftCrossEntropy
-from contralex.spec.schedule import Clock
-from contralex.vocabulary import losses as specs
+from contralex.kinds.losses import specs
+from contralex.kinds.losses.parts import SoftCrossEntropy
+from contralex.lookup.clock import Clock
+from contralex.plugin import Dictionary, Rows, Step, Targets
 
 STEP = Step(Clock(0, 10, 5), seed=0, batch=4)
 

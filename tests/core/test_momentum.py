@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralex.lookup import Step
-from contralex.parts.base import BuildContext, Encoder
-from contralex.spec.schedule import Clock
-from contralex.vocabulary.key_encoders import Momentum
+from contralex.kinds.key_encoders.specs import Momentum
+from contralex.lookup.clock import Clock
+from contralex.lookup.slots import Encoder
+from contralex.lookup.values import Step
+from contralex.plugins.building import BuildContext
 
 STEP = Step(Clock(0, 10, 5), seed=0, batch=8)
 

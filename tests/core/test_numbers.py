@@ -9,12 +9,13 @@ from typing import Annotated, Any, get_args
 import pytest
 from pydantic import ValidationError, create_model
 
-from contralex import ContralexError, Spec, resolve
-from contralex.hooks import SLOTS
-from contralex.registry import registry
-from contralex.spec.run import RunSpec
-from contralex.spec.schedule import Cosine, Linear, Steps
-from contralex.train import devices
+from contralex import resolve
+from contralex.plugin import ContralexError, Spec
+from contralex.plugins.hooks import SLOTS
+from contralex.plugins.registry import registry
+from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.schedules import Cosine, Linear, Steps
+from contralex.training import devices
 from contralex_cmc.spec import Lab
 
 # A schedule's own numbers are bounded by the field that it stands in; they are only finite.

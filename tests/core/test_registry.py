@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from contralex import registry as module
-from contralex.registry import Registry, registry
+from contralex.plugins import registry as module
+from contralex.plugins.registry import Registry, registry
 
 Install = Callable[..., Path]
 LOSS = """
 from typing import Literal
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 class Magic(Spec):
     kind: Literal["{kind}"] = "{kind}"
@@ -151,7 +151,7 @@ def test_the_registry_is_made_once_until_it_is_forgotten(fake_plugin: Install) -
 
 
 COMMANDS = """
-from contralex import hookimpl
+from contralex.plugin import hookimpl
 
 def greet(name: str) -> None:
     "Say hello."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contralex.lookup import Dictionary, Match, Rows, Targets, _found
+from contralex.lookup.step import _found
+from contralex.lookup.values import Dictionary, Match, Rows, Targets
 
 SAMPLE = torch.tensor([5, 3])
 

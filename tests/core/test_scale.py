@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from contralex import memory
-from contralex.data.base import Order, Subset, as_tensor, compact
+from contralex.data.base import Subset, as_tensor, compact
+from contralex.data.loading import Order
 from contralex.errors import ContralexError
-from contralex.evaluate import features
-from contralex.evaluate.features import baseline_splits, features_of, pixels_in_words, reduced
-from contralex.evaluate.knn import evaluate_knn
-from contralex.evaluate.linear import evaluate_linear
-from contralex.spec.run import KNNSpec, LinearSpec
+from contralex.evaluation import features
+from contralex.evaluation.features import baseline_splits, features_of, pixels_in_words, reduced
+from contralex.evaluation.knn import evaluate_knn
+from contralex.evaluation.linear import evaluate_linear
+from contralex.recipes.run_spec import KNNSpec, LinearSpec
 from tests.core.test_knn import AsIs, Pair, Rows, clear, clusters, source
 
 KNN, LINEAR = KNNSpec(k=20), LinearSpec(weight_decay=0.01)
@@ -32,8 +33,8 @@ def clear_source() -> Pair:
 def many(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 300 samples were too many for float32 and, in a file, for memory; and blocks and chunks are small."""
     monkeypatch.setattr(features, "LARGE", 0)
-    monkeypatch.setattr("contralex.evaluate.knn._BLOCK", 70)
-    monkeypatch.setattr("contralex.evaluate.linear._ROWS", 70)
+    monkeypatch.setattr("contralex.evaluation.knn._BLOCK", 70)
+    monkeypatch.setattr("contralex.evaluation.linear._ROWS", 70)
     if request.param == "file":
         monkeypatch.setattr(memory, "available", lambda: 100)
 

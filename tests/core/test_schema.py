@@ -12,12 +12,12 @@ from jsonschema import Draft202012Validator
 from pydantic import Field
 
 from contralex.errors import ContralexError
-from contralex.registry import registry
-from contralex.spec import yaml
-from contralex.spec.base import Spec
-from contralex.spec.layers import resolve, resolve_data
-from contralex.spec.run import RunSpec
-from contralex.spec.schema import recipe_schema
+from contralex.plugins.registry import registry
+from contralex.plugins.spec import Spec
+from contralex.recipes import yaml
+from contralex.recipes.json_schema import recipe_schema
+from contralex.recipes.layers import resolve, resolve_data
+from contralex.recipes.run_spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("plugins/*/src/*/recipes/*.yaml"))
@@ -170,7 +170,7 @@ def test_a_plugins_kinds_are_in_it_with_fields_of_one_name(fake_plugin: Callable
     code = """
     from typing import Annotated, Literal
     from pydantic import Field
-    from contralex import Slot, Spec, hookimpl
+    from contralex.plugin import Slot, Spec, hookimpl
 
     class Layer(Spec):
         depth: int = Field(gt=3)

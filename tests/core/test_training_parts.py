@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from contralex.parts import batch_norm
-from contralex.parts.encoders import mlp
-from contralex.spec import run as specs
-from contralex.spec.schedule import Clock, Cosine, Linear, Steps, bounds
-from contralex.train import optim
-from contralex.vocabulary.encoders import Layer
+from contralex.kinds.encoders.image import mlp
+from contralex.kinds.encoders.specs import Layer
+from contralex.lookup import batch_norm
+from contralex.lookup.clock import Clock
+from contralex.recipes import run_spec as specs
+from contralex.recipes.schedules import Cosine, Linear, Steps, bounds
+from contralex.training import optimizers
 
 
 def two_layers() -> nn.Sequential:
@@ -22,13 +23,13 @@ def two_layers() -> nn.Sequential:
 
 
 def steps(spec: specs.Optimizer, model: nn.Module, count: int = 4) -> None:
-    optimizer = optim.build(spec, model)
+    optimizer = optimizers.build(spec, model)
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
     for number in range(count):
-        optim.set_rates(optimizer, spec, Clock(number, count, 1), batch=256)
+        optimizers.set_rates(optimizer, spec, Clock(number, count, 1), batch=256)
         optimizer.zero_grad()
         model(x).pow(2).sum().backward()
-        optim.drop_frozen_gradients(optimizer, Clock(number, count, 10))
+        optimizers.drop_frozen_gradients(optimizer, Clock(number, count, 10))
         optimizer.step()
 
 
@@ -63,7 +64,7 @@ def test_lars_equals_a_naive_loop(variant: str) -> None:
 @pytest.mark.parametrize(("variant", "after"), [("lars", 1.98), ("tf", 1.98), ("larc", 2.0)])
 def test_lars_where_the_gradient_is_zero(variant: str, after: float) -> None:
     weight = nn.Parameter(torch.full((3, 1), 2.0))
-    optimizer = optim.LARS([weight], momentum=0.0, trust=0.02, variant=variant)
+    optimizer = optimizers.LARS([weight], momentum=0.0, trust=0.02, variant=variant)
     optimizer.param_groups[0].update(lr=0.5, weight_decay=0.1)
     weight.grad = torch.zeros_like(weight)
     optimizer.step()
@@ -72,7 +73,7 @@ def test_lars_where_the_gradient_is_zero(variant: str, after: float) -> None:
 
 def test_larc_has_apexs_eps_which_small_gradients_feel() -> None:
     weight = nn.Parameter(torch.full((4, 1), 0.5))  # of norm 1
-    optimizer = optim.LARS([weight], momentum=0.0, trust=0.01, variant="larc")
+    optimizer = optimizers.LARS([weight], momentum=0.0, trust=0.01, variant="larc")
     optimizer.param_groups[0].update(lr=1.0)
     weight.grad = torch.full((4, 1), 5e-10)  # of norm 1e-9, a tenth of the eps
     optimizer.step()
@@ -87,8 +88,8 @@ def test_parameter_groups() -> None:
     lr = Cosine(start=0.1)
     spec = specs.SGD(lr=lr, scaling=specs.LRScaling(rule="linear", per=128), weight_decay=1e-3, groups=groups)
     model = two_layers()
-    optimizer = optim.build(spec, model)
-    rate = optim.set_rates(optimizer, spec, Clock(5, 10, 1), batch=256)
+    optimizer = optimizers.build(spec, model)
+    rate = optimizers.set_rates(optimizer, spec, Clock(5, 10, 1), batch=256)
     assert math.isclose(rate, 0.1)  # half of the cosine, twice for the batch
     fixed, bias, rest = optimizer.param_groups
     assert (fixed["lr"], fixed["weight_decay"]) == (0.4, 1e-3)
@@ -106,7 +107,7 @@ def test_each_parameter_is_clipped_by_itself() -> None:
     parameters = [nn.Parameter(torch.zeros(4)) for _ in (*sizes, None)]  # the last has no gradient
     for parameter, size in zip(parameters, sizes, strict=False):
         parameter.grad = torch.full((4,), size / 2)  # of norm size
-    optim.clip_each(parameters, 3.0)
+    optimizers.clip_each(parameters, 3.0)
     norms = [float(parameter.grad.norm()) for parameter in parameters if parameter.grad is not None]
     assert norms == pytest.approx([0.5, 3.0, 3.0], rel=1e-5)
 
@@ -190,7 +191,7 @@ def test_mlp_layer_by_layer() -> None:
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("convnext_tiny", 768), ("mobilenet_v3_small", 1024)])
 def test_torchvision_backbones_lose_their_classifier(name: str, width: int) -> None:
-    from contralex.vocabulary.backbones import TorchvisionBackbone
+    from contralex.kinds.backbones.specs import TorchvisionBackbone
 
     model, found = TorchvisionBackbone(name=name).build()
     assert found == width

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from contralex.parts.views import CropViews, PILBlur, _pipeline
-from contralex.vocabulary.views import Augment, Crops
+from contralex.kinds.views.parts import CropViews, PILBlur, _pipeline
+from contralex.kinds.views.specs import Augment, Crops
 
 CIFAR = {"size": 32, "scale": (0.2, 1.0)}
 BICUBIC = {"size": 32, "scale": (0.08, 1.0), "interpolation": "bicubic"}

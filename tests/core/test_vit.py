@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
-from contralex.vocabulary.backbones import ViT
+from contralex.kinds.backbones.specs import ViT
 
 pytest.importorskip("timm")
 
@@ -151,6 +151,6 @@ def test_sizes_that_do_not_fit_are_said(fields: dict[str, Any], size: int, said:
 def test_without_timm_the_cure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "contralex.parts.vit", None)
+    monkeypatch.setitem(sys.modules, "contralex.kinds.backbones.vit", None)
     with pytest.raises(ContralexError, match="pip install 'contralex"):
         vit()

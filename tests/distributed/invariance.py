@@ -17,14 +17,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from contralex import distributed
-from contralex.data.base import EpochSampler, ViewDataset, collate
-from contralex.lookup import Step
-from contralex.parts import batch_norm
-from contralex.spec.layers import resolve
-from contralex.spec.run import RunSpec
-from contralex.spec.schedule import Clock
-from contralex.train import build, optim
+from contralex.data.loading import EpochSampler, ViewDataset, collate
+from contralex.lookup import batch_norm, distributed
+from contralex.lookup.clock import Clock
+from contralex.lookup.values import Step
+from contralex.recipes.layers import resolve
+from contralex.recipes.run_spec import RunSpec
+from contralex.training import build, optimizers
 from contralex_cpc.sequences import write_tiny
 from tests.margins import undecided
 
@@ -186,11 +185,11 @@ def _sequences(folder: Path) -> str:
 def record(name: str, folder: Path) -> dict[str, Any]:
     """Some steps on this process's share of real batches: samples, views, losses, gradients, state."""
     spec = spec_of(name, folder)
-    source, views = build.buildable(spec.data).build(), build.buildable(spec.method.views).build()
+    source, views = spec.data.build(), spec.method.views.build()
     split = source.train()
     model = build.look_up(spec, len(split), split.labels)
     batch_norm.convert(model, spec.train.batch_norm)
-    optimizer = optim.build(spec.train.optimizer, model)
+    optimizer = optimizers.build(spec.train.optimizer, model)
     module: nn.Module = model
     if distributed.world() > 1:
         with distributed.buffers_stay_apart():
@@ -202,12 +201,12 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     for number, batch in zip(range(STEPS), sampler, strict=False):
         items = collate([data[at] for at in batch])
         moment = Step(Clock(first + number, 50 * data.order.steps, data.order.steps), spec.train.seed, B)
-        optim.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
+        optimizers.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
         optimizer.zero_grad()
         with undecided(out["undecided"], close=5e-3):  # the bound on the loss after four steps, five times over
             found = module(items["views"], items["index"], moment)
         found.loss.backward()
-        optim.drop_frozen_gradients(optimizer, moment.clock)
+        optimizers.drop_frozen_gradients(optimizer, moment.clock)
         out["samples"].append(distributed.gather(items["index"]))
         out["views"].append(distributed.gather(torch.stack([x.double().sum() for x in items["views"][0]])))
         out["loss"].append(distributed.mean_over_processes(found.loss.detach()))

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from contralex.spec.layers import resolve
-from contralex.train import launch
-from contralex.train.run import train
+from contralex.recipes.layers import resolve
+from contralex.training import launch
+from contralex.training.run import train
 from tests.train.tiny import TINY
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -203,7 +203,7 @@ def test_a_run_that_is_stopped_and_goes_on_ends_as_the_other(
 # A run whose write number N of a checkpoint is the last thing that it does.
 DIES = """
 import os, signal, sys
-from contralex.train import checkpoint, manifest
+from contralex.training import checkpoint, manifest
 from contralex import files
 count = 0
 def dying(function):
@@ -333,11 +333,11 @@ def test_a_clock_that_jumps_changes_nothing(photos: Path, tmp_path: Path, monkey
 
 
 def test_default_folders_do_not_go_by_a_clock_that_went_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contralex.train import folder
+    from contralex.training import run_folder
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "20300101-000000")
-    assert [folder.make_new(folder.named_now("a"))[0].name for _ in range(2)] == [
+    assert [run_folder.make_new(run_folder.named_now("a"))[0].name for _ in range(2)] == [
         "a-20300101-000000",
         "a-20300101-000000-2",
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from contralex.registry import registry
+from contralex.plugins.registry import registry
 from tests.distributed import invariance
 from tests.distributed.invariance import CASES, METHODS
 from tests.margins import same_counts

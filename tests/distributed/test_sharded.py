@@ -15,14 +15,15 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import distributed
-from contralex.lookup import LookUp, Rows, Step
-from contralex.parts import batch_norm
-from contralex.parts.sharding import own_state, part_rows, sharded_buffers, whole_state
-from contralex.spec.layers import resolve
-from contralex.spec.run import RunSpec
-from contralex.spec.schedule import Clock
-from contralex.train import build, optim
+from contralex.lookup import batch_norm, distributed
+from contralex.lookup.clock import Clock
+from contralex.lookup.shards import part_rows
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Rows, Step
+from contralex.lookup.whole_state import own_state, sharded_buffers, whole_state
+from contralex.recipes.layers import resolve
+from contralex.recipes.run_spec import RunSpec
+from contralex.training import build, optimizers
 from tests.distributed.test_two_processes import SGD, SMALL, B, views
 from tests.margins import same_counts, undecided
 
@@ -57,11 +58,11 @@ def trained(case: str, placement: str) -> dict[str, Any]:
     spec = spec_of(case, placement)
     model = build.look_up(spec, POPULATION)
     batch_norm.convert(model, spec.train.batch_norm)
-    optimizer, module = optim.build(spec.train.optimizer, model), wrapped(model)
+    optimizer, module = optimizers.build(spec.train.optimizer, model), wrapped(model)
     out: dict[str, Any] = {"start": kept(whole_state(model)), "loss": [], "accuracy": [], "undecided": [], "grads": []}
     mine = distributed.own_slice(B // distributed.world())
     for number in range(STEPS):
-        optim.set_rates(optimizer, spec.train.optimizer, moment(number).clock, B)
+        optimizers.set_rates(optimizer, spec.train.optimizer, moment(number).clock, B)
         optimizer.zero_grad()
         sample = torch.arange(5 * number, 5 * number + B) % POPULATION
         shown = {view: (x + number / 10)[mine] for view, x in views(spec.name).items()}

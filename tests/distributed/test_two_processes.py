@@ -13,12 +13,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from contralex import distributed
-from contralex.lookup import Step
-from contralex.parts import batch_norm
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build, optim
+from contralex.lookup import batch_norm, distributed
+from contralex.lookup.clock import Clock
+from contralex.lookup.values import Step
+from contralex.recipes.layers import resolve
+from contralex.training import build, optimizers
 from tests.margins import same_counts, undecided
 
 B, POPULATION, STEPS = 8, 40, 2
@@ -58,7 +57,7 @@ def trained(recipe: str, sets: tuple[str, ...]) -> dict[str, Any]:
     spec = resolve(recipe, preset="digits", sets=[*sets, "train.precision=fp32", f"train.batch_size={B}"]).run
     model = build.look_up(spec, POPULATION)
     batch_norm.convert(model, spec.train.batch_norm)
-    optimizer = optim.build(spec.train.optimizer, model)
+    optimizer = optimizers.build(spec.train.optimizer, model)
     module: nn.Module = model
     if distributed.world() > 1:
         module = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
@@ -66,7 +65,7 @@ def trained(recipe: str, sets: tuple[str, ...]) -> dict[str, Any]:
     out: dict[str, Any] = {"loss": [], "accuracy": [], "undecided": []}
     for number in range(STEPS):
         moment = Step(Clock(number + 20, 100, 5), seed=0, batch=B)
-        optim.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
+        optimizers.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
         optimizer.zero_grad()
         shown = {view: x[mine] for view, x in views(recipe).items()}
         with undecided(out["undecided"]):

@@ -18,14 +18,15 @@ import pytest
 from typer.testing import CliRunner
 
 import contralex
-from contralex import ContralexError, hooks
 from contralex.cli import new
 from contralex.cli.app import app
 from contralex.cli.check import STATES
-from contralex.registry import registry
-from contralex.spec.layers import resolve
+from contralex.plugin import ContralexError
+from contralex.plugins import hooks
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
 from contralex.testing import Case, cases, kit
-from contralex.train.run import train
+from contralex.training.run import train
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTEND = ROOT / "docs" / "extend"

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve, resolve_data
-from contralex.spec.semi_supervised import Student, distilled, finetuned
-from contralex.train import build
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve, resolve_data
+from contralex.recipes.semi_supervised import Student, distilled, finetuned
+from contralex.training import build
 from tests.margins import same_counts, undecided
 from tests.parity.test_methods import LABELS, POPULATION, SAMPLE, SMALL, B, gradients, images, same, step
 

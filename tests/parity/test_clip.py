@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve
-from contralex.train import build
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve
+from contralex.training import build
 from contralex_clip.tokens import Tokens
 from tests.parity.test_methods import POPULATION, B, normal, same
 

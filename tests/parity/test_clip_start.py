@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve
-from contralex.train import build, optim
+from contralex.recipes.layers import resolve
+from contralex.training import build, optimizers
 from contralex_clip.encoders import TextEncoder
 from contralex_clip.spec import ClipViT, Text
 from contralex_clip.start import as_clip, as_siglip
@@ -112,7 +112,7 @@ def test_clip_decays_what_open_clip_decays() -> None:
         theirs = open_clip.model.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu"))
     marks = ("bn", "ln", "bias", "logit_scale")
     free = [p for name, p in theirs.named_parameters() if p.dim() < 2 or any(mark in name for mark in marks)]
-    groups = optim.build(run.train.optimizer, ours).param_groups
+    groups = optimizers.build(run.train.optimizer, ours).param_groups
     undecayed = [p for group in groups if group["spec"] is not None for p in group["params"]]
     assert all(group["spec"].weight_decay == 0 for group in groups if group["spec"] is not None)
     assert sum(p.numel() for p in undecayed) == sum(p.numel() for p in free)

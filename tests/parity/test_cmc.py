@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve, resolve_data
-from contralex.train import build
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve, resolve_data
+from contralex.training import build
 from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, images, normal, same, step
 
 K, TEMPERATURE = 16, 0.3

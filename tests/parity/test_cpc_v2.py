@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
+from contralex.lookup.step import LookUp
 from tests.parity.test_methods import B, made, same
 
 SIDE = 4

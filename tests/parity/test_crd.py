@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve
-from contralex.train import build, checkpoint
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve
+from contralex.training import build
+from contralex.training.checkpoints import write
 from tests.parity.test_methods import LABELS, POPULATION, SAMPLE, B, images, made, normal, same, step
 
 K, TEMPERATURE, CLASSES = 16, 0.3, 10
@@ -23,7 +24,7 @@ def teacher(folder: Path) -> str:
     found = resolve("crd-teacher", preset="digits", sets=small)
     model = build.look_up(found.run, POPULATION, LABELS)
     model.train()(images(1), SAMPLE, step())  # BatchNorm has seen something
-    checkpoint.save(folder, 1, model.state_dict(), torch.optim.SGD(model.parameters(), lr=0.1), found, {})
+    write.save(folder, 1, model.state_dict(), torch.optim.SGD(model.parameters(), lr=0.1), found, {})
     return str(folder / "step-1")
 
 

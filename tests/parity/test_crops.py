@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
-from contralex.parts.crops import HeightCrop
-from contralex.spec.layers import resolve
-from contralex.train.build import buildable
+from contralex.kinds.views.crops import HeightCrop
+from contralex.recipes.layers import resolve
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -72,7 +71,7 @@ def test_the_recipe_says_so_and_an_image_becomes_such_a_crop() -> None:
     spec = resolve("simclr-v1").run.method.views
     assert spec.augments()[0].crop.drawn == "height"
     plain = {"order": ["crop"], "crop": {"size": 64, "scale": SCALE, "drawn": "height"}}
-    views = buildable(type(spec).model_validate({"groups": {"one": {"augment": plain}}})).build()
+    views = type(spec).model_validate({"groups": {"one": {"augment": plain}}}).build()
     rows = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 256, axis=1)
     image = Image.fromarray(rows).convert("RGB")
     with torch.random.fork_rng(devices=[]):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve
-from contralex.train import build
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve
+from contralex.training import build
 from tests.parity.test_methods import LABELS, SAMPLE, B, images, normal, same, step
 
 POPULATION = 40

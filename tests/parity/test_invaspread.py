@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.lookup import LookUp
+from contralex.lookup.step import LookUp
 from tests.parity.test_methods import SAMPLE, B, embed, images, made, normal, same, step
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
+from contralex.lookup.step import LookUp
 from tests.parity.test_methods import B, same
 
 pytest.importorskip("timm")
@@ -25,8 +25,8 @@ ENCODER = (
 
 
 def mae(*sets: str) -> LookUp:
-    from contralex.spec.layers import resolve
-    from contralex.train import build
+    from contralex.recipes.layers import resolve
+    from contralex.training import build
 
     size = f"method.views.augment.crop.size={SIZE}"
     spec = resolve("mae", preset="digits", sets=[size, ENCODER, "train.precision=fp32", f"train.batch_size={B}", *sets])

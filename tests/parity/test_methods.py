@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp, Step
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build
+from contralex.lookup.clock import Clock
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
 
 B, POPULATION = 8, 40
 SMALL = [

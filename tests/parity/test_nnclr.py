@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
+from contralex.lookup.step import LookUp
 from tests.parity.test_methods import SAMPLE, B, embed, images, made, normal, same, step
 
 SIZE, TEMPERATURE = 24, 0.2

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contralex import ContralexError, resolve
-from contralex.lookup import LookUp, Match, Rows
-from contralex.parts import batch_norm
-from contralex.train.build import buildable
+from contralex import resolve
+from contralex.lookup import batch_norm
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Match, Rows
+from contralex.plugin import ContralexError
 from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, images, made, normal, same, step
 
 
@@ -119,7 +120,7 @@ def cut(augment: dict[str, object], image: Image.Image, seed: int = 0) -> Tensor
     views = type(spec).model_validate({"groups": {"jigsaw": group}})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: Tensor = buildable(views).build().make(image, 0)
+        made: Tensor = views.build().make(image, 0)
     return made
 
 

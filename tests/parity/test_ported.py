@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import ContralexError, Dictionary, Rows, Targets
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve
-from contralex.train import build
+from contralex.lookup.step import LookUp
+from contralex.plugin import ContralexError, Dictionary, Rows, Targets
+from contralex.recipes.layers import resolve
+from contralex.training import build
 from tests.parity.test_methods import EXPANDER, LABELS, POPULATION, SAMPLE, SMALL, B, embed, images, made, same, step
 
 # Barlow Twins and VICReg

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from contralex.parts.rand_augment import TensorFlowRandAugment, operations
-from contralex.vocabulary.views import RandAugment
+from contralex.kinds.views.rand_augment import TensorFlowRandAugment, operations
+from contralex.kinds.views.specs import RandAugment
 
 SIDE, TRANSLATE, CUTOUT = 20, 10, 4
 Pixels = np.ndarray

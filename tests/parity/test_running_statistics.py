@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.lookup import LookUp
+from contralex.lookup.step import LookUp
 from tests.parity.test_methods import SAMPLE, B, embed, made, normal, step
 
 STEPS, RATE, MOMENTUM = 4, 0.05, 0.9

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock, Cosine, value_at
+from contralex.lookup.clock import Clock, value_at
+from contralex.recipes.layers import resolve
+from contralex.recipes.schedules import Cosine
 
 T = 7  # steps in an epoch
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve
-from contralex.spec.run import Optimizer
-from contralex.spec.schedule import Clock
-from contralex.train import optim
+from contralex.lookup.clock import Clock
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve
+from contralex.recipes.run_spec import Optimizer
+from contralex.training import optimizers
 from tests.parity.test_methods import SAMPLE, B, embed, images, made, normal, same, step
 
 STEPS = 4
@@ -43,12 +43,12 @@ def published() -> Optimizer:
 
 def ours(model: LookUp) -> None:
     spec, model = published(), model.double()
-    optimizer = optim.build(spec, model)
+    optimizer = optimizers.build(spec, model)
     for number in range(STEPS):
         x = pairs(number)
         model.zero_grad()
         model({0: x[:B], 1: x[B:]}, SAMPLE, step()).loss.backward()
-        optim.set_rates(optimizer, spec, clock(number), batch=4096)
+        optimizers.set_rates(optimizer, spec, clock(number), batch=4096)
         optimizer.step()
 
 

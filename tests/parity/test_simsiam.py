@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build, optim
+from contralex.lookup.clock import Clock
+from contralex.recipes.layers import resolve
+from contralex.training import build, optimizers
 from tests.parity.test_methods import B, embed, images, made, normal, same
 
 
@@ -45,9 +45,9 @@ def test_weight_two_is_byols_loss() -> None:
 def test_the_predictors_rate_stands_still() -> None:
     spec = resolve("simsiam").run
     model = build.look_up(resolve("simsiam", preset="digits").run, 40)
-    optimizer = optim.build(spec.train.optimizer, model)
+    optimizer = optimizers.build(spec.train.optimizer, model)
     clock = Clock(step=505, total=1000, per_epoch=10)  # the code's rate is that of the epoch's start
-    rate = optim.set_rates(optimizer, spec.train.optimizer, clock, spec.train.batch_size)
+    rate = optimizers.set_rates(optimizer, spec.train.optimizer, clock, spec.train.batch_size)
     assert math.isclose(rate, 0.05 * 512 / 256 * 0.5 * (1 + math.cos(math.pi * 50 / 100)))
     predictor, rest = optimizer.param_groups
     assert {id(p) for p in predictor["params"]} == {id(p) for p in model.encoder.predictor.parameters()}

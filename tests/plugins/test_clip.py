@@ -21,14 +21,13 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from typer.testing import CliRunner
 
-from contralex import ContralexError, Dictionary, Encoder, Rows, Source, Split, Targets, Unreadable
 from contralex.cli.app import app
-from contralex.data.digits import DigitsSource
-from contralex.parts.base import buildable
-from contralex.spec.layers import resolve
-from contralex.train import build, optim
-from contralex.train.run import train
-from contralex.vocabulary.datasets import Digits
+from contralex.kinds.datasets.digits import DigitsSource
+from contralex.kinds.datasets.specs import Digits
+from contralex.plugin import ContralexError, Dictionary, Encoder, Rows, Source, Split, Targets, Unreadable
+from contralex.recipes.layers import resolve
+from contralex.training import build, optimizers
+from contralex.training.run import train
 from contralex_clip import captions, tokens, zero_shot
 from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
 from contralex_clip.spec import Bytes, Clip, ImageText, Sigmoid, Text
@@ -57,7 +56,7 @@ def test_without_open_clip_the_bpe_says_what_to_install(monkeypatch: pytest.Monk
     tokens._bpe.cache_clear()
     monkeypatch.setitem(sys.modules, "open_clip.tokenizer", None)
     with pytest.raises(ContralexError, match=r"pip install 'contralex-clip\[bpe\]', or use the tokenizer bytes\.$"):
-        build.buildable(resolve("clip").run.method.views).build()
+        resolve("clip").run.method.views.build()
 
 
 # Towers
@@ -150,7 +149,7 @@ def test_siglip_divides_by_the_batch_and_not_by_the_pairs() -> None:
 def test_what_is_learned_beside_the_weights_has_no_decay(recipe: str) -> None:
     spec = resolve(recipe, preset="digits", sets=[*SETS, *(SHARED if "shared" in recipe else SMALL)]).run
     model = build.look_up(spec, 40)
-    groups = optim.build(spec.train.optimizer, model).param_groups
+    groups = optimizers.build(spec.train.optimizer, model).param_groups
     plain = {id(p) for group in groups if group["spec"] is not None for p in group["params"]}
     assert {id(p) for p in model.loss.parameters()} <= plain
     names = {name for name, p in model.named_parameters() if id(p) in plain}
@@ -183,7 +182,7 @@ def test_the_only_chance_is_where_the_square_lies() -> None:
 
 def test_siglip_squeezes_the_whole_image_into_a_square() -> None:
     short = ["method.views.tokenizer={kind: bytes}", "method.encoder.towers.text.vocab=258"]
-    views: Any = buildable(resolve("siglip", sets=short).run.method.views).build()
+    views: Any = resolve("siglip", sets=short).run.method.views.build()
     wide = Image.effect_noise((300, 180), 60).convert("RGB")
     squeezed = wide.resize((224, 224), Image.Resampling.BICUBIC)
     wanted = (v2.functional.to_dtype(v2.functional.pil_to_tensor(squeezed), torch.float32, scale=True) - 0.5) / 0.5
@@ -229,9 +228,7 @@ def test_captioned_images_train_a_method_of_images(tmp_path: Path) -> None:
     spec = resolve(
         "simclr-v1", preset="digits", sets=[f"data={{kind: image_captions, root: {tmp_path}}}", "train.batch_size=8"]
     ).run
-    assert (
-        build.buildable(spec.method.views).build().make(build.buildable(spec.data).build().train()[0], 0).shape[0] == 3
-    )
+    assert spec.method.views.build().make(spec.data.build().train()[0], 0).shape[0] == 3
 
 
 # Data

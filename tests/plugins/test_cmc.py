@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from contralex import BuildContext, ContralexError, Match, Rows, Step
-from contralex.data.base import Split, ViewDataset
-from contralex.parts.negatives import MemoryBank
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.vocabulary import negatives
+from contralex.data.base import Split
+from contralex.data.loading import ViewDataset
+from contralex.kinds.negatives import specs
+from contralex.kinds.negatives.parts import MemoryBank
+from contralex.lookup.clock import Clock
+from contralex.plugin import BuildContext, ContralexError, Match, Rows, Step
+from contralex.recipes.layers import resolve
 from contralex_cmc.colours import SCALE, convert, rgb_to_lab
 from contralex_cmc.spec import AlexNetBN, Lab
 
@@ -151,7 +152,7 @@ def test_a_view_is_looked_up_in_the_other_views_memory() -> None:
     """The documented trap: a feature that is scored against its own view's bank. The banks say where they are from."""
     unused: Any = None
     bank: Any = MemoryBank(
-        negatives.MemoryBank(draws=5), BuildContext(4, 20, 3, (1, 0), encoder=unused, fresh_encoder=unused)
+        specs.MemoryBank(draws=5), BuildContext(4, 20, 3, (1, 0), encoder=unused, fresh_encoder=unused)
     )
     for view in (0, 1):
         bank.bank(view).copy_(torch.arange(20.0).unsqueeze(1) + 100 * (view + 1))

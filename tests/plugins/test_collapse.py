@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from contralex import Step
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build
-from contralex.train.health import of_keys
+from contralex.lookup.clock import Clock
+from contralex.plugin import Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
+from contralex.training.health import of_keys
 
 B, BATCHES = 32, 4
 SMALL = "method.encoder.backbone={kind: conv, widths: [8, 16], strides: [2, 2]}"

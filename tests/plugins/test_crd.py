@@ -16,11 +16,13 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from contralex import BuildContext, ContralexError, Dictionary, Match, Rows, Step
-from contralex.data.base import Split, ViewDataset
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build, checkpoint
+from contralex.data.base import Split
+from contralex.data.loading import ViewDataset
+from contralex.lookup.clock import Clock
+from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, Rows, Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
+from contralex.training.checkpoints import write
 from contralex_crd.memory import OtherClassesMemory
 from contralex_crd.objective import CRDLoss, DistillationTargets
 from contralex_crd.resnet import Block
@@ -157,14 +159,14 @@ def teacher_of(folder: Path, *sets: str) -> str:
     found = resolve("crd-teacher", preset="digits", sets=small)
     model = build.look_up(found.run, 20, (LABELS % 10).tolist())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    checkpoint.save(folder, 1, model.state_dict(), optimizer, found, {})
+    write.save(folder, 1, model.state_dict(), optimizer, found, {})
     return str(folder / "step-1")
 
 
 def test_a_teacher_of_a_checkpoint_gives_its_features_and_its_logits(tmp_path: Path) -> None:
     path = teacher_of(tmp_path)
     encoder, image = student(teacher=path, classes=10).train(), torch.rand(B, 3, 8, 8)
-    theirs = checkpoint.load_encoder(path)
+    theirs = write.load_encoder(path)
     found = encoder.queries(encoder({1: image}))[1][0]
     assert_close(found[:, :E], F.normalize(encoder.teacher_embedding(theirs.features(image)), dim=1))
     assert_close(found[:, E:], theirs.embedding(image))
@@ -179,7 +181,7 @@ def test_a_teacher_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_another_kind_of_teacher_is_refused(tmp_path: Path) -> None:
     found = resolve("crd", preset="digits")
     model = build.look_up(found.run, 20, LABELS.tolist())
-    checkpoint.save(tmp_path, 1, model.state_dict(), torch.optim.SGD(model.parameters(), lr=0.1), found, {})
+    write.save(tmp_path, 1, model.state_dict(), torch.optim.SGD(model.parameters(), lr=0.1), found, {})
     with pytest.raises(ContralexError, match="holds an encoder of type DistilledEncoder; give a run whose"):
         student(teacher=str(tmp_path / "step-1"))
 

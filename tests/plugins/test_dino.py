@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex import ContralexError
-from contralex.lookup import Dictionary, Match, Rows, Step
-from contralex.parts.base import BuildContext
-from contralex.parts.key_encoders import Shared
-from contralex.spec.schedule import Linear
-from contralex.vocabulary.key_encoders import Shared as SharedSpec
+from contralex.kinds.key_encoders.parts import Shared
+from contralex.kinds.key_encoders.specs import Shared as SharedSpec
+from contralex.lookup.values import Dictionary, Match, Rows, Step
+from contralex.plugin import ContralexError
+from contralex.plugins.building import BuildContext
+from contralex.recipes.schedules import Linear
 from contralex_dino.spec import CentredSoftmax, WeightNormedPrototypes
 from tests.parity.test_methods import SAMPLE, images, made, step
 

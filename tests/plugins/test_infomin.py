@@ -10,8 +10,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from contralex import ContralexError, resolve
+from contralex import resolve
 from contralex.cli.app import app
+from contralex.plugin import ContralexError
 from contralex_infomin.bound import tightest
 from contralex_infomin.study import changes, study
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex import ContralexError, Dictionary, Rows, Step, Targets
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build
+from contralex.lookup.clock import Clock
+from contralex.plugin import ContralexError, Dictionary, Rows, Step, Targets
+from contralex.recipes.layers import resolve
+from contralex.training import build
 from contralex_invaspread.loss import SpreadLoss
 from contralex_invaspread.spec import Spread
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contralex import ContralexError
-from contralex.data.base import ViewDataset
-from contralex.spec.layers import resolve
+from contralex.data.loading import ViewDataset
+from contralex.plugin import ContralexError
+from contralex.recipes.layers import resolve
 from tests.parity.test_mae import HIDDEN, PATCH, SIDE, SIZE, mae, masked, pixels
 from tests.parity.test_methods import SAMPLE, step
 
@@ -118,12 +118,12 @@ def test_features_are_of_the_whole_image() -> None:
 
 
 def test_the_recipe_decays_tokens_and_weights_but_no_bias_or_norm() -> None:
-    from contralex.train import optim
+    from contralex.training import optimizers
 
     run = resolve("mae", preset="digits").run
     model = mae()
-    optimizer = optim.build(run.train.optimizer, model)
-    optim.set_rates(optimizer, run.train.optimizer, step().clock, 8)
+    optimizer = optimizers.build(run.train.optimizer, model)
+    optimizers.set_rates(optimizer, run.train.optimizer, step().clock, 8)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import Step
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build
+from contralex.lookup.clock import Clock
+from contralex.lookup.values import Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
 
 SAMPLES, B, QUEUE, STEPS = 64, 8, 48, 150
 SMALL = (

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from contralex import ContralexError, Dictionary, Rows, Step
-from contralex.lookup import LookUp, Match
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build
+from contralex.lookup.clock import Clock
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Match
+from contralex.plugin import ContralexError, Dictionary, Rows, Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
 
 B, SIZE = 6, 16
 SETS = ["method.encoder.backbone={kind: conv, widths: [6, 8], strides: [2, 2]}", f"method.targets.size={SIZE}"]

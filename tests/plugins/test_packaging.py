@@ -69,10 +69,11 @@ def test_core_and_one_plugin_are_enough(folder: Path, wheels: dict[str, Path], t
     python = environment(tmp_path / "env", wheels["contralex"], wheels[f"contralex_{folder.name}"])
     contralex = python.with_name("contralex")
 
-    code = "from contralex.registry import registry as r; print(*(f'{p.name}={p.state}' for p in r().plugins.values()))"
+    module = "contralex.plugins.registry"
+    code = f"from {module} import registry as r; print(*(f'{{p.name}}={{p.state}}' for p in r().plugins.values()))"
     states = run(python, "-I", "-c", code, cwd=tmp_path).split()
     assert states == ["contralex=ready", f"contralex-{folder.name}=ready"]
-    code = "from contralex.registry import registry as r; print(*r().recipes())"
+    code = "from contralex.plugins.registry import registry as r; print(*r().recipes())"
     offered = sorted(path.stem for path in folder.glob(f"src/contralex_{folder.name}/recipes/*.yaml"))
     assert sorted(run(python, "-I", "-c", code, cwd=tmp_path).split()) == offered
     listed = run(contralex, "methods", cwd=tmp_path)

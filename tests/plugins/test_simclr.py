@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import Match, Rows, Step
-from contralex.parts.base import BuildContext
-from contralex.spec.schedule import Clock
+from contralex.lookup.clock import Clock
+from contralex.lookup.values import Match, Rows, Step
+from contralex.plugins.building import BuildContext
 from contralex_simclr.resnet import Bottleneck, SelectiveKernel, SKResNet
 from contralex_simclr.spec import BatchAndQueue
 from contralex_simclr.spec import SKResNet as SKResNetSpec

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from contralex import ContralexError, Match, Rows, Step
-from contralex.spec.layers import resolve
-from contralex.spec.schedule import Clock
-from contralex.train import build
+from contralex.lookup.clock import Clock
+from contralex.plugin import ContralexError, Match, Rows, Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
 from contralex_swav.alexnet import Dropout, Sobel, alexnet
 from contralex_swav.classifier import Classes, Classifier, forget_momentum
 from contralex_swav.clusters import ClusterCrossEntropy, ClusterTargets

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 RECIPES = {
     "right": """\
@@ -44,7 +44,7 @@ class Recent(Spec):
     def build(self, context: Any) -> Any:
         import torch
 
-        from contralex import Dictionary, NegativeSource
+        from contralex.plugin import Dictionary, NegativeSource
 
         class Part(NegativeSource):
             kept: torch.Tensor
@@ -76,7 +76,7 @@ class Smoothed(Spec):
     def build(self, context: Any) -> Any:
         import torch
 
-        from contralex import TargetGenerator, Targets
+        from contralex.plugin import TargetGenerator, Targets
 
         rest = self.rest
 
@@ -97,7 +97,7 @@ class Smooth(Spec):
     source = "SwAV, arXiv:2006.09882, Eq. 2"
 
     def build(self, context: Any) -> Any:
-        from contralex import Loss
+        from contralex.plugin import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

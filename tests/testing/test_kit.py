@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from contralex import ContralexError
 from contralex.__main__ import main
-from contralex.registry import registry
+from contralex.plugin import ContralexError
+from contralex.plugins.registry import registry
 from contralex.testing import Outcome, cases, kit, processes
 from contralex.testing.outcome import as_reason
 from contralex.testing.trial import Trial, trials_of
@@ -166,7 +166,7 @@ def test_what_a_part_changes_outside_is_put_back(fake_plugin: Install) -> None:
 DATA = '''
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 
 class Untried(Spec):
@@ -188,7 +188,7 @@ class Unlabelled(Spec):
         return cls()
 
     def build(self) -> Any:
-        from contralex import Source, Split
+        from contralex.plugin import Source, Split
 
         class Four(Split):
             labels = (0, 0, 1)
@@ -347,7 +347,7 @@ def test_check_answers_in_json(fake_plugin: Install, call: Call) -> None:
 
 RAISES = '''
 from typing import Literal
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 class Raises(Spec):
     """It divides by how much the vectors differ."""
@@ -357,7 +357,7 @@ class Raises(Spec):
     source = "arXiv:0000.00000"
 
     def build(self, context):
-        from contralex import TargetGenerator, Targets
+        from contralex.plugin import TargetGenerator, Targets
 
         class Part(TargetGenerator):
             def forward(self, queries, keys, dictionary, match, step):

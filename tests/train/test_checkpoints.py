@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from contralex.cli.app import app
 from contralex.errors import ContralexError
-from contralex.parts.resizing import resized_queue
-from contralex.registry import registry
-from contralex.spec.layers import resolve
-from contralex.spec.run import CheckpointSpec
-from contralex.train import checkpoint, retention, stored
-from contralex.train.run import train
+from contralex.kinds.negatives.resizing import resized_queue
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
+from contralex.recipes.run_spec import CheckpointSpec
+from contralex.training.checkpoints import read, retention, write
+from contralex.training.run import train
 
 Save = Callable[..., Path]
 MOCO = resolve("moco-v2", preset="digits")
@@ -51,7 +51,7 @@ def save(folder: Path) -> Save:
     def saved(step: int, *, metrics: dict[str, float] | None = None, **extra: Any) -> Path:
         made, optimizer = model(seed=step)
         state: dict[str, Tensor] = made.state_dict()
-        return checkpoint.save(folder, step, state, optimizer, MOCO, {"epoch": step / 10, **extra}, metrics)
+        return write.save(folder, step, state, optimizer, MOCO, {"epoch": step / 10, **extra}, metrics)
 
     return saved
 
@@ -62,7 +62,7 @@ def names(folder: Path) -> list[str]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(ContralexError) as error:
-        checkpoint.open_checkpoint(path)
+        write.open_checkpoint(path)
     return str(error.value)
 
 
@@ -73,11 +73,11 @@ def test_what_is_saved_is_what_is_restored(save: Save, folder: Path) -> None:
     target = save(10, metrics={"loss": 0.5, "nothing": float("nan")})
     assert names(folder) == ["last", "step-10"]
     assert names(target) == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
-    found = checkpoint.open_checkpoint(folder.parent)
+    found = write.open_checkpoint(folder.parent)
     assert (found.step, found.state["metrics"]) == (10, {"loss": 0.5})
     before, optimizer = model(seed=10)
     after, other = model(seed=11)
-    checkpoint.restore(found, after, other)
+    write.restore(found, after, other)
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
     one, two = optimizer.state_dict()["state"], other.state_dict()["state"]
     assert all(torch.equal(one[place]["momentum_buffer"], two[place]["momentum_buffer"]) for place in one)
@@ -95,12 +95,14 @@ def test_a_step_that_is_saved_again_is_there_all_the_time(
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", killed)
-    monkeypatch.setattr("contralex.train.retention.remove", lambda path: None)  # a killed process clears nothing up
+    monkeypatch.setattr(
+        "contralex.training.checkpoints.retention.remove", lambda path: None
+    )  # a killed process clears nothing up
     with pytest.raises(KeyboardInterrupt):
         save(10)
     monkeypatch.undo()
     assert not target.exists()
-    assert checkpoint.open_checkpoint(folder.parent).step == 10  # the draft or the old one: both are whole
+    assert write.open_checkpoint(folder.parent).step == 10  # the draft or the old one: both are whole
     save(10)
     retention.prune(folder, CheckpointSpec(), 10)
     assert names(folder) == ["last", "step-10"]
@@ -116,11 +118,11 @@ def test_a_failed_rename_brings_the_old_one_back(save: Save, folder: Path, monke
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", broken)
-    with pytest.raises(checkpoint.NotSaved, match=r"could not be written \(Input/output error\)"):
+    with pytest.raises(write.NotSaved, match=r"could not be written \(Input/output error\)"):
         save(10)
     monkeypatch.undo()
     assert names(folder) == ["last", "step-10"]
-    assert stored.is_whole(target)
+    assert read.is_whole(target)
 
 
 @pytest.mark.parametrize("way", ["save_file", "manifest.write", "write_text"])
@@ -129,8 +131,8 @@ def test_a_full_disk(way: str, save: Save, folder: Path, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     save(10)
-    monkeypatch.setattr(f"contralex.train.checkpoint.{way}", full)
-    with pytest.raises(checkpoint.NotSaved) as error:
+    monkeypatch.setattr(f"contralex.training.checkpoints.write.{way}", full)
+    with pytest.raises(write.NotSaved) as error:
         save(20)
     good = folder / ("step-20" if way == "write_text" else "step-10")  # only its name was not written to `last`
     assert str(error.value) == (
@@ -140,7 +142,7 @@ def test_a_full_disk(way: str, save: Save, folder: Path, monkeypatch: pytest.Mon
     )
     assert [name for name in names(folder) if name.startswith(".")] == []
     monkeypatch.undo()
-    assert checkpoint.open_checkpoint(folder / "step-10").step == 10
+    assert write.open_checkpoint(folder / "step-10").step == 10
 
 
 LIMITED = """
@@ -150,11 +152,11 @@ from tests.train.test_checkpoints import MOCO, checkpoint, model
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 made, optimizer = model()
 folder = Path(sys.argv[1])
-checkpoint.save(folder, 1, made.state_dict(), optimizer, MOCO, {})
+write.save(folder, 1, made.state_dict(), optimizer, MOCO, {})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
-    checkpoint.save(folder, 2, made.state_dict(), optimizer, MOCO, {})
-except checkpoint.NotSaved as error:
+    write.save(folder, 2, made.state_dict(), optimizer, MOCO, {})
+except write.NotSaved as error:
     sys.stderr.write(str(error)[:80])
     raise SystemExit(7)
 """
@@ -227,7 +229,7 @@ def test_the_newest_that_is_whole_is_taken(
     damage(three)
     for path in (three.parent, three):
         caplog.clear()
-        assert checkpoint.open_checkpoint(path).step == step
+        assert write.open_checkpoint(path).step == step
         (record,) = caplog.records
         assert (record.name, record.levelno) == ("contralex", logging.WARNING)
         assert named in record.getMessage()
@@ -236,7 +238,7 @@ def test_the_newest_that_is_whole_is_taken(
 
 def test_what_last_names_is_taken_without_a_word(three: Path, caplog: pytest.LogCaptureFixture) -> None:
     (three / "last").write_text("step-10\n")
-    assert checkpoint.open_checkpoint(three.parent).step == checkpoint.open_checkpoint(three / "last").step == 10
+    assert write.open_checkpoint(three.parent).step == write.open_checkpoint(three / "last").step == 10
     assert not caplog.records
 
 
@@ -266,13 +268,13 @@ def test_an_explicit_checkpoint_that_is_damaged(three: Path) -> None:
 
 def test_files_that_were_put_beside_are_no_damage(three: Path) -> None:
     (three / "step-30" / "exported.onnx").write_text("of a plugin's hook")
-    assert checkpoint.open_checkpoint(three / "step-30").step == 30
+    assert write.open_checkpoint(three / "step-30").step == 30
 
 
 def resign(folder: Path) -> None:
     """As whoever wants to be believed would do."""
     (folder / "manifest.json").unlink()
-    checkpoint.manifest.write(folder)
+    write.manifest.write(folder)
 
 
 def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
     shutil.move(three / "step-30", outside)
     (three / "step-30").symlink_to(outside)
     assert "is a symbolic link that leads out of" in refusal(three / "step-30")
-    assert checkpoint.open_checkpoint(three).step == 20
+    assert write.open_checkpoint(three).step == 20
     (tmp_path / "secret").write_bytes((three / "step-20" / "state.json").read_bytes())
     (three / "step-20" / "state.json").unlink()
     (three / "step-20" / "state.json").symlink_to(tmp_path / "secret")
@@ -288,7 +290,7 @@ def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
     (tmp_path / "best").symlink_to(
         three / "step-10"
     )  # one's own name for a checkpoint, within the folder that it is in
-    assert checkpoint.open_checkpoint(tmp_path / "best").step == 10
+    assert write.open_checkpoint(tmp_path / "best").step == 10
 
 
 def test_a_manifest_with_names_that_lead_away(three: Path) -> None:
@@ -376,32 +378,32 @@ def test_headers_that_no_run_wrote(content: bytes, problem: str, three: Path) ->
 
 
 def test_nothing_is_loaded_halfway(save: Save) -> None:
-    found = checkpoint.open_checkpoint(save(10))
+    found = write.open_checkpoint(save(10))
     for width, problem in ((5, r"0\.bias is \(3,\) of float32, and the spec makes \(5,\) of float32"),):
         made, optimizer = model(width)
         before = {name: value.clone() for name, value in made.state_dict().items()}
         with pytest.raises(ContralexError, match=problem):
-            checkpoint.restore(found, made, optimizer)
+            write.restore(found, made, optimizer)
         assert all(torch.equal(value, made.state_dict()[name]) for name, value in before.items())
     half, optimizer = model()
     with pytest.raises(ContralexError, match=r"0\.bias is \(3,\) of float32, and the spec makes \(3,\) of float64"):
-        checkpoint.restore(found, half.double(), optimizer)
+        write.restore(found, half.double(), optimizer)
     made, optimizer = model()
 
     def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"other" if name == "1.bias" else name: value for name, value in tensors.items()}
 
     with pytest.raises(ContralexError, match=r"it has no 1\.bias; the spec has no other"):
-        checkpoint.restore(found, made, optimizer, renamed)
+        write.restore(found, made, optimizer, renamed)
     made, _ = model()
     with pytest.raises(
         ContralexError, match="parameter 0 has momentum_buffer where Adam keeps exp_avg, exp_avg_sq, step"
     ):
-        checkpoint.restore(found, made, torch.optim.Adam(made.parameters()))
+        write.restore(found, made, torch.optim.Adam(made.parameters()))
     with pytest.raises(ContralexError, match="it has the state of a parameter 2, and the spec makes 2"):
-        checkpoint.restore(found, made, torch.optim.SGD(list(made.parameters())[:2], lr=0.1))
+        write.restore(found, made, torch.optim.SGD(list(made.parameters())[:2], lr=0.1))
     with pytest.raises(ContralexError, match=r"0\.momentum_buffer is \(3, 4\)"):
-        checkpoint.restore(found, made, torch.optim.SGD(list(made.parameters())[::-1], lr=0.1))
+        write.restore(found, made, torch.optim.SGD(list(made.parameters())[::-1], lr=0.1))
 
 
 # Keeping
@@ -437,7 +439,7 @@ def test_the_last_good_one_is_never_removed(save: Save, folder: Path) -> None:
     flip(folder / "step-30" / "model.safetensors")  # which its size does not show
     (folder / "step-20" / "manifest.json").unlink()
     assert kept(folder, CheckpointSpec(keep_last=1), 30) == [10, 20, 30]
-    assert checkpoint.open_checkpoint(folder).step == 10
+    assert write.open_checkpoint(folder).step == 10
 
 
 def test_a_run_that_went_back_keeps_its_own(save: Save, folder: Path) -> None:
@@ -540,7 +542,7 @@ def test_other_versions_of_plugins(
     assert f"contralex-moco: {began['contralex-moco']} → 9.0" in caplog.text
     assert state_of(copied, 15)["plugins"]["contralex-moco"] == "9.0"
     monkeypatch.setattr(registry().plugins["contralex-moco"], "version", "9.1")
-    checkpoint.load_encoder(copied)  # to look at it, another version is good enough, and said
+    write.load_encoder(copied)  # to look at it, another version is good enough, and said
     assert "was made with another version: contralex-moco" in caplog.text
     plugins = dict(registry().plugins)
     del plugins["contralex-moco"]
@@ -553,7 +555,7 @@ def test_other_versions_of_plugins(
 
 def test_the_command_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    monkeypatch.setattr("contralex.train.run.train", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr("contralex.training.run.train", lambda *arguments: started.append(arguments))
     words = ["train", "--resume", "--out", str(run), "--allow-drift", "--preset", "digits", "--set", "train.epochs=7"]
     assert CliRunner().invoke(app, words).exit_code == 0
     ((resolved, out, resume, allowed),) = started

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from contralex.spec.layers import resolve
-from contralex.train import build
-from contralex.train.checkpoint import load_encoder
-from contralex.train.run import train
+from contralex.recipes.layers import resolve
+from contralex.training import build
+from contralex.training.build import load_encoder
+from contralex.training.run import train
 from tests.train.tiny import TINY
 
 CLIP = 0.01

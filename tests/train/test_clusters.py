@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve
-from contralex.train.run import train
+from contralex.recipes.layers import resolve
+from contralex.training.run import train
 from contralex_swav.memory import Clusters
 from tests.train.tiny import TINY
 

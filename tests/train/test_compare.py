@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from contralex.compare.figure import draw
-from contralex.compare.plan import Budget, misfits, plan
-from contralex.compare.table import cells, markdown, summary
+from contralex.comparison.figure import draw
+from contralex.comparison.plan import Budget, misfits, plan
+from contralex.comparison.table import cells, markdown, summary
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve
+from contralex.recipes.layers import resolve
 
 TINY = (
     "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}",
@@ -131,7 +131,7 @@ def test_the_same_run_twice_is_named(recipe: Callable[..., str], fake_plugin: Ca
     assert len(plan(folders, Budget()).entries) == 2  # on other data
     module = """
     from importlib.resources import files
-    from contralex import hookimpl
+    from contralex.plugin import hookimpl
 
     @hookimpl
     def contralex_recipes():
@@ -292,8 +292,8 @@ def test_without_matplotlib_there_is_a_table_and_a_sentence(
 ) -> None:
     from contralex.__main__ import main
 
-    monkeypatch.setattr("contralex.compare.figure.find_spec", lambda name: None)
-    monkeypatch.setattr("contralex.compare.runs._train", lambda argv, quiet: (1, 0, "no luck"))
+    monkeypatch.setattr("contralex.comparison.figure.find_spec", lambda name: None)
+    monkeypatch.setattr("contralex.comparison.runs._train", lambda argv, quiet: (1, 0, "no luck"))
     monkeypatch.setattr(sys, "argv", ["contralex", "compare", two[0], f"--out={tmp_path / 'out'}"])
     assert main() == 1
     out, err = capsys.readouterr()

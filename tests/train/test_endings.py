@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contralex.train import launch, trouble
+from contralex.training import failures, launch
 from tests.train.tiny import TINY
 
 # A loss that is not a number at one step, on the last process alone.
 BAD = """
 from typing import Literal
-from contralex import Spec, hookimpl
-from contralex.distributed import rank, world
-from contralex.parts.losses import InfoNCE
+from contralex.plugin import Spec, hookimpl
+from contralex.lookup.distributed import rank, world
+from contralex.kinds.losses.parts import InfoNCE
 
 class Part(InfoNCE):
     def forward(self, queries, dictionary, targets, step):
@@ -180,7 +180,7 @@ def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_pat
 )
 def test_a_worker_may_die_in_many_ways(error: Exception, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(trouble.Trouble, match=r"A data worker died \(\w+"), trouble.told(tmp_path):
+    with pytest.raises(failures.Trouble, match=r"A data worker died \(\w+"), failures.told(tmp_path):
         raise error
     signal.signal(signal.SIGCHLD, before)
 
@@ -189,7 +189,10 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     for saved, onward in ((False, "begin it again"), (True, "go on from the last checkpoint")):
         if saved:
             (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
-        with pytest.raises(trouble.Trouble, match=f"is full; make room, then {onward} with:\n"), trouble.told(tmp_path):
+        with (
+            pytest.raises(failures.Trouble, match=f"is full; make room, then {onward} with:\n"),
+            failures.told(tmp_path),
+        ):
             Path("/dev/full").write_text("x" * 100)
-    with pytest.raises(FileNotFoundError), trouble.told(tmp_path):
+    with pytest.raises(FileNotFoundError), failures.told(tmp_path):
         (tmp_path / "nothing").read_text()

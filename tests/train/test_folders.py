@@ -16,11 +16,12 @@ import torch
 from typer.testing import CliRunner
 
 from contralex.cli.app import app
-from contralex.compare.runs import differences
+from contralex.comparison.runs import differences
 from contralex.errors import ContralexError
-from contralex.spec.layers import Resolved, resolve
-from contralex.train import folder, health, stored
-from contralex.train.run import BadLoss, train
+from contralex.recipes.layers import Resolved, resolve
+from contralex.training import health, run_folder
+from contralex.training.checkpoints import read
+from contralex.training.run import BadLoss, train
 from tests.train.tiny import TINY
 
 
@@ -32,18 +33,18 @@ def tiny(images: object, *sets: str) -> Resolved:
 
 
 def test_a_folder_that_is_being_written_to_is_refused_with_who_has_it(images: Path, tmp_path: Path) -> None:
-    with folder.Lock(tmp_path):
+    with run_folder.Lock(tmp_path):
         for resume in (False, True):
             with pytest.raises(ContralexError, match=rf"is being written to by process {os.getpid()} on .*, since 20"):
                 train(tiny(images), tmp_path, resume)
         with pytest.raises(ContralexError, match="is being written to by"):
-            folder.Lock(tmp_path).take()
+            run_folder.Lock(tmp_path).take()
     assert not list(tmp_path.iterdir())  # nothing of those that were refused, nor of the lock
     train(tiny(images, "train.max_steps=1"), tmp_path)
-    assert not (tmp_path / folder.LOCK).exists()
+    assert not (tmp_path / run_folder.LOCK).exists()
 
 
-HOLD = "from pathlib import Path; import sys, time; from contralex.train.folder import Lock\n"
+HOLD = "from pathlib import Path; import sys, time; from contralex.training.run_folder import Lock\n"
 
 
 @pytest.mark.parametrize("code", ["", "import os\nif os.fork() == 0: time.sleep(60); os._exit(0)\n"])
@@ -54,35 +55,35 @@ def test_the_lock_of_a_killed_process_is_never_in_the_way(code: str, tmp_path: P
     assert process.stdout is not None
     assert process.stdout.readline() == "has it\n"
     with pytest.raises(ContralexError, match=f"by process {process.pid} on"):
-        folder.Lock(tmp_path).take()
+        run_folder.Lock(tmp_path).take()
     process.kill()
     process.wait()
-    with folder.Lock(tmp_path):
-        assert json.loads((tmp_path / folder.LOCK).read_text())["pid"] == os.getpid()
+    with run_folder.Lock(tmp_path):
+        assert json.loads((tmp_path / run_folder.LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_without_locks_of_the_file_system_the_lock_file_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(number: int) -> None:
-        raise OSError(folder._NO_LOCKS[0], "no locks")
+        raise OSError(run_folder._NO_LOCKS[0], "no locks")
 
-    monkeypatch.setattr(folder, "_lock_file", none)
-    with folder.Lock(tmp_path), pytest.raises(ContralexError, match=r"If that process has ended, remove .*\.lock"):
-        folder.Lock(tmp_path).take()
+    monkeypatch.setattr(run_folder, "_lock_file", none)
+    with run_folder.Lock(tmp_path), pytest.raises(ContralexError, match=r"If that process has ended, remove .*\.lock"):
+        run_folder.Lock(tmp_path).take()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    words = {**folder._this_process(), "pid": gone.pid}
-    (tmp_path / folder.LOCK).write_text(json.dumps(words))
-    with folder.Lock(tmp_path):
+    words = {**run_folder._this_process(), "pid": gone.pid}
+    (tmp_path / run_folder.LOCK).write_text(json.dumps(words))
+    with run_folder.Lock(tmp_path):
         pass
-    (tmp_path / folder.LOCK).write_text(json.dumps({**words, "host": "elsewhere"}))
+    (tmp_path / run_folder.LOCK).write_text(json.dumps({**words, "host": "elsewhere"}))
     with pytest.raises(ContralexError, match="on elsewhere"):
-        folder.Lock(tmp_path).take()
+        run_folder.Lock(tmp_path).take()
 
 
 def test_default_folders_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
-    made = [folder.make_new(tmp_path / "runs" / "tiny-1")[0].name for _ in range(3)]
+    made = [run_folder.make_new(tmp_path / "runs" / "tiny-1")[0].name for _ in range(3)]
     assert made == ["tiny-1", "tiny-1-2", "tiny-1-3"]
 
 
@@ -90,7 +91,7 @@ def test_default_folders_of_one_second_have_names_of_their_own(tmp_path: Path) -
 def test_a_study_in_a_folder_of_another_that_runs_is_refused(command: str, images: Path, tmp_path: Path) -> None:
     words = [command, "simclr-v1", "--preset", "digits", "--data", str(images), "--out", str(tmp_path)]
     sets = [word for text in TINY if "knn" not in text for word in ("--set", text)]
-    with folder.Lock(tmp_path):
+    with run_folder.Lock(tmp_path):
         done = CliRunner().invoke(app, [*words, *sets])
     assert f"{tmp_path} is being written to by process {os.getpid()}" in str(done.exception)
     assert not list(tmp_path.iterdir())
@@ -99,7 +100,7 @@ def test_a_study_in_a_folder_of_another_that_runs_is_refused(command: str, image
 def test_a_folder_that_is_removed_or_begun_anew_stops_the_run(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from contralex.train import report
+    from contralex.training import report
 
     written = report.Report.step
     for again in (False, True):
@@ -111,13 +112,13 @@ def test_a_folder_that_is_removed_or_begun_anew_stops_the_run(
                 shutil.rmtree(out)
                 if again:
                     out.mkdir()
-                    folder.Lock(out).take()
+                    run_folder.Lock(out).take()
 
         monkeypatch.setattr(report.Report, "step", step)
-        with pytest.raises(folder.Gone, match=r"was removed, renamed or replaced") as error:
+        with pytest.raises(run_folder.Gone, match=r"was removed, renamed or replaced") as error:
             train(tiny(images), out)
         assert error.value.exit_code == 1
-        assert not out.exists() or [path.name for path in out.iterdir()] == [folder.LOCK]
+        assert not out.exists() or [path.name for path in out.iterdir()] == [run_folder.LOCK]
 
 
 # When it is made
@@ -145,7 +146,7 @@ def test_a_run_that_is_refused_leaves_nothing(
 def test_a_run_that_is_refused_after_its_folder_was_made_takes_it_back(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from contralex.train import run
+    from contralex.training import run
 
     def refuse(*values: Any) -> None:
         assert (tmp_path / "a" / "b" / "spec.yaml").exists()
@@ -169,9 +170,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(images: 
     draft = out / "checkpoints" / ".step-5-4242_1"
     draft.mkdir(parents=True)
     (draft / "model.safetensors").write_bytes(b"half")
-    assert stored.find(out) is None
+    assert read.find(out) is None
     with pytest.raises(ContralexError, match="has not saved a checkpoint yet"):
-        stored.open_checkpoint(_without(out))
+        read.open_checkpoint(_without(out))
     found = train(resolve(str(out / "spec.yaml")), out, resume=True)
     assert (found["steps"], found["last_loss"]) == (whole["steps"], whole["last_loss"])
     ends = [path / "checkpoints" / "step-10" / "model.safetensors" for path in (out, tmp_path / "whole")]
@@ -269,7 +270,7 @@ def test_many_bad_losses_in_a_row_stop_the_run_and_some_are_warned_of(
 
 
 def _bad_from(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
-    from contralex.parts.losses import InfoNCE
+    from contralex.kinds.losses.parts import InfoNCE
 
     forward = InfoNCE.forward
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from contralex.cli.app import app
 from contralex.errors import ContralexError
-from contralex.train import health
+from contralex.training import health
 
 
 def line(step: int, **other: Any) -> dict[str, Any]:

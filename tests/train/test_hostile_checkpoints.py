@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from contralex.cli.inspect import contents
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve
-from contralex.train import checkpoint, manifest
+from contralex.recipes.layers import resolve
+from contralex.training.checkpoints import manifest, write
 
 FUZZ = settings(
     max_examples=60,
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "checkpoints"
     made, optimizer = model()
     extra = {"seconds": 1.0, "baselines": {}, "scaler": None, "epoch": 1.0, "drift": []}
-    return checkpoint.save(folder, 3, made.state_dict(), optimizer, resolve("simclr-v1"), extra, {"loss": 0.5})
+    return write.save(folder, 3, made.state_dict(), optimizer, resolve("simclr-v1"), extra, {"loss": 0.5})
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def copy(whole: Path, tmp_path: Path) -> Callable[[], Path]:
 
 def everything(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     """All that a run reads of a checkpoint."""
-    found = checkpoint.open_checkpoint(folder)
+    found = write.open_checkpoint(folder)
     made, optimizer = model()
-    checkpoint.restore(found, made, optimizer)
+    write.restore(found, made, optimizer)
     found.resolved()
     tensors = {f"{name}/{key}": value for name in FILES[:2] for key, value in found.tensors(name).items()}
     return found.state, tensors

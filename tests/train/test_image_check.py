@@ -11,11 +11,11 @@ from PIL import Image
 
 from contralex.data.base import Split, Unreadable
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve
-from contralex.train import build
-from contralex.train.image_check import check_images
-from contralex.train.run import train
-from contralex.vocabulary.backbones import TimmBackbone
+from contralex.kinds.backbones.specs import TimmBackbone
+from contralex.recipes.layers import resolve
+from contralex.training import build
+from contralex.training.image_check import check_images
+from contralex.training.run import train
 from tests.train.tiny import TINY
 
 HEAD = "method.encoder.projector=[{width: 128}]"
@@ -38,7 +38,7 @@ class Photographs(Split):
 
 def check(recipe: str, *sets: str, split: Split | None = None) -> None:
     spec = resolve(recipe, preset="digits", sets=["train.precision=fp32", "train.batch_size=4", *sets]).run
-    views = build.buildable(spec.method.views).build()
+    views = spec.method.views.build()
     method = build.look_up(spec, 20, [index % 2 for index in range(20)])
     before = [buffer.clone() for buffer in method.buffers()]
     state = torch.random.get_rng_state()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from contralex import ContralexError, resolve
-from contralex.spec.layers import Resolved
-from contralex.spec.sizes import advice, sensible_batch
-from contralex.train.run import Run, train
-from contralex.train.setup import RunFolder
+from contralex import resolve
+from contralex.plugin import ContralexError
+from contralex.recipes.layers import Resolved
+from contralex.recipes.sample_counts import advice, sensible_batch
+from contralex.training.run import Run, train
+from contralex.training.setup import RunFolder
 
 CONV = "method.encoder.backbone={kind: conv, widths: [4, 8], strides: [2, 2]}"
 ONE_VALUE = "a BatchNorm, sees one value"

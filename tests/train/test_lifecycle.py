@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from contralex.errors import ContralexError
-from contralex.registry import registry
-from contralex.spec.layers import resolve
-from contralex.train.checkpoint import load_encoder
-from contralex.train.run import HookFailed, train
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
+from contralex.training.build import load_encoder
+from contralex.training.run import HookFailed, train
 from tests.train.tiny import TINY
 
 Install = Callable[..., Path]
@@ -46,7 +46,7 @@ def test_a_plugin_of_hooks_alone_takes_part_where_the_spec_names_it(
 ) -> None:
     code = """
     import torch
-    from contralex import hookimpl
+    from contralex.plugin import hookimpl
 
     called = []
 
@@ -235,8 +235,8 @@ def test_plugins_are_compared_as_pip_does_and_named_once(tiny: Tiny, fake_plugin
 
 CODE = """
 from typing import Literal
-from contralex import Spec, hookimpl
-from contralex.distributed import rank, world
+from contralex.plugin import Spec, hookimpl
+from contralex.lookup.distributed import rank, world
 
 class Mine(Spec):
     kind: Literal["mine"] = "mine"
@@ -244,7 +244,7 @@ class Mine(Spec):
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
 
     def build(self, context):
-        from contralex.parts.losses import InfoNCE
+        from contralex.kinds.losses.parts import InfoNCE
         return InfoNCE(self)
 
 @hookimpl
@@ -300,7 +300,7 @@ def test_an_encoder_of_such_a_run_is_loaded_with_permission(
     state = json.loads((folder / "checkpoints" / last(folder) / "state.json").read_text())
     sha256 = hashlib.sha256((tmp_path / "my_part.py").read_bytes()).hexdigest()
     assert state["spec"]["code"] == [{"file": str(tmp_path / "my_part.py"), "sha256": sha256}]
-    monkeypatch.setattr("contralex.spec.code._loaded", {})  # as in another process
+    monkeypatch.setattr("contralex.recipes.code_files._loaded", {})  # as in another process
     with pytest.raises(ContralexError, match=r"state\.json: code names .*my_part\.py, a Python file that would be run"):
         load_encoder(folder)
     assert not load_encoder(folder, allow_code=True).training

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from contralex.lookup import LookUp
-from contralex.spec.layers import resolve
-from contralex.train.run import train
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import resolve
+from contralex.training.run import train
 from tests.train.tiny import TINY
 
 MULTI_CROP = [

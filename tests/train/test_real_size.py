@@ -14,15 +14,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from contralex import resolve
-from contralex.data.base import EpochSampler, Split, Unreadable, compact
+from contralex.data.base import Split, Unreadable, compact
+from contralex.data.loading import EpochSampler
 from contralex.data.paths import Paths
 from contralex.data.texts import Texts
-from contralex.evaluate.knn import evaluate_knn
-from contralex.evaluate.linear import evaluate_linear
-from contralex.parts.base import Encoder
-from contralex.spec.run import KNNSpec, LinearSpec
-from contralex.train import build
-from contralex.train.run import train
+from contralex.evaluation.knn import evaluate_knn
+from contralex.evaluation.linear import evaluate_linear
+from contralex.lookup.slots import Encoder
+from contralex.recipes.run_spec import KNNSpec, LinearSpec
+from contralex.training import build
+from contralex.training.run import train
 from tests.core.test_knn import AsIs, Pair
 
 CLASSES = 100
@@ -113,8 +114,8 @@ def test_paths_are_kept_in_the_bytes_of_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_a_run_over_many_samples_keeps_little_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contralex.evaluate.features.LARGE", 1 << 20)
-    monkeypatch.setattr("contralex.evaluate.features.BASELINE_TRAIN", 500)
+    monkeypatch.setattr("contralex.evaluation.features.LARGE", 1 << 20)
+    monkeypatch.setattr("contralex.evaluation.features.BASELINE_TRAIN", 500)
     found = walk(4000)
     assert found["baseline"]["train_samples"] == 500 and found["baseline"]["train_of"] == 4000
     assert found["knn"].protocol["kept_in"] == "float16" and found["knn"].top1 > 0.95
@@ -125,7 +126,7 @@ def test_what_is_stored_beside_tensors_does_not_grow_with_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("contralex.data.skipped.NAMED", 3)
-    monkeypatch.setattr("contralex.train.report._LARGE", 100_000)
+    monkeypatch.setattr("contralex.training.report._LARGE", 100_000)
     sizes = {}
     for count in (200, 20_000):
         results = trained(count, tmp_path / str(count), monkeypatch)

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from contralex import progress
-from contralex.train.bar import Bar
+from contralex.plugin import progress
+from contralex.training.progress_bar import Bar
 from tests.train.tiny import TINY
 
 CONTRALEX = [sys.executable, "-m", "contralex"]

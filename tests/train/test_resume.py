@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from contralex.spec.layers import resolve
-from contralex.train.run import Stopped, train
+from contralex.recipes.layers import resolve
+from contralex.training.run import Stopped, train
 
 # Asks for the end as a scheduler does, in the middle of an epoch of five steps.
 CODE = """
 import os, signal
-from contralex import hookimpl
+from contralex.plugin import hookimpl
 
 @hookimpl
 def contralex_step_end(run, metrics):

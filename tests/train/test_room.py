@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from contralex import ContralexError, memory, resolve
-from contralex.data.base import collate
-from contralex.lookup import LookUp
-from contralex.spec.layers import Resolved
-from contralex.train import room, run
-from contralex.train.run import train
+from contralex import memory, resolve
+from contralex.data.loading import collate
+from contralex.lookup.step import LookUp
+from contralex.plugin import ContralexError
+from contralex.recipes.layers import Resolved
+from contralex.training import memory_checks, run
+from contralex.training.run import train
 
 MIB = 2**20
 CONV = "method.encoder.backbone={kind: conv, widths: [4, 8], strides: [2, 2]}"
@@ -99,7 +100,7 @@ def test_views_of_which_memory_does_not_hold_two(monkeypatch: pytest.MonkeyPatch
     view = torch.empty(2, 3, 4096, 4096, device="meta")
     spec = resolved("simclr-v1", "method.views.groups.crops.augment.crop.size=4096").run
     with pytest.raises(ContralexError) as error:
-        room.check_batch(spec, {0: view, 1: view}, 8)
+        memory_checks.check_batch(spec, {0: view, 1: view}, 8)
     assert str(error.value).endswith("--set method.views.groups.crops.augment.crop.size=64")
 
 
@@ -107,11 +108,11 @@ def test_a_copy_takes_memory_and_a_system_that_does_not_say_is_not_asked(monkeyp
     spec = resolved("simclr-v1").run
     layer = nn.Linear(4096, 4096)
     have(monkeypatch, 40 * MIB)
-    with pytest.raises(ContralexError) as error, room.Guard(spec, "method.key_encoder"):
+    with pytest.raises(ContralexError) as error, memory_checks.Guard(spec, "method.key_encoder"):
         copy.deepcopy(layer)
     assert str(error.value).startswith("method.key_encoder: a tensor of 4,096 x 4,096 numbers takes 64 MiB;")
     monkeypatch.setattr(memory, "available", lambda: None)
-    with room.Guard(spec, "method.key_encoder"):
+    with memory_checks.Guard(spec, "method.key_encoder"):
         assert torch.equal(copy.deepcopy(layer).weight, layer.weight)
 
 
@@ -135,5 +136,5 @@ def test_memory_that_runs_out_in_training(where: str, monkeypatch: pytest.Monkey
 
 
 def test_another_mistake_of_torch_is_left_as_it_is() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), room.trained(resolved("simclr-v1").run, lambda: 1):
+    with pytest.raises(RuntimeError, match="shapes"), memory_checks.trained(resolved("simclr-v1").run, lambda: 1):
         raise RuntimeError("shapes")

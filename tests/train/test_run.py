@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 import contralex
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve
-from contralex.train.run import train
+from contralex.recipes.layers import resolve
+from contralex.training.run import train
 
 TINY = [
     "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}",

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 import contralex
 from contralex.__main__ import main
 from contralex.errors import ContralexError
-from contralex.spec.layers import resolve, resolve_data
-from contralex.train import build
-from contralex.train.run import train
+from contralex.recipes.layers import resolve, resolve_data
+from contralex.training import build
+from contralex.training.run import train
 
 Call = Callable[..., dict[str, Any]]
 _QUIET = ["train.workers=0", "train.precision=fp32", "eval.knn={k: 4, baselines: false}"]
@@ -170,7 +170,7 @@ def test_a_momentum_twin_starts_from_the_checkpoint_too(pretrained: Path) -> Non
 
 
 def test_logits_are_not_taken_for_a_collapse() -> None:
-    from contralex.train import health
+    from contralex.training import health
 
     first = health.of_keys(torch.zeros(8, 2), 2)
     assert all(value == value for value in first.values())  # no NaN, though nothing has a direction yet

@@ -1,6 +1,7 @@
 """contralex: contrastive and self-supervised learning as looking a query up in a dictionary of keys.
 
-Importing this package imports no torch; names that need it are imported when they are first used.
+This is the user's door; an author of plugins imports from :mod:`contralex.plugin`. Importing this package imports no
+torch; names that need it are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -9,68 +10,20 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 from contralex.errors import ContralexError
-from contralex.hooks import hookimpl
 
 if TYPE_CHECKING:
-    from contralex.data.base import Source, Split, Unreadable
-    from contralex.lookup import Dictionary, Found, LookUp, Match, Rows, Step, Targets
-    from contralex.parts.base import BuildContext, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
-    from contralex.parts.views import Views
-    from contralex.spec.base import Delay, Least, Slot, Spec
-    from contralex.spec.layers import resolve
-    from contralex.spec.paths import LocalPath
-    from contralex.spec.schedule import Number, Temperature, bounds, value_at
-    from contralex.train.checkpoint import load_backbone, load_encoder
+    from contralex.recipes.layers import resolve
+    from contralex.training.build import load_backbone, load_encoder
 
 __version__ = metadata.version("contralex")
 
-_WHERE = {
-    "contralex.data.base": ("Source", "Split", "Unreadable"),
-    "contralex.lookup": ("Dictionary", "Found", "LookUp", "Match", "Rows", "Step", "Targets"),
-    "contralex.parts.base": ("BuildContext", "Encoder", "KeyEncoder", "Loss", "NegativeSource", "TargetGenerator"),
-    "contralex.parts.views": ("Views",),
-    "contralex.spec.base": ("Delay", "Least", "Slot", "Spec"),
-    "contralex.spec.layers": ("resolve",),
-    "contralex.spec.paths": ("LocalPath",),
-    "contralex.spec.schedule": ("Number", "Temperature", "bounds", "value_at"),
-    "contralex.train.checkpoint": ("load_backbone", "load_encoder"),
+_MODULE = {
+    "load_backbone": "contralex.training.build",
+    "load_encoder": "contralex.training.build",
+    "resolve": "contralex.recipes.layers",
 }
-_MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [
-    "BuildContext",
-    "ContralexError",
-    "Delay",
-    "Dictionary",
-    "Encoder",
-    "Found",
-    "KeyEncoder",
-    "Least",
-    "LocalPath",
-    "LookUp",
-    "Loss",
-    "Match",
-    "NegativeSource",
-    "Number",
-    "Rows",
-    "Slot",
-    "Source",
-    "Spec",
-    "Split",
-    "Step",
-    "TargetGenerator",
-    "Targets",
-    "Temperature",
-    "Unreadable",
-    "Views",
-    "__version__",
-    "bounds",
-    "hookimpl",
-    "load_backbone",
-    "load_encoder",
-    "resolve",
-    "value_at",
-]
+__all__ = ["ContralexError", "__version__", "load_backbone", "load_encoder", "resolve"]
 
 
 def __getattr__(name: str) -> Any:
@@ -79,3 +32,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_MODULE[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

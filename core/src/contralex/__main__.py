@@ -23,7 +23,7 @@ def main() -> int:
 
 def _command() -> int:
     from contralex.errors import ContralexError
-    from contralex.train import parent, signals
+    from contralex.training import parent, signals
 
     try:
         with signals.interrupting():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "integer_buffers"
 REASON = r"it raised .*lerp.*Long"
@@ -23,8 +23,8 @@ class Wrong(Spec):
 
         import torch
 
-        from contralex.lookup import Rows
-        from contralex.parts.base import KeyEncoder
+        from contralex.lookup.slots import KeyEncoder
+        from contralex.lookup.values import Rows
 
         class Part(KeyEncoder):
             def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "two_equal_one"
 REASON = r"differ in (the loss|targets.centre)"
@@ -21,8 +21,8 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         import torch
 
-        from contralex.lookup import Targets
-        from contralex.parts.base import TargetGenerator
+        from contralex.lookup.slots import TargetGenerator
+        from contralex.lookup.values import Targets
 
         class Part(TargetGenerator):
             centre: torch.Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "two_equal_one"
 REASON = r"differ in the loss"
@@ -21,7 +21,7 @@ class Wrong(Spec):
         import torch
         from torch.nn import functional as F
 
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

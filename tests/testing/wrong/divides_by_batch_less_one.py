@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "degenerate_input"
 REASON = r"batch of one sample is (nan|inf)"
@@ -20,8 +20,8 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         from torch.nn import functional as F
 
-        from contralex import distributed
-        from contralex.parts.base import Loss
+        from contralex.lookup import distributed
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "split_equals_whole"
 REASON = r"split and whole differ in loss"
@@ -22,7 +22,7 @@ class Wrong(Spec):
         from torch import nn
         from torch.nn import functional as F
 
-        from contralex.parts.base import Encoder
+        from contralex.lookup.slots import Encoder
 
         class Part(Encoder):
             dim = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "half_precision"
 REASON = r"constant input under fp16 is nan"
@@ -21,7 +21,7 @@ class Wrong(Spec):
     def build(self) -> Any:
         from torch import nn
 
-        from contralex.parts.base import Encoder
+        from contralex.lookup.slots import Encoder
 
         class Part(Encoder):
             dim = 8

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import PlainValidator
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "json_schema"
 REASON = r"its JSON Schema says nothing of size"
@@ -23,7 +23,7 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         from torch.nn import functional as F
 
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "views_stack"
 REASON = r"key_flags\(\) has 3 flags, and there are 1 views"
@@ -24,7 +24,7 @@ class Wrong(Spec):
     def build(self) -> Any:
         from torchvision.transforms.v2 import functional as V
 
-        from contralex.parts.views import Views
+        from contralex.data.views import Views
 
         class Part(Views):
             count = 1

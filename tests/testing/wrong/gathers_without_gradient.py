@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "two_equal_one"
 REASON = r"differ in the gradient"
@@ -21,9 +21,9 @@ class Wrong(Spec):
         import torch
         import torch.distributed as dist
 
-        from contralex import distributed
-        from contralex.lookup import Dictionary
-        from contralex.parts.base import NegativeSource
+        from contralex.lookup import distributed
+        from contralex.lookup.slots import NegativeSource
+        from contralex.lookup.values import Dictionary
 
         class Part(NegativeSource):
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "looks_up_before_it_writes"
 REASON = r"the same look-up gave .* it keeps something outside state"
@@ -20,8 +20,8 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         import torch
 
-        from contralex.lookup import Dictionary
-        from contralex.parts.base import NegativeSource
+        from contralex.lookup.slots import NegativeSource
+        from contralex.lookup.values import Dictionary
 
         class Part(NegativeSource):
             def __init__(self) -> None:

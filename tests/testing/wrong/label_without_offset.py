@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "two_equal_one"
 REASON = r"one process and process . of two differ in the loss,"
@@ -22,8 +22,8 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         import torch
 
-        from contralex.lookup import Targets
-        from contralex.parts.base import TargetGenerator
+        from contralex.lookup.slots import TargetGenerator
+        from contralex.lookup.values import Targets
 
         class Part(TargetGenerator):
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:

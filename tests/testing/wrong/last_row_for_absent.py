@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "answers_with_its_own_key"
 REASON = r"answered with another row at .*last_row_for_absent.py:\d+; keys.matching"
@@ -18,7 +18,7 @@ class Wrong(Spec):
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
     def build(self, context: Any) -> Any:
-        from contralex import TargetGenerator, Targets
+        from contralex.plugin import TargetGenerator, Targets
 
         class Part(TargetGenerator):
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:

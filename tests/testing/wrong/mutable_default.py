@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "deterministic"
 REASON = r"has another loss"
@@ -27,7 +27,7 @@ def _class() -> Any:
     import torch
     from torch.nn import functional as F
 
-    from contralex.parts.base import Loss
+    from contralex.lookup.slots import Loss
 
     class Part(Loss):
         def __init__(self, seen: list[Any] = []) -> None:  # noqa: B006 - the mistake

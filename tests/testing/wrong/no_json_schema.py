@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "json_schema"
 REASON = r"^it has no JSON Schema"
@@ -29,7 +29,7 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         from torch.nn import functional as F
 
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "views_follow_the_seed"
 REASON = r"plain\(\) is random"
@@ -22,7 +22,7 @@ class Wrong(Spec):
         import torch
         from torchvision.transforms.v2 import functional as V
 
-        from contralex.parts.views import Views
+        from contralex.data.views import Views
 
         class Part(Views):
             count = 1

@@ -6,7 +6,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "trains"
 REASON = r"nan"
@@ -43,7 +43,7 @@ class Wrong(Spec):
     def build(self, context: Any) -> Any:
         from torch.nn import functional as F
 
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

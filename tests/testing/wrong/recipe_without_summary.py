@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from contralex import hookimpl
+from contralex.plugin import hookimpl
 
 FAILS = "resolves"
 REASON = r"it has no summary"

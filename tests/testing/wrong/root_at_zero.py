@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "degenerate_input"
 REASON = r"gradient .*is not finite"
@@ -18,7 +18,7 @@ class Wrong(Spec):
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
     def build(self, context: Any) -> Any:
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "leaves_the_process_alone"
 REASON = r"it changed the environment"
@@ -24,7 +24,7 @@ class Wrong(Spec):
 
         os.environ["WRONG_MODE"] = "1"
 
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

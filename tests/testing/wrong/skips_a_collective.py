@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "two_equal_one"
 REASON = r"the two processes (broke down|came to a standstill)|of two raised"
@@ -21,8 +21,8 @@ class Wrong(Spec):
         import torch.distributed as dist
         from torch.nn import functional as F
 
-        from contralex import distributed
-        from contralex.parts.base import Loss
+        from contralex.lookup import distributed
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:

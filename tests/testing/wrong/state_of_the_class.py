@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "deterministic"
 REASON = r"has another loss"
@@ -26,7 +26,7 @@ class Wrong(Spec):
 def _class() -> Any:
     from torch.nn import functional as F
 
-    from contralex.parts.base import Loss
+    from contralex.lookup.slots import Loss
 
     class Part(Loss):
         mean: Any = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "no_gradient_leaks"
 REASON = r"targets.weights carries a gradient"
@@ -19,8 +19,8 @@ class Wrong(Spec):
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
     def build(self, context: Any) -> Any:
-        from contralex.lookup import Targets
-        from contralex.parts.base import TargetGenerator
+        from contralex.lookup.slots import TargetGenerator
+        from contralex.lookup.values import Targets
 
         class Part(TargetGenerator):
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "views_follow_the_seed"
 REASON = r"view 0 of one item is another with the same seed"
@@ -22,7 +22,7 @@ class Wrong(Spec):
     def build(self) -> Any:
         from torchvision.transforms.v2 import functional as V
 
-        from contralex.parts.views import Views
+        from contralex.data.views import Views
 
         class Part(Views):
             count = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "views_stack"
 REASON = r"view 0 has the shapes .*one is needed"
@@ -24,7 +24,7 @@ class Wrong(Spec):
 
         heights = itertools.count(8)
 
-        from contralex.parts.views import Views
+        from contralex.data.views import Views
 
         class Part(Views):
             count = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 
 FAILS = "builds_alike"
 REASON = r"a second build has another loss.scale"
@@ -22,7 +22,7 @@ class Wrong(Spec):
         import torch
         from torch.nn import functional as F
 
-        from contralex.parts.base import Loss
+        from contralex.lookup.slots import Loss
 
         class Part(Loss):
             def __init__(self) -> None:

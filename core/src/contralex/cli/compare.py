@@ -44,13 +44,13 @@ def compare(
 
     One that fails is named with its reason, and the others go on; the exit status is then 1.
     """
-    from contralex.compare.figure import MISSING, draw, is_possible
-    from contralex.compare.plan import Budget, plan
-    from contralex.compare.runs import check_folder, run_all
-    from contralex.compare.table import markdown, summary
+    from contralex.comparison.figure import MISSING, draw, is_possible
+    from contralex.comparison.plan import Budget, plan
+    from contralex.comparison.runs import check_folder, run_all
+    from contralex.comparison.table import markdown, summary
     from contralex.files import write_text
-    from contralex.spec.data_files import check_present
-    from contralex.train import folder
+    from contralex.recipes.data_files import check_present
+    from contralex.training import run_folder
 
     if resume and out is None:
         raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
@@ -69,10 +69,10 @@ def compare(
     if not is_possible():
         _say(f"Warning: {MISSING}")
     if out is None:
-        out, _ = folder.make_new(folder.named_now("compare"))
+        out, _ = run_folder.make_new(run_folder.named_now("compare"))
     else:
-        folder.make(out)
-    with folder.Lock(out):
+        run_folder.make(out)
+    with run_folder.Lock(out):
         check_folder(planned, out, resume)  # again, for another comparison may have come and gone since
         found = run_all(planned, out, processes, as_json or not sys.stdout.isatty(), _say)
         result = summary(planned, found)
@@ -89,7 +89,7 @@ def compare(
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:
-    from contralex.compare.table import COLUMNS, below, cells
+    from contralex.comparison.table import COLUMNS, below, cells
 
     if as_json:
         print_json(result)

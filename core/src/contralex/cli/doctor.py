@@ -45,7 +45,7 @@ def doctor(
 
 
 def _examine(run: Path, as_json: bool) -> None:
-    from contralex.train.health import lines_of, signs
+    from contralex.training.health import lines_of, signs
 
     file = run / "metrics.jsonl"
     if not file.is_file():
@@ -99,7 +99,7 @@ def _cores() -> int:
 
 
 def _plugins() -> list[dict[str, str]]:
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     return [
         {"name": plugin.name, "version": plugin.version, "state": plugin.state, "reason": plugin.reason}
@@ -116,7 +116,7 @@ def _missing(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _plugin_problems() -> Iterator[str]:
-    from contralex.registry import VARIABLE, registry
+    from contralex.plugins.registry import VARIABLE, registry
 
     for plugin in registry().plugins.values():
         if plugin.state in ("broken", "conflict", "incompatible"):
@@ -127,8 +127,8 @@ def _plugin_problems() -> Iterator[str]:
 
 def _installed_twice() -> Iterator[str]:
     """Two records of one distribution: a stale installation, of which Python takes either."""
-    from contralex.discovery import normal, records
-    from contralex.registry import registry
+    from contralex.plugins.discovery import normal, records
+    from contralex.plugins.registry import registry
 
     for name, where in records({normal(name) for name in registry().plugins}).items():
         if len(where) > 1:
@@ -140,7 +140,7 @@ def _installed_twice() -> Iterator[str]:
 
 def _shadowed() -> Iterator[str]:
     """A module that comes from elsewhere than its distribution: a folder of its name that is first on the path."""
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     for plugin in registry().plugins.values():
         file = getattr(plugin.module, "__file__", None)
@@ -157,7 +157,7 @@ def _shadowed() -> Iterator[str]:
 
 def _out_of_step() -> Iterator[str]:
     """First-party plugins are released together with the core."""
-    from contralex.registry import known_kinds, known_recipes, registry
+    from contralex.plugins.registry import known_kinds, known_recipes, registry
 
     first_party = {*known_recipes().values(), *(name for kinds in known_kinds().values() for name in kinds.values())}
     core = registry().plugins["contralex"].version

@@ -21,10 +21,10 @@ def explain(
     allow_code: AllowCode = False,
 ) -> None:
     """Say what stands in each of a method's five slots, and where gradients flow."""
-    from contralex.explain import explained
-    from contralex.explain.picture import svg
-    from contralex.explain.text import text
-    from contralex.spec.layers import resolve
+    from contralex.explaining import explained
+    from contralex.explaining.picture import svg
+    from contralex.explaining.text import text
+    from contralex.recipes.layers import resolve
 
     method = explained(resolve(recipe, preset=preset, sets=sets or (), allow_code=allow_code))
     typer.echo(text(method))

@@ -15,7 +15,7 @@ from contralex.cli.options import Checkpoint, Json, must_exist, print_json, prin
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
-    from contralex.train.headers import Stored
+    from contralex.training.checkpoints.header import Stored
 
 
 def inspect(
@@ -37,23 +37,23 @@ def inspect(
 
 def contents(path: Path) -> dict[str, Any]:
     """Everything that is printed, as plain data. Of a run's folder, the checkpoint that it would go on from."""
-    from contralex.train import headers, manifest, stored
+    from contralex.training.checkpoints import header, manifest, read
 
     must_exist(path)
-    folder = path if stored.names_a_step(path) else stored.open_checkpoint(path).folder
+    folder = path if read.names_a_step(path) else read.open_checkpoint(path).folder
     files = manifest.files_of(folder)
     problems = [f"{folder / file.name}: {file.problem}" for file in files if file.problem]
     state: dict[str, Any] = {}
     try:
-        state = stored.read_state(folder)
-        stored.open_checkpoint(folder)
+        state = read.read_state(folder)
+        read.open_checkpoint(folder)
     except ContralexError as error:
         if not problems:
             problems.append(str(error))
     listed: dict[str, list[dict[str, Any]]] = {}
     for name in (manifest.MODEL, manifest.OPTIMIZER):
         try:
-            listed[name] = [_plain(tensor) for tensor in headers.read(folder / name)]
+            listed[name] = [_plain(tensor) for tensor in header.read(folder / name)]
         except ContralexError as error:
             if not problems:
                 problems.append(str(error))
@@ -101,7 +101,7 @@ def _code(entry: dict[str, str]) -> dict[str, Any]:
 
 
 def _print(found: dict[str, Any], with_tensors: bool) -> None:
-    from contralex.spec import yaml
+    from contralex.recipes import yaml
 
     typer.echo(f"{found['folder']}: step {found['step']}, digest {found['digest']}")
     if found["spec"] is not None:

@@ -13,9 +13,9 @@ from contralex.cli.options import print_json, print_table
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
-    from contralex.spec.base import Spec
+    from contralex.plugins.spec import Spec
 
-SLOT = "x-slot"  # how a spec's schema marks a slot: see contralex.spec.schema
+SLOT = "x-slot"  # how a spec's schema marks a slot: see contralex.recipes.json_schema
 Schema = dict[str, Any]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
@@ -43,7 +43,7 @@ def show_kind(path: str, as_json: bool) -> None:
 
 def kind_facts(slot: str, spec: type[Spec]) -> dict[str, Any]:
     """All of it as plain data. ``needs`` are sentences of which all must hold."""
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     schema = spec.model_json_schema()
     owner = registry().owner(slot, spec.kind_name())
@@ -60,8 +60,8 @@ def kind_facts(slot: str, spec: type[Spec]) -> dict[str, Any]:
 
 
 def _find(path: str) -> tuple[str, type[Spec]]:
-    from contralex.hooks import SLOTS
-    from contralex.registry import registry
+    from contralex.plugins.hooks import SLOTS
+    from contralex.plugins.registry import registry
 
     slot, dot, kind = path.removeprefix("method.").partition(".")
     if not dot or slot not in SLOTS:

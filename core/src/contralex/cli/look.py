@@ -25,8 +25,8 @@ def methods(as_json: Json = False) -> None:
 
 
 def _methods() -> list[dict[str, str]]:
-    from contralex.registry import registry
-    from contralex.spec import yaml
+    from contralex.plugins.registry import registry
+    from contralex.recipes import yaml
 
     rows = []
     for name, (plugin, file) in sorted(registry().recipes().items()):
@@ -40,7 +40,7 @@ def _methods() -> list[dict[str, str]]:
 
 
 def warn_of_unusable() -> None:
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     for plugin in registry().plugins.values():
         if plugin.state in ("broken", "conflict", "incompatible"):
@@ -57,8 +57,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a recipe with all its layers and defaults, as YAML that can be run again."""
-    from contralex.spec.layers import resolve
-    from contralex.spec.recipe import MODELINE
+    from contralex.recipes.documents import MODELINE
+    from contralex.recipes.layers import resolve
 
     resolved = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code)
     if as_json:
@@ -78,9 +78,9 @@ def diff(
     """Print what differs between two recipes, a line for each block, and nothing else."""
     from dataclasses import asdict
 
-    from contralex.spec.diff import diff as compare
-    from contralex.spec.layers import resolve
-    from contralex.spec.story import story
+    from contralex.recipes.diff import diff as compare
+    from contralex.recipes.diff_summary import story
+    from contralex.recipes.layers import resolve
 
     before, after = (resolve(recipe, preset=preset, allow_code=allow_code) for recipe in (a, b))
     changes = compare(before, after)
@@ -105,8 +105,8 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Print a value and which layers set it, the one that holds first."""
-    from contralex.spec.diff import shown
-    from contralex.spec.layers import resolve
+    from contralex.recipes.diff import shown
+    from contralex.recipes.layers import resolve
 
     origins = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code).origins
     found = {leaf: history for leaf, history in origins.items() if f"{leaf}.".startswith(f"{path}.")}
@@ -128,7 +128,7 @@ def why(
 
 def _near(path: str, leaves: list[str]) -> str:
     """Names beside the first part of the path that does not exist."""
-    from contralex.spec.mistakes import near
+    from contralex.recipes.validation_messages import near
 
     keys = path.split(".")
     for depth, key in enumerate(keys):

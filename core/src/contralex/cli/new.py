@@ -143,7 +143,7 @@ def _check_name(name: str) -> None:
 
 def _check_free(name: str, start: Start) -> None:
     """Whether nothing that is installed, and none of our own packages, has the name, the recipe or a kind."""
-    from contralex.registry import known_kinds, known_recipes, registry
+    from contralex.plugins.registry import known_kinds, known_recipes, registry
 
     known = {**known_recipes(), **{kind: owner for kinds in known_kinds().values() for kind, owner in kinds.items()}}
     distribution = f"contralex-{name}"

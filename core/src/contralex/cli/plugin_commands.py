@@ -26,7 +26,7 @@ class WithPlugins(TyperGroup):
 
 
 def _offered() -> dict[str, Any]:
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     usable = (plugin for plugin in registry().plugins.values() if plugin.usable)
     return {name: function for plugin in usable for name, function in plugin.commands.items()}

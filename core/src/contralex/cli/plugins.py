@@ -12,14 +12,14 @@ from contralex.cli.options import Json, print_json, print_table
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
-    from contralex.registry import Plugin
+    from contralex.plugins.registry import Plugin
 
 
 def plugins(context: typer.Context, as_json: Json = False) -> None:
     """List the plugins, whether each works, and what it offers."""
     if context.invoked_subcommand is not None:
         return
-    from contralex.registry import registry
+    from contralex.plugins.registry import registry
 
     known = registry()
     if as_json:
@@ -76,15 +76,15 @@ def show(
 
 
 def warn_of_unmatched() -> None:
-    from contralex.registry import VARIABLE, registry
+    from contralex.plugins.registry import VARIABLE, registry
 
     for name in registry().unmatched:
         typer.echo(f"{VARIABLE} names {name}, but no plugin of this name is installed", err=True)
 
 
 def _find(name: str) -> Plugin:
-    from contralex.discovery import normal
-    from contralex.registry import registry
+    from contralex.plugins.discovery import normal
+    from contralex.plugins.registry import registry
 
     known = {normal(each): plugin for each, plugin in registry().plugins.items()}
     if normal(name) in known:
@@ -120,7 +120,7 @@ def _offers(plugin: Plugin) -> str:
 
 
 def _facts(plugin: Plugin) -> dict[str, Any]:
-    from contralex.hooks import PROJECT
+    from contralex.plugins.hooks import PROJECT
 
     found = plugin.found
     return {
@@ -148,7 +148,7 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
 
 def _life_cycle(plugin: Plugin) -> list[str]:
     """The hooks that take part in a run, by their short names."""
-    from contralex.hooks import SLOTS
+    from contralex.plugins.hooks import SLOTS
 
     offers = (*SLOTS.values(), "contralex_recipes", "contralex_commands")
     return [name.removeprefix("contralex_") for name in plugin.hooks if name not in offers]

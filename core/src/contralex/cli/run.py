@@ -58,7 +58,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a method on images of your own, or on a known data set."""
-    from contralex.spec.layers import resolve
+    from contralex.recipes.layers import resolve
 
     progress.listen("stdout")
     recipe = _recipe(recipe, out, resume)
@@ -68,17 +68,17 @@ def train(
     is_own = resume and out is not None and Path(recipe) == out / "spec.yaml"  # which holds no presets itself
     resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, presets_of_its_name=is_own)
     if not resume:
-        from contralex.spec.data_files import check_present
+        from contralex.recipes.data_files import check_present
 
         check_present(resolved, recipe, ["contralex", "train", recipe], allow_code=allow_code)
     if processes > 1 and not is_launched():
-        from contralex.train.launch import launch
+        from contralex.training.launch import launch
 
         argv = _argv(recipe, preset, data, sets, out, resume, allow_code, allow_drift)
         raise typer.Exit(launch(argv, processes))
 
-    from contralex.spec.code import permission
-    from contralex.train.run import train as start
+    from contralex.recipes.code_files import permission
+    from contralex.training.run import train as start
 
     with permission(allow_code):  # also for the files of a run whose encoder this one takes
         start(resolved, out, resume, allow_drift)
@@ -130,7 +130,7 @@ def knn(
     must_exist(checkpoint)
     progress.listen("stderr")
 
-    from contralex.evaluate.offline import knn as judge
+    from contralex.training.evaluate_run import knn as judge
 
     _print("kNN", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
 
@@ -146,7 +146,7 @@ def linear(
     must_exist(checkpoint)
     progress.listen("stderr")
 
-    from contralex.evaluate.offline import linear as judge
+    from contralex.training.evaluate_run import linear as judge
 
     _print("linear probe", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
 

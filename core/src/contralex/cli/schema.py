@@ -19,7 +19,7 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a recipe, with every kind and recipe that is installed."""
     from contralex.cli.look import warn_of_unusable
-    from contralex.spec.schema import recipe_schema
+    from contralex.recipes.json_schema import recipe_schema
 
     text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False) + "\n"
     warn_of_unusable()

@@ -14,9 +14,9 @@ from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
     from contralex.data.base import Source, Split
-    from contralex.spec.layers import Resolved
-    from contralex.spec.semi_supervised import Student
-    from contralex.train.stored import Checkpoint
+    from contralex.recipes.layers import Resolved
+    from contralex.recipes.semi_supervised import Student
+    from contralex.training.checkpoints.read import Checkpoint
 
 FromLayer = Annotated[
     int | None,
@@ -56,8 +56,8 @@ def finetune(
     elsewhere. To train the same from random weights: --set init=null
     """
     from contralex.cli.run import is_launched
-    from contralex.spec.code import permission
-    from contralex.spec.semi_supervised import finetuned, whole_data
+    from contralex.recipes.code_files import permission
+    from contralex.recipes.semi_supervised import finetuned, whole_data
 
     progress.listen("stdout")
     if not 0 < labels <= 1:
@@ -118,8 +118,8 @@ def distill(
     allow_code: AllowCode = False,
 ) -> None:
     """Train a student on what a fine-tuned run says of all images, without labels."""
-    from contralex.spec.code import permission
-    from contralex.spec.semi_supervised import distilled, whole_data
+    from contralex.recipes.code_files import permission
+    from contralex.recipes.semi_supervised import distilled, whole_data
 
     progress.listen("stdout")
     with permission(allow_code):
@@ -140,7 +140,7 @@ def distill(
 
 
 def _opened(path: Path) -> Checkpoint:
-    from contralex.train.stored import open_checkpoint
+    from contralex.training.checkpoints.read import open_checkpoint
 
     must_exist(path)
     return open_checkpoint(path)
@@ -148,15 +148,15 @@ def _opened(path: Path) -> Checkpoint:
 
 def _with_data(found: Checkpoint, data: str | None) -> Resolved:
     """The run's spec; where ``--data`` says so, on other data."""
-    from contralex.spec.layers import resolve_data
+    from contralex.recipes.layers import resolve_data
 
     before = found.resolved()
     return before if data is None else resolve_data(before.data, data=data, where=str(found.folder))
 
 
 def _source(data: dict[str, Any], run: dict[str, Any]) -> Source:
-    from contralex.spec.layers import resolve_data
-    from contralex.train import build
+    from contralex.recipes.layers import resolve_data
+    from contralex.training import build
 
     return build.source(resolve_data({**run, "data": data}).run.data)
 
@@ -172,8 +172,8 @@ def _student(
     wanted: str, preset: str | None, teacher: dict[str, Any], from_layer: int | None, allow_code: bool
 ) -> Student:
     from contralex.files import expanded, mode
-    from contralex.spec.layers import resolve
-    from contralex.spec.semi_supervised import Student
+    from contralex.recipes.layers import resolve
+    from contralex.recipes.semi_supervised import Student
 
     folder = expanded(wanted)
     is_run = wanted != "self" and stat.S_ISDIR(mode(folder)) and bool(wanted.strip())
@@ -203,16 +203,16 @@ def _train(
     allow_code: bool,
 ) -> None:
     from contralex.cli.run import is_launched
-    from contralex.spec.code import permission
-    from contralex.spec.layers import resolve_data
-    from contralex.train.run import train
+    from contralex.recipes.code_files import permission
+    from contralex.recipes.layers import resolve_data
+    from contralex.training.run import train
 
     said = with_epochs(sets, epochs)
     resolved = resolve_data(mapping, sets=said, allow_code=allow_code, where=where)
     if processes > 1 and not is_launched():
         from tempfile import TemporaryDirectory
 
-        from contralex.train.launch import launch
+        from contralex.training.launch import launch
 
         options = [*([f"--out={out}"] if out is not None else []), *(["--allow-code"] if allow_code else [])]
         with TemporaryDirectory() as folder:  # the run's own is made when the run can begin

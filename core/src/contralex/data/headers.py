@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from contralex import distributed
 from contralex.data.base import printable
+from contralex.lookup import distributed
 
 CHECKED = 20_000  # files; of more, at most so many are looked at
 _THREADS = 16  # mostly waiting for the disk

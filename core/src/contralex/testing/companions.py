@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from contralex.errors import ContralexError
-from contralex.hooks import PROJECT
-from contralex.registry import registry
-from contralex.spec.base import Spec
-from contralex.spec.recipe import chain
+from contralex.plugins.hooks import PROJECT
+from contralex.plugins.registry import registry
+from contralex.plugins.spec import Spec
+from contralex.recipes.documents import chain
 from contralex.testing.outcome import Failed, NotApplicable
 from contralex.testing.subjects import Kind, kinds_of
 
@@ -97,7 +97,7 @@ def _usable(kind: Kind) -> bool:
         kind.example()
     except Failed:
         return False
-    return kind.slot != "data" or hasattr(kind.cls, "tiny")
+    return kind.slot != "data" or makes_tiny(kind.cls)
 
 
 def _core(slot: str, values: dict[str, Any]) -> Spec:
@@ -111,18 +111,22 @@ def data_for(views: Spec) -> Spec | None:
     for name in registry().kinds("data"):
         cls = registry().find("data", name)
         assert cls is not None
-        if hasattr(cls, "tiny") and all(wanted & cls.gives for slot, wanted in views.requires() if slot == "data"):
+        if makes_tiny(cls) and all(wanted & cls.gives for slot, wanted in views.requires() if slot == "data"):
             return Kind("data", cls).example()
     return None
 
 
 def tiny(spec: Spec, folder: str) -> Spec:
     """A data set of a few samples of the same kind, written into ``folder``; the spec itself where it needs none."""
-    make = getattr(type(spec), "tiny", None)
-    if make is None:
+    made = spec.tiny(folder)
+    if made is None:
         raise NotApplicable(f"the data kind {spec.kind_name()} cannot make a tiny set (it has no classmethod tiny)")
-    made: Spec = make(folder)
     return made
+
+
+def makes_tiny(cls: type[Spec]) -> bool:
+    """Whether a data kind writes a tiny set, which :class:`Spec` itself does not."""
+    return getattr(cls.tiny, "__func__", None) is not getattr(Spec.tiny, "__func__", None)
 
 
 def small_preset(recipe: str) -> str | None:

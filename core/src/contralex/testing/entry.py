@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-from contralex.registry import Plugin
+from contralex.plugins.registry import Plugin
 from contralex.testing.outcome import Failed, NotApplicable
 
 _HEAVY = ("torch", "torchvision", "accelerate")

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticOmit
 
-from contralex.spec import yaml
-from contralex.spec.base import Spec
+from contralex.plugins.spec import Spec
+from contralex.recipes import yaml
 from contralex.testing.outcome import Failed
 from contralex.testing.subjects import Kind
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from contralex.errors import ContralexError
-from contralex.registry import Plugin, registry
+from contralex.plugins.registry import Plugin, registry
 from contralex.testing import backbones, entry, kinds, processes, recipes, sources, state, steps, surroundings
 from contralex.testing.outcome import NotApplicable, as_reason, as_traceback
 from contralex.testing.subjects import Kind, kinds_of, recipes_of

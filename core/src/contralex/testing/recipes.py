@@ -9,8 +9,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from contralex.spec.layers import resolve, resolve_data
-from contralex.spec.recipe import chain
+from contralex.recipes.documents import chain
+from contralex.recipes.layers import resolve, resolve_data
 from contralex.testing import companions
 from contralex.testing.outcome import Failed, NotApplicable
 from contralex.testing.subjects import RecipeFile
@@ -32,8 +32,8 @@ def resolves(recipe: RecipeFile) -> None:
 
 def trains(recipe: RecipeFile) -> None:
     """Three steps of a real run on a tiny data set end with finite losses and a checkpoint that can be opened."""
-    from contralex.train.checkpoint import load_encoder
-    from contralex.train.run import train
+    from contralex.training.build import load_encoder
+    from contralex.training.run import train
 
     preset = companions.small_preset(recipe.name)
     if preset is None:

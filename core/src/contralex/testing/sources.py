@@ -14,7 +14,6 @@ from contralex.data.base import Source, Unreadable
 from contralex.testing import companions
 from contralex.testing.outcome import Failed, NotApplicable
 from contralex.testing.subjects import Kind
-from contralex.train import build
 
 
 def views_follow_the_seed(kind: Kind) -> None:
@@ -68,13 +67,13 @@ def data_reads(kind: Kind) -> None:
 
 @contextmanager
 def _source(kind: Kind) -> Iterator[Source]:
-    if not hasattr(kind.cls, "tiny"):
+    if not companions.makes_tiny(kind.cls):
         raise NotApplicable(
             "the kind makes no tiny set of its own (a classmethod tiny(folder)), so nothing can be read"
         )
     with tempfile.TemporaryDirectory() as folder:
         made: Any = kind.cls
-        yield build.buildable(made.tiny(folder)).build()
+        yield made.tiny(folder).build()
 
 
 @contextmanager
@@ -85,5 +84,5 @@ def _items(kind: Kind) -> Iterator[tuple[Any, list[Any]]]:
     if data is None:
         raise NotApplicable("no installed data kind that gives what it needs can make a tiny set")
     with tempfile.TemporaryDirectory() as folder:
-        split = build.buildable(companions.tiny(data, folder)).build().train()
-        yield build.buildable(spec).build(), [split[index] for index in range(3)]
+        split = companions.tiny(data, folder).build().train()
+        yield spec.build(), [split[index] for index in range(3)]

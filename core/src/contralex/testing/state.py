@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from contralex.spec.layers import resolve_data
+from contralex.recipes.layers import resolve_data
 from contralex.testing.outcome import Failed
 from contralex.testing.steps import copied, equal_to
 from contralex.testing.trial import Trial
-from contralex.train import checkpoint
+from contralex.training.checkpoints import write
 
 
 def through_safetensors(trial: Trial) -> None:
@@ -39,10 +39,10 @@ def resumes(trial: Trial) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(2):
             trial.advance(straight, optimizer, number)
-        checkpoint.save(Path(folder), 2, straight.state_dict(), optimizer, resolve_data(trial.data), {})
+        write.save(Path(folder), 2, straight.state_dict(), optimizer, resolve_data(trial.data), {})
         resumed = trial.build()
         restored = trial.optimizer(resumed)
-        checkpoint.restore(checkpoint.open_checkpoint(Path(folder) / "step-2"), resumed, restored)
+        write.restore(write.open_checkpoint(Path(folder) / "step-2"), resumed, restored)
     for number in range(2, 4):
         one = trial.advance(straight, optimizer, number).loss.detach()
         other = trial.advance(resumed, restored, number).loss.detach()

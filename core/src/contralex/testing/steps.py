@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from contralex.errors import ContralexError
-from contralex.lookup import LookUp, Rows, Targets
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Rows, Targets
 from contralex.testing import surroundings
 from contralex.testing.outcome import Failed, NotApplicable, where
 from contralex.testing.trial import BATCH, SEEDS, Trial

@@ -8,8 +8,8 @@ from importlib.resources.abc import Traversable
 
 from pydantic import ValidationError
 
-from contralex.registry import Plugin
-from contralex.spec.base import Spec
+from contralex.plugins.registry import Plugin
+from contralex.plugins.spec import Spec
 from contralex.testing.outcome import Failed
 
 

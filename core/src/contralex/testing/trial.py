@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralex import distributed
 from contralex.errors import ContralexError
-from contralex.lookup import Found, LookUp, Rows, Step
-from contralex.parts import batch_norm
-from contralex.registry import Plugin
-from contralex.spec.base import Spec
-from contralex.spec.layers import resolve, resolve_data
-from contralex.spec.run import RunSpec
-from contralex.spec.schedule import Clock
+from contralex.lookup import batch_norm, distributed
+from contralex.lookup.clock import Clock
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Found, Rows, Step
+from contralex.plugins.registry import Plugin
+from contralex.plugins.spec import Spec
+from contralex.recipes.layers import resolve, resolve_data
+from contralex.recipes.run_spec import RunSpec
 from contralex.testing import companions
 from contralex.testing.outcome import Failed
 from contralex.testing.subjects import Kind, kinds_of
-from contralex.train import build
+from contralex.training import build
 
 BATCH, POPULATION = 8, 40
 SEEDS = (1, 2)  # where a check allows for chance, it is tried with both
@@ -204,8 +204,8 @@ def _of_recipes(plugin: Plugin) -> Iterator[Trial]:
 
 def _views(data: Spec, views: Spec) -> dict[int, Tensor]:
     with tempfile.TemporaryDirectory() as folder:
-        split = build.buildable(companions.tiny(data, folder)).build().train()
-        part = build.buildable(views).build()
+        split = companions.tiny(data, folder).build().train()
+        part = views.build()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             items = [split[index % len(split)] for index in range(BATCH)]

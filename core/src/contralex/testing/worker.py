@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from contralex import distributed
+from contralex.lookup import distributed
 from contralex.testing.outcome import as_reason
 from contralex.testing.trial import SEEDS, Trial
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import Dictionary, Loss, Rows, Step, Targets, distributed
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets, distributed
 
 if TYPE_CHECKING:
     from contralex_barlow import spec as specs

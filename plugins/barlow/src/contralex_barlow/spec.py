@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex import Least, Spec
+from contralex.plugin import Least, Spec
 
 if TYPE_CHECKING:
-    from contralex import BuildContext, Loss
+    from contralex.plugin import BuildContext, Loss
 
 # Both compare the two views dimension by dimension over the whole batch, and learn from both sides.
 _NEEDS = {

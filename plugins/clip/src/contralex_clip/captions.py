@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from contralex import ContralexError, Source, Split, Unreadable
-from contralex.data import folder, headers, images
+from contralex.data import headers, images
 from contralex.data.base import Subset, compact, printable
-from contralex.data.digits import DigitsSource
-from contralex.data.folder import FolderSource, FolderSplit
 from contralex.data.layout import role_of
 from contralex.data.paths import Paths
-from contralex.errors import remedy
 from contralex.files import expanded
-from contralex.vocabulary.datasets import Digits, ImageFolder
+from contralex.kinds.datasets import folder
+from contralex.kinds.datasets.digits import DigitsSource
+from contralex.kinds.datasets.folder import FolderSource, FolderSplit
+from contralex.kinds.datasets.specs import Digits, ImageFolder
+from contralex.plugin import ContralexError, Source, Split, Unreadable, remedy
 from contralex_clip import tables
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from contralex import ContralexError, progress
 from contralex.cli.options import AllowCode, Checkpoint, Json, Sets, must_exist, path, print_json, print_table
+from contralex.plugin import ContralexError, progress
 
 
 def zero_shot(

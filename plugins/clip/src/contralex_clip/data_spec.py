@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contralex import LocalPath, Spec
 from contralex.files import expanded, mode
-from contralex.vocabulary.datasets import MAX_PIXELS, MaxPixels
+from contralex.kinds.datasets.specs import MAX_PIXELS, MaxPixels
+from contralex.plugin import LocalPath, Spec
 
 if TYPE_CHECKING:
-    from contralex.data.base import Source
+    from contralex.plugin import Source
 
 _GIVES = frozenset({"images", "captions", "labels"})
 TABLES = (".csv", ".tsv", ".txt", ".jsonl")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import Encoder
+from contralex.plugin import Encoder
 from contralex_clip.start import text_as_siglip
 from contralex_clip.transformer import Transformer
 

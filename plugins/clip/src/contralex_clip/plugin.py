@@ -7,13 +7,13 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 from contralex_clip.command import zero_shot
 from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
 from contralex_clip.spec import Clip, ClipViT, ImageText, SharedTransformer, Sigmoid, Text
 
 if TYPE_CHECKING:
-    from contralex.train.run import Run
+    from contralex.training.run import Run
 
 
 @hookimpl

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contralex import Spec
-from contralex.vocabulary.views import Augment
+from contralex.kinds.views.specs import Augment
+from contralex.plugin import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from contralex import BuildContext, Encoder, Loss, Views
+    from contralex.plugin import BuildContext, Encoder, Loss, Views
 
 Width = Annotated[int, Field(gt=0, le=65536)]
 Layers = Annotated[int, Field(gt=0, le=1024)]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from contralex import ContralexError
-from contralex.vocabulary.backbones import TimmBackbone
+from contralex.kinds.backbones.specs import TimmBackbone
+from contralex.plugin import ContralexError
 
 if TYPE_CHECKING:
     from contralex_clip import spec as specs

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from contralex import ContralexError
 from contralex.data.base import printable
 from contralex.data.texts import Texts
-from contralex.errors import remedy
+from contralex.plugin import ContralexError, remedy
 
 if TYPE_CHECKING:
     from contralex_clip import data_spec as specs

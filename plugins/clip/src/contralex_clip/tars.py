@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralex import ContralexError, Source, Split, Unreadable
 from contralex.data import images
 from contralex.data.base import printable
 from contralex.data.layout import role_of
+from contralex.plugin import ContralexError, Source, Split, Unreadable
 from contralex_clip.captions import with_caption
 
 if TYPE_CHECKING:

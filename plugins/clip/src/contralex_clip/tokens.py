@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex import ContralexError
+from contralex.plugin import ContralexError
 
 if TYPE_CHECKING:
     from contralex_clip import spec as specs

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from contralex import Views
-from contralex.parts.views import CropViews, middle, to_numbers
-from contralex.vocabulary.views import Augment, Crops, Group
+from contralex.kinds.views.parts import CropViews, middle, to_numbers
+from contralex.kinds.views.specs import Augment, Crops, Group
+from contralex.plugin import Views
 from contralex_clip.tokens import Tokens
 
 if TYPE_CHECKING:

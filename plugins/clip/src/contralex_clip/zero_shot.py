@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import ContralexError, Encoder, Source, Split, load_encoder, progress
-from contralex.data.base import EvalDataset, Subset
-from contralex.evaluate.features import evaluating, extract
-from contralex.evaluate.knn import THIS, UNTRAINED
-from contralex.parts.base import buildable
-from contralex.spec.code import permission
-from contralex.train import build
-from contralex.train.checkpoint import open_checkpoint
+from contralex import load_encoder
+from contralex.data.loading import EvalDataset
+from contralex.evaluation.features import evaluating, extract
+from contralex.evaluation.knn import THIS, UNTRAINED
+from contralex.plugin import ContralexError, Encoder, Source, Split, Subset, progress
+from contralex.recipes.code_files import permission
+from contralex.training import build
+from contralex.training.checkpoints.read import open_checkpoint
 from contralex_clip.views import ImageTextViews
 
 if TYPE_CHECKING:
-    from contralex.spec.base import Spec
-    from contralex.train.run import Run
+    from contralex.plugin import Spec
+    from contralex.training.run import Run
 
 TEMPLATES = ("a photo of a {}.",)
 _WHOLE = {"order": ["crop"], "crop": {"size": 1, "scale": [1, 1]}}
@@ -74,7 +74,7 @@ def zero_shot(
     with permission(allow_code):
         found = open_checkpoint(checkpoint)
         run = found.resolved().run
-        views = buildable(run.method.views).build()
+        views = run.method.views.build()
         if not isinstance(views, ImageTextViews):
             raise ContralexError(
                 f"{found.folder} has method.views of kind {run.method.views.kind_name()}, and not image_text; "
@@ -178,7 +178,7 @@ class View(nn.Module):
 
 def _data(trained_on: Spec, data: str | None, sets: Sequence[str]) -> Spec:
     """Other data need no captions, so they are not read as those of a run on captions would be."""
-    from contralex.spec.layers import resolve_data
+    from contralex.recipes.layers import resolve_data
 
     other = next((path for path in sets if not path.startswith("data")), None)
     if other is not None:

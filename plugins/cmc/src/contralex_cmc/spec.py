@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from contralex import Spec
-from contralex.vocabulary.views import Augment
+from contralex.kinds.views.specs import Augment
+from contralex.plugin import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from contralex import Views
+    from contralex.plugin import Views
 
 _CHANNELS = 3
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import ContralexError, Encoder
+from contralex.plugin import ContralexError, Encoder
 from contralex_cpc.network import PixelCNNContext, RowContext, residual_net
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralex import ContralexError
 from contralex.data import layout
 from contralex.data.base import Source, Split, Unreadable, printable
+from contralex.plugin import ContralexError
 
 if TYPE_CHECKING:
     from contralex_cpc.spec import SequenceFolder

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex import LocalPath, Spec
 from contralex.files import expanded, mode
+from contralex.plugin import LocalPath, Spec
 
 if TYPE_CHECKING:
-    from contralex import Encoder, Views
-    from contralex.data.base import Source
+    from contralex.plugin import Encoder, Source, Views
 
 Count = Annotated[int, Field(gt=0, le=65_536)]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from contralex import ContralexError, Views
-from contralex.parts.views import middle
+from contralex.kinds.views.parts import middle
+from contralex.plugin import ContralexError, Views
 from contralex_cpc.each import augmented
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import ContralexError, Encoder
 from contralex.errors import named
-from contralex.parts.base import buildable
-from contralex.parts.encoders import ImageEncoder
+from contralex.kinds.encoders.image import ImageEncoder
+from contralex.plugin import ContralexError, Encoder
 
 if TYPE_CHECKING:
     from contralex_crd.spec import Distilled
@@ -28,7 +27,7 @@ class DistilledEncoder(Encoder):
 
     def __init__(self, spec: Distilled) -> None:
         super().__init__()
-        self.backbone, width = buildable(spec.backbone).build()
+        self.backbone, width = spec.backbone.build()
         self.classifier = nn.Linear(width, spec.classes)
         self.student_embedding = nn.Linear(width, spec.width)
         self.teacher = Teacher(spec)
@@ -74,7 +73,7 @@ class Teacher(nn.Module):
         self.classes = spec.classes
         self.head: nn.Module | None = None
         if spec.teacher is None:
-            self.backbone, self.width = buildable(spec.backbone).build()
+            self.backbone, self.width = spec.backbone.build()
         else:
             from contralex import load_encoder
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex import BuildContext, ContralexError, Dictionary, Match, NegativeSource, Rows, Step, distributed
-from contralex.parts.negatives import MemoryBank
-from contralex.vocabulary.negatives import MemoryBank as BankSpec
+from contralex.kinds.negatives.parts import MemoryBank
+from contralex.kinds.negatives.specs import MemoryBank as BankSpec
+from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, NegativeSource, Rows, Step, distributed
 from contralex_crd.encoder import DistilledEncoder
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ def labels_of(context: BuildContext, classes: int) -> Tensor:
     """(population,) the class of each training sample, of which every one has one of the encoder's."""
     labels: Tensor | Sequence[int] = () if context.labels is None else context.labels
     labels = torch.as_tensor(labels, dtype=torch.long)
-    without = int((labels < 0).sum()) if len(labels) else context.population
+    without = int((labels < 0).sum()) if len(labels) else context.dataset_size
     if without:
         raise ContralexError(
-            f"method.negatives needs the class of every sample, and {without} of {context.population} have none; leave "
-            "them out of the data."
+            f"method.negatives needs the class of every sample, and {without} of {context.dataset_size} have none; "
+            "leave them out of the data."
         )
     if int(labels.max()) >= classes:
         raise ContralexError(

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import (
+from contralex.kinds.losses.parts import NCE
+from contralex.kinds.losses.specs import NCE as NCESpec
+from contralex.plugin import (
     BuildContext,
     ContralexError,
     Dictionary,
@@ -18,10 +20,8 @@ from contralex import (
     Step,
     TargetGenerator,
     Targets,
+    remedy,
 )
-from contralex.errors import remedy
-from contralex.parts.losses import NCE
-from contralex.vocabulary.losses import NCE as NCESpec
 from contralex_crd.encoder import TEACHER, DistilledEncoder
 from contralex_crd.memory import embedding_and_classes, labels_of
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import LocalPath, Slot, Spec, Temperature
-from contralex.vocabulary.negatives import Placement, StoredIn
-from contralex.vocabulary.views import Augment
+from contralex.kinds.negatives.specs import Placement, StoredIn
+from contralex.kinds.views.specs import Augment
+from contralex.plugin import LocalPath, Slot, Spec, Temperature
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from contralex import BuildContext, Encoder, Loss, NegativeSource, TargetGenerator, Views
+    from contralex.plugin import BuildContext, Encoder, Loss, NegativeSource, TargetGenerator, Views
 
 _BOTH = frozenset({"embedding and logits"})
 _MEMORY = frozenset({"classes beside memory"})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from contralex import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
+from contralex.plugin import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
 
 if TYPE_CHECKING:
     from contralex_dino.spec import WeightNormedPrototypes

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex import BuildContext, ContralexError, Dictionary, Match, Rows, Step, TargetGenerator, Targets
-from contralex.spec.schedule import value_at
+from contralex.plugin import (
+    BuildContext,
+    ContralexError,
+    Dictionary,
+    Match,
+    Rows,
+    Step,
+    TargetGenerator,
+    Targets,
+    value_at,
+)
 
 if TYPE_CHECKING:
     from contralex_dino.spec import CentredSoftmax

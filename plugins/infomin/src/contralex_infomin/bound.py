@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import ContralexError, load_encoder
-from contralex.data.base import mix
-from contralex.evaluate.features import evaluating
-from contralex.spec.layers import Resolved
-from contralex.train import build
+from contralex import load_encoder
+from contralex.data.loading import mix
+from contralex.evaluation.features import evaluating
+from contralex.plugin import ContralexError
+from contralex.recipes.layers import Resolved
+from contralex.training import build
 
 AMONG = 256  # K, unless there are fewer samples
 _DRAWS = 4
@@ -23,7 +24,7 @@ _TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 def information(folder: Path, resolved: Resolved) -> float:
     """In bits, of the query and key view of the first match, over images that were held out where there are any."""
     run = resolved.run
-    source, views = build.source(run.data), build.buildable(run.method.views).build()
+    source, views = build.source(run.data), run.method.views.build()
     split = source.test() or source.train()
     among = min(AMONG, len(split))
     encoder = load_encoder(folder)

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from contralex import ContralexError, progress
 from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, path, print_json, print_table
+from contralex.plugin import ContralexError, progress
 
 _STRENGTHS = {"colour": "0,0.25,0.5,1,1.5", "crop": "0.9,0.6,0.4,0.2,0.08"}
 
@@ -49,7 +49,7 @@ def view_information(
     if vary is Vary.CROP and not 0 < min(chosen) <= max(chosen) <= 1:
         raise ContralexError(f"--strengths {strengths}: each is a crop's smallest share of the image, in (0, 1]")
 
-    from contralex.compare.figure import MISSING, is_possible
+    from contralex.comparison.figure import MISSING, is_possible
     from contralex_infomin.study import study
 
     if not is_possible():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex import hookimpl
+from contralex.plugin import hookimpl
 from contralex_infomin.command import view_information
 
 

@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contralex import ContralexError, Source, progress, resolve
-from contralex.compare.figure import is_possible
-from contralex.compare.runs import differences, finished, has_checkpoint
-from contralex.evaluate.knn import THIS
+from contralex import resolve
+from contralex.comparison.figure import is_possible
+from contralex.comparison.runs import differences, finished, has_checkpoint
+from contralex.evaluation.knn import THIS
 from contralex.files import read_json, write_text
-from contralex.spec.code import permission
-from contralex.spec.data_files import check_present
-from contralex.spec.layers import Resolved
-from contralex.train import build, folder
+from contralex.plugin import ContralexError, Source, progress
+from contralex.recipes.code_files import permission
+from contralex.recipes.data_files import check_present
+from contralex.recipes.layers import Resolved
+from contralex.training import build, run_folder
 from contralex_infomin.bound import information
 
 _ROWS = "information.json"
@@ -44,9 +45,9 @@ def study(
     with permission(allow_code):
         _check_judged(base)
         _check_folder(out, recipe, vary)
-        made = folder.make(out)
+        made = run_folder.make(out)
         try:
-            with folder.Lock(out):
+            with run_folder.Lock(out):
                 _check_folder(out, recipe, vary)
                 rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
                 write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
@@ -54,7 +55,7 @@ def study(
                 if is_possible():
                     _figure(rows, vary, out / "information.svg")
         finally:
-            folder.remove_empty(made)
+            run_folder.remove_empty(made)
     return rows
 
 
@@ -79,7 +80,7 @@ def changes(base: Resolved, vary: str, strength: float) -> list[str]:
 
 
 def _row(strength: float, resolved: Resolved, place: Path) -> dict[str, float]:
-    from contralex.train.run import train
+    from contralex.training.run import train
 
     results = finished(place)
     if results is None:

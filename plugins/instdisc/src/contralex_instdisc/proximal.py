@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from contralex import BuildContext, Dictionary, Loss, Rows, Step, Targets
+from contralex.plugin import BuildContext, Dictionary, Loss, Rows, Step, Targets
 
 if TYPE_CHECKING:
     from contralex_instdisc.spec import Proximal

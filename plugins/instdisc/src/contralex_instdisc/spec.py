@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from contralex import Slot, Spec
+from contralex.plugin import Slot, Spec
 
 if TYPE_CHECKING:
-    from contralex import BuildContext, Loss
+    from contralex.plugin import BuildContext, Loss
 
 
 class Proximal(Spec):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import Dictionary, Loss, Rows, Step, Targets, value_at
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets, value_at
 
 if TYPE_CHECKING:
     from contralex_invaspread.spec import Spread

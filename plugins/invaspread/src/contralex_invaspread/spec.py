@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex import Spec, Temperature
+from contralex.plugin import Spec, Temperature
 
 if TYPE_CHECKING:
-    from contralex import BuildContext, Loss
+    from contralex.plugin import BuildContext, Loss
 
 
 class Spread(Spec):

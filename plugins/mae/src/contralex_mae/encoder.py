@@ -10,8 +10,8 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from contralex import ContralexError, Encoder
-from contralex.parts.vit import sincos
+from contralex.kinds.backbones.vit import sincos
+from contralex.plugin import ContralexError, Encoder
 
 if TYPE_CHECKING:
     from contralex_mae.spec import MAE, Decoder

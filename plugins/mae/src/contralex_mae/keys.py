@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex import BuildContext, Encoder, KeyEncoder, Rows, Step
+from contralex.plugin import BuildContext, Encoder, KeyEncoder, Rows, Step
 from contralex_mae.encoder import MaskedAutoencoder, patches
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import Dictionary, Loss, Rows, Step, Targets
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
 
 class MeanSquaredError(Loss):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex import Spec
-from contralex.vocabulary.backbones import ViT
-from contralex.vocabulary.views import Augment
+from contralex.kinds.backbones.specs import ViT
+from contralex.kinds.views.specs import Augment
+from contralex.plugin import Spec
 
 if TYPE_CHECKING:
-    from contralex import BuildContext, Encoder, KeyEncoder, Loss, Views
+    from contralex.plugin import BuildContext, Encoder, KeyEncoder, Loss, Views
 
 
 class Masked(Spec):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex import Views
-from contralex.parts.views import CropViews
-from contralex.vocabulary.views import Crops, Group
+from contralex.kinds.views.parts import CropViews
+from contralex.kinds.views.specs import Crops, Group
+from contralex.plugin import Views
 
 if TYPE_CHECKING:
     from contralex_mae.spec import Masked

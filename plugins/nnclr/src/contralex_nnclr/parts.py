@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import (
+from contralex.plugin import (
     BuildContext,
     Dictionary,
     Loss,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex import Least, Spec, Temperature
+from contralex.plugin import Least, Spec, Temperature
 
 if TYPE_CHECKING:
-    from contralex import BuildContext, Loss, TargetGenerator
+    from contralex.plugin import BuildContext, Loss, TargetGenerator
 
 
 class Neighbour(Spec):

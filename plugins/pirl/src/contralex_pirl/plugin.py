@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex import hookimpl
+from contralex.plugin import hookimpl
 
 
 @hookimpl

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contralex import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
-from contralex.parts import negatives
-from contralex.vocabulary.negatives import InBatch, Queue
+from contralex.kinds.negatives import parts
+from contralex.kinds.negatives.specs import InBatch, Queue
+from contralex.plugin import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
 
 if TYPE_CHECKING:
     from contralex_simclr import spec as specs
@@ -20,8 +20,8 @@ class BatchAndQueue(NegativeSource):
 
     def __init__(self, spec: specs.BatchAndQueue, context: BuildContext) -> None:
         super().__init__()
-        self.batch = negatives.InBatch(InBatch(views="all"))
-        self.queue = negatives.Queue(Queue(size=spec.size), context)
+        self.batch = parts.InBatch(InBatch(views="all"))
+        self.queue = parts.Queue(Queue(size=spec.size), context)
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         batch = self.batch(queries, keys, match, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 from contralex_simclr.spec import BatchAndQueue, SKResNet
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from contralex import Spec
+from contralex.plugin import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from contralex import BuildContext, NegativeSource
+    from contralex.plugin import BuildContext, NegativeSource
 
 
 class SKResNet(Spec):

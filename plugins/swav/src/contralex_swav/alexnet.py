@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import distributed
-from contralex.parts.base import buildable
+from contralex.plugin import distributed
 
 if TYPE_CHECKING:
     from contralex_swav import spec as specs
@@ -34,7 +33,7 @@ class Sobel(nn.Module):
 
 
 def sobel(spec: specs.Sobel) -> tuple[nn.Module, int]:
-    module, width = buildable(spec.backbone).build()
+    module, width = spec.backbone.build()
     return nn.Sequential(Sobel(), module), width
 
 

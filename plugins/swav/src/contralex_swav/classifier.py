@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import BuildContext, ContralexError, Dictionary, Match, Rows, Step
+from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, Rows, Step
 from contralex_swav.kmeans import kmeans, whiten
 from contralex_swav.memory import Clustered, Clusters
 

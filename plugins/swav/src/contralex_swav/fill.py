@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex import Rows, Step, Views, distributed, progress
-from contralex.data.base import EpochSampler, ViewDataset, collate, load
-from contralex.lookup import LookUp
-from contralex.parts import batch_norm
-from contralex.train import devices
+from contralex.data.loading import EpochSampler, ViewDataset, collate, load
+from contralex.lookup import batch_norm, distributed
+from contralex.plugin import LookUp, Rows, Step, Views, progress
+from contralex.training import devices
 from contralex_swav.memory import Clusters
 
 if TYPE_CHECKING:
-    from contralex.train.run import Run
+    from contralex.training.run import Run
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import BuildContext, Dictionary, NegativeSource, Rows, Step
+from contralex.plugin import BuildContext, Dictionary, NegativeSource, Rows, Step
 
 if TYPE_CHECKING:
     from contralex_swav.spec import Clustering
@@ -51,11 +51,11 @@ class Clusters(NegativeSource):
         self.count, self.heads, self.iterations, self.reassign = spec.count, heads, spec.iterations, spec.reassign
         self.views = context.key_views
         for view in self.views:
-            start = F.normalize(torch.randn(context.population, context.dim), dim=1)
+            start = F.normalize(torch.randn(context.dataset_size, context.dim), dim=1)
             self.register_buffer(f"memory_{view}", start.to(getattr(torch, spec.dtype)))
-        self.register_buffer("seen", torch.ones(context.population, dtype=torch.bool))
+        self.register_buffer("seen", torch.ones(context.dataset_size, dtype=torch.bool))
         self.register_buffer("epoch", torch.tensor(-1))  # of the last clustering
-        self.register_buffer("assigned", torch.full((heads, context.population), -1))
+        self.register_buffer("assigned", torch.full((heads, context.dataset_size), -1))
         self.register_buffer("sizes", torch.zeros(heads, spec.count, dtype=torch.long))
 
     @abstractmethod

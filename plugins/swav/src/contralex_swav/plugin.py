@@ -6,11 +6,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from contralex import Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 from contralex_swav import spec as specs
 
 if TYPE_CHECKING:
-    from contralex.train.run import Run
+    from contralex.training.run import Run
 
 
 @hookimpl

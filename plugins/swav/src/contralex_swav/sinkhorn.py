@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex import BuildContext, Dictionary, Match, Rows, Step, TargetGenerator, Targets
+from contralex.plugin import BuildContext, Dictionary, Match, Rows, Step, TargetGenerator, Targets
 
 if TYPE_CHECKING:
     from contralex_swav.spec import Sinkhorn

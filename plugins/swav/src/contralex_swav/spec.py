@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Delay, Least, Slot, Spec, Temperature
+from contralex.plugin import Delay, Least, Slot, Spec, Temperature
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from contralex import BuildContext, Loss, NegativeSource, TargetGenerator
+    from contralex.plugin import BuildContext, Loss, NegativeSource, TargetGenerator
 
 
 class CodeQueue(Spec):

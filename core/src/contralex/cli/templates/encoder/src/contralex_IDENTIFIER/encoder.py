@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import Encoder
+from contralex.plugin import Encoder
 
 if TYPE_CHECKING:
     from contralex_IDENTIFIER.spec import ConvMixer

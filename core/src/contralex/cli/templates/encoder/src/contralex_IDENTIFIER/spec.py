@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from contralex import Spec
+from contralex.plugin import Spec
 
 if TYPE_CHECKING:
-    from contralex import Encoder
+    from contralex.plugin import Encoder
 
 
 class ConvMixer(Spec):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
-from contralex import BuildContext, Encoder, KeyEncoder, Rows, Step, distributed
+from contralex.plugin import BuildContext, Encoder, KeyEncoder, Rows, Step, distributed
 
 if TYPE_CHECKING:
     from contralex_IDENTIFIER.spec import Averaged

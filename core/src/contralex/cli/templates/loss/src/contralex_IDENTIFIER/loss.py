@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex import Dictionary, Loss, Rows, Step, Targets
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
 if TYPE_CHECKING:
     from contralex_IDENTIFIER.spec import Decoupled

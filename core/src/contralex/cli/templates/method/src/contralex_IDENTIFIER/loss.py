@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex import Dictionary, Loss, Rows, Step, Targets
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
 if TYPE_CHECKING:
     from contralex_IDENTIFIER.spec import Relational

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contralex import Dictionary, Match, Rows, Step, TargetGenerator, Targets
+from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets
 
 if TYPE_CHECKING:
     from contralex_IDENTIFIER.spec import Relations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
+from contralex.plugin import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
 
 if TYPE_CHECKING:
     from contralex_IDENTIFIER.spec import CrossBatch

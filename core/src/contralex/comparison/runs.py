@@ -1,0 +1,177 @@
+"""Trains the methods of a plan one after the other, each by ``contralex train`` in processes of its own.
+
+So nothing of one run (a process group, Accelerate's state, a random generator, memory) reaches the next, and one that
+crashes takes none with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from contralex.comparison.plan import Budget, Entry, Plan, folder_of
+from contralex.errors import ContralexError, remedy
+from contralex.files import read_json
+from contralex.recipes import yaml
+from contralex.recipes.layers import Resolved
+from contralex.recipes.paths import absolute, local_paths
+from contralex.training import parent, resume
+from contralex.training.checkpoints.read import open_checkpoint
+from contralex.training.launch import passing_signals_to
+from contralex.training.run_folder import SPEC
+
+
+class Stopped(ContralexError):
+    """The comparison was asked to stop by a signal. The exit code is 128 + the signal's number."""
+
+    def __init__(self, sentence: str, signal: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + signal
+
+
+def check_folder(plan: Plan, out: Path, resume: bool) -> None:
+    """Refuses a folder that holds other runs than these, or runs that nobody asked to go on with, or none at all."""
+    if resume and not out.is_dir():
+        raise ContralexError(f"--resume: there is no folder {out}; give the comparison's --out, or leave --resume out")
+    for entry in plan.entries:
+        folder = folder_of(out, entry)
+        if not (folder / "metrics.jsonl").exists() and not (folder / "checkpoints").exists():
+            continue
+        if not resume:
+            raise ContralexError(
+                f"{folder} already holds a run; go on with the comparison by --resume, or choose another --out"
+            )
+        found = finished(folder)
+        if found is not None and entry.resolved is not None:
+            changes = differences(folder, found, entry.resolved)
+            if changes:
+                raise ContralexError(
+                    f"{folder} is a finished run with another spec: {'; '.join(changes)}; repeat the options that the "
+                    "comparison was started with, or choose another --out"
+                )
+
+
+def differences(folder: Path, results: dict[str, Any], resolved: Resolved) -> list[str]:
+    """What a finished run did in another way than ``resolved`` says."""
+    try:
+        begun = yaml.read((folder / SPEC).read_text("utf-8"), str(folder / SPEC)).data
+    except (OSError, ValueError):
+        begun = None
+    if results.get("digest") != resolved.digest:
+        # The digest alone does not tell: a default that was added to a spec since changes it too.
+        return resume.of_spec(open_checkpoint(folder), resolved, allowed=False)
+    there = local_paths(resolved.anchored().run)  # which are no part of the digest
+    before = {keys: _at(begun, keys) for keys in there}
+    return [
+        f"{'.'.join(map(str, keys))}: {before[keys]} → {now}"
+        for keys, now in there.items()
+        if absolute(str(before[keys])) != now
+    ]
+
+
+def _at(data: Any, keys: Sequence[str | int]) -> Any:
+    try:
+        for key in keys:
+            data = data[key]
+    except (LookupError, TypeError):
+        return None
+    return data
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What ``results.json`` of a run says, or None where there is none that can be read."""
+    try:
+        found = read_json(folder / "results.json")
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def run_all(
+    plan: Plan, out: Path, processes: int, quiet: bool, say: Callable[[str], None]
+) -> dict[str, dict[str, Any] | str]:
+    """Results by the methods' names; where one could not be trained, the reason. ``quiet``: stdout is the table's."""
+    found: dict[str, dict[str, Any] | str] = {}
+    for number, entry in enumerate(plan.entries, 1):
+        folder = folder_of(out, entry)
+        head = f"[{number}/{len(plan.entries)}] {entry.name}"
+        done = finished(folder)
+        if entry.problem:
+            say(f"{head} is left out: {entry.problem}")
+            found[entry.name] = entry.problem
+        elif done is not None:
+            say(f"{head} is finished.")
+            found[entry.name] = done
+        else:
+            say(head)
+            found[entry.name] = _one(entry, plan.budget, folder, processes, quiet, say)
+    return found
+
+
+def _one(
+    entry: Entry, budget: Budget, folder: Path, processes: int, quiet: bool, say: Callable[[str], None]
+) -> dict[str, Any] | str:
+    resume = has_checkpoint(folder)
+    if not resume:  # what a run leaves that was stopped before its first checkpoint
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    code, came, said = _train(_argv(entry, budget, folder, processes, resume), quiet)
+    if came:
+        onward = remedy("--resume", "--out", folder.parent)
+        raise Stopped(f"Stopped in {entry.name}; to go on, repeat the command with:{onward}", came)
+    results = finished(folder)
+    if code != 0 or results is None:
+        killed = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
+        reason = killed or said or f"it ended with {code} and said nothing"
+        say(f"{entry.name} failed." if said and not killed else f"{entry.name} failed: {reason}")  # said: just above
+        return reason
+    return results
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("step-*"))
+
+
+def _argv(entry: Entry, budget: Budget, folder: Path, processes: int, resume: bool) -> list[str]:
+    options = {"--preset": budget.preset, "--data": budget.data, "--out": folder, "--processes": processes}
+    said = [f"{name}={value}" for name, value in options.items() if value is not None]
+    flags = [name for name, on in {"--resume": resume, "--allow-code": budget.allow_code}.items() if on]
+    return ["train", *said, *(f"--set={text}" for text in budget.all_sets()), *flags, "--", entry.recipe]
+
+
+def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
+    """The exit code, the signal that came meanwhile or 0, and the sentence with which a run that failed ended."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "contralex", *argv],
+        env=parent.environment(),
+        stdout=2 if quiet else None,  # stderr, where the comparison itself speaks
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # so that Ctrl-C reaches it once, through the handler
+    )
+    last: deque[str] = deque(maxlen=200)
+    with passing_signals_to([child]) as passed:
+        assert child.stderr is not None
+        for line in child.stderr:
+            sys.stderr.write(line)
+            last.append(line.rstrip())
+        code = child.wait()
+    return code, passed[0] if passed else 0, _sentence(list(last))
+
+
+def _sentence(lines: list[str]) -> str:
+    """The last error, with the commands below it that mend it."""
+    errors = [number for number, line in enumerate(lines) if line.startswith("Error: ")]
+    if not errors:
+        return ([line for line in lines if line] or [""])[-1].strip()
+    first, *below = lines[errors[-1] :]
+    commands = itertools.takewhile(lambda line: line.startswith("  "), below)
+    return "\n".join([first.removeprefix("Error: "), *commands])

@@ -1,0 +1,249 @@
+"""Which samples make a batch, and how a sample becomes views.
+
+Everything random here is a function of (seed, epoch, sample, view), so a run sees the same batches and the
+same pixels on any number of processes and workers, and after a resume.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from contralex.data.base import Split, Unreadable
+from contralex.data.views import Views
+from contralex.errors import ContralexError
+
+_BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken image
+
+
+class Item(TypedDict):
+    index: int
+    views: dict[int, Tensor]
+    unreadable: dict[str, str]
+
+
+class Batch(TypedDict):
+    """``index`` (B,); ``views``: for each view (B, ...); ``unreadable``: the paths of those that others were taken for,
+    with the reason."""
+
+    index: Tensor
+    views: dict[int, Tensor]
+    unreadable: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which sample stands where: a shuffle for each epoch, cut into global batches. A function of (seed, epoch)."""
+
+    population: int
+    batch: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch. An incomplete last one is left out; filling it up would repeat samples, and a sample's
+        second copy is a false negative."""
+        return self.population // self.batch
+
+    def of(self, epoch: int) -> Tensor:
+        """(population,) the samples in the order of this epoch."""
+        return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+
+    def stand_ins(self, epoch: int, index: int) -> Iterator[int]:
+        """Who may stand in for a sample: those at its place in the other batches, the next batch first.
+
+        So two samples of a batch never get the same stand-in, nor one that is in the batch itself.
+        """
+        order, places = _order_and_places(self, epoch)
+        step, place = divmod(int(places[index]), self.batch)
+        for later in range(1, self.steps):
+            yield int(order[(step + later) % self.steps * self.batch + place])
+
+
+@lru_cache(maxsize=1)  # 16 bytes for each sample, in processes that have met an unreadable one
+def _order_and_places(order: Order, epoch: int) -> tuple[Tensor, Tensor]:
+    """(population,) who stands where, and where each stands."""
+    drawn = order.of(epoch)
+    return drawn, torch.argsort(drawn)
+
+
+class ViewDataset(Dataset[Item]):
+    """The views of (epoch, index), for global batches of ``batch`` samples.
+
+    Batches must have the same samples on any number of processes, so an unreadable item cannot be left out: a sample
+    of another batch stands in, under its own index, and the item says which was unreadable.
+    """
+
+    def __init__(self, split: Split, views: Views, seed: int, batch: int) -> None:
+        self.split = split
+        self.views = views
+        self.seed = seed
+        self.order = Order(len(split), batch, seed)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, at: tuple[int, int]) -> Item:
+        epoch, wanted = at
+        index, raw, unreadable = self._readable(epoch, wanted)
+        before = torch.random.get_rng_state()  # in the main process, training draws from this generator too
+        try:
+            views = {}
+            for view in range(self.views.count):
+                torch.default_generator.manual_seed(mix(self.seed, epoch, index, self.views.draw(view)))
+                views[view] = self.views.make(raw, view)
+        finally:
+            torch.random.set_rng_state(before)
+        return {"index": index, "views": views, "unreadable": unreadable}
+
+    def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, dict[str, str]]:
+        try:
+            return wanted, self.split[wanted], {}
+        except Unreadable as error:
+            unreadable = {error.path: error.reason}
+        for index in islice(self.order.stand_ins(epoch, wanted), _BAD_IN_A_ROW - 1):
+            try:
+                return index, self.split[index], unreadable
+            except Unreadable as error:
+                unreadable[error.path] = error.reason
+        if len(unreadable) == _BAD_IN_A_ROW:
+            last, reason = list(unreadable.items())[-1]
+            raise ContralexError(
+                f"{len(unreadable)} items in a row cannot be read, the last of them {last}; see whether the disk that "
+                f"holds the data is still there. The reason: {reason}"
+            )
+        first, reason = next(iter(unreadable.items()))
+        raise ContralexError(
+            f"{first} cannot be read, and no sample of another batch can be taken for it, of which there are "
+            f"{self.order.steps - 1}; remove the file, or set train.batch_size to a smaller number. "
+            f"The reason: {reason}"
+        )
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    return {
+        "index": torch.tensor([item["index"] for item in items]),
+        "views": {view: torch.stack([item["views"][view] for item in items]) for view in items[0]["views"]},
+        "unreadable": {path: reason for item in items for path, reason in item["unreadable"].items()},
+    }
+
+
+class EvalDataset(Dataset[tuple[int, Tensor | Unreadable]]):
+    """(index, the item as evaluation sees it), without chance; the fault in place of an unreadable item."""
+
+    def __init__(self, split: Split, views: Views) -> None:
+        self.split = split
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | Unreadable]:
+        try:
+            return index, self.views.plain(self.split[index])
+        except Unreadable as fault:
+            return index, fault
+
+
+def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Tensor, Tensor | None, list[Unreadable]]:
+    """Indices (B',) and inputs (B', ...) of the items that could be read (None where none could), and the faults."""
+    readable = [(index, item) for index, item in items if isinstance(item, Tensor)]
+    inputs = torch.stack([item for _, item in readable]) if readable else None
+    index = torch.tensor([index for index, _ in readable], dtype=torch.long)
+    return index, inputs, [item for _, item in items if isinstance(item, Unreadable)]
+
+
+def load(dataset: Dataset[Any], collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
+    """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
+    as it was; of itself torch would hand on its traceback as text."""
+    try:
+        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+            if isinstance(batch, ContralexError):
+                raise batch
+            yield batch
+    except Exception as error:
+        _let_workers_go(error)
+        raise
+
+
+def _let_workers_go(error: BaseException | None) -> None:
+    """The frames of a failed loader hold its workers. Those end with the loader; at the end of the process they would
+    be waited for in vain, because they leave SIGTERM to the main process."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+class _Caught(Dataset[Any]):
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, at: Any) -> Any:
+        try:
+            return self.dataset[at]
+        except ContralexError as error:
+            return error
+
+
+def _collated(collate_fn: Callable[[Any], Any], items: Sequence[Any]) -> Any:
+    mistakes = (item for item in items if isinstance(item, ContralexError))
+    return next(mistakes, None) or collate_fn(items)
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index).
+
+    Global batch s of an epoch is ``order[s·B:(s+1)·B]``, and rank r of W takes its r-th part of B/W: joined in the
+    order of the ranks, the parts are the batch of one process. One iteration covers all epochs, so a loader's workers
+    never restart.
+    """
+
+    def __init__(
+        self, population: int, batch: int, seed: int, epochs: int, rank: int = 0, world: int = 1, start_step: int = 0
+    ) -> None:
+        if batch % world or population < batch:
+            raise ValueError(f"{world} processes cannot share batches of {batch} of {population} samples")
+        self.order = Order(population, batch, seed)
+        self.epochs = epochs
+        self.start_step = start_step
+        self.part = slice(rank * batch // world, (rank + 1) * batch // world)
+
+    def __len__(self) -> int:
+        return max(self.epochs * self.order.steps - self.start_step, 0)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first, offset = divmod(self.start_step, self.order.steps)
+        for epoch in range(first, self.epochs):
+            order = self.order.of(epoch)
+            for step in range(offset, self.order.steps):
+                batch = order[step * self.order.batch :][: self.order.batch]
+                yield [(epoch, index) for index in batch[self.part].tolist()]
+            offset = 0
+
+
+def mix(*numbers: int) -> int:
+    """A hash of integers, stable across processes and versions, whose every bit depends on every number.
+
+    Source: SplitMix64's finaliser (Steele, Lea & Flood, 2014, section 4), folded over the numbers.
+    """
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & _BITS
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _BITS
+        state ^= state >> 31
+    return state
+
+
+_BITS = (1 << 64) - 1

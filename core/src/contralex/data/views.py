@@ -1,0 +1,27 @@
+"""What views are: the tensors that a sample becomes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+
+class Views(ABC):
+    """The views that a sample becomes. ``count`` of them; :meth:`make` gives one."""
+
+    count: int
+
+    @abstractmethod
+    def make(self, item: Any, view: int) -> Tensor:
+        """View number ``view`` of a data-set item, drawing from torch's global generator."""
+
+    def draw(self, view: int) -> int:
+        """Which random numbers view number ``view`` is made with: its own. Views that return the same number see the
+        same chance, as the colour channels of one crop do."""
+        return view
+
+    @abstractmethod
+    def plain(self, item: Any) -> Tensor:
+        """The item as evaluation sees it, without chance: what :meth:`Encoder.features` takes."""

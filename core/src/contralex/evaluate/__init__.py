@@ -1,1 +1,0 @@
-"""Judging a representation. Every figure carries its whole protocol."""

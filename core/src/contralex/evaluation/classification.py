@@ -1,0 +1,58 @@
+"""How often a classifier is right: an encoder whose vectors are logits, one number for each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from contralex.data.base import Source, as_tensor
+from contralex.data.loading import EvalDataset
+from contralex.errors import ContralexError
+from contralex.evaluation.features import NoLabels, encoded, nothing_to_read, with_labels
+from contralex.lookup import distributed
+
+if TYPE_CHECKING:
+    from contralex.data.views import Views
+    from contralex.lookup.slots import Encoder
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Shares of the test samples in [0, 1] whose class has the highest, or one of the five highest, logits."""
+
+    top1: float
+    top5: float
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate_classifier(
+    encoder: Encoder, source: Source, views: Views, batch_size: int, device: torch.device | str, workers: int = 0
+) -> Classified:
+    """Judges an encoder's vectors as logits on the test split. :class:`NoLabels` if there is none with labels.
+
+    Processes share the samples out, and each has the figures. All call this.
+    """
+    test = source.test()
+    if test is None:
+        raise NoLabels("The data have no split to judge with.")
+    test = with_labels(test, "test")
+    labels = as_tensor(test.labels or ())
+    width, counts = 0, torch.zeros(3, dtype=torch.long)  # samples; classes that are first, and among the first five
+    for logits, index in encoded(encoder.embedding, EvalDataset(test, views), batch_size, device, workers):
+        width = logits.shape[1]
+        truth = labels[index].to(logits.device)  # (B,)
+        hit = logits.topk(min(5, width), dim=1).indices == truth.unsqueeze(1)  # (B, 5), the best first
+        counts += torch.stack([torch.tensor(len(index)), hit[:, 0].sum().cpu(), hit.any(dim=1).sum().cpu()])
+    width, last = max(distributed.everyones([width])), int(labels.max())
+    if not width:
+        raise nothing_to_read()
+    if last >= width:
+        raise ContralexError(
+            f"eval.classify: the test split has a class {last}, counted from 0, and the encoder's vectors "
+            f"{width} numbers; they are to be the logits of all classes, as `contralex finetune` makes them."
+        )
+    samples, first, five = (sum(parts) for parts in zip(*distributed.everyones([counts.tolist()]), strict=True))
+    protocol = {"logits": "the encoder's vectors", "classes": width, "test_samples": samples}
+    return Classified(first / samples, five / samples, protocol)

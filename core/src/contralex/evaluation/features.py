@@ -1,0 +1,311 @@
+"""Features of a split, in memory that is bounded at every size.
+
+Each process encodes its part of the samples and keeps the features of that part alone. A few stay as they were made, in
+float32. Many are kept in half precision, as unit vectors and their lengths, so that nothing overflows: in main memory,
+or in a temporary file where that would be too much.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contralex import memory, progress
+from contralex.data.base import Source, Split, Subset, as_tensor, compact
+from contralex.data.loading import EvalDataset, collate_plain, load
+from contralex.data.skipped import Skipped
+from contralex.errors import ContralexError, remedy
+from contralex.lookup import distributed
+from contralex.recipes.code_files import Portable
+
+if TYPE_CHECKING:
+    from contralex.data.views import Views
+    from contralex.lookup.slots import Encoder
+
+_log = logging.getLogger("contralex")
+
+LARGE = 1 << 30  # bytes of a process's features, in float32; more are kept in half precision
+BASELINE_TRAIN, BASELINE_TEST = 50_000, 10_000  # samples that a baseline is measured on, at most: CIFAR's
+SIDE = 32  # pixels of an image's side, to which raw pixels are reduced
+VALUES = 16_384  # of a sample that is no image, to which they are reduced
+_WORTH_WORKERS = 2_000  # samples; fewer are read before workers have started
+_ROWS = 8192  # that are converted at a time
+
+
+class NoLabels(ContralexError):
+    """The data have no labels, or no split to judge with: there is nothing to evaluate."""
+
+
+class Features:
+    """This process's part of the features (N, F) of a split, with the labels of its rows.
+
+    ``total``: rows on all processes.
+    """
+
+    def __init__(self, rows: Tensor, length: Tensor | None, labels: Tensor, device: torch.device) -> None:
+        self.rows = rows
+        self.length = length  # of each row in half precision, which is a unit vector
+        self.labels = labels.to(device)
+        self.device = device
+        self._units: Tensor | None = None
+        self.total = int(distributed.sum_over_processes(torch.tensor(len(rows), device=device)))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        return self.rows.shape[1]
+
+    def __getitem__(self, where: slice) -> Tensor:
+        """Rows as float32, on the device."""
+        rows = self.rows[where].to(self.device).float()
+        return rows if self.length is None else rows * self.length[where].to(self.device)
+
+    def precision(self) -> dict[str, str]:
+        """For the protocol, where it is not float32."""
+        return {} if self.length is None else {"kept_in": "float16"}
+
+    def unit_blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As :meth:`blocks`, of length 1."""
+        if self.length is None and self._units is None:
+            self._units = F.normalize(self.rows.float(), dim=1)
+        for start in range(0, len(self), size):
+            where = slice(start, start + size)
+            unit = F.normalize(self[where], dim=1) if self._units is None else self._units[where]
+            yield unit, self.labels[where]
+
+    def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features and labels of so many rows at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size], self.labels[start : start + size]
+
+
+def features_of(
+    encoder: Encoder | None,
+    split: Split,
+    views: Views,
+    which: Literal["backbone", "embedding"],
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+    setting: str,
+) -> Features:
+    """Features of this process's part of a split; raw pixels where there is no encoder. ``setting``: whose they are, to
+    be named where they fit nowhere. All processes call this."""
+    function: Callable[[Tensor], Tensor] = raw_pixels
+    if encoder is not None:
+        function = encoder.features if which == "backbone" else _Embedding(encoder)
+    dataset = EvalDataset(split, views)
+    store = _Store(len(distributed.part_of(len(split))), torch.device(device), setting)
+    for features, index in encoded(function, dataset, batch_size, device, workers):
+        store.add(features, index)
+    return store.features(as_tensor(split.labels or ()))
+
+
+@torch.no_grad()
+def extract(
+    function: Callable[[Tensor], Tensor],
+    dataset: EvalDataset,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
+    are named. Each process encodes its part, and has the features of all."""
+    found = list(encoded(function, dataset, batch_size, device, workers))
+    everyone = distributed.gather_unequal(torch.cat([features for features, _ in found]) if found else None)
+    index = distributed.gather_unequal(torch.cat([at for _, at in found]).to(device) if found else None)
+    if everyone is None or index is None:
+        raise nothing_to_read()
+    return everyone, index.cpu()
+
+
+def encoded(
+    function: Callable[[Tensor], Tensor],
+    dataset: EvalDataset,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features (B, F) and indices (B,), batch after batch, of this process's part. All processes go to the end."""
+    part = distributed.part_of(len(dataset))
+    options = {"batch_size": batch_size, "sampler": part, "num_workers": workers if len(part) >= _WORTH_WORKERS else 0}
+    unread, seen = Skipped(), 0
+    with evaluating(function), progress.during("Encoding samples to evaluate with", len(part)) as done:
+        for at, inputs, faults in load(Portable(dataset), collate_plain, **options):
+            seen += len(at) + len(faults)
+            done(seen)
+            for fault in faults:
+                unread.add(fault.path, fault.reason)
+            if inputs is not None:
+                with torch.no_grad():
+                    features = function(inputs.to(device)).float()
+                yield features, at
+    for found in distributed.everyones([unread]):
+        dataset.split.skip_all(found)
+
+
+class _Store:
+    """Rows as they are encoded. How they are kept is decided by the first, which says how wide they are."""
+
+    def __init__(self, count: int, device: torch.device, setting: str) -> None:
+        self.count, self.device, self.setting = count, device, setting
+        self.small: list[Tensor] = []
+        self.large: Tensor | None = None
+        self.length: Tensor | None = None
+        self.index: list[Tensor] = []
+        self.filled = 0
+
+    def add(self, features: Tensor, index: Tensor) -> None:
+        self.index.append(index)
+        if self.count * features.shape[1] * 4 <= LARGE:
+            self.small.append(features)
+            return
+        if self.large is None:
+            self.large = self._room(features.shape[1])
+            self.length = torch.empty(self.count, 1)
+        length = features.norm(dim=1, keepdim=True)
+        where = slice(self.filled, self.filled + len(features))
+        self.large[where] = (features / length.clamp(min=1e-12)).to(self.large)
+        assert self.length is not None
+        self.length[where] = length.cpu()
+        self.filled += len(features)
+
+    def features(self, labels: Tensor) -> Features:
+        width = max(distributed.everyones([self._width()]))
+        if not width:
+            raise nothing_to_read()
+        if self.large is not None and self.length is not None:
+            rows, length = self.large[: self.filled], self.length[: self.filled]
+        else:
+            rows, length = torch.cat(self.small) if self.small else torch.empty(0, width, device=self.device), None
+        index = torch.cat(self.index) if self.index else torch.empty(0, dtype=torch.long)
+        return Features(rows, length, labels[index], self.device)
+
+    def _width(self) -> int:
+        return self.small[0].shape[1] if self.small else self.large.shape[1] if self.large is not None else 0
+
+    def _room(self, width: int) -> Tensor:
+        """(N, F) float16, in memory where that leaves as much again, otherwise in a file that ends with the process."""
+        amount = self.count * width * 2
+        free, disk = memory.available(), memory.available_on_disk()
+        if free is None or amount <= free // 2:
+            return torch.empty(self.count, width, dtype=torch.float16)
+        if amount > disk:
+            raise ContralexError(
+                f"{self.setting}: the features of {self.count:,} samples, of {width:,} dimensions, take "
+                f"{memory.in_words(amount)}, and this process may have {memory.in_words(free)} of memory and "
+                f"{memory.in_words(disk)} in {tempfile.gettempdir()}. Set TMPDIR to a folder on a larger disk, or "
+                f"leave the figure out:{remedy('--set', f'{self.setting}=null')}"
+            )
+        if distributed.rank() == 0:
+            _log.info("The features of %s samples are kept in %s.", f"{self.count:,}", tempfile.gettempdir())
+        with tempfile.TemporaryFile(prefix="contralex-features-") as file:  # it is gone with the last who maps it
+            file.truncate(amount)
+            held = mmap.mmap(file.fileno(), amount)
+        return torch.frombuffer(held, dtype=torch.float16).view(self.count, width)
+
+
+def raw_pixels(inputs: Tensor) -> Tensor:
+    """(B, ...) to (B, F): the baseline that a representation must beat. Of a large picture it is a small one."""
+    return reduced(inputs).flatten(1)
+
+
+def reduced(inputs: Tensor) -> Tensor:
+    """Images (B, C, H, W) of more than 32 pixels a side with 32; other samples of more than 16,384 values with at most
+    as many, by means over their last dimension, or their last two."""
+    if inputs.dim() == 4:
+        return F.adaptive_avg_pool2d(inputs, SIDE) if max(inputs.shape[2:]) > SIDE else inputs
+    each = inputs[0].numel()
+    if inputs.dim() < 3 or each <= VALUES:
+        return inputs
+    last = inputs.shape[-1] if inputs.dim() == 3 else inputs.shape[-2] * inputs.shape[-1]
+    room = max(VALUES // (each // last), 1)
+    if inputs.dim() == 3:
+        return F.adaptive_avg_pool1d(inputs, room)
+    side = max(int(room**0.5), 1)
+    small = F.adaptive_avg_pool2d(inputs.flatten(0, -4), side)
+    return small.view(*inputs.shape[:-2], side, side)
+
+
+def pixels_in_words(split: Split, views: Views) -> str:
+    """What the raw pixels of this data are, for the protocol: ``pixels``, or ``pixels, reduced to 32×32``."""
+    for index in range(min(len(split), 100)):
+        item = EvalDataset(split, views)[index][1]
+        if isinstance(item, Tensor):
+            small = reduced(item[None])
+            shape = "×".join(str(length) for length in small.shape[2 if small.dim() == 4 else 1 :])
+            return "pixels" if small.shape[1:] == item.shape else f"pixels, reduced to {shape}"
+    return "pixels"
+
+
+@contextmanager
+def evaluating(function: object) -> Iterator[None]:
+    """Puts the module behind ``function`` (itself, or the owner of a method) in eval mode, and then each of its
+    submodules back as it was: a frozen part may have been in eval mode while the rest trained."""
+    owner = getattr(function, "__self__", function)
+    before = {module: module.training for module in owner.modules()} if isinstance(owner, nn.Module) else {}
+    if isinstance(owner, nn.Module):
+        owner.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+class _Embedding(nn.Module):
+    """The vectors that are looked up, as keys: (B, D)."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.encoder.embedding(inputs)
+
+
+def labelled(source: Source) -> tuple[Split, Split]:
+    """The labelled samples of both splits."""
+    train, test = source.train(), source.test()
+    if test is None:
+        raise NoLabels("The data have no split to judge with.")
+    return with_labels(train, "train"), with_labels(test, "test")
+
+
+def with_labels(split: Split, name: str) -> Split:
+    """The samples of a split that have a label; :class:`NoLabels` if none has."""
+    keep = (as_tensor(split.labels or ()) >= 0).nonzero().flatten()
+    if not len(keep):
+        raise NoLabels(f"The data's {name} split has no labels.")
+    return split if len(keep) == len(split) else Subset(split, compact(keep.tolist()))
+
+
+def baseline_splits(train: Split, test: Split, least: int = 0) -> tuple[Split, Split, dict[str, int]]:
+    """What a baseline is measured on: all samples, or a fixed part of so many that it would take hours. Then the
+    protocol says of how many: ``train_of``, ``test_of``. ``least``: training samples that are needed."""
+    few = _some(train, max(BASELINE_TRAIN, least)), _some(test, BASELINE_TEST)
+    names = ("train_of", "test_of")
+    of = {name: len(all_) for name, part, all_ in zip(names, few, (train, test), strict=True) if part is not all_}
+    return *few, of
+
+
+def _some(split: Split, most: int) -> Split:
+    """At most so many samples: of two data sets of one size, and on all processes, the same."""
+    if len(split) <= most:
+        return split
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:most]
+    return Subset(split, compact(drawn.sort().values.tolist()))
+
+
+def nothing_to_read() -> ContralexError:
+    return ContralexError("None of the items to evaluate on can be read; see the warnings about each.")

@@ -1,0 +1,155 @@
+"""Weighted nearest neighbours: how well a representation sorts classes, with nothing trained on top.
+
+Source: InstDisc (arXiv:1805.01978), section 3.4; code: lemniscate.pytorch ``test.py``, function ``kNN``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex import progress
+from contralex.data.base import Source, as_tensor
+from contralex.errors import ContralexError, remedy
+from contralex.evaluation.features import Features, baseline_splits, features_of, labelled, pixels_in_words
+from contralex.lookup import distributed
+
+if TYPE_CHECKING:
+    from contralex.data.views import Views
+    from contralex.lookup.slots import Encoder
+    from contralex.recipes.run_spec import KNNSpec
+
+
+# What a run's figures are called, in results and tables.
+THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
+
+_BLOCK = 65_536  # rows that queries are compared with at a time
+_CHUNK = 256  # queries of all processes at a time; four times as many where there is more than one block
+
+
+@dataclass(frozen=True)
+class KNNResult:
+    """Shares of the test samples in [0, 1], and everything that the figures depend on."""
+
+    top1: float
+    top5: float
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate_knn(
+    encoder: Encoder | None,
+    source: Source,
+    views: Views,
+    spec: KNNSpec,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int = 0,
+    *,
+    baseline: bool = False,
+) -> KNNResult:
+    """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
+
+    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
+    samples out: each encodes its part and keeps its features. All call this.
+    """
+    train, test = labelled(source)
+    of: dict[str, int] = {}
+    if baseline or encoder is None:
+        train, test, of = baseline_splits(train, test, least=spec.k)
+    classes = 1 + int(max(as_tensor(split.labels or ()).max() for split in (train, test)))
+    bank, asked = (
+        features_of(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn")
+        for split in (train, test)
+    )
+    top1, top5 = (int(hit) / asked.total for hit in _hits(bank, asked, spec.k, spec.temperature, classes))
+    protocol = {
+        "k": spec.k,
+        "temperature": spec.temperature,
+        "metric": "cosine",
+        "vote": "exp(cosine/temperature)",
+        "features": pixels_in_words(test, views) if encoder is None else spec.features,
+        "classes": classes,
+        "train_samples": bank.total,
+        "test_samples": asked.total,
+        **of,
+        **bank.precision(),
+    }
+    return KNNResult(top1, top5, protocol)
+
+
+def weighted_knn(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    k: int,
+    temperature: float,
+    classes: int,
+    chunk: int = _CHUNK,
+) -> dict[str, float]:
+    """Top-1 and top-5 of (N, F) test features among (M, F) training features; labels (M,) and (N,).
+
+    Each of the k nearest by cosine votes for its class with weight exp(cosine/temperature). A class that no
+    neighbour votes for is not among the five first.
+    """
+    device = train_features.device
+    bank, asked = (
+        Features(rows, None, labels, device)
+        for rows, labels in ((train_features, train_labels), (test_features, test_labels))
+    )
+    top1, top5 = (int(hit) / len(asked) for hit in _hits(bank, asked, k, temperature, classes, chunk))
+    return {"top1": top1, "top5": top5}
+
+
+@torch.no_grad()
+def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: int, chunk: int = _CHUNK) -> Tensor:
+    """(2,) how many test samples of all processes have their class first, and among the first five."""
+    if k > bank.total:
+        raise ContralexError(
+            f"eval.knn.k is {k} but there are only {bank.total} labelled training samples; "
+            f"set it to at most {bank.total}:{remedy('--set', f'eval.knn.k={bank.total}')}"
+        )
+    if len(bank) > _BLOCK:
+        chunk *= 4
+    chunk = max(chunk // distributed.world(), 1)
+    hits = torch.zeros(2, dtype=torch.long, device=bank.device)
+    starts = range(0, max(distributed.everyones([len(asked)])), chunk)
+    for start in progress.steps("Looking for neighbours", starts, len(starts)):
+        here = slice(start, start + chunk)
+        queries = distributed.gather_unequal(F.normalize(asked[here], dim=1))
+        truth = distributed.gather_unequal(asked.labels[here])
+        assert queries is not None and truth is not None
+        cosine, label = _nearest(bank, queries, k)
+        # Relative to the best neighbour: the same order of classes, and no overflow at a low temperature.
+        weight = ((cosine - cosine[:, :1]) / temperature).exp()
+        votes = weight.new_zeros(len(queries), classes).scatter_add_(1, label, weight)
+        best, ranked = votes.topk(min(5, classes), dim=1)
+        hit = (ranked == truth[:, None]) & (best > 0)
+        hits += torch.stack([hit[:, 0].sum(), hit.any(dim=1).sum()])
+    return hits
+
+
+def _nearest(bank: Features, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosines and labels (n, k) of the nearest among the rows of all processes, the best first."""
+    cosine = queries.new_empty(len(queries), 0)
+    label = torch.empty_like(cosine, dtype=torch.long)
+    for rows, labels in bank.unit_blocks(_BLOCK):
+        found, nearest = (queries @ rows.T).topk(min(k, len(rows)), dim=1)
+        cosine, label = (torch.cat(pair, dim=1) for pair in ((cosine, found), (label, labels[nearest])))
+        if cosine.shape[1] > k:
+            cosine, label = _best(cosine, label, k)
+    if distributed.world() == 1:
+        return cosine, label
+    missing = (0, k - cosine.shape[1])  # of a part that has fewer rows
+    cosine, label = F.pad(cosine, missing, value=float("-inf")), F.pad(label, missing)
+    cosine, label = (torch.cat(list(distributed.gather(each.unsqueeze(0))), dim=1) for each in (cosine, label))
+    return _best(cosine, label, k)
+
+
+def _best(cosine: Tensor, label: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    best, where = cosine.topk(k, dim=1)
+    return best, label.gather(1, where)

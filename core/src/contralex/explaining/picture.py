@@ -1,0 +1,112 @@
+"""A method in its five slots, as an SVG."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from html import escape
+
+from contralex.explaining import QUESTIONS, Explained
+
+_BOX = (216, 92)
+_PLACES = {
+    "views": (16, 128),
+    "encoder": (288, 56),
+    "key_encoder": (288, 200),
+    "negatives": (560, 200),
+    "targets": (560, 328),
+    "loss": (832, 128),
+}
+_WIDTH, _HEIGHT = 1064, 448
+_INK, _QUIET, _GRADIENT = "#1f2933", "#7b8794", "#c2410c"
+
+
+def svg(method: Explained) -> str:
+    """One picture: orange arrows carry a gradient back to where they come from, grey ones do not."""
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'font-family="system-ui, sans-serif" role="img" aria-label="{escape(method.name)} in the five slots">',
+        f"<title>{escape(method.name)}: {escape(method.summary)}</title>",
+        "<defs>" + _marker("quiet", _QUIET) + _marker("gradient", _GRADIENT) + "</defs>",
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
+        _text(16, 28, method.name, 18, weight=600),
+        *(_text(16, 48 + 15 * row, line, 12, _QUIET) for row, line in enumerate(_wrapped(method.summary, 38)[:4])),
+        *_arrows(method),
+        *(_drawn(method, slot) for slot in _PLACES if slot != "negatives" or method.has_dictionary),
+        *_legend(method),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _arrows(method: Explained) -> Iterator[str]:
+    learnt_entries = method.keys_learn or method.boxes["negatives"].learns
+    learnt_targets = method.keys_learn and not method.has_dictionary  # a key that is regressed on, from both sides
+    yield _arrow("M232 174 H260 V102 H288", False)
+    yield _arrow("M232 174 H260 V246 H288", False)
+    yield _arrow("M504 102 H804 V160 H832", True, "queries", (510, 96))
+    yield _arrow(
+        "M396 148 V200", False, "the same" if method.shares_weights else method.key_side, (402, 179), dashed=True
+    )
+    yield _arrow("M396 292 V374 H560", learnt_targets, "keys", (404, 368))
+    yield _arrow("M776 374 H964 V220", learnt_targets, "what is wanted", (782, 368))
+    if method.has_dictionary:
+        yield _arrow("M504 246 H560", method.keys_learn, "keys", (510, 240))
+        yield _arrow("M776 246 H916 V220", learnt_entries, "what can be found", (782, 240))
+        yield _arrow("M668 292 V328", False)
+
+
+def _drawn(method: Explained, slot: str) -> str:
+    box, (x, y), (width, height) = method.boxes[slot], _PLACES[slot], _BOX
+    settings = [line for setting in box.settings for line in _wrapped(setting, 39)]
+    shown = settings if len(settings) <= 3 else [*settings[:2], settings[2][:35] + " ..."]
+    edge = _GRADIENT if box.learns else _QUIET
+    tip = escape("\n".join([QUESTIONS[slot], *box.settings]))
+    return "\n".join(
+        [
+            f"<g><title>{tip}</title>",
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="#f8fafc" stroke="{edge}" '
+            f'stroke-width="{2 if box.learns else 1}"/>',
+            _text(x + 10, y + 18, slot.replace("_", " "), 11, _QUIET),
+            _text(x + 10, y + 37, box.kind, 15, weight=600),
+            *(_text(x + 10, y + 53 + 13 * row, line, 10) for row, line in enumerate(shown)),
+            "</g>",
+        ]
+    )
+
+
+def _arrow(
+    path: str, gradient: bool, label: str = "", at: tuple[float, float] = (0, 0), *, dashed: bool = False
+) -> str:
+    colour, marker = (_GRADIENT, "gradient") if gradient else (_QUIET, "quiet")
+    dash = ' stroke-dasharray="5 4"' if dashed else ""
+    line = f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash} marker-end="url(#{marker})"/>'
+    return line + (_text(*at, label, 11, colour) if label else "")
+
+
+def _legend(method: Explained) -> Iterator[str]:
+    y = _HEIGHT - 44
+    yield _text(16, y, method.matches, 11)
+    yield f'<path d="M16 {y + 20} h36" stroke="{_GRADIENT}" stroke-width="1.6" marker-end="url(#gradient)"/>'
+    yield _text(62, y + 24, "a gradient flows back along it; boxes edged so are learnt", 11, _GRADIENT)
+    yield f'<path d="M420 {y + 20} h36" stroke="{_QUIET}" stroke-width="1.6" marker-end="url(#quiet)"/>'
+    yield _text(466, y + 24, "no gradient", 11, _QUIET)
+
+
+def _marker(name: str, colour: str) -> str:
+    return (
+        f'<marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0 0 L8 4 L0 8 z" fill="{colour}"/></marker>'
+    )
+
+
+def _text(x: float, y: float, words: str, size: float, colour: str = _INK, *, weight: int = 400) -> str:
+    return (
+        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{colour}"'
+        + (f' font-weight="{weight}"' if weight != 400 else "")
+        + f">{escape(words)}</text>"
+    )
+
+
+def _wrapped(words: str, width: int) -> list[str]:
+    return textwrap.wrap(words, width, break_long_words=True)

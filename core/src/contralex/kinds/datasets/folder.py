@@ -1,0 +1,157 @@
+"""A folder of images: flat, nested, or with one folder for each class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from contralex.data import headers, images, layout
+from contralex.data.base import Source, Split, printable
+from contralex.data.paths import Paths
+from contralex.errors import ContralexError, remedy
+
+if TYPE_CHECKING:
+    from contralex.kinds.datasets.specs import ImageFolder
+
+_HEIF = frozenset({".heic", ".heif", ".hif"})
+# Pictures that PIL reads with another package, in its newer versions, or not at all: .jxl, and what cameras call raw
+_NOT_READ = _HEIF | {".avif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+
+
+class FolderSource(Source):
+    """Images sorted by path. Files whose header is no image's are named and left out when the folder is opened,
+    as far as they are looked at then (see headers); the others are replaced where they are drawn (see ViewDataset)."""
+
+    def __init__(self, spec: ImageFolder) -> None:
+        root = Path(spec.root).expanduser()
+        _check_folder(root)
+        listing = layout.walk(root, _extensions(), _NOT_READ)
+        others = _others(listing)
+        if not listing.files:
+            raise ContralexError(
+                f"data.root {printable(root)} has no images: no file in it, or in a folder below, ends in .jpg, .png "
+                f"or another of the {len(_extensions())} extensions that PIL reads.{f' {others}' if others else ''}"
+            )
+        found = layout.arrange(listing, spec.labels)
+        counts = [len(part.paths) for part in (found.train, found.test) if part is not None]
+        self.notes = [*found.notes, *([others] if others else []), *headers.note(*counts)]
+        self._train = _open(found.train, spec)
+        if found.test is not None:
+            self._test: FolderSplit | None = _open(found.test, spec)
+            self._train.skipped.merge([self._test.skipped])
+        else:
+            self._train, self._test = _hold_out(self._train, spec.held_out)
+        if self._test is not None:
+            self._test.skipped = self._train.skipped  # one count for both
+
+    def train(self) -> Split:
+        return self._train
+
+    def test(self) -> Split | None:
+        return self._test
+
+
+class FolderSplit(Split):
+    """``paths`` are below the folder that holds the ``classes``, where there are any."""
+
+    def __init__(self, paths: Paths, classes: Sequence[str] | None, max_pixels: int) -> None:
+        super().__init__()
+        self.max_pixels = max_pixels
+        self.paths = paths
+        if classes is not None:
+            self.classes = [printable(name) for name in classes]
+            number = {name: label for label, name in enumerate(self.classes)}
+            self.labels = [number[printable(_class_of(name))] for name in paths.names]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return images.read(self.paths[index], self.max_pixels)
+
+
+def _open(part: layout.Part, spec: ImageFolder) -> FolderSplit:
+    count = len(part.paths)
+    faults = headers.faults(part.paths, lambda index: images.header_fault(part.paths[index], spec.max_pixels), "images")
+    looked = len(headers.checked(count))
+    if len(faults) == looked:
+        some = "" if looked == count else f" of the {looked:,} that were looked at"
+        raise ContralexError(
+            f"data.root {printable(part.folder)} has {count} images, and none{some} can be read; "
+            f"{printable(part.paths[0])}: {faults[0]}"
+        )
+    paths = part.paths.select(index for index in range(count) if index not in faults) if faults else part.paths
+    split = FolderSplit(paths, part.classes, spec.max_pixels)
+    split.origin = part.origin
+    for index, fault in faults.items():
+        split.skip(str(part.paths[index]), fault)
+    return split
+
+
+def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSplit | None]:
+    """Keeps ``share`` of each class for evaluation. Which images is decided by a hash of their path in the
+    folder, so it is the same on any machine, and an image that is added later moves few others."""
+    if whole.labels is None or share == 0:
+        return whole, None
+    by_class: dict[int, list[tuple[bytes, int]]] = defaultdict(list)
+    for index, (name, label) in enumerate(zip(whole.paths.names, whole.labels, strict=True)):
+        by_class[label].append((_digest(name), index))
+    held: set[int] = set()
+    for members in by_class.values():
+        count = min(max(round(share * len(members)), 1), len(members) - 1)  # a class of one stays in training
+        held.update(index for _, index in sorted(members)[:count])
+    if not held:
+        return whole, None
+    kept = whole.paths.select(index for index in range(len(whole)) if index not in held)
+    train = FolderSplit(kept, whole.classes, whole.max_pixels)
+    train.skipped, train.origin = whole.skipped, whole.origin
+    test = FolderSplit(whole.paths.select(sorted(held)), whole.classes, whole.max_pixels)
+    test.origin = f"{share:.0%} of each class, held out"
+    return train, test
+
+
+def _extensions() -> frozenset[str]:
+    """Of the formats that PIL opens as pictures (it registers some that it only writes, and video and PDF)."""
+    Image.init()
+    known = Image.registered_extensions()
+    return frozenset(end for end, name in known.items() if name in Image.OPEN) - {".mpg", ".mpeg", ".hdf", ".h5"}
+
+
+def _others(listing: layout.Listing) -> str:
+    """A sentence about files that are pictures, and that PIL does not read; empty where there are none."""
+    ends = {end: count for end, count in sorted(listing.others.items()) if end not in _extensions()}
+    counts = " and ".join(f"{count:,} of {end}" for end, count in ends.items())
+    heif = remedy("pip", "install", "pillow-heif") if ends.keys() & _HEIF else ""
+    return counts and f"{counts} are left out, which PIL does not read{':' if heif else ''}{heif}"
+
+
+def _check_folder(root: Path) -> None:
+    if root.is_file():
+        raise ContralexError(f"data.root {root} is a file; give the folder that holds the images.")
+    if not root.is_dir():
+        raise ContralexError(f"data.root {root} does not exist; give the folder that holds the images.")
+
+
+def _class_of(name: str) -> str:
+    return name.partition(os.sep)[0]
+
+
+def _digest(name: str) -> bytes:
+    posix = name.replace(os.sep, "/").encode("utf-8", "surrogateescape")  # the bytes of the name
+    return hashlib.blake2b(posix, digest_size=8).digest()
+
+
+def write_tiny(folder: str, samples: int = 30, classes: int = 3, size: int = 40) -> None:
+    """Small pictures of noise in class folders: data for a test of everything but learning."""
+    rng = np.random.default_rng(0)
+    for index in range(samples):
+        path = Path(folder) / f"class-{index % classes}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)

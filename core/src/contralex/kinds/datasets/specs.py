@@ -1,0 +1,226 @@
+"""Specs of the core's data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from contralex.files import expanded, mode
+from contralex.plugins.spec import Slot, Spec
+from contralex.recipes.paths import LocalPath
+
+if TYPE_CHECKING:
+    from contralex.data.base import Source
+
+_IMAGES = frozenset({"images", "labels"})
+MAX_PIXELS = 178_956_970  # above it PIL refuses a file, as one that may have been made to fill the memory
+MaxPixels = Annotated[int, Field(gt=0, le=2**53, description="pixels")]
+
+
+class Digits(Spec):
+    """scikit-learn's 1797 real handwritten digits, offline; 1437 to train on and 360 to judge with."""
+
+    kind: Literal["digits"] = "digits"
+    scene: Literal["plain", "hard"] = "hard"
+    """``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random place, in a
+    random colour on a random texture, so that raw pixels are a weak baseline."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Draws the scenes."""
+    gives = _IMAGES
+    source = "UCI optical recognition of handwritten digits, through sklearn.datasets.load_digits"
+
+    def build(self) -> Source:
+        from contralex.kinds.datasets.digits import DigitsSource
+
+        return DigitsSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> Digits:
+        return cls()
+
+
+class ImageFolder(Spec):
+    """A folder of images: flat, nested, or with one folder for each class.
+
+    Folders ``train``, ``val`` and ``test``, by the names that tools give them, are splits.
+    """
+
+    kind: Literal["image_folder"] = "image_folder"
+    root: Annotated[str, LocalPath()]
+    """The folder that holds the images."""
+    labels: Literal["auto", "folders", "none"] = "auto"
+    """``auto`` takes the folders directly below as classes if all images lie in two or more such folders, ``folders``
+    insists, ``none`` ignores them."""
+    held_out: float = Field(0.2, ge=0, lt=1)
+    """The fraction of labelled images that is kept for evaluation, where there is no split for it."""
+    max_pixels: MaxPixels = MAX_PIXELS
+    """An image of more pixels is left out."""
+    gives = _IMAGES
+    source = "the layout of torchvision.datasets.ImageFolder, and plain folders"
+    example = {"root": "."}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"labels"} if self.labels == "none" else self.gives
+
+    def read_from(self) -> str:
+        return self.root
+
+    def absent(self) -> tuple[str, str] | None:
+        return None if mode(expanded(self.root)) else ("root", self.root)
+
+    @classmethod
+    def of_path(cls, path: Path) -> dict[str, str] | None:
+        return {"root": str(path)} if path.is_dir() else None
+
+    def build(self) -> Source:
+        from contralex.kinds.datasets.folder import FolderSource
+
+        return FolderSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> ImageFolder:
+        from contralex.kinds.datasets.folder import write_tiny
+
+        write_tiny(folder)
+        return cls(root=folder)
+
+
+class _Torchvision(Spec):
+    """``root``: where the files are, or go when ``download`` is true."""
+
+    root: Annotated[str, LocalPath()] = "data"
+    """The folder of the data set's files."""
+    download: bool = False
+    """Whether the files may be downloaded."""
+    gives = _IMAGES
+    files: ClassVar[tuple[str, ...]]  # of which one is in ``root`` where the data are
+
+    def read_from(self) -> str:
+        return self.root
+
+    def absent(self) -> tuple[str, str] | None:
+        there = self.download or any(mode(expanded(self.root) / name) for name in self.files)
+        return None if there else ("root", self.root)
+
+    def build(self) -> Source:
+        from contralex.kinds.datasets.torchvision_sets import TorchvisionSource
+
+        return TorchvisionSource(self)
+
+
+class CIFAR10(_Torchvision):
+    """60 000 photographs of 32x32 pixels in 10 classes."""
+
+    kind: Literal["cifar10"] = "cifar10"
+    source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR10"
+    files = ("cifar-10-batches-py",)
+
+
+class CIFAR100(_Torchvision):
+    """60 000 photographs of 32x32 pixels in 100 classes."""
+
+    kind: Literal["cifar100"] = "cifar100"
+    source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR100"
+    files = ("cifar-100-python",)
+
+
+class STL10(_Torchvision):
+    """96x96 photographs; trains on 100 000 without labels and 5 000 with, judged on 8 000."""
+
+    kind: Literal["stl10"] = "stl10"
+    source = "Coates et al., 2011, through torchvision.datasets.STL10"
+    files = ("stl10_binary",)
+
+
+class ImageNet(_Torchvision):
+    """ImageNet-1k; the archives must lie in ``root``, because they may not be downloaded freely."""
+
+    kind: Literal["imagenet"] = "imagenet"
+    root: Annotated[str, LocalPath()] = "data/imagenet"
+    """The folder of the ImageNet files."""
+    download: Literal[False] = False
+    """ImageNet cannot be downloaded."""
+    source = "ILSVRC 2012, through torchvision.datasets.ImageNet"
+    files = ("train", "ILSVRC2012_img_train.tar")
+
+
+class HuggingFace(Spec):
+    """A data set of the Hugging Face hub, or a local folder of one (``pip install 'contralex[datasets]'``)."""
+
+    kind: Literal["hf"] = "hf"
+    path: Annotated[str, LocalPath(may_be_a_name=True)]
+    """The data set's name on the hub, or its folder."""
+    config: str | None = None
+    """The configuration of the data set; null: its default."""
+    train: str = "train"
+    """The split to train on."""
+    test: str | None = None
+    """The split to evaluate on; null: none."""
+    image: str = "image"
+    """The column that holds images."""
+    label: str | None = None
+    """The column that holds classes; null: the data have no labels."""
+    max_pixels: MaxPixels = MAX_PIXELS
+    """An image of more pixels is left out."""
+    gives = _IMAGES
+    source = "the package datasets"
+    example = {"path": "cifar10"}
+
+    def read_from(self) -> str:
+        return self.path
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"labels"} if self.label is None else self.gives
+
+    def build(self) -> Source:
+        from contralex.kinds.datasets.hugging_face import HuggingFaceSource
+
+        return HuggingFaceSource(self)
+
+
+class Labelled(Spec):
+    """Some of the labelled samples of another data set, with as many of each class as there are, and no others."""
+
+    kind: Literal["labelled"] = "labelled"
+    of: Annotated[Spec, Slot("data")]
+    """The other data set; its test split stays as it is."""
+    share: float = Field(gt=0, le=1)
+    """The fraction of its labelled training samples that is kept, at least one of each class. A larger fraction holds
+    what a smaller one does."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Draws which labels are kept."""
+    gives = _IMAGES
+    source = "SimCLR v2, arXiv:2006.10029, section 3 (1 % and 10 % of the labels); code: imagenet_subsets/"
+    example = {"of": {"kind": "digits", "scene": "plain"}, "share": 0.1}
+
+    @field_validator("of")
+    @classmethod
+    def _has_labels(cls, value: Spec) -> Spec:
+        if "labels" not in value.offers():
+            kind = getattr(value, "kind", type(value).__name__)
+            raise ValueError(f"these data ({kind}) have no labels to take a share of")
+        return value
+
+    def offers(self) -> frozenset[str]:
+        return self.of.offers()
+
+    def read_from(self) -> str:
+        return self.of.read_from()
+
+    def whole_data(self) -> Spec:
+        return self.of
+
+    def absent(self) -> tuple[str, str] | None:
+        inside = self.of.absent()
+        return None if inside is None else (f"of.{inside[0]}", inside[1])
+
+    def build(self) -> Source:
+        from contralex.kinds.datasets.labelled import LabelledSource
+
+        return LabelledSource(self)
+
+    @classmethod
+    def tiny(cls, folder: str) -> Labelled:
+        return cls(of=ImageFolder.tiny(folder), share=0.5)

@@ -1,0 +1,137 @@
+"""Image encoders: a backbone, a projector, a predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from contralex.errors import ContralexError
+from contralex.lookup.batch_norm import rows_of_a_sample
+from contralex.lookup.slots import Encoder
+
+if TYPE_CHECKING:
+    from contralex.kinds.encoders import specs
+
+
+class ImageEncoder(Encoder):
+    """Backbone → projector, and on the query's side → predictor; outputs of unit length where the spec says."""
+
+    def __init__(self, spec: specs.Image) -> None:
+        super().__init__()
+        self.backbone, width = spec.backbone.build()
+        self.feature_dim = width
+        self.projector, self.dim = mlp(width, spec.projector)
+        self.predictor, asked = mlp(self.dim, spec.predictor)
+        if asked != self.dim:
+            raise ContralexError(
+                f"method.encoder.predictor ends in {asked} numbers and the projector in {self.dim}; "
+                "they must be equal, because the one is compared with the other."
+            )
+        self.jigsaw = PieceHead(width, spec.jigsaw, self.dim) if spec.jigsaw else None
+        self.together = spec.batching == "together"
+        self.normalize = spec.normalize
+
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        in_pieces = {view: pieces for view, pieces in views.items() if pieces.dim() == 5}
+        if in_pieces:
+            whole = {view: image for view, image in views.items() if view not in in_pieces}
+            return {**(self(whole) if whole else {}), **{view: self._joined(p) for view, p in in_pieces.items()}}
+        if not self.together:
+            return {view: self.projector(self.features(image)) for view, image in views.items()}
+        features: list[Tensor] = []
+        for group in _by_shape(views):  # crops of one size in one batch, as SwAV's multi-crop does
+            features.extend(self.features(torch.cat(group)).split([len(image) for image in group]))
+        embedded = self.projector(torch.cat(features)).split([len(image) for image in features])
+        return dict(zip([view for view, _ in _ordered(views)], embedded, strict=True))
+
+    def features(self, view: Tensor) -> Tensor:
+        return self.backbone(view).flatten(1)  # type: ignore[no-any-return]
+
+    def _joined(self, pieces: Tensor) -> Tensor:
+        """(B, P, C, H, W), the pieces of a jigsaw, to (B, D)."""
+        assert self.jigsaw is not None  # the spec refuses pieces without a head for them
+        with rows_of_a_sample(pieces.shape[1]):
+            features = self.features(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
+        vectors: Tensor = self.jigsaw(features)
+        return vectors
+
+    def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        if self.together and len(self.predictor):
+            predicted = self.predictor(torch.cat(list(embedded.values())))
+            parts = predicted.split([len(vectors) for vectors in embedded.values()])
+            return {view: (self._scaled(part), None) for view, part in zip(embedded, parts, strict=True)}
+        return {view: (self._scaled(self.predictor(vectors)), None) for view, vectors in embedded.items()}
+
+    def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        return {view: (self._scaled(vectors), None) for view, vectors in embedded.items()}
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        # In float32 even under autocast: in half precision the guard against a zero length is itself zero.
+        return F.normalize(vectors.float(), dim=1) if self.normalize else vectors
+
+
+class PieceHead(nn.Module):
+    """(B, P, F), the features of P pieces, to (B, D): layers on each, then on all in a row (PIRL, section 3.2)."""
+
+    def __init__(self, width: int, spec: specs.JigsawHead, dim: int) -> None:
+        super().__init__()
+        self.pieces = spec.pieces
+        self.piece, narrow = mlp(width, spec.piece)
+        self.joined, ends = mlp(narrow * spec.pieces, spec.joined)
+        if ends != dim:
+            raise ContralexError(
+                f"method.encoder.jigsaw.joined ends in {ends} numbers and the projector in {dim}; they must be equal, "
+                "because both are looked up in one dictionary."
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.shape[1] != self.pieces:
+            raise ContralexError(
+                f"method.encoder.jigsaw.pieces is {self.pieces}, and method.views cuts {features.shape[1]} pieces; "
+                "set pieces to the square of jigsaw.grid."
+            )
+        with rows_of_a_sample(self.pieces):
+            narrow = self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        joined: Tensor = self.joined(narrow.flatten(1))
+        return joined
+
+
+def _ordered(views: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
+    shapes = list(dict.fromkeys(image.shape for image in views.values()))
+    return sorted(views.items(), key=lambda item: shapes.index(item[1].shape))
+
+
+def _by_shape(views: Mapping[int, Tensor]) -> list[list[Tensor]]:
+    groups: dict[torch.Size, list[Tensor]] = {}
+    for _, image in _ordered(views):
+        groups.setdefault(image.shape, []).append(image)
+    return list(groups.values())
+
+
+def mlp(width: int, layers: Sequence[specs.Layer]) -> tuple[nn.Sequential, int]:
+    """The layers as a module, and the width that it ends in. No layers: the identity."""
+    modules: list[nn.Module] = []
+    for layer in layers:
+        linear = nn.Linear(width, layer.width, bias=layer.bias)
+        if layer.init_std is not None:
+            nn.init.normal_(linear.weight, std=layer.init_std)
+            if layer.bias:
+                nn.init.zeros_(linear.bias)
+        modules.append(linear)
+        width = layer.width
+        if layer.norm == "batch":
+            modules.append(_batch_norm(width, layer.affine))
+        if layer.activation != "none":
+            modules.append({"relu": nn.ReLU, "gelu": nn.GELU}[layer.activation]())
+    return nn.Sequential(*modules), width
+
+
+def _batch_norm(width: int, affine: str) -> nn.BatchNorm1d:
+    norm = nn.BatchNorm1d(width, affine=affine != "none")
+    if affine == "scale":
+        norm.register_parameter("bias", None)
+    return norm

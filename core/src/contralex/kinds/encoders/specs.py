@@ -1,0 +1,139 @@
+"""Specs of the core's encoders: a backbone, an MLP projector and predictor, layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from contralex.errors import ContralexError
+from contralex.plugins.spec import Slot, Spec
+
+if TYPE_CHECKING:
+    from contralex.lookup.slots import Encoder
+
+Channels = Annotated[int, Field(gt=0, le=4096)]
+_TINY = {
+    "kind": "image",
+    "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
+    "projector": ({"width": 8, "activation": "relu"}, {"width": 8}),
+}
+
+
+class Layer(Spec):
+    """A linear layer, then BatchNorm, then an activation."""
+
+    width: int = Field(gt=0, le=2**20)
+    """Outputs of the layer."""
+    bias: bool = True
+    """Whether the linear layer has a bias."""
+    norm: Literal["none", "batch"] = "none"
+    """What follows the linear layer: BatchNorm (``batch``) or nothing."""
+    affine: Literal["full", "scale", "none"] = "full"
+    """Whether BatchNorm has a scale and a shift (``full``), only a scale (SimCLR's last layer), or neither
+    (SimSiam's)."""
+    activation: Literal["none", "relu", "gelu"] = "none"
+    """What comes last."""
+    init_std: float | None = Field(None, ge=0, le=100)
+    """The standard deviation of the first weights, with biases 0; null: torch's default."""
+
+
+class JigsawHead(Spec):
+    """How the pieces of a jigsaw become one vector: layers of ``piece`` on each piece's features, then layers of
+    ``joined`` on all ``pieces`` of them in a row.
+    """
+
+    pieces: int = Field(9, gt=1, le=256)
+    """Pieces of a view."""
+    piece: tuple[Layer, ...] = Field(min_length=1)
+    """Layers on the features of each piece."""
+    joined: tuple[Layer, ...] = Field(min_length=1)
+    """Layers on all pieces in a row."""
+
+
+class Image(Spec):
+    """A backbone, a projector, and perhaps a predictor on the query's side."""
+
+    kind: Literal["image"] = "image"
+    backbone: Annotated[Spec, Slot("backbone")]
+    """The network from an image to its features."""
+    projector: tuple[Layer, ...] = ()
+    """Layers from the features to the vectors that are looked up; none: the features themselves."""
+    predictor: tuple[Layer, ...] = ()
+    """Layers after the projector on the query's side alone."""
+    batching: Literal["together", "apart"] = "apart"
+    """Whether the views of a sample go through the network ``together``, as one batch (SimCLR; crops of one size each
+    in SwAV), or ``apart`` (BYOL, SimSiam): BatchNorm's statistics, and so the gradients, differ."""
+    normalize: bool = True
+    """Whether queries and keys are brought to unit length."""
+    jigsaw: JigsawHead | None = None
+    """The head of views that are cut into pieces, in place of the projector."""
+    needs = {"views": frozenset({"images"})}
+    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces"})
+    source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
+    example = {key: value for key, value in _TINY.items() if key != "kind"}
+
+    def offers(self) -> frozenset[str]:
+        length = "any length" if self.normalize else "unit length"
+        return self.gives - {length} - (set() if self.jigsaw else {"a head for pieces"})
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return [*self.needs.items(), *([("views", frozenset({"pieces"}))] if self.jigsaw else [])]
+
+    def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str]:
+        if not 0 <= from_layer <= len(self.projector):
+            count = len(self.projector)
+            raise ContralexError(
+                f"--from-layer {from_layer}: the projector has {count} layers; give a number from 0 to {count}."
+            )
+        kept = self.projector[:from_layer]
+        place = sum(1 + (layer.norm != "none") + (layer.activation != "none") for layer in kept)  # of modules
+        logits = Layer(width=classes, init_std=0.0)  # begins without an opinion
+        # A head for pieces goes, too: a classifier sees none.
+        made = {"projector": (*kept, logits), "predictor": (), "normalize": False, "jigsaw": None}
+        return self.model_copy(update=made), f"projector.{place}"
+
+    def build(self) -> Encoder:
+        from contralex.kinds.encoders.image import ImageEncoder
+
+        return ImageEncoder(self)
+
+
+class Towers(Spec):
+    """An encoder for each view: view 0 goes to the first of ``towers``, view 1 to the second, and so on."""
+
+    kind: Literal["towers"] = "towers"
+    towers: dict[str, Annotated[Spec, Slot("encoder")]]
+    """Encoders by names of your own, in the order of the views; all give vectors of one width."""
+    features: Literal["first", "concatenated"]
+    """What is kept after training: the ``first`` encoder's features (CLIP's images), or those of all, ``concatenated``:
+    the channels of an image are then shared out among them (CMC's L and ab)."""
+    channels: tuple[Channels, ...] = ()
+    """Channels that each encoder takes, where one image is shared out among them."""
+    gives = frozenset({"one query a view", "unit length", "any length", "an encoder a view"})
+    source = "CMC, arXiv:1906.05849, section 3.2; CLIP, arXiv:2103.00020, section 2.3"
+    example = {"features": "first", "towers": {"one": _TINY, "other": _TINY}}
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> Towers:
+        if len(self.towers) < 2:
+            raise ValueError("towers needs an encoder for each of at least two views; for one, write it alone")
+        wanted = len(self.towers) if self.features == "concatenated" else 0
+        if len(self.channels) != wanted:
+            raise ValueError(
+                f"channels has {len(self.channels)} numbers, where features: {self.features} and {len(self.towers)} "
+                f"towers need {wanted}"
+            )
+        return self
+
+    def offers(self) -> frozenset[str]:
+        common = frozenset.intersection(*(tower.offers() for tower in self.towers.values()))
+        return common | {"an encoder a view"}
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return list(dict.fromkeys(need for tower in self.towers.values() for need in tower.requires()))
+
+    def build(self) -> Encoder:
+        from contralex.kinds.encoders.towers import Towers as Part
+
+        return Part(self)

@@ -1,0 +1,100 @@
+"""Losses of the general vocabulary. Each is the mean over this process's queries, computed in float32."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex.lookup import distributed
+from contralex.lookup.clock import value_at
+from contralex.lookup.slots import Loss
+from contralex.lookup.values import Dictionary, Rows, Step, Targets
+from contralex.plugins.building import BuildContext
+
+if TYPE_CHECKING:
+    from contralex.kinds.losses import specs
+
+
+class InfoNCE(Loss):
+    """−log softmax of the positive among all entries: −w·log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1).
+
+    Of its ``spec`` it reads the temperature alone, so that the spec of another loss may build it.
+    """
+
+    def __init__(self, spec: specs.Tempered, weight: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+        self.weight = weight
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.index is not None
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
+        return self.weight * F.cross_entropy(scores, targets.index)
+
+
+class NCE(Loss):
+    """Noise-contrastive estimation as InstDisc's (Eqs. 4 to 8; lemniscate's ``NCECriterion``).
+
+    P(i|v) = exp(v·f_i/τ)/Z is told from K uniform draws of probability Pn = 1/N. Z is set once, on the first
+    batch, to the mean of exp(v·f/τ) over positives and negatives, times N; then it is frozen, and saved. There is one,
+    or one for each view that asks.
+    """
+
+    epsilon = 1e-7
+    z: Tensor
+
+    def __init__(self, spec: specs.NCE, context: BuildContext) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+        self.views = context.query_views if spec.normalizer == "each_view" else None
+        self.register_buffer("z", torch.full(() if self.views is None else (len(self.views),), -1.0))  # -1: not yet set
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.index is not None and dictionary.population is not None
+        population = dictionary.population
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)  # (N, 1+K)
+        z = self.z if self.views is None else self.z[self.views.index(int(queries.view[0]))]
+        if z < 0:
+            mean = distributed.mean_over_processes(scores.detach().exp().mean())
+            z.copy_((mean * population).clamp(max=torch.finfo(z.dtype).max))
+        # In logarithms, which large scores do not overflow. A later view may set its own Z, in the same buffer, before
+        # the backward; the logarithm is a copy.
+        log_p = scores - z.log()
+        log_noise = math.log((scores.shape[1] - 1) / population)  # K·Pn
+        log_rest = math.log((scores.shape[1] - 1) / population + self.epsilon)
+        positive = log_p.gather(1, targets.index.unsqueeze(1)).squeeze(1)
+        data_term = -F.softplus(log_rest - positive)  # log P/(P + K·Pn + ε)
+        noise_terms = log_noise - log_rest - F.softplus(log_p - log_rest)  # log K·Pn/(P + K·Pn + ε)
+        own_noise_term = noise_terms.gather(1, targets.index.unsqueeze(1)).squeeze(1)
+        return -(data_term + noise_terms.sum(dim=1) - own_noise_term).mean()
+
+
+class Cosine(Loss):
+    """w·(1 − cos(q, k)): with w = 2 the squared distance of unit vectors (BYOL, Eq. 2)."""
+
+    def __init__(self, spec: specs.Cosine) -> None:
+        super().__init__()
+        self.weight = spec.weight
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.vectors is not None
+        return self.weight * (1 - F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+
+class SoftCrossEntropy(Loss):
+    """−Σ target · log softmax(scores/τ), the target being a distribution over the entries (SwAV, Eq. 2)."""
+
+    def __init__(self, spec: specs.SoftCrossEntropy) -> None:
+        super().__init__()
+        self.temperature = spec.temperature
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        assert targets.weights is not None
+        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
+        weights = targets.weights.to(scores)
+        log_p = F.log_softmax(scores, dim=1).masked_fill(weights == 0, 0.0)  # 0·log 0 counts as 0: masked entries
+        return -(weights * log_p).sum(dim=1).mean()

@@ -1,0 +1,80 @@
+"""Specs of the core's losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex.plugins.spec import Spec
+from contralex.recipes.schedules import Temperature
+
+if TYPE_CHECKING:
+    from contralex.lookup.slots import Loss
+    from contralex.plugins.building import BuildContext
+
+
+class Tempered(Spec):
+    """What losses over a softmax of scores share."""
+
+    temperature: Temperature
+    """Divides the scores; above 0. May follow a schedule."""
+    example = {"temperature": 0.2}
+
+
+class InfoNCE(Tempered):
+    """Softmax cross-entropy of the positive against all entries. ``weight`` multiplies it (MoCo v3: 2τ)."""
+
+    kind: Literal["info_nce"] = "info_nce"
+    weight: float = Field(1.0, gt=0, le=1e6)
+    """Multiplies the loss (MoCo v3: 2τ)."""
+    needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
+    source = "CPC, arXiv:1807.03748, Eq. 4; MoCo, arXiv:1911.05722, Eq. 1"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.kinds.losses.parts import InfoNCE as Part
+
+        return Part(self, self.weight)
+
+
+class NCE(Tempered):
+    """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch."""
+
+    kind: Literal["nce"] = "nce"
+    normalizer: Literal["one", "each_view"] = "one"
+    """``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD)."""
+    needs = {"targets": frozenset({"index"}), "negatives": frozenset({"drawn"})}
+    source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion, CMC NCEAverage"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.kinds.losses.parts import NCE as Part
+
+        return Part(self, context)
+
+
+class Cosine(Spec):
+    """weight·(1 − cos) between the query and the target vector."""
+
+    kind: Literal["cosine"] = "cosine"
+    weight: float = Field(2.0, gt=0, le=1e4)
+    """2 is the squared distance of unit vectors (BYOL); with 1 the gradient is that of −cos (SimSiam)."""
+    needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
+    source = "BYOL, arXiv:2006.07733, Eq. 2; SimSiam, arXiv:2011.10566, Eq. 1"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.kinds.losses.parts import Cosine as Part
+
+        return Part(self)
+
+
+class SoftCrossEntropy(Tempered):
+    """Cross-entropy between a target distribution and the softmax over all entries."""
+
+    kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
+    needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
+    source = "SwAV, arXiv:2006.09882, Eq. 2"
+
+    def build(self, context: BuildContext) -> Loss:
+        from contralex.kinds.losses.parts import SoftCrossEntropy as Part
+
+        return Part(self)

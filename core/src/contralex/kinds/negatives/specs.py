@@ -1,0 +1,146 @@
+"""Specs of the core's negative sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex.plugins.spec import Least, Spec
+
+if TYPE_CHECKING:
+    from contralex.lookup.slots import NegativeSource
+    from contralex.plugins.building import BuildContext
+
+
+Placement = Literal["replicated", "sharded"]
+StoredIn = Literal["float32", "float16", "bfloat16"]
+
+
+class Nothing(Spec):
+    """No negatives: for methods that regress on the key."""
+
+    kind: Literal["none"] = "none"
+    gives = frozenset({"no entries"})
+    source = "BYOL, arXiv:2006.07733"
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.kinds.negatives.parts import Nothing as Part
+
+        return Part()
+
+
+class InBatch(Spec):
+    """The keys of the batch, on all processes."""
+
+    kind: Literal["in_batch"] = "in_batch"
+    views: Literal["matched", "all"]
+    """Those of the ``matched`` key view, or of ``all`` views (with the query's own view left out)."""
+    gives = frozenset({"entries", "positive", "tagged entries"})
+    source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
+    example = {"views": "matched"}
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        # Of several vectors a view, those at other positions are negatives too.
+        alone = "one query a view" in offers["encoder"]
+        return [Least("batch", 2, "the other samples are the negatives, and one has none")] if alone else []
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.kinds.negatives.parts import InBatch as Part
+
+        return Part(self)
+
+
+class Queue(Spec):
+    """The last ``size`` keys, first in, first out, and the query's own positive."""
+
+    kind: Literal["queue"] = "queue"
+    size: int = Field(gt=0, le=2**30)
+    """Keys in the queue."""
+    placement: Placement = "replicated"
+    """Every process holds all keys (``replicated``), or each holds a part (``sharded``), which saves memory and changes
+    no result."""
+    dtype: StoredIn = "float32"
+    """What keys are stored in; look-ups are in float32."""
+    gives = frozenset({"entries", "positive", "tagged entries"})
+    source = "MoCo, arXiv:1911.05722, section 3.2"
+    example = {"size": 12}
+
+    def queued(self) -> tuple[str, int]:
+        return "size", self.size
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.kinds.negatives.parts import Queue as Part
+
+        return Part(self, context)
+
+
+class MemoryBank(Spec):
+    """A remembered vector for each training sample."""
+
+    kind: Literal["memory_bank"] = "memory_bank"
+    draws: int = Field(ge=0, le=2**24)
+    """Rows that are drawn for each query; 0: all rows are compared."""
+    redraw: bool = False
+    """Each match draws rows of its own (PIRL's code); else all matches of a step share them (CMC)."""
+    momentum: float = Field(0.5, ge=0, le=1)
+    """The weight of the remembered vector when it is renewed."""
+    placement: Placement = "replicated"
+    """Every process holds the whole bank (``replicated``), or each holds a part (``sharded``), which saves memory and
+    changes no result."""
+    dtype: StoredIn = "float32"
+    """What vectors are stored in; look-ups and renewals are in float32."""
+    needs = {"encoder": frozenset({"one query a view"})}
+    gives = frozenset({"entries", "positive", "tagged entries", "remembered", "drawn"})
+    source = "InstDisc, arXiv:1805.01978, section 3.2; code: lemniscate NCEAverage, LinearAverage"
+    example = {"draws": 16}
+
+    def offers(self) -> frozenset[str]:
+        if self.draws:
+            return self.gives - {"tagged entries"}
+        # No process holds the whole of a sharded bank, so the remembered vectors can be scored, but not read.
+        return self.gives - ({"drawn", "remembered"} if self.placement == "sharded" else {"drawn"})
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.kinds.negatives.parts import MemoryBank as Part
+
+        return Part(self, context)
+
+
+class Prototypes(Spec):
+    """``count`` trainable vectors."""
+
+    kind: Literal["prototypes"] = "prototypes"
+    count: int = Field(gt=1, le=2**24)
+    """Prototypes."""
+    normalize: bool = True
+    """Whether the prototypes are brought to unit length before each step."""
+    gives = frozenset({"entries", "prototypes"})
+    learns = True
+    source = "SwAV, arXiv:2006.09882, section 3.1"
+    example = {"count": 10}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.kinds.negatives.parts import Prototypes as Part
+
+        return Part(self, context)
+
+
+class Classes(Spec):
+    """One entry for each of ``count`` classes, the same number as the vectors have: the scores of a query are its own
+    numbers, so an encoder that ends in ``count`` logits is a classifier, and its look-up a classification.
+    """
+
+    kind: Literal["classes"] = "classes"
+    count: int = Field(gt=1, le=1_000_000)
+    """Classes, which is the width of the encoder's vectors."""
+    needs = {"encoder": frozenset({"any length"})}
+    gives = frozenset({"entries", "classes"})
+    source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning, distillation); a classifier as a look-up"
+    example = {"count": 8}
+
+    def build(self, context: BuildContext) -> NegativeSource:
+        from contralex.kinds.negatives.parts import Classes as Part
+
+        return Part(self, context)

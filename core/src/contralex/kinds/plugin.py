@@ -1,0 +1,79 @@
+"""The core as a plugin of itself: its vocabulary, through the hooks that every plugin uses."""
+
+from __future__ import annotations
+
+from contralex.kinds.backbones.specs import ConvBackbone, TimmBackbone, TorchvisionBackbone, ViT
+from contralex.kinds.datasets.specs import (
+    CIFAR10,
+    CIFAR100,
+    STL10,
+    Digits,
+    HuggingFace,
+    ImageFolder,
+    ImageNet,
+    Labelled,
+)
+from contralex.kinds.encoders.specs import Image, Towers
+from contralex.kinds.key_encoders.specs import Frozen, Momentum, Shared
+from contralex.kinds.losses.specs import NCE, Cosine, InfoNCE, SoftCrossEntropy
+from contralex.kinds.negatives.specs import Classes, InBatch, MemoryBank, Nothing, Prototypes, Queue
+from contralex.kinds.targets.specs import ClassLabel, Instance, KeyVector, TeacherLogits
+from contralex.kinds.views.specs import Crops
+from contralex.plugins.hooks import hookimpl
+from contralex.plugins.spec import Spec
+
+
+@hookimpl
+def contralex_encoders() -> list[type[Spec]]:
+    return [Image, Towers]
+
+
+@hookimpl
+def contralex_backbones() -> list[type[Spec]]:
+    return [TorchvisionBackbone, TimmBackbone, ConvBackbone, ViT]
+
+
+@hookimpl
+def contralex_key_encoders() -> list[type[Spec]]:
+    return [Shared, Momentum, Frozen]
+
+
+@hookimpl
+def contralex_negative_sources() -> list[type[Spec]]:
+    return [
+        Nothing,
+        InBatch,
+        Queue,
+        MemoryBank,
+        Prototypes,
+        Classes,
+    ]
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [Instance, KeyVector, ClassLabel, TeacherLogits]
+
+
+@hookimpl
+def contralex_losses() -> list[type[Spec]]:
+    return [InfoNCE, NCE, Cosine, SoftCrossEntropy]
+
+
+@hookimpl
+def contralex_views() -> list[type[Spec]]:
+    return [Crops]
+
+
+@hookimpl
+def contralex_datasets() -> list[type[Spec]]:
+    return [
+        Digits,
+        ImageFolder,
+        CIFAR10,
+        CIFAR100,
+        STL10,
+        ImageNet,
+        HuggingFace,
+        Labelled,
+    ]

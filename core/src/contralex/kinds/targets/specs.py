@@ -1,0 +1,75 @@
+"""Specs of the core's target generators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from contralex.plugins.spec import Spec
+
+if TYPE_CHECKING:
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.plugins.building import BuildContext
+
+
+class Instance(Spec):
+    """The sample itself: its entry in the dictionary."""
+
+    kind: Literal["instance"] = "instance"
+    needs = {"negatives": frozenset({"positive"})}
+    gives = frozenset({"index"})
+    source = "InstDisc, arXiv:1805.01978, section 3.1"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex.kinds.targets.parts import Instance as Part
+
+        return Part()
+
+
+class KeyVector(Spec):
+    """The sample's key, to regress on."""
+
+    kind: Literal["key_vector"] = "key_vector"
+    gives = frozenset({"vectors"})
+    source = "BYOL, arXiv:2006.07733, section 3.1"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex.kinds.targets.parts import KeyVector as Part
+
+        return Part()
+
+
+class ClassLabel(Spec):
+    """The class of the sample. Every sample must have one."""
+
+    kind: Literal["class_label"] = "class_label"
+    needs = {"data": frozenset({"labels"}), "negatives": frozenset({"classes"})}
+    gives = frozenset({"index"})
+    source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning)"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex.kinds.targets.parts import ClassLabel as Part
+
+        return Part(context)
+
+
+class TeacherLogits(Spec):
+    """What the key encoder, a classifier, says of the sample: softmax(its logits/``temperature``) over the classes."""
+
+    kind: Literal["teacher_logits"] = "teacher_logits"
+    temperature: float = Field(1.0, gt=0, le=1000)
+    """Divides the teacher's logits."""
+    hard: bool = False
+    """All of it on the teacher's first class (pseudo-labels)."""
+    threshold: float | None = Field(None, gt=0, lt=1)
+    """A sample whose most likely class has less than this probability, at temperature 1, teaches nothing: its weights
+    are 0, and it still counts as a sample of the batch. null takes all."""
+    needs = {"negatives": frozenset({"classes"}), "key_encoder": frozenset({"keys"})}
+    gives = frozenset({"weights"})
+    source = "SimCLR v2, arXiv:2006.10029, Eq. 2; Hinton et al., arXiv:1503.02531; Noisy Student, arXiv:1911.04252"
+
+    def build(self, context: BuildContext) -> TargetGenerator:
+        from contralex.kinds.targets.parts import TeacherLogits as Part
+
+        return Part(self)

@@ -1,1 +1,0 @@
-"""The running parts behind the specs of :mod:`contralex.vocabulary`. Importing this package imports torch."""

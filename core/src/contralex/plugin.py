@@ -1,0 +1,141 @@
+"""The author's door: all that a plugin needs, from one import.
+
+    from contralex.plugin import Loss, Spec, hookimpl
+
+Nothing else of contralex is promised to plugins. Importing this module imports no torch; names that need it are
+imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contralex.data.base import Source, Split, Subset, Unreadable
+    from contralex.data.views import Views
+    from contralex.errors import ContralexError, remedy
+    from contralex.lookup import distributed
+    from contralex.lookup.clock import Clock, Schedule, value_at
+    from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
+    from contralex.lookup.step import LookUp
+    from contralex.lookup.values import Dictionary, Found, Match, Rows, Step, Targets
+    from contralex.plugin import progress
+    from contralex.plugins.building import BuildContext
+    from contralex.plugins.hooks import Run, hookimpl
+    from contralex.plugins.spec import Delay, Least, Slot, Spec
+    from contralex.recipes.paths import LocalPath
+    from contralex.recipes.schedules import Fraction, Number, Rate, Temperature, bounds
+
+_WHERE = {
+    "contralex.data.base": (
+        "Source",
+        "Split",
+        "Subset",
+        "Unreadable",
+    ),
+    "contralex.data.views": ("Views",),
+    "contralex.errors": (
+        "ContralexError",
+        "remedy",
+    ),
+    "contralex.lookup.clock": (
+        "Clock",
+        "Schedule",
+        "value_at",
+    ),
+    "contralex.lookup.slots": (
+        "Backbone",
+        "Encoder",
+        "KeyEncoder",
+        "Loss",
+        "NegativeSource",
+        "TargetGenerator",
+    ),
+    "contralex.lookup.step": ("LookUp",),
+    "contralex.lookup.values": (
+        "Dictionary",
+        "Found",
+        "Match",
+        "Rows",
+        "Step",
+        "Targets",
+    ),
+    "contralex.plugins.building": ("BuildContext",),
+    "contralex.plugins.hooks": (
+        "Run",
+        "hookimpl",
+    ),
+    "contralex.plugins.spec": (
+        "Delay",
+        "Least",
+        "Slot",
+        "Spec",
+    ),
+    "contralex.recipes.paths": ("LocalPath",),
+    "contralex.recipes.schedules": (
+        "Fraction",
+        "Number",
+        "Rate",
+        "Temperature",
+        "bounds",
+    ),
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+_MODULES = {"distributed": "contralex.lookup.distributed", "progress": "contralex.progress"}
+
+__all__ = [
+    "Backbone",
+    "BuildContext",
+    "Clock",
+    "ContralexError",
+    "Delay",
+    "Dictionary",
+    "Encoder",
+    "Found",
+    "Fraction",
+    "KeyEncoder",
+    "Least",
+    "LocalPath",
+    "LookUp",
+    "Loss",
+    "Match",
+    "NegativeSource",
+    "Number",
+    "Rate",
+    "Rows",
+    "Run",
+    "Schedule",
+    "Slot",
+    "Source",
+    "Spec",
+    "Split",
+    "Step",
+    "Subset",
+    "TargetGenerator",
+    "Targets",
+    "Temperature",
+    "Unreadable",
+    "Views",
+    "bounds",
+    "distributed",
+    "hookimpl",
+    "progress",
+    "remedy",
+    "value_at",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value: Any = import_module(_MODULES[name])
+    elif name in _MODULE:
+        value = getattr(import_module(_MODULE[name]), name)
+    else:
+        raise AttributeError(f"module 'contralex.plugin' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,187 @@
+"""Which distributions say that they are plugins: read from their records on disk, before anything is imported.
+
+``importlib.metadata.entry_points`` reads the records of everything that is installed in one go, and one record that
+is damaged takes all of them down. Here each is read alone, and what is wrong with it is said in ``problem``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from contralex.plugins.hooks import PROJECT
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A distribution with an entry point in the group ``contralex``.
+
+    ``requires``: its bounds on contralex, such as ``>=0.1,<0.2``, or nothing. ``location``: the folder that it is
+    imported from, which for an editable installation is the project's. ``problem``: why it cannot be imported.
+    """
+
+    name: str
+    version: str = "unknown"
+    entry_point: str = ""
+    requires: str = ""
+    location: str = ""
+    editable: bool = False
+    problem: str = ""
+    misfit: str = ""
+
+    @property
+    def module(self) -> str:
+        return self.entry_point.partition("=")[2].strip()
+
+
+class Choice:
+    """``CONTRALEX_PLUGINS="a,-b"``: names allow only themselves, names after a minus are blocked."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        words = [normal(word.strip()) for word in text.split(",") if word.strip()]
+        self.blocked = {word[1:] for word in words if word.startswith("-")}
+        self.allowed = {word for word in words if not word.startswith("-")}
+
+    def allows(self, name: str) -> bool:
+        name = normal(name)
+        return name not in self.blocked and (not self.allowed or name in self.allowed)
+
+    def unmatched(self, known: Iterable[str]) -> list[str]:
+        return sorted((self.blocked | self.allowed) - {normal(name) for name in known})
+
+    def and_block(self, name: str) -> str:
+        """The value that leaves out one more, without taking anything of the present choice back."""
+        kept = [word for word in self.text.split(",") if word.strip() and normal(word.strip()) != normal(name)]
+        return ",".join([*kept, f"-{name}"])
+
+
+def installed() -> list[Found]:
+    """In the order of their names. Of two records of one distribution Python takes the first, and so does this."""
+    found: dict[str, Found] = {}
+    for distribution in metadata.distributions():
+        lines = _entry_points(distribution)
+        if lines:
+            plugin = _read(distribution, lines)
+            if normal(plugin.name) not in found and not _is_shadowed(distribution, plugin.name):
+                found[normal(plugin.name)] = plugin
+    return [found[name] for name in sorted(found)]
+
+
+def name_of(distribution: metadata.Distribution) -> str:
+    """From its metadata, or, where they cannot be read, from the name of the folder that should hold them."""
+    try:
+        name = distribution.metadata["Name"]
+    except Exception:  # every kind of damage raises something else, and none is worth a traceback
+        name = None
+    return str(name) if name else _folder(distribution).name.rpartition(".")[0].partition("-")[0]
+
+
+def version_of(distribution: metadata.Distribution) -> str:
+    try:
+        return str(distribution.metadata["Version"] or "unknown")
+    except Exception:
+        return "unknown"
+
+
+def normal(name: str) -> str:
+    """As pip compares names; a leading minus stays."""
+    return re.sub(r"(?<=.)[-_.]+", "-", name).lower()
+
+
+@lru_cache(maxsize=1)
+def core_version() -> str:
+    return metadata.version(PROJECT)
+
+
+def _entry_points(distribution: metadata.Distribution) -> list[str]:
+    """The lines of the group ``contralex``, as they stand in the file. Other groups are none of our business."""
+    try:
+        text = distribution.read_text("entry_points.txt") or ""
+    except (OSError, UnicodeDecodeError):
+        return []
+    group, lines = "", []
+    for line in (line.strip() for line in text.splitlines()):
+        if line.startswith("["):
+            group = line.strip("[] ")
+        elif line and not line.startswith(("#", ";")) and group == PROJECT:
+            lines.append(line)
+    return lines
+
+
+def _read(distribution: metadata.Distribution, lines: list[str]) -> Found:
+    name, version = name_of(distribution), version_of(distribution)
+    location, editable = _location(distribution)
+    again = f"pip install --force-reinstall {name}"
+    requires = misfit = problem = ""
+    try:
+        requires, misfit = _bounds(distribution)
+        if not distribution.metadata["Name"]:
+            problem = f"its metadata in {_folder(distribution)} state no name; {again}"
+    except Exception as error:
+        problem = f"its metadata in {_folder(distribution)} cannot be read ({type(error).__name__}: {error}); {again}"
+    if not problem and len(lines) > 1:
+        problem = f"its distribution has {len(lines)} entry points in the group {PROJECT}; one is allowed"
+    if not problem and not _MODULE.fullmatch(lines[0].partition("=")[2].strip()):
+        problem = f"its entry point {lines[0]!r} is malformed; it is written like: name = package.module"
+    return Found(name, version, lines[0], requires, location, editable, problem, misfit)
+
+
+def _bounds(distribution: metadata.Distribution) -> tuple[str, str]:
+    """What the distribution asks of contralex, and, where that excludes the running core, the sentence for it."""
+    from packaging.requirements import Requirement
+
+    for line in distribution.requires or []:
+        requirement = Requirement(line)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if normal(requirement.name) == PROJECT and applies:
+            asked = str(requirement.specifier)
+            if requirement.specifier.contains(core_version(), prereleases=True):
+                return asked, ""
+            return asked, f"it asks for contralex{asked}, and this is contralex {core_version()}"
+    return "", ""
+
+
+def _location(distribution: metadata.Distribution) -> tuple[str, bool]:
+    """The folder that holds the package, and whether it is an editable installation's (PEP 610)."""
+    try:
+        record = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if record.get("dir_info", {}).get("editable"):
+            return unquote(urlsplit(record["url"]).path), True
+    except (OSError, ValueError, KeyError, AttributeError):
+        pass  # the record is optional, and says nothing where it is damaged
+    return str(distribution.locate_file("")), False
+
+
+def _is_shadowed(distribution: metadata.Distribution, name: str) -> bool:
+    """Whether another record of the same name comes first on the path: one without an entry point, say."""
+    try:
+        first = metadata.distribution(name)
+    except Exception:
+        return False
+    return _folder(first) != _folder(distribution)
+
+
+def _folder(distribution: metadata.Distribution) -> Path:
+    """Where the record lies. The standard library keeps it in a private name, and has no public one."""
+    return Path(str(getattr(distribution, "_path", distribution.locate_file(""))))
+
+
+def records(names: Container[str]) -> dict[str, list[str]]:
+    """For each of these normalised names, the places that hold a record of it, each with its version."""
+    places: dict[str, set[str]] = {}
+    for distribution in metadata.distributions():
+        name = normal(name_of(distribution))
+        if name in names:
+            where = os.path.realpath(str(distribution.locate_file("")))
+            places.setdefault(name, set()).add(f"{where} ({version_of(distribution)})")
+    return {name: sorted(where) for name, where in sorted(places.items())}

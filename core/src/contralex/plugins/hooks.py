@@ -1,0 +1,166 @@
+"""The hooks of contralex: what a plugin may offer, and where it may take part in a run.
+
+A plugin is one module that implements some of these with ``@contralex.hookimpl``, named by an entry point in
+the group ``contralex``. It imports no torch: it returns spec classes, whose ``build()`` imports the part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    import torch
+
+    from contralex.plugins.spec import Spec
+
+PROJECT = "contralex"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Run(Protocol):
+    """A run while it lasts, as life-cycle hooks see it.
+
+    ``spec``: the resolved :class:`RunSpec`. ``method``: the :class:`LookUp`. ``split`` and ``views``: the training
+    samples, and what makes views of them. ``step`` of ``total`` optimiser steps, ``per_epoch`` of them in an epoch.
+    ``main``: whether this is the main process. ``logged``: the figures that were logged last, on every process.
+    """
+
+    spec: Any
+    method: Any
+    optimizer: Any
+    source: Any
+    split: Any
+    views: Any
+    step: int
+    total: int
+    per_epoch: int
+    folder: Path
+    device: torch.device
+    main: bool
+    logged: dict[str, float]
+
+    @property
+    def epoch(self) -> int: ...
+
+    def stop(self, reason: str) -> None:
+        """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results."""
+        ...
+
+
+@hookspec
+def contralex_encoders() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a :class:`contralex.lookup.slots.Encoder`."""
+
+
+@hookspec
+def contralex_backbones() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a module from images (B, C, H, W) to features (B, F), and F."""
+
+
+@hookspec
+def contralex_key_encoders() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.lookup.slots.KeyEncoder`."""
+
+
+@hookspec
+def contralex_negative_sources() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.lookup.slots.NegativeSource`."""
+
+
+@hookspec
+def contralex_target_generators() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.lookup.slots.TargetGenerator`."""
+
+
+@hookspec
+def contralex_losses() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build(context)`` returns a :class:`contralex.lookup.slots.Loss`."""
+
+
+@hookspec
+def contralex_views() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a :class:`contralex.data.views.Views`."""
+
+
+@hookspec
+def contralex_datasets() -> list[type[Spec]]:  # type: ignore[empty-body]
+    """Specs whose ``build()`` returns a :class:`contralex.data.base.Source`."""
+
+
+@hookspec
+def contralex_recipes() -> Traversable:  # type: ignore[empty-body]
+    """The folder of the plugin's recipes (``*.yaml``), from :func:`importlib.resources.files`."""
+
+
+@hookspec
+def contralex_commands() -> dict[str, Callable[..., None]]:  # type: ignore[empty-body]
+    """Commands of the plugin's own, by their names: functions as typer takes them (``contralex NAME ...``).
+
+    The function imports what it needs when it is called; its docstring is its help.
+    """
+
+
+@hookspec
+def contralex_expected_failures() -> dict[str, str]:  # type: ignore[empty-body]
+    """Cases of the conformance kit that must fail, as ``check[subject]``, each with the reason. One that passes after
+    all is reported, so that the list does not outlive what it excuses."""
+
+
+@hookspec
+def contralex_run_start(run: Run) -> None:
+    """Before the first step.
+
+    Life-cycle hooks run only for plugins that the run's spec uses: for their kinds, for their recipe, or because its
+    ``plugins`` names them. ``run.stop("why")`` ends the run well before its last step. A hook that raises stops it
+    with a checkpoint, or is reported once, as ``train.on_hook_error`` says.
+    """
+
+
+@hookspec
+def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
+    """After each optimiser step. The numbers that are added to ``metrics`` are logged, from the main process.
+
+    They may be tensors of one number, which are not read before they are logged. ``run.logged`` has the last figures.
+    """
+
+
+@hookspec
+def contralex_epoch_end(run: Run, epoch: int, metrics: dict[str, float]) -> None:
+    """After each epoch, counted from 1. ``metrics`` has what was judged, such as ``knn_top1``; add to it likewise."""
+
+
+@hookspec
+def contralex_checkpoint(run: Run, folder: str) -> None:
+    """After a checkpoint was written to ``folder`` (on the main process only)."""
+
+
+@hookspec
+def contralex_run_end(run: Run, results: dict[str, object]) -> None:
+    """After the last step and the final evaluation. What is added to ``results`` goes to ``results.json``."""
+
+
+# slot of a spec -> the hook that fills it
+SLOTS = {
+    "encoder": "contralex_encoders",
+    "backbone": "contralex_backbones",  # of an encoder, not of a method
+    "key_encoder": "contralex_key_encoders",
+    "negatives": "contralex_negative_sources",
+    "targets": "contralex_target_generators",
+    "loss": "contralex_losses",
+    "views": "contralex_views",
+    "data": "contralex_datasets",
+}
+
+# The commands of contralex itself, which no plugin may take.
+OWN_COMMANDS = frozenset(
+    [
+        *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "finetune", "distill", "eval"),
+        *("linear", "schema", "new", "check", "doctor", "inspect"),
+    ]
+)

@@ -1,1 +1,0 @@
-"""Recipes as typed data: what a spec is, how its layers are read, and which combinations fit."""

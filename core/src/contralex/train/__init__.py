@@ -1,1 +1,0 @@
-"""Training on Accelerate: the run, its optimiser, its checkpoints, its processes."""

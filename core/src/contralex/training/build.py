@@ -1,0 +1,120 @@
+"""From a spec to the modules that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from contralex import progress
+from contralex.data.base import Source
+from contralex.errors import ContralexError
+from contralex.lookup.slots import Encoder
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Match
+from contralex.plugins.building import BuildContext
+from contralex.plugins.spec import Spec
+from contralex.recipes.code_files import permission
+from contralex.recipes.paths import missing
+from contralex.recipes.run_spec import RunSpec
+from contralex.training import memory_checks, warm_start
+from contralex.training.checkpoints.manifest import MODEL
+from contralex.training.checkpoints.read import open_checkpoint
+from contralex.training.checkpoints.write import load_into
+
+
+def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None, *, fresh: bool = True) -> LookUp:
+    """The method of a spec, for a training set of ``population`` samples with these labels, if it has any. Weights are
+    a function of the seed, and of the checkpoint that ``init`` names, which is only read for a ``fresh`` run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        return _assemble(spec, population, labels, fresh)
+
+
+def source(spec: Spec) -> Source:
+    """The data. Where a folder is gone that a stored spec names, the mistake says how to find it again."""
+    try:
+        with progress.during("Reading the data"):
+            made: Source = spec.build()
+    except ContralexError as error:
+        if "--data" not in str(error) and (gone := missing(spec)):
+            error.args = (f"{error} If the data have moved from {gone[0]}, say where they are with --data.",)
+        raise
+    return made
+
+
+def encoder(spec: RunSpec) -> Encoder:
+    """The query encoder alone, with the random weights that :func:`look_up` starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        made: Encoder = _part(spec, "encoder")
+        return made
+
+
+def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None, fresh: bool = True) -> LookUp:
+    method = spec.method
+    made: Encoder = _part(spec, "encoder")
+    if spec.init is not None and fresh:  # before a key encoder copies the weights
+        warm_start.load(made, spec.init)
+    matches = [Match(query, key) for query, key in spec.matches()]
+    context = BuildContext(
+        dim=made.dim,
+        dataset_size=population,
+        batch_size=spec.train.batch_size,
+        key_views=tuple(sorted({match.key for match in matches})),
+        encoder=made,
+        fresh_encoder=method.encoder.build,
+        labels=None if labels is None else torch.as_tensor(labels),
+        query_views=tuple(sorted({match.query for match in matches})),
+        load_encoder=load_encoder,
+    )
+    key_encoder = _part(spec, "key_encoder", context)
+    context = BuildContext(**{**vars(context), "key_encoder": key_encoder})
+    negatives = _part(spec, "negatives", context)
+    context = BuildContext(**{**vars(context), "negatives": negatives})
+    return LookUp(
+        made,
+        key_encoder,
+        negatives,
+        _part(spec, "targets", context),
+        _part(spec, "loss", context),
+        matches,
+        method.reduction,
+    )
+
+
+def _part(spec: RunSpec, slot: str, *context: BuildContext) -> Any:
+    with memory_checks.Guard(spec, f"method.{slot}"):
+        return getattr(spec.method, slot).build(*context)
+
+
+def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
+    """The query encoder of a checkpoint, in evaluation mode.
+
+    ``allow_code``: the Python files that its spec names in ``code`` may be run.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    with permission(allow_code):
+        made = encoder(checkpoint.resolved().run)
+    prefix = "encoder."
+    mine = {name[len(prefix) :]: t for name, t in checkpoint.tensors().items() if name.startswith(prefix)}
+    load_into(made, mine, checkpoint.folder / MODEL)
+    return made.eval()
+
+
+def load_backbone(path: str | Path, *, allow_code: bool = False) -> nn.Module:
+    """The backbone of a checkpoint's encoder, in evaluation mode: images (B, C, H, W) to features (B, F).
+
+    For torchvision and timm backbones it is their own model without its classifier, so its ``state_dict`` goes
+    into a model of theirs with ``strict=False``.
+    """
+    made = load_encoder(path, allow_code=allow_code)
+    backbone = getattr(made, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ContralexError(
+            f"{path}: the encoder {type(made).__name__} has no backbone of its own; use load_encoder(...).features."
+        )
+    return backbone

@@ -1,0 +1,241 @@
+"""Finding a checkpoint on disk that is whole. Imports no torch, and believes nothing before it is checked.
+
+A folder ``step-N`` is whole where its manifest fits (see ``manifest.py``) and ``state.json`` has what a
+run needs. Of a run's folder, the checkpoint that ``checkpoints/last`` names is taken, and where that is not whole the
+newest that is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from contralex.errors import ContralexError, remedy
+from contralex.files import opened, read_json
+from contralex.recipes import limits
+from contralex.training.checkpoints import header, manifest
+from contralex.training.checkpoints.manifest import MANIFEST, MODEL, STATE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from contralex.recipes.layers import Resolved
+
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
+_ASIDE = re.compile(r"\.step-(0|[1-9][0-9]{0,17})-\w+")  # a draft, or what it was to replace, of a killed run
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk: its folder, and what ``state.json`` says."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    def resolved(self) -> Resolved:
+        """The spec that the run had. Plugins that are missing are an error, and other versions of them a warning."""
+        from contralex.recipes.layers import resolve_data
+        from contralex.training import resume
+
+        for change in resume.of_plugins(self):
+            logging.getLogger("contralex").warning("%s was made with another version: %s.", self.folder, change)
+        return resolve_data(self.state["spec"], where=str(self.folder / STATE))
+
+    def tensors(self, name: str = MODEL) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        header.read(self.folder / name)
+        try:
+            return load_file(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(self.folder, name, str(error)) from error
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint from its own folder, from ``checkpoints``, from ``checkpoints/last``, or from a run's folder."""
+    folder = _steps_folder(path)
+    return _of_run(folder) if folder is not None else _whole(path)
+
+
+def find(run: Path) -> Checkpoint | None:
+    """What a run goes on from, or None where it ended before its first checkpoint was complete."""
+    folder = run / "checkpoints"
+    if (run / "spec.yaml").is_file() and not (folder.is_dir() and (steps(folder) or os.path.lexists(folder / "last"))):
+        try:
+            return _of_run(folder) if folder.is_dir() else None
+        except ContralexError:  # a draft that is not complete
+            return None
+    return open_checkpoint(run)
+
+
+def names_a_step(path: Path) -> bool:
+    """Whether a path is meant as one checkpoint, and not as a run that holds several."""
+    return bool(_NAME.fullmatch(path.name)) or any((path / name).exists() for name in (STATE, MANIFEST, MODEL))
+
+
+def steps(folder: Path, *, hidden: bool = False, until: int | None = None) -> list[Path]:
+    """The folders of checkpoints, newest first; with ``hidden``, what a killed run was about to put in their place."""
+    pattern = _ASIDE if hidden else _NAME
+    numbers = {path: int(match[1]) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
+    found = [path for path, number in numbers.items() if until is None or number <= until]
+    return sorted(found, key=lambda path: (numbers[path], path.name), reverse=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Quickly: by the sizes of its files, and without reading them."""
+    return not folder.is_symlink() and not any(file.problem for file in manifest.files_of(folder, hashes=False))
+
+
+def is_whole(folder: Path) -> bool:
+    try:
+        _whole(folder)
+    except ContralexError:
+        return False
+    return True
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What ``state.json`` says, where it has all that a run goes on from, in bounds."""
+    try:
+        state = read_json(folder / STATE)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise _damaged(folder, STATE, str(reason)) from None
+    if isinstance(state, dict) and state.get("format") != 1:
+        found = f"{state.get('format')!r:.20}"
+        raise ContralexError(f"{folder / STATE} has format {found}, and this contralex reads 1; update contralex.")
+    try:
+        _State.model_validate(state)
+        limits.check_data(state, str(folder / STATE))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])[:80]
+        raise _damaged(folder, STATE, f"{where}: {first['msg']}") from None
+    except ContralexError as error:
+        raise ContralexError(f"{error}, or take another checkpoint.") from None
+    known: dict[str, Any] = state
+    return known
+
+
+class _Pending(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    loss: FiniteFloat
+    accuracy: FiniteFloat
+    steps: int = Field(ge=0, lt=2**62)
+
+
+class _State(BaseModel):
+    """What is read of ``state.json``. It may hold more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    step: int = Field(ge=0, lt=2**62)
+    spec: dict[str, Any]
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    # Names and versions stand in commands that messages propose, so they are nothing but that.
+    plugins: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$")],
+        Annotated[str, Field(pattern=r"^[^\s;&|<>$`'\"\\]{1,100}$")],
+    ]
+    optimizer: dict[str, FiniteFloat | bool | None]
+    seconds: FiniteFloat = 0.0
+    epoch: FiniteFloat = 0.0
+    baselines: dict[str, Any] = {}
+    scaler: dict[str, Any] | None = None
+    skipped_steps: int = Field(0, ge=0, lt=2**62)
+    pending: _Pending = _Pending(loss=0.0, accuracy=0.0, steps=0)
+    metrics: dict[str, FiniteFloat] = {}
+    drift: list[dict[str, Any]] = []
+    samples: dict[str, Any] = {}
+
+
+def _steps_folder(path: Path) -> Path | None:
+    """The folder ``checkpoints`` that a path means, or None where it is one checkpoint itself."""
+    if path.name == "last" and not path.is_dir():
+        return path.parent
+    if names_a_step(path):
+        return None
+    folder = path if path.name == "checkpoints" else path / "checkpoints"
+    if not folder.is_dir():
+        if (path / "spec.yaml").is_file():
+            raise ContralexError(
+                f"{path} holds a run that has not saved a checkpoint yet. If it has ended, begin it again:"
+                + remedy("contralex", "train", "--resume", "--out", path)
+            )
+        raise ContralexError(
+            f"{path} is no checkpoint: {path / STATE} is missing; give a run's folder or one of its checkpoints/step-N."
+        )
+    return folder
+
+
+def _of_run(folder: Path) -> Checkpoint:
+    problems: list[str] = []
+    for candidate in _candidates(folder, problems):
+        try:
+            found = _whole(candidate)
+        except ContralexError as error:
+            problems.append(str(error))
+            continue
+        if problems and os.environ.get("RANK", "0") == "0":
+            logging.getLogger("contralex").warning("%s So %s is taken.", " ".join(problems), found.folder)
+        return found
+    listed = " ".join(problems) or "it holds none."
+    raise ContralexError(f"{folder} holds no checkpoint that is whole, so there is nothing to go on from: {listed}")
+
+
+def _candidates(folder: Path, problems: list[str]) -> Iterator[Path]:
+    """What ``last`` names, then all from the newest on, and last what a killed run left beside them."""
+    named = None
+    try:
+        named = folder / _named_in(folder / "last")
+        yield named
+    except (OSError, ValueError) as error:
+        problems.append(f"{folder / 'last'} does not name a checkpoint: {getattr(error, 'strerror', None) or error}.")
+    both = [*steps(folder), *steps(folder, hidden=True)]
+    yield from sorted(
+        (path for path in both if path != named), key=lambda path: -int(path.name.lstrip(".").split("-")[1])
+    )
+
+
+def _named_in(last: Path) -> str:
+    with opened(last) as file:
+        text = file.read(256)
+    name = text.decode("utf-8", errors="replace").removesuffix("\n")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"it says {name!r:.60} where step-N is expected")
+    return name
+
+
+def _whole(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder once everything in it is checked."""
+    if folder.is_symlink() and not folder.resolve().is_relative_to(folder.parent.resolve()):
+        raise ContralexError(f"{folder} is a symbolic link that leads out of {folder.parent}; give the folder itself.")
+    if not folder.is_dir():
+        raise ContralexError(f"{folder} is missing; give a run's folder or one of its checkpoints/step-N.")
+    for file in manifest.files_of(folder):
+        if file.problem:
+            raise _damaged(folder, file.name, file.problem)
+    state = read_state(folder)
+    name = _NAME.fullmatch(folder.name)
+    if name and int(name[1]) != state["step"]:
+        raise _damaged(folder, STATE, f"it is of step {state['step']}")
+    for tensors in (MODEL, manifest.OPTIMIZER):
+        header.read(folder / tensors)
+    return Checkpoint(folder, state)
+
+
+def _damaged(folder: Path, name: str, reason: str) -> ContralexError:
+    return ContralexError(f"{folder / name} is damaged: {' '.join(reason.split())[:300]}; take another checkpoint.")

@@ -1,0 +1,82 @@
+"""What this machine gives a run: data-loading workers, and a process group that is closed at the end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+
+import torch
+import torch.distributed as dist
+
+from contralex.errors import ContralexError, remedy
+from contralex.lookup import distributed
+from contralex.training import parent, signals
+
+
+def workers(asked: int | None, device: str) -> int:
+    """Data-loading workers of this process: as asked, or up to 8; half the cores where the CPU trains as well."""
+    if asked is not None:
+        return asked
+    cores = _cores()
+    return max(1, min(8, cores // 2 if device == "cpu" else cores))
+
+
+def check_workers(asked: int | None) -> None:
+    """Refuses more processes than this machine can be meant to have."""
+    cores = _cores()
+    most = max(16, 4 * cores)
+    if asked is not None and asked > most:
+        raise ContralexError(
+            f"train.workers is {asked} on each process, and {cores} core{'s' if cores > 1 else ''} of this machine "
+            f"{'are' if cores > 1 else 'is'} for it; at most {most} are taken. Try:"
+            + remedy("--set", f"train.workers={cores}")
+        )
+
+
+def set_threads(workers: int, device: str) -> None:
+    """Leaves a core to each worker where the CPU trains.
+
+    Measured on two cores: with two threads and two workers a step takes three times as long as with one of each,
+    because threads that wait for a core that a worker holds spin. OMP_NUM_THREADS, where it is set, is obeyed.
+    """
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, _cores() - workers))
+
+
+def _cores() -> int:
+    """The cores that this process may use, of which the processes of this machine have equal shares."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def context() -> BaseContext:
+    # Forking is safe here only where no GPU is in use; forked workers share the data set's memory.
+    method = "fork" if not torch.cuda.is_available() and "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    return multiprocessing.get_context(method)
+
+
+def quiet_worker(number: int) -> None:
+    """In a worker: one thread, and signals left to the main process, which ends the workers itself.
+
+    SIGTERM and SIGHUP too: a cluster, or a terminal that closes, sends them to every process of a job, and a worker
+    that died of it would take the main process down before it had saved. A worker ends when its main process is gone.
+    """
+    import signal
+
+    torch.set_num_threads(1)
+    for each in signals.stopping():
+        signal.signal(each, signal.SIG_IGN)
+    parent.die_with_parent()
+
+
+@contextmanager
+def process_group_closed() -> Iterator[None]:
+    """Closes the process group that Accelerate opened, however the run ends."""
+    try:
+        yield
+    finally:
+        if distributed.world() > 1:
+            dist.destroy_process_group()

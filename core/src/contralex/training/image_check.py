@@ -1,0 +1,154 @@
+"""Before a run starts: does every backbone take the images that the views make?
+
+The views know their sizes, so one sample's are made and shown to the encoders. What a backbone says of a size that it
+does not take is its library's assertion, or a shape that does not fit somewhere inside; here it becomes a sentence.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from contralex.data.base import Split, Unreadable
+from contralex.data.views import Views
+from contralex.errors import ContralexError, remedy
+from contralex.kinds.views.specs import Augment, Crop
+from contralex.lookup.slots import Encoder
+from contralex.lookup.step import LookUp
+from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.walk import walk
+
+_TRIED = 100  # samples of which one must be readable; where none is, the run itself says so
+_USUAL = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512, 518, 1024)
+
+
+def check_images(spec: RunSpec, method: LookUp, views: Views, split: Split) -> None:
+    """ContralexError where a backbone cannot take a view, or what evaluation sees."""
+    item = _readable(split)
+    if item is None:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        made = {view: views.make(item, view)[None] for view in sorted({*method.query_views, *method.key_views})}
+        plain = views.plain(item)[None]
+    _try(spec, method.encoder, "method.encoder", lambda: method.encoder(made))
+    _try(spec, method.encoder, "method.encoder", lambda: method.encoder.features(plain))
+    keys = {view: made[view] for view in method.key_views}
+    for other in method.key_encoder.children():
+        if isinstance(other, Encoder):
+            _try(spec, other, "method.key_encoder", lambda other=other: other(keys))  # type: ignore[misc]
+
+
+def _readable(split: Split) -> Any:
+    for index in range(min(len(split), _TRIED)):
+        try:
+            return split[index]
+        except Unreadable:
+            continue
+    return None
+
+
+def _try(spec: RunSpec, encoder: Encoder, place: str, forward: Callable[[], object]) -> None:
+    was_training = encoder.training
+    encoder.eval()  # a batch of one has no statistics
+    entered: list[tuple[str, Tensor]] = []
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _watched(encoder, entered):
+            forward()
+    except ContralexError:
+        raise
+    except Exception as error:
+        if entered:  # else it is no backbone's, and the first step says it with the whole batch
+            path, image = entered[0]
+            raise ContralexError(_sentence(spec, place, path, encoder.get_submodule(path), image, error)) from error
+    finally:
+        encoder.train(was_training)
+
+
+@contextmanager
+def _watched(encoder: Encoder, entered: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """``entered``: the backbones that were given an image and have not returned, with the image."""
+    hooks = []
+    for path, module in encoder.named_modules():
+        if path.rpartition(".")[2] == "backbone":
+            hooks.append(module.register_forward_pre_hook(lambda _, given, path=path: entered.append((path, given[0]))))
+            hooks.append(module.register_forward_hook(lambda *_: _drop(entered)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _drop(entered: list[tuple[str, Tensor]]) -> None:
+    entered.pop()
+
+
+def _sentence(spec: RunSpec, place: str, path: str, backbone: nn.Module, image: Tensor, error: Exception) -> str:
+    channels, height, width = image.shape[-3:]
+    node, where = _spec_of(getattr(spec.method, place.rpartition(".")[2]), place, path)
+    name = getattr(node, "name", getattr(node, "kind", type(backbone).__name__))
+    said = str(error).strip().split("\n")[0].rstrip(".")
+    start = f"{where} ({name}) cannot take the {width}x{height} images of {channels} channels that method.views makes"
+    start = f"{start} ({said})"
+    meta = copy.deepcopy(backbone).to("meta").eval()
+    others = [count for count in range(1, 17) if count != channels and _takes(meta, count, height, width)]
+    if others:
+        mended = f"Change it:{remedy('--set', f'{where}.channels={channels}')}" if hasattr(node, "channels") else ""
+        return f"{start}. It takes {others[0]} channels. {mended or 'Take another backbone.'}"
+    size = next((size for size in _sizes(height) if _takes(meta, channels, size, size)), None)
+    settings = []
+    if size is not None:
+        settings = _settings(spec.method.views, size, lambda side: _takes(meta, channels, side, side))
+    if not settings:
+        return f"{start}. Take another backbone:{remedy('--set', f'{where}={{kind: torchvision, name: resnet50}}')}"
+    return f"{start}. It takes {size}x{size}. Make them so, or take another backbone:{remedy(*settings)}"
+
+
+def _spec_of(node: Any, where: str, path: str) -> tuple[Any, str]:
+    """The block of the spec that a module was made from, and its place: where the two are called alike, or a list of
+    modules is a mapping of blocks."""
+    for part in path.split("."):
+        child = getattr(node, part, None)
+        if isinstance(node, dict) and part.isdigit():
+            part, child = list(node.items())[int(part)]
+        if child is None:
+            break
+        node, where = child, f"{where}.{part}"
+    return node, where
+
+
+def _takes(backbone: nn.Module, channels: int, height: int, width: int) -> bool:
+    """Without computing anything. False as well where the backbone cannot be tried so."""
+    try:
+        with torch.no_grad():
+            backbone(torch.empty(1, channels, height, width, device="meta"))
+    except Exception:
+        return False
+    return True
+
+
+def _sizes(size: int) -> Sequence[int]:
+    """Other sizes, the likely ones first: a little larger, larger, smaller."""
+    larger, smaller = [one for one in _USUAL if one > size], [one for one in _USUAL if one < size]
+    return list(dict.fromkeys(chain(range(size + 1, size + 33), larger, reversed(smaller))))
+
+
+def _settings(views: BaseModel, wanted: int, fits: Callable[[int], bool]) -> list[str]:
+    """What to set, so that all views that do not fit get another size."""
+    settings = []
+    for path, node in walk(views, "method.views"):
+        if isinstance(node, Augment) and node.jigsaw is not None and not fits(node.jigsaw.cell):
+            settings += [f"{path}.crop.size={wanted * node.jigsaw.grid}", f"{path}.jigsaw.cell={wanted}"]
+        elif isinstance(node, Augment) and node.jigsaw is None and not fits(node.crop.size):
+            settings.append(f"{path}.crop.size={wanted}")
+        elif isinstance(node, Crop) and not path.endswith("augment.crop") and not fits(node.size):
+            settings.append(f"{path}.size={wanted}")
+    return [word for setting in settings for word in ("--set", setting)]

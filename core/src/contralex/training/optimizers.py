@@ -1,0 +1,162 @@
+"""Optimisers with the parameter groups of the papers, and schedules set before every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from contralex.errors import ContralexError
+from contralex.lookup.clock import Clock, value_at
+from contralex.recipes import run_spec as specs
+from contralex.recipes.schedules import Cosine, Linear, Number, Steps
+
+NORM_AND_BIAS = "norm_and_bias"
+_LARC_EPS = 1e-8  # apex's; it counts where a gradient is as small, such as that of a bias before BatchNorm
+
+
+def build(spec: specs.Optimizer, model: nn.Module) -> Optimizer:
+    """The optimiser over the model's trainable parameters. What follows a schedule is set by :func:`set_rates`."""
+    groups = _groups(spec, model)
+    if spec.kind == "sgd":
+        # Nesterov is refused by torch without momentum, with a sentence of its own.
+        return SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov)
+    if spec.kind == "adamw":
+        return AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
+    if spec.kind == "adam":
+        return Adam(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
+    return LARS(groups, momentum=spec.momentum, trust=spec.trust, variant=spec.variant)
+
+
+def set_rates(optimizer: Optimizer, spec: specs.Optimizer, clock: Clock, batch: int) -> float:
+    """Sets every group's learning rate and weight decay for this step, and returns the schedule's rate.
+
+    The rate depends on the *global* batch alone, never on how many processes share it.
+    """
+    scale = spec.scaling.factor(batch)
+    rate = value_at(spec.lr, clock) * scale
+    decay = value_at(spec.weight_decay, clock)
+    for group in optimizer.param_groups:
+        own: specs.ParamGroup | None = group["spec"]
+        group["lr"], group["weight_decay"] = rate, decay
+        if own is None:
+            continue
+        group["lr"] = own.lr_scale * (_start(spec.lr) * scale if own.fixed_lr else rate)
+        if own.weight_decay is not None:
+            group["weight_decay"] = own.weight_decay
+    return rate
+
+
+def drop_frozen_gradients(optimizer: Optimizer, clock: Clock) -> None:
+    """Takes the gradients of parameters away that do not move yet (SwAV's prototypes in the first epoch).
+
+    None, not zero: with zero, momentum and weight decay would still move them.
+    """
+    for group in optimizer.param_groups:
+        if group["spec"] is not None and clock.at("step") < group["spec"].frozen_epochs:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def clip_each(parameters: Iterable[Tensor], largest: float) -> None:
+    """Shortens each parameter's gradient to the norm ``largest``, by itself (DINO's code)."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        norms = torch.stack(torch._foreach_norm(gradients))
+        torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0)))
+
+
+def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
+    taken: dict[int, list[Tensor]] = {}
+    rest: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        for place, group in enumerate(spec.groups):
+            if _matches(group.match, name, parameter):
+                taken.setdefault(place, []).append(parameter)
+                break
+        else:
+            rest.append(parameter)
+    for place, group in enumerate(spec.groups):
+        if place not in taken:
+            names = ", ".join(
+                sorted({name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad})
+            )
+            raise ContralexError(
+                f"train.optimizer.groups.{place}.match: {group.match!r} matches no trainable parameter that an earlier "
+                f"group has not taken; the parameters lie in {names}."
+            )
+    groups = [
+        {"params": taken[place], "spec": group, "trust_ratio": group.trust_ratio}
+        for place, group in enumerate(spec.groups)
+    ]
+    # A group may be empty of parameters only if the groups above took them all.
+    return [*groups, {"params": rest, "spec": None, "trust_ratio": True}] if rest else groups
+
+
+def _matches(pattern: str, name: str, parameter: Tensor) -> bool:
+    return parameter.dim() <= 1 if pattern == NORM_AND_BIAS else fnmatchcase(name, pattern)
+
+
+def _start(number: Number) -> float:
+    return number.start if isinstance(number, Cosine | Linear | Steps) else number
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling (You et al., 2017, arXiv:1708.03888), in the three forms in use.
+
+    ``lars``: g ← g + wd·p; g ← trust·‖p‖/‖g‖·g; v ← m·v + g; p ← p − lr·v   (MoCo v3, BYOL, Barlow Twins)
+    ``tf``:   g ← g + wd·p; v ← m·v + lr·trust·‖p‖/‖g‖·g; p ← p − v            (SimCLR)
+    ``larc``: g ← trust·‖p‖/(‖g‖ + wd·‖p‖ + 1e-8)·(g + wd·p); then as lars          (apex LARC, not clipped: SwAV)
+
+    The ratio is 1 where either norm is 0 (``larc`` then leaves out the decay, too), and in groups whose
+    ``trust_ratio`` is false.
+    """
+
+    def __init__(self, params: Iterable[Any], momentum: float, trust: float, variant: str) -> None:
+        super().__init__(params, {"lr": 0.0, "weight_decay": 0.0, "trust_ratio": True})
+        self.momentum, self.trust, self.variant = momentum, trust, variant
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        if closure is not None:
+            raise ContralexError("LARS does not take a closure.")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return None
+
+    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        decay, rate = group["weight_decay"], group["lr"]
+        grad = parameter.grad
+        assert grad is not None
+        update = grad + decay * parameter
+        if group["trust_ratio"]:
+            update = self._scaled(parameter, grad, update, decay)
+        if self.variant == "tf":
+            update = update * rate
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        velocity = state["momentum_buffer"].mul_(self.momentum).add_(update)
+        parameter.add_(velocity, alpha=-1.0 if self.variant == "tf" else -rate)
+
+    def _scaled(self, parameter: Tensor, grad: Tensor, update: Tensor, decay: float) -> Tensor:
+        weights = parameter.norm()
+        gradient = grad.norm() if self.variant == "larc" else update.norm()
+        scale = gradient + decay * weights + _LARC_EPS if self.variant == "larc" else gradient
+        trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        unscaled = grad if self.variant == "larc" else update  # apex does not even decay such weights
+        return torch.where((weights > 0) & (gradient > 0), trust * update, unscaled)

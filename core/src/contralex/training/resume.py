@@ -1,0 +1,146 @@
+"""What has changed between a checkpoint and the run that goes on from it: its spec, its plugins, its queue.
+
+A resumed run insists on what it was started with. With ``--allow-drift`` it takes what there is now; what that changed
+is said, and stands in every later checkpoint's ``state.json`` under ``drift``, with the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from contralex.errors import ContralexError, command_to_resume
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from contralex.data.base import Split
+    from contralex.lookup.step import LookUp
+    from contralex.recipes.layers import Resolved
+    from contralex.training.checkpoints.read import Checkpoint
+
+
+def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) -> list[dict[str, Any]]:
+    """The ``drift`` of the checkpoints to come. Refuses what differs unless it is ``allowed``, which is warned of."""
+    plugins = list(of_plugins(found, needed=resolved.plugins if allowed else None))
+    changes = [*of_spec(found, resolved, allowed), *plugins]
+    before = list(found.state.get("drift", []))
+    if not changes:
+        return before
+    listed = "; ".join(changes)
+    out = found.folder.parents[1]
+    if not allowed:
+        raise ContralexError(
+            f"{out} was started with another spec or other versions: {listed}; go on with its own (pip install "
+            "those versions), or take the present ones:"
+            + command_to_resume(out)
+            + command_to_resume(out, "--allow-drift")
+        )
+    _check_groups(found, resolved)
+    if say:
+        logging.getLogger("contralex").warning("%s goes on from step %d with: %s.", out, found.step, listed)
+    return [*before, {"step": found.step, "changes": changes}]
+
+
+def of_plugins(found: Checkpoint, needed: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Versions that differ. A plugin that is missing is refused, unless it is not among ``needed`` any more."""
+    from contralex.plugins.registry import registry
+
+    for name, version in found.state["plugins"].items():
+        plugin = registry().plugins.get(name)
+        if plugin is not None and plugin.usable:
+            if plugin.version != version:
+                yield f"{name}: {version} → {plugin.version}"
+        elif needed is not None and name not in needed:
+            yield f"{name}: {version} → absent"
+        elif plugin is None:
+            raise ContralexError(
+                f"{found.folder} was made with {name} {version}, which is missing: pip install {name}=={version}."
+            )
+        else:
+            raise ContralexError(f"{found.folder} needs {name}, which is {plugin.state}: {plugin.reason}.")
+
+
+def of_spec(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
+    """Every value that differs, as ``train.optimizer.lr: 0.03 → 0.06``."""
+    from contralex.recipes.diff import changes, diff
+    from contralex.recipes.layers import NOT_COMPUTED, resolve_data
+
+    # Resolved again: a default that was added to a spec since changes an older run's digest as it changes this one's.
+    try:
+        begun = resolve_data(found.state["spec"], where=str(found.folder / "state.json"))
+    except ContralexError:
+        if not allowed:
+            raise
+        found_changes = changes(found.state["spec"], resolved.data)  # its parts are not all installed any more
+    else:
+        if begun.digest == resolved.digest:
+            return []
+        found_changes = diff(begun, resolved)
+    free = [f"train.{name}" for name in NOT_COMPUTED]
+    listed = [str(each) for each in found_changes if ".".join(each.path.split(".")[:2]) not in free]
+    return listed or ["the order of the keys of a block differs"]
+
+
+def samples_of(split: Split) -> dict[str, Any]:
+    """By which the samples that a run is trained on are known again, wherever they lie: how many, and their labels."""
+    labels = None if split.labels is None else hashlib.sha256(repr(list(split.labels)).encode()).hexdigest()[:16]
+    return {"count": len(split), "labels": labels}
+
+
+def check_samples(found: Checkpoint, now: dict[str, Any], allowed: bool) -> list[dict[str, Any]]:
+    """What to add to the ``drift``. A step's samples go by their number, so more or fewer of them are another run."""
+    before = found.state.get("samples") or now  # of an older run it is not known
+    if before == now:
+        return []
+    counts = f"{before.get('count')} samples → {now['count']}"
+    change = (
+        f"data: {counts}" if before.get("count") != now["count"] else f"data: other labels of {now['count']} samples"
+    )
+    if not allowed:
+        raise ContralexError(
+            f"{found.folder.parents[1]} was started on other data ({change}); bring them back, say with --data where "
+            "they are now, or go on with these by --allow-drift."
+        )
+    return [{"step": found.step, "changes": [change]}]
+
+
+def plugins_of(found: Checkpoint | None, resolved: Resolved) -> dict[str, str]:
+    """What a run uses, in the versions that are there.
+
+    A resumed run's ``spec.yaml`` no longer says whose recipe it was; its checkpoint does.
+    """
+    from contralex.plugins.registry import registry
+
+    used = {**(found.state["plugins"] if found is not None else {}), **resolved.plugins}
+    known = registry().plugins
+    return {name: known[name].version for name in used if name in known and known[name].usable}
+
+
+def _check_groups(found: Checkpoint, resolved: Resolved) -> None:
+    """The optimiser's state goes by the order of its parameters, which the groups make."""
+    optimizer = found.state["spec"].get("train", {}).get("optimizer", {})
+    before = [group.get("match") for group in optimizer.get("groups", [])]
+    now = [group.match for group in resolved.run.train.optimizer.groups]
+    if before != now:
+        raise ContralexError(
+            f"train.optimizer.groups: {found.folder} has the optimiser's state in the order of the groups {before}, "
+            f"and not of {now}; leave what each group matches as it was, or start a new run."
+        )
+
+
+def resized(tensors: Mapping[str, Tensor], model: LookUp) -> dict[str, Tensor]:
+    """A checkpoint's tensors, with what negative sources remember in the sizes that ``model``, as built, has."""
+    from contralex.lookup.slots import NegativeSource
+
+    made = dict(tensors)
+    for path, part in model.named_modules():
+        if isinstance(part, NegativeSource):
+            names = {
+                f"{path}.{name}": name for name, _ in part.named_buffers(recurse=False) if f"{path}.{name}" in made
+            }
+            found = part.resized({name: made[full] for full, name in names.items()})
+            made.update({f"{path}.{name}": value for name, value in found.items()})
+    return made

@@ -1,0 +1,84 @@
+"""Why a run ends before its last step: a signal, a loss that is no number, a plugin that asks for it or that failed.
+
+Each of these may happen on one process alone, at any moment. The others only know after they have agreed, which all of
+them do at the end of every step; so nothing here acts at once, and no process waits for one that has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from contralex.lookup import distributed
+
+
+class Ending:
+    """``signal``, ``bad_loss``, ``mistake``, ``failure`` and ``stop`` are what all processes have agreed on.
+
+    ``signal``: its number. ``bad_loss``: what was wrong with whose loss. ``mistake``: the sentence of a hook that found
+    a mistake of the user's. ``failure``: the sentence that says which hook of which plugin failed. ``stop``: who asked
+    for a clean end, and why.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.bad_loss = ""
+        self.mistake = ""
+        self.failure = ""
+        self.stop: dict[str, str] | None = None
+        self.signalled: Callable[[], int] = lambda: 0
+        self._bad_loss = ""
+        self._mistake = ""
+        self._failure = ""
+        self._stop: dict[str, str] | None = None
+        self._group: Any = None
+        if distributed.world() > 1 and dist.get_backend() != "gloo":
+            # What is agreed on is a few words of the CPU's; on the GPU each exchange would wait for all that is queued.
+            self._group = dist.new_group(backend="gloo")
+
+    def ask(self, by: str, reason: str) -> None:
+        """Of several reasons the first is kept."""
+        self._stop = self._stop or {"by": by, "reason": reason}
+
+    def refuse(self, sentence: str) -> None:
+        self._mistake = self._mistake or sentence
+
+    def fail(self, sentence: str) -> None:
+        self._failure = self._failure or sentence
+
+    def lose(self, sentence: str) -> None:
+        self._bad_loss = self._bad_loss or sentence
+
+    @property
+    def now(self) -> bool:
+        """Whether to leave at once, without what comes at the end of an epoch or of a run."""
+        return bool(self.signal or self.bad_loss or self.mistake or self.failure)
+
+    def agree(self) -> None:
+        """Every process calls this at the same step. Mostly one number is exchanged; the words only where needed."""
+        mine = (self.signalled(), self._bad_loss, self._mistake, self._failure, self._stop)
+        everyone = self._exchanged(mine) if self.any_of(any(mine)) else []
+        for signal, bad_loss, mistake, failure, stop in everyone:
+            self.signal = self.signal or signal
+            self.bad_loss = self.bad_loss or bad_loss
+            self.mistake = self.mistake or mistake
+            self.failure = self.failure or failure
+            self.stop = self.stop or stop
+
+    def any_of(self, mine: bool) -> bool:
+        """Whether it is so on any process. All call this."""
+        if distributed.world() == 1:
+            return mine
+        asking = torch.tensor(int(mine))
+        dist.all_reduce(asking, op=dist.ReduceOp.MAX, group=self._group)
+        return bool(asking)
+
+    def _exchanged(self, mine: Any) -> list[Any]:
+        if distributed.world() == 1:
+            return [mine]
+        everyone: list[Any] = [None] * distributed.world()
+        dist.all_gather_object(everyone, mine, group=self._group)
+        return everyone

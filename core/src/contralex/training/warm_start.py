@@ -1,0 +1,68 @@
+"""The weights that a run begins with where its spec has ``init``: those of another run's encoder, where they fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contralex.errors import ContralexError, named
+from contralex.training.checkpoints import header
+from contralex.training.checkpoints.manifest import MODEL
+from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from contralex.lookup.slots import Encoder
+    from contralex.recipes.run_spec import InitSpec
+
+_PREFIX = "encoder."  # of the query encoder's tensors in a checkpoint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which tensors of an encoder are ``taken`` from ``checkpoint``, and which stay ``new``, by their names."""
+
+    checkpoint: Checkpoint
+    taken: list[str]
+    new: list[str]
+
+    def told(self) -> str:
+        """A sentence for people."""
+        modules = list(dict.fromkeys(_module(name) for name in self.new))
+        more = f" and {len(modules) - 6} more" if len(modules) > 6 else ""
+        new = f"new: {', '.join(modules[:6])}{more}" if modules else "none is new"
+        return f"The encoder starts from {self.checkpoint.folder}: {len(self.taken)} tensors; {new}."
+
+
+def plan(encoder: Encoder, spec: InitSpec) -> Plan:
+    """What fits by name and shape, and is not to be left out. Reads headers alone."""
+    with named("init.checkpoint"):
+        found = open_checkpoint(Path(spec.checkpoint))
+    there = {stored.name: stored.shape for stored in header.read(found.folder / MODEL)}
+    own = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    taken = [
+        name
+        for name, shape in own.items()
+        if there.get(_PREFIX + name) == shape and not any(fnmatchcase(name, pattern) for pattern in spec.skip)
+    ]
+    # BatchNorm's count of batches is one number in any layer, and goes with the layer's statistics.
+    modules = {_module(name) for name in taken if own[name]}
+    taken = [name for name in taken if _module(name) in modules]
+    if not taken:
+        raise ContralexError(
+            f"init.checkpoint: no tensor of the encoder in {found.folder} has the name and the shape of one of "
+            "method.encoder, so nothing would be taken; give method.encoder the backbone that the checkpoint has."
+        )
+    return Plan(found, taken, [name for name in own if name not in taken])
+
+
+def load(encoder: Encoder, spec: InitSpec) -> None:
+    """Puts what fits of a checkpoint's query encoder into an encoder."""
+    chosen = plan(encoder, spec)
+    tensors = chosen.checkpoint.tensors()
+    encoder.load_state_dict({**encoder.state_dict(), **{name: tensors[_PREFIX + name] for name in chosen.taken}})
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0] or name
