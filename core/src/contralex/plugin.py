@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contralex import progress
     from contralex.data.base import Source, Split, Subset, Unreadable
     from contralex.data.views import Views
     from contralex.errors import ContralexError, remedy
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Dictionary, Found, Match, Rows, Step, Targets
-    from contralex.plugin import progress
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec

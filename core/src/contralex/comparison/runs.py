@@ -22,7 +22,7 @@ from contralex.files import read_json
 from contralex.recipes import yaml
 from contralex.recipes.layers import Resolved
 from contralex.recipes.paths import absolute, local_paths
-from contralex.training import parent, resume
+from contralex.training import parent, resuming
 from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.launch import passing_signals_to
 from contralex.training.run_folder import SPEC
@@ -66,7 +66,7 @@ def differences(folder: Path, results: dict[str, Any], resolved: Resolved) -> li
         begun = None
     if results.get("digest") != resolved.digest:
         # The digest alone does not tell: a default that was added to a spec since changes it too.
-        return resume.of_spec(open_checkpoint(folder), resolved, allowed=False)
+        return resuming.of_spec(open_checkpoint(folder), resolved, allowed=False)
     there = local_paths(resolved.anchored().run)  # which are no part of the digest
     before = {keys: _at(begun, keys) for keys in there}
     return [

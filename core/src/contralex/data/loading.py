@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -73,6 +73,14 @@ def _order_and_places(order: Order, epoch: int) -> tuple[Tensor, Tensor]:
     """(population,) who stands where, and where each stands."""
     drawn = order.of(epoch)
     return drawn, torch.argsort(drawn)
+
+
+class Items(Protocol):
+    """What a loader reads: as many items as it is long, by their indices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: Any) -> Any: ...
 
 
 class ViewDataset(Dataset[Item]):
@@ -161,7 +169,7 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
     return index, inputs, [item for _, item in items if isinstance(item, Unreadable)]
 
 
-def load(dataset: Dataset[Any], collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
+def load(dataset: Items, collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
     try:

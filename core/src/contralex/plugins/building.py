@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from contralex.plugins.spec import Spec
 
 
+def _cannot_load(path: str | Path) -> Encoder:
+    raise TypeError(f"{path} cannot be loaded: this build context has no load_encoder")
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """What a part may ask for when it is built: it names it as an argument of its own.
@@ -44,7 +48,7 @@ class BuildContext:
     labels: Tensor | None = None
     query_views: tuple[int, ...] = ()
     negatives: NegativeSource | None = None
-    load_encoder: Callable[[str | Path], Encoder] | None = None
+    load_encoder: Callable[[str | Path], Encoder] = _cannot_load
 
 
 _CONTEXT = tuple(field.name for field in fields(BuildContext))

@@ -185,4 +185,5 @@ class Slot:
         found = known.find(self.name, value["kind"])
         if found is None:
             raise PydanticCustomError("unknown_kind", "{hint}", {"hint": known.hint(self.name, value["kind"])})
-        return found.model_validate(value)
+        made: Spec = found.model_validate(value)
+        return made

@@ -14,6 +14,7 @@ from contralex.testing.outcome import Failed
 from contralex.testing.steps import copied, equal_to
 from contralex.testing.trial import Trial
 from contralex.training.checkpoints import write
+from contralex.training.checkpoints.read import open_checkpoint
 
 
 def through_safetensors(trial: Trial) -> None:
@@ -42,7 +43,7 @@ def resumes(trial: Trial) -> None:
         write.save(Path(folder), 2, straight.state_dict(), optimizer, resolve_data(trial.data), {})
         resumed = trial.build()
         restored = trial.optimizer(resumed)
-        write.restore(write.open_checkpoint(Path(folder) / "step-2"), resumed, restored)
+        write.restore(open_checkpoint(Path(folder) / "step-2"), resumed, restored)
     for number in range(2, 4):
         one = trial.advance(straight, optimizer, number).loss.detach()
         other = trial.advance(resumed, restored, number).loss.detach()

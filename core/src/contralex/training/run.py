@@ -16,7 +16,7 @@ from contralex.data.base import Source
 from contralex.data.loading import EpochSampler, ViewDataset, collate, load
 from contralex.errors import ContralexError, command_to_resume
 from contralex.files import write_text
-from contralex.lookup import batch_norm, distributed, shards
+from contralex.lookup import batch_norm, distributed, whole_state
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Found, Step
@@ -33,7 +33,7 @@ from contralex.training import (
     memory_checks,
     optimizers,
     rehearsal,
-    resume,
+    resuming,
     run_folder,
     setup,
     signals,
@@ -101,16 +101,16 @@ class Run:
         self.found = read.find(place.out) if resume and place.out is not None else None
         self.drift: list[dict[str, Any]] = []  # what was allowed to differ from what the run was started with, and when
         if self.found is not None:
-            self.drift = resume.check(self.found, resolved, allow_drift, say=self.main)
+            self.drift = resuming.check(self.found, resolved, allow_drift, say=self.main)
 
         with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
             self.source: Source = build.source(self.spec.data)
         self.accelerator.wait_for_everyone()  # the others ask the main process what it found
         self.views = self.spec.method.views.build()
         self.split = self.source.train()
-        self.samples = resume.samples_of(self.split)
+        self.samples = resuming.samples_of(self.split)
         if self.found is not None:
-            self.drift += resume.check_samples(self.found, self.samples, allow_drift)
+            self.drift += resuming.check_samples(self.found, self.samples, allow_drift)
         population = len(self.split)
         check_population(population, train.batch_size, self.spec.method.negatives.queued(), _where(self.spec))
         check_samples(self.spec, population, distributed.world())
@@ -145,7 +145,7 @@ class Run:
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:
             scaler.load_state_dict(self.found.state["scaler"])
-        self.plugins = resume.plugins_of(self.found, resolved)
+        self.plugins = resuming.plugins_of(self.found, resolved)
         self.ending = Ending()
         self.hooks = LifeCycle(self.plugins, resolved.code, self.ending, train.on_hook_error)
         self.logged: dict[str, float] = {}
@@ -171,7 +171,7 @@ class Run:
     def _fitting(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
         out. A checkpoint knows nothing of processes."""
-        return shards.own_state(self.method, resume.resized(tensors, self.method) if self.drift else tensors)
+        return whole_state.own_state(self.method, resuming.resized(tensors, self.method) if self.drift else tensors)
 
     def stop(self, reason: str) -> None:
         """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results.
@@ -392,7 +392,7 @@ def _epoch_ends(run: Run, report: Report) -> None:
 def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None = None) -> Path:
     """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
     pending = report.pending()
-    state = shards.whole_state(run.method)
+    state = whole_state.whole_state(run.method)
     bad = [*health.blown_up(state), *health.blown_up(write.flat(run.optimizer)[0])] if run.main else []
     if run.ending.any_of(bool(bad)):
         raise _diverged(run, f"the weights are not finite after step {run.step} ({_listed(bad) if bad else ''})")

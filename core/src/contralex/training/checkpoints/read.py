@@ -46,9 +46,9 @@ class Checkpoint:
     def resolved(self) -> Resolved:
         """The spec that the run had. Plugins that are missing are an error, and other versions of them a warning."""
         from contralex.recipes.layers import resolve_data
-        from contralex.training import resume
+        from contralex.training import resuming
 
-        for change in resume.of_plugins(self):
+        for change in resuming.of_plugins(self):
             logging.getLogger("contralex").warning("%s was made with another version: %s.", self.folder, change)
         return resolve_data(self.state["spec"], where=str(self.folder / STATE))
 
