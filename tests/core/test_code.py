@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from contralex import resolve
-from contralex.data.base import _Caught
 from contralex.plugin import ContralexError
 from contralex.plugins.registry import registry
+from contralex.recipes.code_files import Portable
 from contralex.recipes.diff import diff
 from contralex.recipes.layers import resolve_data
 from contralex.training import build
@@ -141,7 +141,7 @@ def test_files_add_up_along_the_chain(mine: str, recipe: Write, tmp_path: Path) 
         ("def f(:", "my_part.py failed: SyntaxError: "),
         (PART.replace("losses", "lossses"), "my_part.py failed: there is no hook contralex_lossses; did you mean"),
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_step_end(nothing): pass\n",
+            "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_step_end(nothing): pass\n",
             "my_part.py failed: PluginValidationError: ",
         ),
     ],
@@ -167,7 +167,7 @@ def test_where_code_may_stand(mine: str, recipe: Write, fake_plugin: Callable[..
     assert refused(recipe(preset, "preset.yaml")).endswith("a preset changes method, data, train, eval, not code")
     folder = fake_plugin(
         "foo",
-        "from pathlib import Path\nfrom contralex import hookimpl\n"
+        "from pathlib import Path\nfrom contralex.plugin import hookimpl\n"
         "@hookimpl\ndef contralex_recipes():\n    return Path(__file__).parent\n",
     )
     (folder / "packed.yaml").write_text(MINE.replace("small.yaml", "moco-v2"))
@@ -178,7 +178,7 @@ def test_a_pickle_that_another_process_reads_brings_the_file(mine: str, tmp_path
     """Workers that are not forked, as with a GPU, get their data set so."""
     resolved = resolve(mine, allow_code=True)
     (tmp_path / "my_part.py").write_text("the file changes while the run lasts")
-    (tmp_path / "pickle").write_bytes(pickle.dumps(_Caught([resolved.run.method.loss])))
+    (tmp_path / "pickle").write_bytes(pickle.dumps(Portable([resolved.run.method.loss])))
     code = f"import pickle; print(pickle.load(open({str(tmp_path / 'pickle')!r}, 'rb'))[0].kind)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("mine\n", "")

@@ -25,7 +25,7 @@ from contralex.kinds.datasets.digits import DigitsSource
 from contralex.kinds.datasets.folder import FolderSource
 from contralex.kinds.datasets.specs import CIFAR10, STL10, Digits, HuggingFace, ImageFolder, ImageNet
 from contralex.kinds.datasets.torchvision_sets import TorchvisionSource
-from contralex.recipes.sample_counts import check_population
+from contralex.recipes.sample_counts import check_population, check_share
 
 
 class Numbers(Split):
@@ -94,7 +94,7 @@ def test_a_batch_that_does_not_divide_is_a_sentence() -> None:
     with pytest.raises(
         ContralexError, match=r"train\.batch_size is 10 over all processes, which 4 processes cannot share"
     ):
-        EpochSampler(50, 10, seed=0, epochs=1, world=4)
+        check_share(10, 4)
 
 
 def test_check_population() -> None:

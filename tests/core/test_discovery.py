@@ -129,7 +129,7 @@ def test_whatever_an_import_raises_is_caught_and_what_it_prints_is_no_answer(
     ],
 )
 def test_a_hook_that_raises_is_that_plugins_own(fake_plugin: Install, code: str, reason: str) -> None:
-    fake_plugin("foo", f"from contralex import hookimpl\n@hookimpl\n{code}")
+    fake_plugin("foo", f"from contralex.plugin import hookimpl\n@hookimpl\n{code}")
     assert state("foo") == ("broken", reason)
 
 

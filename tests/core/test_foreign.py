@@ -45,7 +45,8 @@ def test_a_plugin_that_would_end_the_command_is_broken(call: str, name: str, fak
 
 def test_a_hook_that_would_end_the_command_is_broken(fake_plugin: Plugin) -> None:
     fake_plugin(
-        "leaves", "import os\nfrom contralex import hookimpl\n@hookimpl\ndef contralex_losses():\n    os._exit(0)\n"
+        "leaves",
+        "import os\nfrom contralex.plugin import hookimpl\n@hookimpl\ndef contralex_losses():\n    os._exit(0)\n",
     )
     assert registry().plugins["leaves"].state == "broken"
     assert "it called os._exit" in registry().plugins["leaves"].reason

@@ -18,7 +18,7 @@ from contralex.training import build, resuming
 
 CORE = Path(contralex.__file__).parent
 # What is of these kinds: their specs, their parts, and what `contralex new` writes. A kind may know itself.
-THEIR_OWN = ("vocabulary/", "parts/", "cli/templates/", "data/torchvision_sets.py")
+THEIR_OWN = ("kinds/", "cli/templates/")
 FILES = [file for file in sorted(CORE.rglob("*.py")) if not file.relative_to(CORE).as_posix().startswith(THEIR_OWN)]
 
 

@@ -55,20 +55,20 @@ def test_a_broken_import_is_that_plugins_own(fake_plugin: Install) -> None:
     ("code", "reason"),
     [
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_lossses():\n    return []\n",
+            "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_lossses():\n    return []\n",
             "ContralexError: there is no hook contralex_lossses; did you mean contralex_losses?",
         ),
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_losses():\n    return [int]\n",
-            "ContralexError: contralex_losses returned <class 'int'>, which is not a subclass of contralex.Spec",
+            "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_losses():\n    return [int]\n",
+            "ContralexError: contralex_losses returned <class 'int'>, which is not a subclass of contralex.plugin.Spec",
         ),
         (
-            "from contralex import Spec, hookimpl\nclass A(Spec):\n    x: int\n"
+            "from contralex.plugin import Spec, hookimpl\nclass A(Spec):\n    x: int\n"
             "@hookimpl\ndef contralex_losses():\n    return [A]\n",
             "ContralexError: A needs a field such as kind: Literal['my_kind'] = 'my_kind'",
         ),
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_losses():\n    raise KeyError('x')\n",
+            "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_losses():\n    raise KeyError('x')\n",
             "KeyError: 'x'",
         ),
     ],

@@ -63,7 +63,7 @@ def test_a_sharded_run_that_is_resumed_on_another_number_of_processes_is_the_sam
     processes: tuple[int, int, int], whole: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "stops.py").write_text(
-        "from contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n"
+        "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n"
         "    if run.step in (2, 4):\n        run.stop('enough for now')\n"
     )
     recipe = tmp_path / "stopped.yaml"

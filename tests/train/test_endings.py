@@ -157,7 +157,7 @@ def test_a_worker_that_dies_is_a_sentence(start: Callable[..., Any], tmp_path: P
 def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_path: Path) -> None:
     # One that takes very long over its step, as a hook that waits.
     (tmp_path / "slow.py").write_text(
-        "import time\nfrom contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n"
+        "import time\nfrom contralex.plugin import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n"
         "    if run.step == 3:\n        (run.folder / 'waits').touch()\n        time.sleep(600)\n"
     )
     recipe = tmp_path / "slow.yaml"

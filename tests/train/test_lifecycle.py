@@ -22,7 +22,7 @@ from tests.train.tiny import TINY
 
 Install = Callable[..., Path]
 Tiny = Callable[..., Any]
-STEP = "from contralex import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n    "
+STEP = "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_step_end(run, metrics):\n    "
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_plugin_ends_a_run_early_and_well(
 
 def test_a_plugin_may_end_a_run_before_it_begins(tiny: Tiny, fake_plugin: Install, tmp_path: Path) -> None:
     fake_plugin(
-        "foo", "from contralex import hookimpl\n@hookimpl\ndef contralex_run_start(run):\n    run.stop('why')\n"
+        "foo", "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_run_start(run):\n    run.stop('why')\n"
     )
     results = train(tiny(), tmp_path / "run")
     assert (results["steps"], results["stopped"]["reason"], last(tmp_path / "run")) == (0, "why", "step-0")
@@ -133,7 +133,7 @@ def test_a_hook_that_raises_stops_the_run_with_a_checkpoint(tiny: Tiny, fake_plu
 
 
 MISTAKE = "raise ContralexError('method.x is 3; set it to 2')\n"
-IMPORTS = "from contralex import ContralexError, hookimpl\n"
+IMPORTS = "from contralex.plugin import ContralexError, hookimpl\n"
 
 
 def test_a_mistake_that_a_hook_finds_is_the_users(tiny: Tiny, fake_plugin: Install, tmp_path: Path) -> None:
@@ -186,15 +186,16 @@ def test_a_hook_that_raises_is_reported_once_where_the_spec_says_so(
         (STEP + "metrics['mine'] = 'good'\n", "the metric 'mine' is 'good', and not a number"),
         (STEP + "raise SystemExit(0)\n", "SystemExit: 0"),
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_run_start():\n    {}[0]\n",
+            "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_run_start():\n    {}[0]\n",
             "failed in its hook contralex_run_start: KeyError: 0. The run stopped at step 0 of 10, saved as",
         ),
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_checkpoint():\n    {}[0]\n",
+            "from contralex.plugin import hookimpl\n@hookimpl\ndef contralex_checkpoint():\n    {}[0]\n",
             "failed in its hook contralex_checkpoint: KeyError: 0. The run stopped at step 10 of 10, saved as",
         ),
         (
-            "from contralex import hookimpl\n@hookimpl\ndef contralex_run_end(results):\n    results['a'] = {1, 2}\n",
+            "from contralex.plugin import hookimpl\n"
+            "@hookimpl\ndef contralex_run_end(results):\n    results['a'] = {1, 2}\n",
             "TypeError: Object of type set is not JSON serializable. The run itself is over, and its results are in",
         ),
     ],

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from contralex import progress
 from contralex.cli.options import (
     AllowCode,
     Checkpoint,
@@ -26,6 +25,7 @@ from contralex.cli.options import (
     with_epochs,
 )
 from contralex.errors import ContralexError
+from contralex.plugin import progress
 
 
 def train(

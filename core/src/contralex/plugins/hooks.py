@@ -1,6 +1,6 @@
 """The hooks of contralex: what a plugin may offer, and where it may take part in a run.
 
-A plugin is one module that implements some of these with ``@contralex.hookimpl``, named by an entry point in
+A plugin is one module that implements some of these with ``@hookimpl``, named by an entry point in
 the group ``contralex``. It imports no torch: it returns spec classes, whose ``build()`` imports the part.
 """
 

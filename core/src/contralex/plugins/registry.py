@@ -299,7 +299,7 @@ def _call(module: ModuleType, hook: str) -> Any:
 
 def _checked(slot: str, spec: Any) -> type[Spec]:
     if not (isinstance(spec, type) and issubclass(spec, Spec)):
-        raise ContralexError(f"{SLOTS[slot]} returned {spec!r}, which is not a subclass of contralex.Spec")
+        raise ContralexError(f"{SLOTS[slot]} returned {spec!r}, which is not a subclass of contralex.plugin.Spec")
     if "kind" not in spec.model_fields or not isinstance(spec.model_fields["kind"].default, str):
         raise ContralexError(f"{spec.__name__} needs a field such as kind: Literal['my_kind'] = 'my_kind'")
     return spec
