@@ -105,7 +105,8 @@ while True:
 # No word about what takes long on a busy machine.
 PATIENT = """
 import signal, sys
-from contralex import __main__, foreign
+from contralex import __main__
+from contralex.plugins import guard
 guard.PATIENCE = 3600
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what it starts with &
 sys.exit(__main__.main())
