@@ -203,7 +203,7 @@ def test_a_run_that_is_stopped_and_goes_on_ends_as_the_other(
 # A run whose write number N of a checkpoint is the last thing that it does.
 DIES = """
 import os, signal, sys
-from contralex.training import checkpoint, manifest
+from contralex.training.checkpoints import manifest, write as checkpoint
 from contralex import files
 count = 0
 def dying(function):

@@ -166,7 +166,7 @@ def teacher_of(folder: Path, *sets: str) -> str:
 def test_a_teacher_of_a_checkpoint_gives_its_features_and_its_logits(tmp_path: Path) -> None:
     path = teacher_of(tmp_path)
     encoder, image = student(teacher=path, classes=10).train(), torch.rand(B, 3, 8, 8)
-    theirs = write.load_encoder(path)
+    theirs = build.load_encoder(path)
     found = encoder.queries(encoder({1: image}))[1][0]
     assert_close(found[:, :E], F.normalize(encoder.teacher_embedding(theirs.features(image)), dim=1))
     assert_close(found[:, E:], theirs.embedding(image))

@@ -24,6 +24,7 @@ from contralex.kinds.negatives.resizing import resized_queue
 from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import CheckpointSpec
+from contralex.training import build
 from contralex.training.checkpoints import read, retention, write
 from contralex.training.run import train
 
@@ -62,7 +63,7 @@ def names(folder: Path) -> list[str]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(ContralexError) as error:
-        write.open_checkpoint(path)
+        read.open_checkpoint(path)
     return str(error.value)
 
 
@@ -73,7 +74,7 @@ def test_what_is_saved_is_what_is_restored(save: Save, folder: Path) -> None:
     target = save(10, metrics={"loss": 0.5, "nothing": float("nan")})
     assert names(folder) == ["last", "step-10"]
     assert names(target) == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
-    found = write.open_checkpoint(folder.parent)
+    found = read.open_checkpoint(folder.parent)
     assert (found.step, found.state["metrics"]) == (10, {"loss": 0.5})
     before, optimizer = model(seed=10)
     after, other = model(seed=11)
@@ -102,7 +103,7 @@ def test_a_step_that_is_saved_again_is_there_all_the_time(
         save(10)
     monkeypatch.undo()
     assert not target.exists()
-    assert write.open_checkpoint(folder.parent).step == 10  # the draft or the old one: both are whole
+    assert read.open_checkpoint(folder.parent).step == 10  # the draft or the old one: both are whole
     save(10)
     retention.prune(folder, CheckpointSpec(), 10)
     assert names(folder) == ["last", "step-10"]
@@ -142,13 +143,14 @@ def test_a_full_disk(way: str, save: Save, folder: Path, monkeypatch: pytest.Mon
     )
     assert [name for name in names(folder) if name.startswith(".")] == []
     monkeypatch.undo()
-    assert write.open_checkpoint(folder / "step-10").step == 10
+    assert read.open_checkpoint(folder / "step-10").step == 10
 
 
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from tests.train.test_checkpoints import MOCO, checkpoint, model
+from contralex.training.checkpoints import write
+from tests.train.test_checkpoints import MOCO, model
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 made, optimizer = model()
 folder = Path(sys.argv[1])
@@ -229,7 +231,7 @@ def test_the_newest_that_is_whole_is_taken(
     damage(three)
     for path in (three.parent, three):
         caplog.clear()
-        assert write.open_checkpoint(path).step == step
+        assert read.open_checkpoint(path).step == step
         (record,) = caplog.records
         assert (record.name, record.levelno) == ("contralex", logging.WARNING)
         assert named in record.getMessage()
@@ -238,7 +240,7 @@ def test_the_newest_that_is_whole_is_taken(
 
 def test_what_last_names_is_taken_without_a_word(three: Path, caplog: pytest.LogCaptureFixture) -> None:
     (three / "last").write_text("step-10\n")
-    assert write.open_checkpoint(three.parent).step == write.open_checkpoint(three / "last").step == 10
+    assert read.open_checkpoint(three.parent).step == read.open_checkpoint(three / "last").step == 10
     assert not caplog.records
 
 
@@ -268,7 +270,7 @@ def test_an_explicit_checkpoint_that_is_damaged(three: Path) -> None:
 
 def test_files_that_were_put_beside_are_no_damage(three: Path) -> None:
     (three / "step-30" / "exported.onnx").write_text("of a plugin's hook")
-    assert write.open_checkpoint(three / "step-30").step == 30
+    assert read.open_checkpoint(three / "step-30").step == 30
 
 
 def resign(folder: Path) -> None:
@@ -282,7 +284,7 @@ def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
     shutil.move(three / "step-30", outside)
     (three / "step-30").symlink_to(outside)
     assert "is a symbolic link that leads out of" in refusal(three / "step-30")
-    assert write.open_checkpoint(three).step == 20
+    assert read.open_checkpoint(three).step == 20
     (tmp_path / "secret").write_bytes((three / "step-20" / "state.json").read_bytes())
     (three / "step-20" / "state.json").unlink()
     (three / "step-20" / "state.json").symlink_to(tmp_path / "secret")
@@ -290,7 +292,7 @@ def test_links_are_not_followed(three: Path, tmp_path: Path) -> None:
     (tmp_path / "best").symlink_to(
         three / "step-10"
     )  # one's own name for a checkpoint, within the folder that it is in
-    assert write.open_checkpoint(tmp_path / "best").step == 10
+    assert read.open_checkpoint(tmp_path / "best").step == 10
 
 
 def test_a_manifest_with_names_that_lead_away(three: Path) -> None:
@@ -378,7 +380,7 @@ def test_headers_that_no_run_wrote(content: bytes, problem: str, three: Path) ->
 
 
 def test_nothing_is_loaded_halfway(save: Save) -> None:
-    found = write.open_checkpoint(save(10))
+    found = read.open_checkpoint(save(10))
     for width, problem in ((5, r"0\.bias is \(3,\) of float32, and the spec makes \(5,\) of float32"),):
         made, optimizer = model(width)
         before = {name: value.clone() for name, value in made.state_dict().items()}
@@ -439,7 +441,7 @@ def test_the_last_good_one_is_never_removed(save: Save, folder: Path) -> None:
     flip(folder / "step-30" / "model.safetensors")  # which its size does not show
     (folder / "step-20" / "manifest.json").unlink()
     assert kept(folder, CheckpointSpec(keep_last=1), 30) == [10, 20, 30]
-    assert write.open_checkpoint(folder).step == 10
+    assert read.open_checkpoint(folder).step == 10
 
 
 def test_a_run_that_went_back_keeps_its_own(save: Save, folder: Path) -> None:
@@ -542,7 +544,7 @@ def test_other_versions_of_plugins(
     assert f"contralex-moco: {began['contralex-moco']} → 9.0" in caplog.text
     assert state_of(copied, 15)["plugins"]["contralex-moco"] == "9.0"
     monkeypatch.setattr(registry().plugins["contralex-moco"], "version", "9.1")
-    write.load_encoder(copied)  # to look at it, another version is good enough, and said
+    build.load_encoder(copied)  # to look at it, another version is good enough, and said
     assert "was made with another version: contralex-moco" in caplog.text
     plugins = dict(registry().plugins)
     del plugins["contralex-moco"]
