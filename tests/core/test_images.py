@@ -22,8 +22,8 @@ from contralex.data.base import Split
 from contralex.data.loading import ViewDataset
 from contralex.kinds.datasets.hugging_face import HuggingFaceSource, HuggingFaceSplit
 from contralex.kinds.datasets.specs import MAX_PIXELS, HuggingFace
-from contralex.kinds.views.parts import CropViews, middle
-from contralex.kinds.views.specs import Augment, Crop, Crops, Group
+from contralex.kinds.views.augment import Augment, Crop, Group
+from contralex.kinds.views.parts import CropViews, trim_long_image
 from contralex.plugin import ContralexError, Unreadable
 
 RAMP = np.tile(np.linspace(0, 1, 256), (4, 1))  # (4, 256), of which each level of 8 bits is one column
@@ -343,7 +343,7 @@ def test_heif_is_registered_where_its_package_is_installed() -> None:
 
 def views(size: int) -> CropViews:
     augment = Augment(crop=Crop(size=size, scale=(0.2, 1)), order=("crop",))
-    return CropViews(Crops(groups={"all": Group(augment=augment, count=2)}))
+    return CropViews(groups={"all": Group(augment=augment, count=2)})
 
 
 @pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (3, 9999), (2, 100_001), (1, 1)])
@@ -364,7 +364,7 @@ def test_a_thin_image_is_cut_before_it_is_resized(shape: tuple[int, int], monkey
 @pytest.mark.parametrize("size", [(500, 375), (100, 1600), (37, 500)])
 def test_other_images_are_not_cut(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size)
-    assert middle(image) is image
+    assert trim_long_image(image) is image
 
 
 @pytest.mark.parametrize("size", [(40, 700), (701, 40), (3, 97), (1, 60)])
@@ -375,8 +375,8 @@ def test_the_middle_gives_the_same_square(size: tuple[int, int], how: v2.Interpo
     smooth = np.stack([127 + 120 * np.sin(x / 9 + channel) * np.cos(y / 11) for channel in range(3)], -1)
     image = Image.fromarray(smooth.astype(np.uint8))
     after = v2.Compose([v2.Resize(128, how), v2.CenterCrop(112), v2.PILToTensor()])
-    assert middle(image) is not image
-    difference = (after(image).int() - after(middle(image)).int()).abs()
+    assert trim_long_image(image) is not image
+    difference = (after(image).int() - after(trim_long_image(image)).int()).abs()
     # The long side is rounded down to whole pixels, in both ways alike to a thousandth.
     assert difference.float().mean() < 2 and difference.max() <= 16, difference.float().mean()
 

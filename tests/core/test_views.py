@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 from torchvision.transforms import v2
 
-from contralex.kinds.views.parts import CropViews, PILBlur, _pipeline
-from contralex.kinds.views.specs import Augment, Crops
+from contralex.kinds.views.augment import Augment, Group
+from contralex.kinds.views.parts import CropViews, PILBlur, augmentation
+from contralex.kinds.views.specs import CropsSpec
 
 CIFAR = {"size": 32, "scale": (0.2, 1.0)}
 BICUBIC = {"size": 32, "scale": (0.08, 1.0), "interpolation": "bicubic"}
@@ -58,7 +59,7 @@ _NONE = dict.fromkeys(("flip", "jitter", "gray", "blur"))
 
 
 def one(**augment: Any) -> CropViews:
-    return CropViews(Crops.model_validate({"groups": {"all": {"augment": augment}}}))
+    return CropViews(groups={"all": Group.model_validate({"augment": augment})})
 
 
 def whole(size: int = 32, **operations: Any) -> CropViews:
@@ -102,7 +103,7 @@ def test_operations_stand_in_the_order_that_the_spec_says(augment: dict[str, Any
         v2.GaussianBlur: "blur",
         v2.RandomSolarize: "solarize",
     }
-    pipeline: Any = _pipeline(Augment.model_validate(augment))
+    pipeline: Any = augmentation(Augment.model_validate(augment))
     steps = [step.transforms[0] if isinstance(step, v2.RandomApply) else step for step in pipeline.transforms]
     assert [names[type(step)] for step in steps if type(step) in names] == augment["order"]
 
@@ -121,10 +122,10 @@ def test_multi_crop() -> None:
         augment = A2 | {"crop": {"size": size, "scale": scale}, "normalize": {}}
         return {"count": count, "key": key, "augment": augment}
 
-    spec = Crops.model_validate(
+    spec = CropsSpec.model_validate(
         {"groups": {"global": group(2, 64, (0.14, 1.0), True), "local": group(6, 28, (0.05, 0.14), False)}}
     )
-    views = CropViews(spec)
+    views = spec.build()
     image = Image.new("RGB", (100, 80), "teal")
     assert views.count == 8
     assert [views.make(image, view).shape[-1] for view in range(8)] == [64, 64] + [28] * 6
@@ -139,7 +140,7 @@ def small(**change: Any) -> dict[str, Any]:
 def test_a_group_may_be_like_another_but_for_its_crop(image: Image.Image) -> None:
     written_out = {"count": 2, "key": False, "augment": A3 | {"crop": {"size": 28, "scale": (0.05, 0.14)}}}
     both = [
-        Crops.model_validate({"groups": {"globals": {"count": 2, "augment": A3}, "locals": group}})
+        CropsSpec.model_validate({"groups": {"globals": {"count": 2, "augment": A3}, "locals": group}})
         for group in (small(), written_out)
     ]
     assert both[0].augments() == both[1].augments()
@@ -147,7 +148,7 @@ def test_a_group_may_be_like_another_but_for_its_crop(image: Image.Image) -> Non
     assert both[0].key_flags() == both[1].key_flags() == [True, True, False, False]
     made = []
     for spec in both:
-        views = CropViews(spec)
+        views = spec.build()
         torch.manual_seed(3)
         made.append([views.make(image, view) for view in range(4)])
     assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
@@ -172,7 +173,7 @@ def test_a_group_may_be_like_another_but_for_its_crop(image: Image.Image) -> Non
 )
 def test_a_group_that_is_like_nothing_is_refused(groups: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
-        Crops.model_validate({"groups": groups})
+        CropsSpec.model_validate({"groups": groups})
 
 
 def test_nothing_happens_with_probability_zero(image: Image.Image) -> None:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from contralex.kinds.views.augment import RandAugment
 from contralex.kinds.views.rand_augment import TensorFlowRandAugment, operations
-from contralex.kinds.views.specs import RandAugment
 
 SIDE, TRANSLATE, CUTOUT = 20, 10, 4
 Pixels = np.ndarray
@@ -107,14 +107,14 @@ def test_cutout_reaches_as_far_as_its_level() -> None:
 
 def test_operations_are_equally_likely_and_magnitudes_are_as_said() -> None:
     seen: dict[int, int] = {}
-    part = TensorFlowRandAugment(RandAugment(ops=1, magnitude=27, law="tensorflow", cutout=CUTOUT))
+    part = TensorFlowRandAugment(ops=1, magnitude=27, cutout=CUTOUT)
     assert len(part.operations) == 16 and part._level() == 2.7
     part.operations = [lambda image, level, n=n: seen.update({n: seen.get(n, 0) + 1}) or image for n in range(16)]  # type: ignore[misc]
     torch.manual_seed(0)
     for _ in range(3200):
         part(Image.new("RGB", (4, 4)))
     assert len(seen) == 16 and all(count == pytest.approx(200, rel=0.3) for count in seen.values())
-    timm = TensorFlowRandAugment(RandAugment(ops=2, magnitude=10, p=0.5, law="tensorflow", spread=0.5))
+    timm = TensorFlowRandAugment(ops=2, magnitude=10, p=0.5, spread=0.5)
     levels = torch.tensor([timm._level() for _ in range(2000)])
     assert len(timm.operations) == 15
     assert (levels == 1).float().mean() == pytest.approx(0.5, abs=0.04)  # what is above 10 is 10

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from contralex.cli.inspect import contents
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
-from contralex.training.checkpoints import read, write
+from contralex.training.checkpoints import manifest, read, write
 
 FUZZ = settings(
     max_examples=60,

@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from contralex.data.base import Source, Split, Subset, Unreadable
     from contralex.data.views import Views
     from contralex.errors import ContralexError, remedy
+    from contralex.kinds.views.augment import (
+        Augment,
+        Blur,
+        Crop,
+        Flip,
+        Gray,
+        Group,
+        Jigsaw,
+        Jitter,
+        Normalize,
+        RandAugment,
+        Solarize,
+    )
+    from contralex.kinds.views.parts import CropViews, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
@@ -38,6 +52,24 @@ _WHERE = {
     "contralex.errors": (
         "ContralexError",
         "remedy",
+    ),
+    "contralex.kinds.views.augment": (
+        "Augment",
+        "Blur",
+        "Crop",
+        "Flip",
+        "Gray",
+        "Group",
+        "Jigsaw",
+        "Jitter",
+        "Normalize",
+        "RandAugment",
+        "Solarize",
+    ),
+    "contralex.kinds.views.parts": (
+        "CropViews",
+        "to_tensor_steps",
+        "trim_long_image",
     ),
     "contralex.lookup.clock": (
         "Clock",
@@ -85,15 +117,24 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 _MODULES = {"distributed": "contralex.lookup.distributed", "progress": "contralex.progress"}
 
 __all__ = [
+    "Augment",
     "Backbone",
+    "Blur",
     "BuildContext",
     "Clock",
     "ContralexError",
+    "Crop",
+    "CropViews",
     "Delay",
     "Dictionary",
     "Encoder",
+    "Flip",
     "Found",
     "Fraction",
+    "Gray",
+    "Group",
+    "Jigsaw",
+    "Jitter",
     "KeyEncoder",
     "Least",
     "LocalPath",
@@ -101,12 +142,15 @@ __all__ = [
     "Loss",
     "Match",
     "NegativeSource",
+    "Normalize",
     "Number",
+    "RandAugment",
     "Rate",
     "Rows",
     "Run",
     "Schedule",
     "Slot",
+    "Solarize",
     "Source",
     "Spec",
     "Split",
@@ -122,6 +166,8 @@ __all__ = [
     "hookimpl",
     "progress",
     "remedy",
+    "to_tensor_steps",
+    "trim_long_image",
     "value_at",
 ]
 

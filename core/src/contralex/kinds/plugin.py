@@ -18,7 +18,7 @@ from contralex.kinds.key_encoders.specs import Frozen, Momentum, Shared
 from contralex.kinds.losses.specs import NCE, Cosine, InfoNCE, SoftCrossEntropy
 from contralex.kinds.negatives.specs import Classes, InBatch, MemoryBank, Nothing, Prototypes, Queue
 from contralex.kinds.targets.specs import ClassLabel, Instance, KeyVector, TeacherLogits
-from contralex.kinds.views.specs import Crops
+from contralex.kinds.views.specs import CropsSpec
 from contralex.plugins.hooks import hookimpl
 from contralex.plugins.spec import Spec
 
@@ -62,7 +62,7 @@ def contralex_losses() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_views() -> list[type[Spec]]:
-    return [Crops]
+    return [CropsSpec]
 
 
 @hookimpl

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from contralex.data.base import Split, Unreadable
 from contralex.data.views import Views
 from contralex.errors import ContralexError, remedy
-from contralex.kinds.views.specs import Augment, Crop
+from contralex.kinds.views.augment import Augment, Crop
 from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
 from contralex.recipes.run_spec import RunSpec

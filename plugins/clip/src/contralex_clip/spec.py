@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contralex.kinds.views.specs import Augment
-from contralex.plugin import Spec
+from contralex.plugin import Augment, Spec
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,9 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from contralex.kinds.views.parts import CropViews, middle, to_numbers
-from contralex.kinds.views.specs import Augment, Crops, Group
-from contralex.plugin import Views
+from contralex.plugin import Augment, CropViews, Group, Views, to_tensor_steps, trim_long_image
 from contralex_clip.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ class ImageTextViews(Views):
     def __init__(self, spec: specs.ImageText) -> None:
         self.square = spec.square
         self.tokens = Tokens(spec.tokenizer, spec.context)
-        self._augmented = CropViews(Crops(groups={"image": Group(augment=spec.augment)}))
+        self._augmented = CropViews(groups={"image": Group(augment=spec.augment)})
         self._plain = _evaluation(spec.augment, spec.square)
 
     def make(self, item: Image.Image, view: int) -> Tensor:
@@ -52,7 +50,7 @@ def _evaluation(augment: Augment, square: bool) -> Callable[[Image.Image], Tenso
     crop, how = augment.crop, InterpolationMode(augment.crop.interpolation)
     size = crop.size
     steps: list[Callable[[Any], Any]] = (
-        [middle, v2.Resize(size, how), v2.CenterCrop(size)] if square else [v2.Resize((size, size), how)]
+        [trim_long_image, v2.Resize(size, how), v2.CenterCrop(size)] if square else [v2.Resize((size, size), how)]
     )
-    pipeline: Callable[[Image.Image], Tensor] = v2.Compose([*steps, *to_numbers(augment)])
+    pipeline: Callable[[Image.Image], Tensor] = v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
     return pipeline

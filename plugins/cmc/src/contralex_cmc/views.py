@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex.kinds.views.parts import CropViews
-from contralex.kinds.views.specs import Crops, Group
-from contralex.plugin import Views
+from contralex.plugin import CropViews, Group, Views
 from contralex_cmc.colours import SCALE, convert
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ class LabViews(Views):
         self.count = len(spec.split)
         self.split = spec.split
         self.space = spec.space
-        self._rgb = CropViews(Crops(groups={"crop": Group(augment=spec.augment)}))
+        self._rgb = CropViews(groups={"crop": Group(augment=spec.augment)})
         mean, std = SCALE[spec.space]
         self.mean = torch.tensor(spec.mean or mean).view(3, 1, 1)
         self.std = torch.tensor(spec.std or std).view(3, 1, 1)

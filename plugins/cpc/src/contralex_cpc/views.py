@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from contralex.kinds.views.parts import middle
-from contralex.plugin import ContralexError, Views
+from contralex.plugin import ContralexError, Views, trim_long_image
 from contralex_cpc.each import augmented
 
 if TYPE_CHECKING:
@@ -27,8 +26,10 @@ class PatchViews(Views):
         numbers = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
         gray = [v2.Grayscale(3)] if spec.gray else []
         flip = [v2.RandomHorizontalFlip()] if spec.flip else []
-        self._random = v2.Compose([middle, v2.Resize(spec.resize), v2.RandomCrop(spec.crop), *flip, *gray, *numbers])
-        self._plain = v2.Compose([middle, v2.Resize(spec.resize), v2.CenterCrop(spec.crop), *gray, *numbers])
+        self._random = v2.Compose(
+            [trim_long_image, v2.Resize(spec.resize), v2.RandomCrop(spec.crop), *flip, *gray, *numbers]
+        )
+        self._plain = v2.Compose([trim_long_image, v2.Resize(spec.resize), v2.CenterCrop(spec.crop), *gray, *numbers])
 
     def make(self, item: Any, view: int) -> Tensor:
         patches = self._grid(self._random(item))

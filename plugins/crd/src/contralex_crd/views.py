@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import ImageOps
 from torch import Tensor
 
-from contralex.kinds.views.parts import CropViews
-from contralex.kinds.views.specs import Crops, Group
-from contralex.plugin import Views
+from contralex.plugin import CropViews, Group, Views
 
 if TYPE_CHECKING:
     from contralex_crd.spec import Same
@@ -21,7 +19,7 @@ class SameViews(Views):
     def __init__(self, spec: Same) -> None:
         self.count = spec.count
         self.pad = spec.pad
-        self._image = CropViews(Crops(groups={"image": Group(augment=spec.augment)}))
+        self._image = CropViews(groups={"image": Group(augment=spec.augment)})
 
     def draw(self, view: int) -> int:
         return 0

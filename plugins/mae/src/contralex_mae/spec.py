@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contralex.kinds.backbones.specs import ViT
-from contralex.kinds.views.specs import Augment
-from contralex.plugin import Spec
+from contralex.plugin import Augment, Spec
 
 if TYPE_CHECKING:
     from contralex.plugin import BuildContext, Encoder, KeyEncoder, Loss, Views

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralex.kinds.views.parts import CropViews
-from contralex.kinds.views.specs import Crops, Group
-from contralex.plugin import Views
+from contralex.plugin import CropViews, Group, Views
 
 if TYPE_CHECKING:
     from contralex_mae.spec import Masked
@@ -21,7 +19,7 @@ class MaskedViews(Views):
     count = 1
 
     def __init__(self, spec: Masked) -> None:
-        self.crops = CropViews(Crops(groups={"image": Group(augment=spec.augment)}))
+        self.crops = CropViews(groups={"image": Group(augment=spec.augment)})
         self.patch, self.patches, self.hidden = spec.patch, spec.patches, spec.hidden
 
     def make(self, item: Any, view: int) -> Tensor:

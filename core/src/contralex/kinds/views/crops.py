@@ -35,7 +35,7 @@ class HeightCrop(nn.Module):
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of a crop of such an image."""
-        smallest, largest = (share * width * height for share in self.scale)
+        smallest, largest = (fraction * width * height for fraction in self.scale)
         for _ in range(_ATTEMPTS):
             ratio = float(torch.empty(()).uniform_(*self.ratio))
             low, high = (round(math.sqrt(area / ratio)) for area in (smallest, largest))

@@ -7,7 +7,9 @@ the end, which for one image at a time is several times faster than tensors.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import singledispatch
+from typing import Any
 
 import torch
 from PIL import Image, ImageFilter
@@ -15,70 +17,73 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from contralex.data.views import Views
+from contralex.kinds.views.augment import (
+    Augment,
+    Blur,
+    Crop,
+    Flip,
+    Gray,
+    Group,
+    Jitter,
+    Normalize,
+    RandAugment,
+    Solarize,
+    expand_groups,
+)
 from contralex.kinds.views.crops import HeightCrop
 from contralex.kinds.views.rand_augment import TensorFlowRandAugment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from contralex.kinds.views import specs
-
+from contralex.plugins.spec import Spec
 
 _LONG = 16  # few photographs are longer than so many times their width
 
 
 class CropViews(Views):
-    def __init__(self, spec: specs.Crops) -> None:
-        augment = spec.augments()
-        self.count = len(augment)
-        self._make = [_pipeline(one) for one in augment]
-        self._plain = _evaluation(augment[0])
+    """Augmented crops of an RGB image of PIL, each (3, size, size) float32, or (grid², 3, cell, cell) with a jigsaw.
+
+    ``groups``: groups of views by names of your own; view 0 is the first of the first group. Evaluation sees an image
+    at the size of view 0 (SimCLR, arXiv:2002.05709, appendix A; multi-crop: SwAV, arXiv:2006.09882, section 3.2).
+    """
+
+    def __init__(self, groups: Mapping[str, Group]) -> None:
+        expanded = expand_groups(groups)
+        augments = [expanded[name] for name, group in groups.items() for _ in range(group.count)]
+        self.count = len(augments)
+        self._pipelines = [augmentation(augment) for augment in augments]
+        self._plain = evaluation(augments[0])
 
     def make(self, item: Any, view: int) -> Tensor:
-        return self._make[view](item)
+        return self._pipelines[view](item)
 
     def plain(self, item: Any) -> Tensor:
         return self._plain(item)
 
 
-def _pipeline(spec: specs.Augment) -> Callable[[Any], Tensor]:
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "crop": lambda: (v2.RandomResizedCrop if spec.crop.drawn == "area" else HeightCrop)(
-            spec.crop.size, spec.crop.scale, spec.crop.ratio, InterpolationMode(spec.crop.interpolation)
-        ),
-        "jitter": lambda: _jitter(spec.jitter),
-        "gray": lambda: v2.RandomGrayscale(spec.gray.p if spec.gray else 0.0),
-        "flip": lambda: v2.RandomHorizontalFlip(spec.flip.p if spec.flip else 0.0),
-        "blur": lambda: _blur(spec.blur),
-        "rand_augment": lambda: _rand_augment(spec.rand_augment),
-        # PIL inverts the values of 0..255 that reach the threshold: at 0.5 those from 128 on, as in BYOL's and DINO's
-        # code
-        "solarize": lambda: (
-            v2.RandomSolarize(spec.solarize.threshold * 255 + 0.5, spec.solarize.p) if spec.solarize else v2.Identity()
-        ),
-    }
-    names = [name for name in spec.order if getattr(spec, name) is not None]
-    before = names[: names.index("jigsaw")] if spec.jigsaw else []
+def augmentation(augment: Augment) -> Callable[[Any], Tensor]:
+    """An RGB image of PIL to a random view of it."""
+    names = [name for name in augment.order if getattr(augment, name) is not None]
+    before = names[: names.index("jigsaw")] if augment.jigsaw else []
     after = [name for name in names if name not in (*before, "jigsaw")]
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*(makers[name]() for name in after), *to_numbers(spec)])
-    if spec.jigsaw is None:
+    steps = to_tensor_steps(augment.normalize)
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*(_operation(getattr(augment, name)) for name in after), *steps])
+    if augment.jigsaw is None:
         return pipeline
-    return Pieces(v2.Compose([makers[name]() for name in before]), spec.jigsaw, pipeline)
+    whole = v2.Compose([_operation(getattr(augment, name)) for name in before])
+    return Pieces(augment.jigsaw.grid, augment.jigsaw.cell, whole, pipeline)
 
 
-def _evaluation(spec: specs.Augment) -> Callable[[Any], Tensor]:
+def evaluation(augment: Augment) -> Callable[[Any], Tensor]:
     """Resize and central crop of 7/8 where crops are smaller than a photograph; the whole image at 32 or 64 pixels."""
-    size, how = spec.crop.size, InterpolationMode(spec.crop.interpolation)
+    size, how = augment.crop.size, InterpolationMode(augment.crop.interpolation)
     steps: list[Callable[[Any], Any]] = (
-        [middle, v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)]
+        [trim_long_image, v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)]
         if size >= 96
         else [v2.Resize((size, size), how)]
     )
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *to_numbers(spec)])
+    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
     return pipeline
 
 
-def middle(image: Image.Image) -> Image.Image:
+def trim_long_image(image: Image.Image) -> Image.Image:
     """The middle of an image that is longer than 16 times its width, or higher; any other as it is.
 
     For steps that bring the short side to a size and then take a square of the middle: a line of 1 x 10,000 pixels
@@ -89,34 +94,63 @@ def middle(image: Image.Image) -> Image.Image:
     return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
-def to_numbers(spec: specs.Augment) -> list[v2.Transform]:
-    """The last steps of any view: PIL's image to numbers in [0, 1], normalised where the spec says so."""
+def to_tensor_steps(normalize: Normalize | None = None) -> list[v2.Transform]:
+    """The last steps of any view: PIL's image to (3, H, W) float32 in [0, 1], then normalised if asked."""
     steps: list[v2.Transform] = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    if spec.normalize:
-        steps.append(v2.Normalize(list(spec.normalize.mean), list(spec.normalize.std)))
+    if normalize:
+        steps.append(v2.Normalize(list(normalize.mean), list(normalize.std)))
     return steps
 
 
-def _jitter(spec: specs.Jitter | None) -> v2.Transform:
-    assert spec is not None
-    jitter = v2.ColorJitter(spec.brightness, spec.contrast, spec.saturation, spec.hue)
-    return jitter if spec.p == 1 else v2.RandomApply([jitter], spec.p)
+@singledispatch
+def _operation(values: Spec) -> Any:
+    """The transform of PIL's image that one operation of an augmentation is, by the class of its values."""
+    raise TypeError(f"{type(values).__name__} is no operation of an augmentation")
 
 
-def _blur(spec: specs.Blur | None) -> v2.Transform:
-    assert spec is not None
-    blur = PILBlur(spec.sigma) if spec.kernel is None else v2.GaussianBlur(spec.kernel, list(spec.sigma))
-    return v2.RandomApply([blur], spec.p)
+@_operation.register
+def _(crop: Crop) -> Any:
+    made = v2.RandomResizedCrop if crop.drawn == "area" else HeightCrop
+    return made(crop.size, crop.scale, crop.ratio, InterpolationMode(crop.interpolation))
 
 
-def _rand_augment(spec: specs.RandAugment | None) -> nn.Module:
-    assert spec is not None
-    if spec.law == "tensorflow":
-        return TensorFlowRandAugment(spec)
-    made: nn.Module = v2.RandAugment(spec.ops, spec.magnitude)
-    if spec.p < 1:
-        made = v2.Compose([v2.RandomApply([v2.RandAugment(1, spec.magnitude)], spec.p) for _ in range(spec.ops)])
-    return made
+@_operation.register
+def _(jitter: Jitter) -> Any:
+    made = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+    return made if jitter.p == 1 else v2.RandomApply([made], jitter.p)
+
+
+@_operation.register
+def _(gray: Gray) -> Any:
+    return v2.RandomGrayscale(gray.p)
+
+
+@_operation.register
+def _(flip: Flip) -> Any:
+    return v2.RandomHorizontalFlip(flip.p)
+
+
+@_operation.register
+def _(blur: Blur) -> Any:
+    made = PILBlur(blur.sigma) if blur.kernel is None else v2.GaussianBlur(blur.kernel, list(blur.sigma))
+    return v2.RandomApply([made], blur.p)
+
+
+@_operation.register
+def _(solarize: Solarize) -> Any:
+    # PIL inverts the values of 0..255 that reach the threshold: at 0.5 those from 128 on, as in BYOL's and DINO's code
+    return v2.RandomSolarize(solarize.threshold * 255 + 0.5, solarize.p)
+
+
+@_operation.register
+def _(values: RandAugment) -> Any:
+    if values.law == "tensorflow":
+        return TensorFlowRandAugment(
+            values.ops, values.magnitude, values.p, values.translate, values.cutout, values.spread
+        )
+    if values.p < 1:
+        return v2.Compose([v2.RandomApply([v2.RandAugment(1, values.magnitude)], values.p) for _ in range(values.ops)])
+    return v2.RandAugment(values.ops, values.magnitude)
 
 
 class PILBlur(nn.Module):
@@ -131,11 +165,11 @@ class PILBlur(nn.Module):
 
 
 class Pieces:
-    """The pieces of an image, each through a pipeline of its own, in random order: (grid², C, cell, cell)."""
+    """The pieces of an image in random order, (grid², C, cell, cell): ``whole`` makes the image ready; each of grid x
+    grid cells of it gives a random crop of ``cell`` pixels, which goes through the pipeline ``each`` by itself."""
 
-    def __init__(self, whole: Callable[[Any], Any], spec: specs.Jigsaw, each: Callable[[Any], Tensor]) -> None:
-        self.whole, self.each = whole, each
-        self.grid, self.cell = spec.grid, spec.cell
+    def __init__(self, grid: int, cell: int, whole: Callable[[Any], Any], each: Callable[[Any], Tensor]) -> None:
+        self.grid, self.cell, self.whole, self.each = grid, cell, whole, each
 
     def __call__(self, item: Any) -> Tensor:
         image = self.whole(item)
@@ -144,10 +178,11 @@ class Pieces:
         for row in range(self.grid):
             for column in range(self.grid):
                 left, top = column * width // self.grid, row * height // self.grid
-                x = left + self._chance(width // self.grid)
-                y = top + self._chance(height // self.grid)
+                x = left + self._offset(width // self.grid)
+                y = top + self._offset(height // self.grid)
                 pieces.append(self.each(image.crop((x, y, x + self.cell, y + self.cell))))
-        return torch.stack([pieces[place] for place in torch.randperm(len(pieces)).tolist()])
+        return torch.stack([pieces[index] for index in torch.randperm(len(pieces)).tolist()])
 
-    def _chance(self, side: int) -> int:
+    def _offset(self, side: int) -> int:
+        """Where in a cell of ``side`` pixels the piece begins."""
         return int(torch.randint(side - self.cell + 1, ()))

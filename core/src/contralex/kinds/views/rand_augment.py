@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from torch import nn
-
-if TYPE_CHECKING:
-    from contralex.kinds.views import specs
 
 _GREY = (128, 128, 128)  # what is moved in from outside, and what is cut out
 _SCALE = 10.0
@@ -20,12 +16,24 @@ Operation = Callable[[Image.Image, float], Image.Image]
 
 class TensorFlowRandAugment(nn.Module):
     """``ops`` times one operation, all equally likely, with probability ``p`` (google-research/noisystudent:
-    randaugment.py; magnitudes of that file). With a ``spread``, magnitudes are normal, within 0 and 10 (timm)."""
+    randaugment.py; magnitudes of that file). With a ``spread``, magnitudes are normal, within 0 and 10 (timm).
 
-    def __init__(self, spec: specs.RandAugment) -> None:
+    ``magnitude``: on a scale of 10. ``translate`` and ``cutout``: pixels at magnitude 10, for moves and for the grey
+    square of a 16th operation.
+    """
+
+    def __init__(
+        self,
+        ops: int = 2,
+        magnitude: float = 9,
+        p: float = 1.0,
+        translate: int = 100,
+        cutout: int | None = None,
+        spread: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.ops, self.magnitude, self.p, self.spread = spec.ops, float(spec.magnitude), spec.p, spec.spread
-        self.operations = list(operations(spec.translate, spec.cutout).values())
+        self.ops, self.magnitude, self.p, self.spread = ops, float(magnitude), p, spread
+        self.operations = list(operations(translate, cutout).values())
 
     def forward(self, image: Image.Image) -> Image.Image:
         for _ in range(self.ops):
