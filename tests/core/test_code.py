@@ -29,13 +29,10 @@ from contralex.recipes.schedules import Number
 
 class Mine(Spec):
     kind: Literal["mine"] = "mine"
+    builds = "contralex.plugin:InfoNCE"
     temperature: Number
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "mine"
-
-    def build(self, context):
-        from contralex.kinds.losses.parts import InfoNCE
-        return InfoNCE(self)
 
 @hookimpl
 def contralex_losses():

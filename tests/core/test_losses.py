@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from contralex.kinds.losses import specs
-from contralex.kinds.losses.parts import SoftCrossEntropy
 from contralex.lookup.clock import Clock
-from contralex.plugin import Dictionary, Rows, Step, Targets
+from contralex.plugin import Dictionary, InfoNCE, Rows, SoftCrossEntropy, Step, Targets
 
 STEP = Step(Clock(0, 10, 5), seed=0, batch=4)
 
 
 def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
-    loss: Any = SoftCrossEntropy(specs.SoftCrossEntropy(temperature=0.5))
+    loss = SoftCrossEntropy(temperature=0.5)
     vectors, entries = torch.randn(4, 3), torch.randn(5, 3)
     mask = torch.ones(4, 5, dtype=torch.bool)
     mask[:, 2] = False
@@ -36,6 +33,5 @@ def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
 def test_info_nce_is_multiplied_by_its_weight() -> None:
     queries, entries = Rows.of(torch.randn(4, 3), torch.arange(4), 0), Dictionary(shared=torch.randn(5, 3))
     targets = Targets(index=torch.arange(4))
-    context: Any = None  # which this loss asks nothing of
-    plain, twice = (specs.InfoNCE(temperature=0.5, weight=w).build(context) for w in (1.0, 2.0))
+    plain, twice = (InfoNCE(temperature=0.5, weight=w) for w in (1.0, 2.0))
     torch.testing.assert_close(twice(queries, entries, targets, STEP), 2 * plain(queries, entries, targets, STEP))

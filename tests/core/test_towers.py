@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,10 +15,8 @@ from contralex.data.loading import ViewDataset
 from contralex.kinds.backbones.specs import TimmBackbone, TorchvisionBackbone
 from contralex.kinds.encoders import specs as encoders
 from contralex.kinds.encoders.towers import Towers
-from contralex.kinds.losses import specs as losses
-from contralex.kinds.losses.parts import NCE
 from contralex.lookup.clock import Clock
-from contralex.plugin import BuildContext, ContralexError, Dictionary, Rows, Step, Targets, Views
+from contralex.plugin import NCE, ContralexError, Dictionary, Rows, Step, Targets, Views
 
 STEP = Step(Clock(0, 10, 5), seed=0, batch=4)
 
@@ -202,13 +200,8 @@ def test_views_that_return_one_number_see_the_same_chance() -> None:
 # NCE with a normaliser for each view
 
 
-def nce(normalizer: str) -> NCE:
-    unused: Any = None
-    spec = losses.NCE.model_validate({"temperature": 0.3, "normalizer": normalizer})
-    context = BuildContext(5, 20, 4, (0, 2), encoder=unused, fresh_encoder=unused, query_views=(2, 0))
-    part = spec.build(context)
-    assert isinstance(part, NCE)
-    return part
+def nce(normalizer: Literal["one", "each_view"]) -> NCE:
+    return NCE(temperature=0.3, normalizer=normalizer, query_views=(2, 0))
 
 
 def asked(loss: NCE, view: int, vectors: Tensor, own: Tensor) -> Tensor:

@@ -22,9 +22,8 @@ from tests.train.tiny import TINY
 # A loss that is not a number at one step, on the last process alone.
 BAD = """
 from typing import Literal
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import InfoNCE, Spec, hookimpl
 from contralex.lookup.distributed import rank, world
-from contralex.kinds.losses.parts import InfoNCE
 
 class Part(InfoNCE):
     def forward(self, queries, dictionary, targets, step):
@@ -33,11 +32,9 @@ class Part(InfoNCE):
 
 class Bad(Spec):
     kind: Literal["bad"] = "bad"
+    builds = ":Part"
     temperature: float = 0.2
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
-
-    def build(self, context):
-        return Part(self)
 
 @hookimpl
 def contralex_losses():

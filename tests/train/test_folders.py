@@ -270,7 +270,7 @@ def test_many_bad_losses_in_a_row_stop_the_run_and_some_are_warned_of(
 
 
 def _bad_from(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
-    from contralex.kinds.losses.parts import InfoNCE
+    from contralex.plugin import InfoNCE
 
     forward = InfoNCE.forward
 

@@ -241,12 +241,9 @@ from contralex.lookup.distributed import rank, world
 
 class Mine(Spec):
     kind: Literal["mine"] = "mine"
+    builds = "contralex.plugin:InfoNCE"
     temperature: float
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
-
-    def build(self, context):
-        from contralex.kinds.losses.parts import InfoNCE
-        return InfoNCE(self)
 
 @hookimpl
 def contralex_losses():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contralex.data.base import Source, Split, Subset, Unreadable
     from contralex.data.views import Views
     from contralex.errors import ContralexError, remedy
+    from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
     from contralex.kinds.views.augment import (
         Augment,
         Blur,
@@ -52,6 +53,12 @@ _WHERE = {
     "contralex.errors": (
         "ContralexError",
         "remedy",
+    ),
+    "contralex.kinds.losses.parts": (
+        "CosineLoss",
+        "InfoNCE",
+        "NCE",
+        "SoftCrossEntropy",
     ),
     "contralex.kinds.views.augment": (
         "Augment",
@@ -117,12 +124,14 @@ _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 _MODULES = {"distributed": "contralex.lookup.distributed", "progress": "contralex.progress"}
 
 __all__ = [
+    "NCE",
     "Augment",
     "Backbone",
     "Blur",
     "BuildContext",
     "Clock",
     "ContralexError",
+    "CosineLoss",
     "Crop",
     "CropViews",
     "Delay",
@@ -133,6 +142,7 @@ __all__ = [
     "Fraction",
     "Gray",
     "Group",
+    "InfoNCE",
     "Jigsaw",
     "Jitter",
     "KeyEncoder",
@@ -150,6 +160,7 @@ __all__ = [
     "Run",
     "Schedule",
     "Slot",
+    "SoftCrossEntropy",
     "Solarize",
     "Source",
     "Spec",

@@ -15,7 +15,7 @@ from contralex.kinds.datasets.specs import (
 )
 from contralex.kinds.encoders.specs import Image, Towers
 from contralex.kinds.key_encoders.specs import Frozen, Momentum, Shared
-from contralex.kinds.losses.specs import NCE, Cosine, InfoNCE, SoftCrossEntropy
+from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, NCESpec, SoftCrossEntropySpec
 from contralex.kinds.negatives.specs import Classes, InBatch, MemoryBank, Nothing, Prototypes, Queue
 from contralex.kinds.targets.specs import ClassLabel, Instance, KeyVector, TeacherLogits
 from contralex.kinds.views.specs import CropsSpec
@@ -57,7 +57,7 @@ def contralex_target_generators() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [InfoNCE, NCE, Cosine, SoftCrossEntropy]
+    return [InfoNCESpec, NCESpec, CosineSpec, SoftCrossEntropySpec]
 
 
 @hookimpl

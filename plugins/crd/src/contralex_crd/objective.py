@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.kinds.losses.parts import NCE
-from contralex.kinds.losses.specs import NCE as NCESpec
 from contralex.plugin import (
+    NCE,
     BuildContext,
     ContralexError,
     Dictionary,
@@ -61,7 +60,7 @@ class CRDLoss(Loss):
 
     def __init__(self, spec: CRD, context: BuildContext) -> None:
         super().__init__()
-        self.nce = NCE(NCESpec(temperature=spec.temperature, normalizer="each_view"), context)
+        self.nce = NCE(spec.temperature, "each_view", context.query_views)
         self.contrast, self.cross_entropy = spec.contrast, spec.cross_entropy
         self.distillation, self.softness = spec.distillation, spec.softness
         if spec.distillation and not classifies(context):

@@ -1,33 +1,37 @@
-"""Losses of the general vocabulary. Each is the mean over this process's queries, computed in float32."""
+"""The core's losses. Each is the mean over this process's queries, computed in float32.
+
+Used alone, a loss gets what a look-up would give it::
+
+    loss = InfoNCE(temperature=0.2)
+    loss(queries, Dictionary(shared=entries), Targets(index=positives), step)
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import distributed
-from contralex.lookup.clock import value_at
+from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.slots import Loss
 from contralex.lookup.values import Dictionary, Rows, Step, Targets
-from contralex.plugins.building import BuildContext
-
-if TYPE_CHECKING:
-    from contralex.kinds.losses import specs
 
 
 class InfoNCE(Loss):
     """−log softmax of the positive among all entries: −w·log exp(q·k⁺/τ) / Σ exp(q·k/τ) (CPC, Eq. 4; MoCo, Eq. 1).
 
-    Of its ``spec`` it reads the temperature alone, so that the spec of another loss may build it.
+    ``temperature`` (τ, above 0) divides the scores, and may be a schedule. ``weight`` (w) multiplies the loss (MoCo v3:
+    2τ).
     """
 
-    def __init__(self, spec: specs.Tempered, weight: float = 1.0) -> None:
+    def __init__(self, temperature: float | Schedule, weight: float = 1.0) -> None:
         super().__init__()
-        self.temperature = spec.temperature
+        self.temperature = temperature
         self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
@@ -40,17 +44,24 @@ class NCE(Loss):
     """Noise-contrastive estimation as InstDisc's (Eqs. 4 to 8; lemniscate's ``NCECriterion``).
 
     P(i|v) = exp(v·f_i/τ)/Z is told from K uniform draws of probability Pn = 1/N. Z is set once, on the first
-    batch, to the mean of exp(v·f/τ) over positives and negatives, times N; then it is frozen, and saved. There is one,
-    or one for each view that asks.
+    batch, to the mean of exp(v·f/τ) over positives and negatives, times N; then it is frozen, and saved.
+
+    ``temperature`` (τ, above 0) divides the scores, and may be a schedule. ``normalizer``: ``one`` Z for all queries
+    (InstDisc), or ``each_view`` that asks has its own (CMC, CRD); ``query_views`` are those views, by number.
     """
 
     epsilon = 1e-7
     z: Tensor
 
-    def __init__(self, spec: specs.NCE, context: BuildContext) -> None:
+    def __init__(
+        self,
+        temperature: float | Schedule,
+        normalizer: Literal["one", "each_view"] = "one",
+        query_views: Sequence[int] = (),
+    ) -> None:
         super().__init__()
-        self.temperature = spec.temperature
-        self.views = context.query_views if spec.normalizer == "each_view" else None
+        self.temperature = temperature
+        self.views = tuple(query_views) if normalizer == "each_view" else None
         self.register_buffer("z", torch.full(() if self.views is None else (len(self.views),), -1.0))  # -1: not yet set
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
@@ -73,12 +84,16 @@ class NCE(Loss):
         return -(data_term + noise_terms.sum(dim=1) - own_noise_term).mean()
 
 
-class Cosine(Loss):
-    """w·(1 − cos(q, k)): with w = 2 the squared distance of unit vectors (BYOL, Eq. 2)."""
+class CosineLoss(Loss):
+    """w·(1 − cos(q, k)) between the queries and the target vectors.
 
-    def __init__(self, spec: specs.Cosine) -> None:
+    ``weight`` (w): 2 makes it the squared distance of unit vectors (BYOL, Eq. 2); with 1 its gradient is that of −cos
+    (SimSiam, Eq. 1).
+    """
+
+    def __init__(self, weight: float = 2.0) -> None:
         super().__init__()
-        self.weight = spec.weight
+        self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.vectors is not None
@@ -86,11 +101,14 @@ class Cosine(Loss):
 
 
 class SoftCrossEntropy(Loss):
-    """−Σ target · log softmax(scores/τ), the target being a distribution over the entries (SwAV, Eq. 2)."""
+    """−Σ target · log softmax(scores/τ), the target being a distribution over the entries (SwAV, Eq. 2).
 
-    def __init__(self, spec: specs.SoftCrossEntropy) -> None:
+    ``temperature`` (τ, above 0) divides the scores, and may be a schedule.
+    """
+
+    def __init__(self, temperature: float | Schedule) -> None:
         super().__init__()
-        self.temperature = spec.temperature
+        self.temperature = temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.weights is not None

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugins.spec import Spec
 from contralex.recipes.schedules import Temperature
 
-if TYPE_CHECKING:
-    from contralex.lookup.slots import Loss
-    from contralex.plugins.building import BuildContext
 
-
-class Tempered(Spec):
+class TemperedSpec(Spec):
     """What losses over a softmax of scores share."""
 
     temperature: Temperature
@@ -22,59 +18,43 @@ class Tempered(Spec):
     example = {"temperature": 0.2}
 
 
-class InfoNCE(Tempered):
-    """Softmax cross-entropy of the positive against all entries. ``weight`` multiplies it (MoCo v3: 2τ)."""
+class InfoNCESpec(TemperedSpec):
+    """Softmax cross-entropy of the positive against all entries."""
 
     kind: Literal["info_nce"] = "info_nce"
+    builds = ".parts:InfoNCE"
     weight: float = Field(1.0, gt=0, le=1e6)
     """Multiplies the loss (MoCo v3: 2τ)."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"entries"})}
     source = "CPC, arXiv:1807.03748, Eq. 4; MoCo, arXiv:1911.05722, Eq. 1"
 
-    def build(self, context: BuildContext) -> Loss:
-        from contralex.kinds.losses.parts import InfoNCE as Part
 
-        return Part(self, self.weight)
-
-
-class NCE(Tempered):
+class NCESpec(TemperedSpec):
     """Noise-contrastive estimation against drawn entries, with the normaliser frozen after the first batch."""
 
     kind: Literal["nce"] = "nce"
+    builds = ".parts:NCE"
     normalizer: Literal["one", "each_view"] = "one"
     """``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD)."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"drawn"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion, CMC NCEAverage"
 
-    def build(self, context: BuildContext) -> Loss:
-        from contralex.kinds.losses.parts import NCE as Part
 
-        return Part(self, context)
-
-
-class Cosine(Spec):
+class CosineSpec(Spec):
     """weight·(1 − cos) between the query and the target vector."""
 
     kind: Literal["cosine"] = "cosine"
+    builds = ".parts:CosineLoss"
     weight: float = Field(2.0, gt=0, le=1e4)
     """2 is the squared distance of unit vectors (BYOL); with 1 the gradient is that of −cos (SimSiam)."""
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2; SimSiam, arXiv:2011.10566, Eq. 1"
 
-    def build(self, context: BuildContext) -> Loss:
-        from contralex.kinds.losses.parts import Cosine as Part
 
-        return Part(self)
-
-
-class SoftCrossEntropy(Tempered):
+class SoftCrossEntropySpec(TemperedSpec):
     """Cross-entropy between a target distribution and the softmax over all entries."""
 
     kind: Literal["soft_cross_entropy"] = "soft_cross_entropy"
+    builds = ".parts:SoftCrossEntropy"
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
     source = "SwAV, arXiv:2006.09882, Eq. 2"
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex.kinds.losses.parts import SoftCrossEntropy as Part
-
-        return Part(self)
