@@ -9,24 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.kinds.key_encoders.parts import Shared
-from contralex.kinds.key_encoders.specs import Shared as SharedSpec
-from contralex.lookup.values import Dictionary, Match, Rows, Step
-from contralex.plugin import ContralexError
-from contralex.plugins.building import BuildContext
+from contralex.plugin import ContralexError, Dictionary, Match, Rows, Step
 from contralex.recipes.schedules import Linear
-from contralex_dino.spec import CentredSoftmax, WeightNormedPrototypes
+from contralex_dino.prototypes import WeightNormedPrototypes
+from contralex_dino.targets import CentredSoftmaxTargets
 from tests.parity.test_methods import SAMPLE, images, made, step
 
 COUNT, DIM = 16, 6
 
 
-def built(spec: Any, negatives: Any = None) -> Any:
+def prototypes() -> Any:
     torch.manual_seed(0)
-    unused: Any = None  # these parts look at numbers alone
-    keys = Shared(SharedSpec(gradient=False))
-    context = BuildContext(DIM, 20, 4, (0, 1), encoder=unused, fresh_encoder=unused, key_encoder=keys)
-    return spec.build(BuildContext(**{**vars(context), "negatives": negatives}))
+    return WeightNormedPrototypes(count=COUNT, dim=DIM)
 
 
 def rows(view: int) -> Rows:
@@ -40,7 +34,7 @@ def given(targets: Any, dictionary: Dictionary, moment: Step, key: int = 0) -> T
 
 
 def test_prototypes_keep_their_length_while_weights_grow() -> None:
-    source = built(WeightNormedPrototypes(count=COUNT))
+    source = prototypes()
     with torch.no_grad():
         source.layer.parametrizations.weight.original1.mul_(7)
     found = source(rows(2), rows(0), Match(2, 0), step())
@@ -52,9 +46,9 @@ def test_prototypes_keep_their_length_while_weights_grow() -> None:
 
 
 def test_temperature_follows_its_schedule_by_epochs() -> None:
-    source = built(WeightNormedPrototypes(count=COUNT))
-    warm = CentredSoftmax(temperature=Linear(start=0.1, end=0.5, epochs=4, per="epoch"))
-    targets = built(warm, source)
+    source = prototypes()
+    warm = Linear(start=0.1, end=0.5, epochs=4, per="epoch")
+    targets = CentredSoftmaxTargets(source, temperature=warm)
     dictionary = source(rows(2), rows(0), Match(2, 0), step())
     scores = rows(1).vectors @ dictionary.key_shared.T
     for number, temperature in ((0, 0.1), (4, 0.1), (5, 0.2), (99, 0.5)):  # five steps an epoch
@@ -63,8 +57,8 @@ def test_temperature_follows_its_schedule_by_epochs() -> None:
 
 
 def test_centre_moves_once_a_step_after_it() -> None:
-    source = built(WeightNormedPrototypes(count=COUNT))
-    targets = built(CentredSoftmax(centre_momentum=0.75), source)
+    source = prototypes()
+    targets = CentredSoftmaxTargets(source, centre_momentum=0.75)
     moment = step()
     dictionary = source(rows(2), rows(0), Match(2, 0), moment)
     before = given(targets, dictionary, moment)
@@ -84,8 +78,9 @@ def test_core_prototypes_have_a_centre_too() -> None:
 
 
 def test_a_source_without_count_is_refused() -> None:
+    other: Any = object()
     with pytest.raises(ContralexError, match="does not say its count"):
-        built(CentredSoftmax(), object())
+        CentredSoftmaxTargets(other)
 
 
 def teacher_use(centre_momentum: float) -> float:

@@ -13,7 +13,6 @@ from contralex.plugin import ContralexError, Dictionary, Rows, Step, Targets
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex_invaspread.loss import SpreadLoss
-from contralex_invaspread.spec import Spread
 
 STEP = Step(Clock(0, 10, 5), seed=0, batch=4)
 
@@ -25,7 +24,7 @@ def spread(
     vectors = torch.tensor(scores, requires_grad=True)
     queries = Rows.of(vectors, torch.arange(len(scores)), 0)
     entries = torch.eye(vectors.shape[1])
-    loss = SpreadLoss(Spread(temperature=1.0, m=m))
+    loss = SpreadLoss(temperature=1.0, m=m)
     found = loss(queries, Dictionary(shared=entries, mask=mask), Targets(index=torch.tensor(place)), STEP)
     found.backward()
     assert vectors.grad is not None

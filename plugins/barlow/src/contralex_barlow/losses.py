@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets, distributed
-
-if TYPE_CHECKING:
-    from contralex_barlow import spec as specs
 
 
 class CrossCorrelationLoss(Loss):
@@ -21,9 +16,9 @@ class CrossCorrelationLoss(Loss):
     processes it trains with 1/W of the gradient.)
     """
 
-    def __init__(self, spec: specs.CrossCorrelation) -> None:
+    def __init__(self, weight: float = 0.0051) -> None:
         super().__init__()
-        self.weight = spec.weight
+        self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.vectors is not None
@@ -40,13 +35,16 @@ class VICRegLoss(Loss):
     The paper's Eq. 6 adds the two v; its code takes their mean, as here.
     """
 
-    def __init__(self, spec: specs.VICReg) -> None:
+    def __init__(
+        self, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0, spread: float = 1.0
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.invariance, self.variance, self.covariance = invariance, variance, covariance
+        self.spread = spread
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.vectors is not None
-        loss = self.spec.invariance * F.mse_loss(queries.vectors, targets.vectors)
+        loss = self.invariance * F.mse_loss(queries.vectors, targets.vectors)
         for side in (queries.vectors, targets.vectors):
             loss = loss + self._one_side(side)
         return loss
@@ -55,9 +53,9 @@ class VICRegLoss(Loss):
         centred = vectors - distributed.mean_over_processes(vectors.mean(dim=0))
         covariance = distributed.sum_over_processes(centred.T @ centred) / max(_samples(vectors) - 1, 1)  # (D, D)
         deviation = (covariance.diagonal() + 1e-4).sqrt()
-        variance_term = F.relu(self.spec.spread - deviation).mean()
+        variance_term = F.relu(self.spread - deviation).mean()
         covariance_term = _off_diagonal(covariance).square().sum() / vectors.shape[1]
-        return self.spec.variance * variance_term / 2 + self.spec.covariance * covariance_term
+        return self.variance * variance_term / 2 + self.covariance * covariance_term
 
 
 def _standard(vectors: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_barlow.spec import CrossCorrelation, VICReg
+from contralex_barlow.spec import CrossCorrelationSpec, VICRegSpec
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [CrossCorrelation, VICReg]
+    return [CrossCorrelationSpec, VICRegSpec]
 
 
 @hookimpl

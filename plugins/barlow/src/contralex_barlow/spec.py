@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugin import Least, Spec
-
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, Loss
 
 # Both compare the two views dimension by dimension over the whole batch, and learn from both sides.
 _NEEDS = {
@@ -27,22 +24,18 @@ class _OverTheBatch(Spec):
         return [Least("batch", 2, "the loss is about how samples differ")]
 
 
-class CrossCorrelation(_OverTheBatch):
+class CrossCorrelationSpec(_OverTheBatch):
     """Brings the cross-correlation of the two views' embeddings, over the batch, to the identity."""
 
     kind: Literal["cross_correlation"] = "cross_correlation"
     weight: float = Field(0.0051, gt=0, le=10)
     """The weight (λ) of the entries off the diagonal beside those on it."""
+    builds = ".losses:CrossCorrelationLoss"
     needs = _NEEDS
     source = "Barlow Twins, arXiv:2103.03230, Eqs. 1-2; code: barlowtwins main.py"
 
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_barlow.losses import CrossCorrelationLoss
 
-        return CrossCorrelationLoss(self)
-
-
-class VICReg(_OverTheBatch):
+class VICRegSpec(_OverTheBatch):
     """Invariance (the views agree), variance (every dimension varies over the batch), covariance (no two repeat).
 
     ``invariance``, ``variance`` and ``covariance`` weigh the three; ``spread`` is the standard deviation that each
@@ -58,10 +51,6 @@ class VICReg(_OverTheBatch):
     """The weight of the covariance term (ν)."""
     spread: float = Field(1.0, gt=0, le=1e3)
     """The standard deviation (γ) that each dimension should reach."""
+    builds = ".losses:VICRegLoss"
     needs = {**_NEEDS, "encoder": frozenset({"any length"})}
     source = "VICReg, arXiv:2105.04906, Eqs. 1-6; code: vicreg main_vicreg.py"
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_barlow.losses import VICRegLoss
-
-        return VICRegLoss(self)

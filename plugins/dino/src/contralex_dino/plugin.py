@@ -6,17 +6,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_dino.spec import CentredSoftmax, WeightNormedPrototypes
+from contralex_dino.spec import CentredSoftmaxSpec, WeightNormedPrototypesSpec
 
 
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
-    return [WeightNormedPrototypes]
+    return [WeightNormedPrototypesSpec]
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [CentredSoftmax]
+    return [CentredSoftmaxSpec]
 
 
 @hookimpl

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from contralex.plugin import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
-
-if TYPE_CHECKING:
-    from contralex_dino.spec import WeightNormedPrototypes
+from contralex.plugin import Dictionary, KeyEncoder, Match, NegativeSource, Rows, Step
 
 
-class WeightNormed(NegativeSource):
+class WeightNormedPrototypes(NegativeSource):
     """Prototypes g·v/‖v‖ (K, D), of the student; the key side has a twin of them, which is averaged in g and v.
 
-    SwAV's divide by their length in place before each step, so that no gradient goes through the division.
+    SwAV's divide by their length in place before each step, so that no gradient goes through the division. Without a
+    ``key_encoder`` there is no twin: both sides use the same prototypes.
     """
 
-    def __init__(self, spec: WeightNormedPrototypes, context: BuildContext) -> None:
+    def __init__(
+        self,
+        count: int,
+        dim: int,
+        gain: Literal["fixed", "trained"] = "fixed",
+        key_encoder: KeyEncoder | None = None,
+    ) -> None:
         super().__init__()
-        self.count = spec.count
-        self.layer = weight_norm(nn.Linear(context.dim, spec.count, bias=False))
-        gain = self.layer.get_parameter("parametrizations.weight.original0")  # (K, 1)
+        self.count = count
+        self.layer = weight_norm(nn.Linear(dim, count, bias=False))
+        length = self.layer.get_parameter("parametrizations.weight.original0")  # (K, 1)
         with torch.no_grad():
-            gain.fill_(1.0)
-        gain.requires_grad_(spec.gain == "trained")
-        assert context.key_encoder is not None
+            length.fill_(1.0)
+        length.requires_grad_(gain == "trained")
         # Kept outside the module tree, because its owner there is the key encoder.
-        self._key_side = (context.key_encoder.side(self.layer),)
+        self._key_side = (self.layer if key_encoder is None else key_encoder.side(self.layer),)
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         name = ("weight_normed_prototypes", torch.is_grad_enabled())

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugin import Spec, Temperature
 
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, NegativeSource, TargetGenerator
 
-
-class WeightNormedPrototypes(Spec):
+class WeightNormedPrototypesSpec(Spec):
     """``count`` trainable directions: a prototype is gain·v/‖v‖, and the gradient goes through the division."""
 
     kind: Literal["weight_normed_prototypes"] = "weight_normed_prototypes"
@@ -20,18 +17,14 @@ class WeightNormedPrototypes(Spec):
     """Prototypes."""
     gain: Literal["fixed", "trained"] = "fixed"
     """The length of a prototype: 1 for good (``fixed``), or one of its own, 1 at first (``trained``)."""
+    builds = ".prototypes:WeightNormedPrototypes"
     gives = frozenset({"entries", "prototypes"})
     learns = True
     source = "DINO, arXiv:2104.14294, section 3.1 and appendix C; code: DINOHead, norm_last_layer"
     example = {"count": 10, "gain": "trained"}
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex_dino.prototypes import WeightNormed
 
-        return WeightNormed(self, context)
-
-
-class CentredSoftmax(Spec):
+class CentredSoftmaxSpec(Spec):
     """The teacher's distribution over the prototypes: softmax((its scores − centre)/temperature)."""
 
     kind: Literal["centred_softmax"] = "centred_softmax"
@@ -40,11 +33,7 @@ class CentredSoftmax(Spec):
     centre_momentum: float = Field(0.9, ge=0, le=1)
     """The weight of the old centre when the mean of a batch's scores enters it, after each step; 1 leaves the centre at
     zero."""
+    builds = ".targets:CentredSoftmaxTargets"
     needs = {"negatives": frozenset({"prototypes"})}
     gives = frozenset({"weights"})
     source = "DINO, arXiv:2104.14294, section 3.1, Eqs. 1 and 4; code: DINOLoss"
-
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex_dino.targets import CentredSoftmaxTargets
-
-        return CentredSoftmaxTargets(self, context)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from contralex.plugin import (
-    BuildContext,
     ContralexError,
     Dictionary,
     Match,
+    NegativeSource,
     Rows,
+    Schedule,
     Step,
     TargetGenerator,
     Targets,
     value_at,
 )
 
-if TYPE_CHECKING:
-    from contralex_dino.spec import CentredSoftmax
-
-_SEEN = "mean of the teacher's scores"
+_MEAN_SCORES = "mean of the teacher's scores"
 
 
 class CentredSoftmaxTargets(TargetGenerator):
@@ -33,14 +29,16 @@ class CentredSoftmaxTargets(TargetGenerator):
 
     centre: Tensor
 
-    def __init__(self, spec: CentredSoftmax, context: BuildContext) -> None:
+    def __init__(
+        self, negatives: NegativeSource, temperature: float | Schedule = 0.04, centre_momentum: float = 0.9
+    ) -> None:
         super().__init__()
-        self.temperature, self.momentum = spec.temperature, spec.centre_momentum
-        count = getattr(context.negatives, "count", None)
+        self.temperature, self.centre_momentum = temperature, centre_momentum
+        count = getattr(negatives, "count", None)
         if not isinstance(count, int):
             raise ContralexError(
-                "method.targets: centred_softmax keeps a centre of as many numbers as there are prototypes, and "
-                f"{type(context.negatives).__name__} does not say its count; use negatives of kind prototypes"
+                "method.targets: centred_softmax keeps a centre with one number for each prototype, and "
+                f"{type(negatives).__name__} does not say its count; use negatives of kind prototypes"
             )
         self.register_buffer("centre", torch.zeros(count))
 
@@ -48,18 +46,18 @@ class CentredSoftmaxTargets(TargetGenerator):
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         assert dictionary.key_shared is not None
         prototypes = dictionary.key_shared.float()  # (K, D)
-        if _SEEN not in step.cache:  # the mean of scores is the score of the mean; when update() comes, C has moved
-            step.cache[_SEEN] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)
+        if _MEAN_SCORES not in step.cache:  # it is the score of the mean; when update() comes, C has moved
+            step.cache[_MEAN_SCORES] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)
         wanted = keys.of_view(match.key)
-        places = queries.partners_in(wanted)
+        index = queries.partners_in(wanted)
         name = ("centred_softmax", match.key)
         held = step.cache.get(name)
-        if held is None or not torch.equal(held[0], places):  # all crops that look a key up share its distribution
-            scores = wanted.vectors[places].float() @ prototypes.T  # (N, K)
+        if held is None or not torch.equal(held[0], index):  # all crops that look a key up share its distribution
+            scores = wanted.vectors[index].float() @ prototypes.T  # (N, K)
             weights = torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
-            held = step.cache[name] = (places, weights)
+            held = step.cache[name] = (index, weights)
         return Targets(weights=held[1])
 
     def update(self, keys: Rows, step: Step) -> None:
-        if _SEEN in step.cache:
-            self.centre.lerp_(step.cache[_SEEN].to(self.centre), 1 - self.momentum)
+        if _MEAN_SCORES in step.cache:
+            self.centre.lerp_(step.cache[_MEAN_SCORES].to(self.centre), 1 - self.centre_momentum)

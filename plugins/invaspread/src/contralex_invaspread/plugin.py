@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_invaspread.spec import Spread
+from contralex_invaspread.spec import SpreadSpec
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [Spread]
+    return [SpreadSpec]
 
 
 @hookimpl

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import (
-    BuildContext,
     Dictionary,
     Loss,
     Match,
     Rows,
+    Schedule,
     Step,
     TargetGenerator,
     Targets,
     distributed,
     value_at,
 )
-
-if TYPE_CHECKING:
-    from contralex_nnclr import spec as specs
 
 
 class NeighbourTargets(TargetGenerator):
@@ -35,11 +30,11 @@ class NeighbourTargets(TargetGenerator):
     support: Tensor
     pointer: Tensor
 
-    def __init__(self, spec: specs.Neighbour, context: BuildContext) -> None:
+    def __init__(self, size: int, dim: int, key_views: tuple[int, ...]) -> None:
         super().__init__()
-        self.size = spec.size
-        self.view = context.key_views[0]
-        self.register_buffer("support", F.normalize(torch.randn(spec.size, context.dim), dim=1))
+        self.size = size
+        self.view = key_views[0]
+        self.register_buffer("support", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
@@ -62,10 +57,10 @@ class NeighbourNCELoss(Loss):
     neighbours, and the loss is the mean of both.
     """
 
-    def __init__(self, spec: specs.NeighbourNCE) -> None:
+    def __init__(self, temperature: float | Schedule, symmetric: bool = True) -> None:
         super().__init__()
-        self.temperature = spec.temperature
-        self.symmetric = spec.symmetric
+        self.temperature = temperature
+        self.symmetric = symmetric
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.vectors is not None

@@ -6,17 +6,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_nnclr.spec import Neighbour, NeighbourNCE
+from contralex_nnclr.spec import NeighbourNCESpec, NeighbourSpec
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [Neighbour]
+    return [NeighbourSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [NeighbourNCE]
+    return [NeighbourNCESpec]
 
 
 @hookimpl

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugin import Least, Spec, Temperature
 
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, Loss, TargetGenerator
 
-
-class Neighbour(Spec):
+class NeighbourSpec(Spec):
     """The nearest neighbour of the sample's key in a support set: the last ``size`` keys of the first key view."""
 
     kind: Literal["neighbour"] = "neighbour"
     size: int = Field(gt=0, le=2**30)
     """Keys in the support set."""
+    builds = ".parts:NeighbourTargets"
     needs = {"encoder": frozenset({"unit length"})}
     gives = frozenset({"vectors"})
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 4"
     example = {"size": 12}
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex_nnclr.parts import NeighbourTargets
 
-        return NeighbourTargets(self, context)
-
-
-class NeighbourNCE(Spec):
+class NeighbourNCESpec(Spec):
     """Softmax over the queries of the whole batch: a target vector should find its own query among them."""
 
     kind: Literal["neighbour_nce"] = "neighbour_nce"
@@ -38,14 +31,10 @@ class NeighbourNCE(Spec):
     """Divides the scores; above 0. May follow a schedule."""
     symmetric: bool = True
     """Whether a query should find its own target among all of them as well; the loss is the mean of both."""
+    builds = ".parts:NeighbourNCELoss"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "NNCLR, arXiv:2104.14548, section 3.2, Eq. 3 and its implementation details"
     example = {"temperature": 0.2}
 
     def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
         return [Least("batch", 2, "the other queries are the negatives, and one has none")]
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_nnclr.parts import NeighbourNCELoss
-
-        return NeighbourNCELoss(self)

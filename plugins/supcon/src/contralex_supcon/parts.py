@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import (
-    BuildContext,
     ContralexError,
     Dictionary,
     Loss,
     Match,
     Rows,
+    Schedule,
     Step,
     TargetGenerator,
     Targets,
     value_at,
 )
-
-if TYPE_CHECKING:
-    from contralex_supcon import spec as specs
 
 
 class LabelTargets(TargetGenerator):
@@ -30,14 +27,14 @@ class LabelTargets(TargetGenerator):
 
     labels: Tensor
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, labels: Tensor | None) -> None:
         super().__init__()
-        if context.labels is None:
+        if labels is None:
             raise ContralexError(
                 "method.targets of kind labels needs labelled data, and these data have no labels; "
                 "use targets of kind instance, or images in one folder for each class."
             )
-        self.register_buffer("labels", context.labels, persistent=False)  # they belong to the data, not to the run
+        self.register_buffer("labels", labels, persistent=False)  # they belong to the data, not to the run
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
@@ -59,10 +56,15 @@ class SupConLoss(Loss):
     A query without a positive counts as 0.
     """
 
-    def __init__(self, spec: specs.SupCon) -> None:
+    def __init__(
+        self,
+        temperature: float | Schedule,
+        positives: Literal["outside", "inside"] = "outside",
+        base_temperature: float | None = None,
+    ) -> None:
         super().__init__()
-        self.temperature, self.base = spec.temperature, spec.base_temperature
-        self.outside = spec.positives == "outside"
+        self.temperature, self.base_temperature = temperature, base_temperature
+        self.outside = positives == "outside"
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert targets.weights is not None
@@ -73,6 +75,6 @@ class SupConLoss(Loss):
             loss = -(weights * log_p.masked_fill(weights == 0, 0.0)).sum(dim=1)
         else:
             absent = weights == 0
-            shares = (log_p + weights.masked_fill(absent, 1.0).log()).masked_fill(absent, float("-inf"))
-            loss = -torch.logsumexp(shares, dim=1).masked_fill(absent.all(dim=1), 0.0)  # exp() alone may underflow
-        return loss.mean() * (temperature / self.base if self.base is not None else 1.0)
+            log_wp = (log_p + weights.masked_fill(absent, 1.0).log()).masked_fill(absent, float("-inf"))
+            loss = -torch.logsumexp(log_wp, dim=1).masked_fill(absent.all(dim=1), 0.0)  # exp() alone may underflow
+        return loss.mean() * (1.0 if self.base_temperature is None else temperature / self.base_temperature)

@@ -6,17 +6,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_supcon.spec import Labels, SupCon
+from contralex_supcon.spec import LabelsSpec, SupConSpec
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [Labels]
+    return [LabelsSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [SupCon]
+    return [SupConSpec]
 
 
 @hookimpl

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugin import Spec, Temperature
 
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, Loss, TargetGenerator
 
-
-class Labels(Spec):
+class LabelsSpec(Spec):
     """All entries of the query's class, in equal shares. A sample without a label has only itself."""
 
     kind: Literal["labels"] = "labels"
+    builds = ".parts:LabelTargets"
     needs = {"data": frozenset({"labels"}), "negatives": frozenset({"tagged entries"})}
     gives = frozenset({"weights"})
     source = "SupCon, arXiv:2004.11362, section 3.2.2"
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex_supcon.parts import LabelTargets
 
-        return LabelTargets(context)
-
-
-class SupCon(Spec):
+class SupConSpec(Spec):
     """Softmax over all entries, with several positives."""
 
     kind: Literal["supcon"] = "supcon"
@@ -37,11 +30,7 @@ class SupCon(Spec):
     base_temperature: float | None = Field(None, gt=0, le=100)
     """The loss is multiplied by temperature/base_temperature, as in the official code with .07 and in the paper's
     training with 1; null for the paper's formula."""
+    builds = ".parts:SupConLoss"
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
     source = "SupCon, arXiv:2004.11362, Eq. 2 (outside) and Eq. 3 (inside); code: SupContrast losses.py"
     example = {"temperature": 0.2}
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_supcon.parts import SupConLoss
-
-        return SupConLoss(self)
