@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from contralex_cpc.each import augmented
-from contralex_cpc.network import residual_net
-from contralex_cpc.spec import CPCPatches, EachPatch, Patches, PatchNet, SequenceFolder
-from contralex_cpc.views import PatchViews
+from contralex_cpc.network import patch_network
+from contralex_cpc.patch_augment import augment_patches
+from contralex_cpc.sequences import SequenceSource
+from contralex_cpc.spec import CPCPatchesSpec, EachPatch, PatchesSpec
 
 
 def test_the_norm_is_torchs_layer_norm_of_one_patch() -> None:
-    net, _ = residual_net(PatchNet(blocks=(1,), widths=(4,), stem="small", norm="layer"))
+    net, _ = patch_network(blocks=(1,), widths=(4,), stem="small", norm="layer")
     norms = [module for module in net.modules() if isinstance(module, nn.GroupNorm)]
     assert len(norms) == 4  # three of the block, and one at the end
     x = torch.randn(3, 4, 5, 5)
@@ -28,7 +28,7 @@ def test_the_norm_is_torchs_layer_norm_of_one_patch() -> None:
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
 def test_a_patch_learns_nothing_of_others(norm: Any) -> None:
-    net, width = residual_net(PatchNet(blocks=(1, 2), widths=(4, 6), outputs=(8, 20), stem="small", norm=norm))
+    net, width = patch_network(blocks=(1, 2), widths=(4, 6), outputs=(8, 20), stem="small", norm=norm)
     assert width == 20
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.3)
@@ -39,8 +39,7 @@ def test_a_patch_learns_nothing_of_others(norm: Any) -> None:
 def test_resnet_161() -> None:
     """161 layers: the stem, three in each of 53 blocks, and the classifier, which is not built."""
     with torch.device("meta"):
-        spec = PatchNet(blocks=(3, 4, 46), widths=(64, 128, 512), outputs=(256, 512, 4096), norm="layer")
-        net, width = residual_net(spec)
+        net, width = patch_network(blocks=(3, 4, 46), widths=(64, 128, 512), outputs=(256, 512, 4096), norm="layer")
     shapes = [m.weight.shape for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and "shortcut" not in name]
     assert width == 4096
     assert len(shapes) + 1 == 161
@@ -58,12 +57,12 @@ def test_resnet_161() -> None:
 )
 def test_mistakes_are_told(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        CPCPatches.model_validate({**CPCPatches.example, **changes})
+        CPCPatchesSpec.model_validate({**CPCPatchesSpec.example, **changes})
 
 
 def one_by_one(patches: Tensor, spec: dict[str, Any], seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
-    return augmented(patches, EachPatch.model_validate(spec))
+    return augment_patches(patches, EachPatch.model_validate(spec))
 
 
 @pytest.fixture
@@ -115,7 +114,7 @@ def test_affine_turns_and_shears(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter turn is torch's, and a shear moves the pixels of a row together, by tan of its angle for each row."""
     square = torch.rand(1, 3, 7, 7)
     torch.testing.assert_close(one_by_one(square, {"affine": {"degrees": 0, "shear": 0, "p": 1}}), square)
-    monkeypatch.setattr("contralex_cpc.each._symmetric", lambda count, reach: torch.full((count,), reach))
+    monkeypatch.setattr("contralex_cpc.patch_augment._symmetric", lambda count, reach: torch.full((count,), reach))
     quarter = one_by_one(square, {"affine": {"degrees": 90, "shear": 0, "p": 1}})
     assert min(float((quarter - square.rot90(k, (2, 3))).abs().max()) for k in (1, 3)) < 1e-4
     shear = {"affine": {"degrees": 0, "shear": 30, "p": 1}}
@@ -127,9 +126,11 @@ def test_affine_turns_and_shears(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_views_augment_patches_after_the_grid_and_leave_evaluation_alone() -> None:
     image = Image.new("RGB", (20, 20), (200, 40, 90))
-    spec = Patches.model_validate({**Patches.example, "patch_crop": 8, "gray": False, "each": {"drop_channels": 1.0}})
-    plain = PatchViews(spec.model_copy(update={"each": None}))
-    views = PatchViews(spec)
+    spec = PatchesSpec.model_validate(
+        {**PatchesSpec.example, "patch_crop": 8, "gray": False, "each": {"drop_channels": 1.0}}
+    )
+    plain = spec.model_copy(update={"each": None}).build()
+    views = spec.build()
     torch.manual_seed(0)
     made = views.make(image, 0)
     assert made.shape == plain.make(image, 0).shape
@@ -145,10 +146,10 @@ def test_recordings_are_split_as_folders_of_images_are(tmp_path: Path) -> None:
             for number in range(count):
                 np.save(tmp_path / split / name / f"{number}.npy", np.zeros(100, dtype=np.float32))
     (tmp_path / "Train" / "bat" / "a.mp3").touch()
-    source = SequenceFolder(root=str(tmp_path)).build()
+    source = SequenceSource(root=tmp_path)
     assert source.describe() == (
         "6 sequences to train on (folder Train) in 2 classes (bat, owl); 4 to evaluate on (folder valid); "
         "folder test (2) is left out; 1 of .mp3 are left out, which are neither .wav nor .npy"
     )
     assert source.test().labels == [0, 0, 1, 1]
-    assert SequenceFolder(root=str(tmp_path), labels="none").build().train().labels is None
+    assert SequenceSource(root=tmp_path, labels="none").train().labels is None

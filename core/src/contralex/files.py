@@ -63,6 +63,11 @@ def expanded(text: str) -> Path:
         return Path(text)
 
 
+def path_exists(text: str) -> bool:
+    """Whether anything is at a path that somebody wrote; False where the text is no path."""
+    return mode(expanded(text)) != 0
+
+
 def mode(path: Path) -> int:
     """What is at a path, for :mod:`stat`; 0 where nothing is, or where the text is no path."""
     try:

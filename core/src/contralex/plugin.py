@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contralex import progress
-    from contralex.data.base import Source, Split, Subset, Unreadable
+    from contralex.cli import options as commands
+    from contralex.data import headers, images, layout
+    from contralex.data.base import Source, Split, Subset, Unreadable, compact, printable
+    from contralex.data.paths import Paths
+    from contralex.data.texts import Texts
     from contralex.data.views import Views
     from contralex.errors import ContralexError, remedy
+    from contralex.files import path_exists
     from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
     from contralex.kinds.views.augment import (
         Augment,
@@ -48,12 +53,17 @@ _WHERE = {
         "Split",
         "Subset",
         "Unreadable",
+        "compact",
+        "printable",
     ),
+    "contralex.data.paths": ("Paths",),
+    "contralex.data.texts": ("Texts",),
     "contralex.data.views": ("Views",),
     "contralex.errors": (
         "ContralexError",
         "remedy",
     ),
+    "contralex.files": ("path_exists",),
     "contralex.kinds.losses.parts": (
         "CosineLoss",
         "InfoNCE",
@@ -121,7 +131,14 @@ _WHERE = {
     ),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
-_MODULES = {"distributed": "contralex.lookup.distributed", "progress": "contralex.progress"}
+_MODULES = {
+    "commands": "contralex.cli.options",
+    "distributed": "contralex.lookup.distributed",
+    "headers": "contralex.data.headers",
+    "images": "contralex.data.images",
+    "layout": "contralex.data.layout",
+    "progress": "contralex.progress",
+}
 
 __all__ = [
     "NCE",
@@ -154,6 +171,7 @@ __all__ = [
     "NegativeSource",
     "Normalize",
     "Number",
+    "Paths",
     "RandAugment",
     "Rate",
     "Rows",
@@ -170,11 +188,19 @@ __all__ = [
     "TargetGenerator",
     "Targets",
     "Temperature",
+    "Texts",
     "Unreadable",
     "Views",
     "bounds",
+    "commands",
+    "compact",
     "distributed",
+    "headers",
     "hookimpl",
+    "images",
+    "layout",
+    "path_exists",
+    "printable",
     "progress",
     "remedy",
     "to_tensor_steps",

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import Json, print_json, print_table
 from contralex.errors import ContralexError
-from contralex.plugin import progress
 
 
 def check(

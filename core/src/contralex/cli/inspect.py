@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import Checkpoint, Json, must_exist, print_json, print_table
 from contralex.errors import ContralexError
-from contralex.plugin import progress
 
 if TYPE_CHECKING:
     from contralex.training.checkpoints.header import Stored

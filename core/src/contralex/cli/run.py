@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import (
     AllowCode,
     Checkpoint,
@@ -25,7 +26,6 @@ from contralex.cli.options import (
     with_epochs,
 )
 from contralex.errors import ContralexError
-from contralex.plugin import progress
 
 
 def train(

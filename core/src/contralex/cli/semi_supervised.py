@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contralex import progress
 from contralex.cli.options import AllowCode, Data, Epochs, Sets, must_exist, path, with_epochs
 from contralex.errors import ContralexError
-from contralex.plugin import progress
 
 if TYPE_CHECKING:
     from contralex.data.base import Source, Split

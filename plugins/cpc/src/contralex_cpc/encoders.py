@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.plugin import ContralexError, Encoder
-from contralex_cpc.network import PixelCNNContext, RowContext, residual_net
+from contralex.plugin import Backbone, ContralexError, Encoder
+from contralex_cpc.network import MakeContext
 
-if TYPE_CHECKING:
-    from contralex_cpc.spec import CPCPatches, CPCSequence
-
+Way = Literal["down", "up", "left", "right"]
 _Queries = dict[int, tuple[Tensor, Tensor | None]]
 
 
@@ -22,17 +20,33 @@ class PatchEncoder(Encoder):
     """Patches (B, P, C, H, W) of a square grid to latents (B, P, F); in each direction a context predicts what follows.
 
     A query is tagged with the position that it predicts, so its positive is the target that stands there; everything
-    else in the batch is a negative. Targets are the latents, or a projection of them.
+    else in the batch is a negative. Targets are the latents, or a projection of them to ``target_dim``.
+
+    ``network``: from patches to latents. ``context``: makes the context of each of ``directions``, which predicts the
+    rows from ``skip`` + 1 to ``steps`` away. Predictions are multiplied by ``prediction_scale``.
     """
 
-    def __init__(self, spec: CPCPatches) -> None:
+    def __init__(
+        self,
+        grid: int,
+        network: Backbone,
+        context: MakeContext,
+        steps: int = 5,
+        skip: int = 0,
+        directions: Sequence[Way] = ("down",),
+        target_dim: int | None = None,
+        prediction_scale: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.network, features = residual_net(spec.network)
-        self.grid = spec.grid
-        self.dim = features if spec.target_dim is None else spec.target_dim
+        self.network, features = network
+        self.grid = grid
+        self.dim = features if target_dim is None else target_dim
         # Without a bias: that would add the same to every score of a query, which a softmax does not see.
-        self.target = nn.Identity() if spec.target_dim is None else nn.Linear(features, self.dim, bias=False)
-        self.directions = nn.ModuleDict({name: Direction(spec, features, self.dim) for name in spec.directions})
+        self.target = nn.Identity() if target_dim is None else nn.Linear(features, self.dim, bias=False)
+        distances = range(skip + 1, steps + 1)
+        self.directions = nn.ModuleDict(
+            {name: Direction(context, features, self.dim, distances, prediction_scale) for name in directions}
+        )
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self._latents(patches) for view, patches in views.items()}
@@ -57,40 +71,35 @@ class PatchEncoder(Encoder):
 
     def _predictions(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         rows = latents.unflatten(1, (self.grid, self.grid))  # (B, rows, columns, F)
-        place = torch.arange(self.grid**2, device=latents.device).view(1, self.grid, self.grid)
+        index = torch.arange(self.grid**2, device=latents.device).view(1, self.grid, self.grid)
         predicted, positions = [], []
         for name, direction in self.directions.items():
-            vectors, where = direction(_turned(rows, name), _turned(place, name)[0])
+            vectors, position = direction(_turn(rows, name), _turn(index, name)[0])
             predicted.append(vectors)
-            positions.append(where)
+            positions.append(position)
         return torch.cat(predicted, dim=1), torch.cat(positions)
 
 
 class Direction(nn.Module):
     """One way to look at the grid, turned so that what is predicted lies below: a context, and W_k for each step k."""
 
-    def __init__(self, spec: CPCPatches, features: int, dim: int) -> None:
+    def __init__(self, make_context: MakeContext, features: int, dim: int, steps: range, scale: float) -> None:
         super().__init__()
-        if spec.context.kind == "gru":
-            self.context: nn.Module = RowContext(features, spec.context.width)
-            width = spec.context.width
-        else:
-            self.context = PixelCNNContext(features, spec.context.blocks, spec.context.width)
-            width = features
-        self.steps = range(spec.skip + 1, spec.steps + 1)
-        self.scale = spec.prediction_scale
-        self.predict = nn.ModuleList(nn.Linear(width, dim, bias=False) for _ in self.steps)
+        self.context = make_context(features)
+        self.steps = steps
+        self.scale = scale
+        self.predict = nn.ModuleList(nn.Linear(self.context.dim, dim, bias=False) for _ in steps)
 
-    def forward(self, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, rows, columns, F) and the positions (rows, columns) where they stand, to predictions (B, Q, D)
-        and the positions (Q,) of what they predict."""
+    def forward(self, rows: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, rows, columns, F) and their positions (rows, columns), to predictions (B, Q, D) and the positions
+        (Q,) of what they predict."""
         contexts = self.context(rows)
         steps = list(zip(self.steps, self.predict, strict=True))
         predicted = [linear(contexts[:, :-k]).flatten(1, 2) * self.scale for k, linear in steps]
-        return torch.cat(predicted, dim=1), torch.cat([place[k:].flatten() for k, _ in steps])
+        return torch.cat(predicted, dim=1), torch.cat([position[k:].flatten() for k, _ in steps])
 
 
-def _turned(grid: Tensor, direction: str) -> Tensor:
+def _turn(grid: Tensor, direction: str) -> Tensor:
     """(B, rows, columns, ...) so that what lies in this direction lies below."""
     if direction in ("left", "right"):
         grid = grid.transpose(1, 2)
@@ -100,22 +109,31 @@ def _turned(grid: Tensor, direction: str) -> Tensor:
 class SequenceEncoder(Encoder):
     """Sequences (B, C, time) to latents (B, T, D) by strided convolutions; a GRU's context predicts what follows.
 
-    The context at t predicts the latents t+1 ... t+K, for every t that has K latents after it.
+    The context at t predicts the latents t+1 ... t+K, for every t that has K = ``steps`` latents after it.
+    ``channels``: of the input; ``width``: of every convolution and latent; ``context``: dimensions of the GRU's state.
     """
 
-    def __init__(self, spec: CPCSequence) -> None:
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 512,
+        kernels: Sequence[int] = (10, 8, 4, 4, 4),
+        strides: Sequence[int] = (5, 4, 2, 2, 2),
+        context: int = 256,
+        steps: int = 12,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = spec.channels
-        for kernel, stride in zip(spec.kernels, spec.strides, strict=True):
+        before = channels
+        for kernel, stride in zip(kernels, strides, strict=True):
             # Padded so that a layer divides the length by its stride: 20480 samples are 128 latents.
             pad = (kernel - stride + 1) // 2
-            layers += [nn.Conv1d(before, spec.width, kernel, stride, max(pad, 0)), nn.ReLU(inplace=True)]
-            before = spec.width
+            layers += [nn.Conv1d(before, width, kernel, stride, max(pad, 0)), nn.ReLU(inplace=True)]
+            before = width
         self.network = nn.Sequential(*layers)
-        self.dim = spec.width
-        self.context = nn.GRU(spec.width, spec.context, batch_first=True)
-        self.predict = nn.ModuleList(nn.Linear(spec.context, self.dim, bias=False) for _ in range(spec.steps))
+        self.dim = width
+        self.context = nn.GRU(width, context, batch_first=True)
+        self.predict = nn.ModuleList(nn.Linear(context, self.dim, bias=False) for _ in range(steps))
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.network(sequence).transpose(1, 2) for view, sequence in views.items()}

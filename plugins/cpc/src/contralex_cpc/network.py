@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from contralex_cpc.spec import PatchNet
+from contralex.plugin import Backbone
+
+Norm = Literal["none", "layer"]
 
 
-def residual_net(spec: PatchNet) -> tuple[nn.Module, int]:
-    """ResNet-v2 without BatchNorm (which would leak between patches) to (N, F), and F."""
-    first = spec.widths[0]
-    if spec.stem == "imagenet":
-        stem: list[nn.Module] = [nn.Conv2d(3, first, 7, 2, 3), nn.MaxPool2d(3, 2, 1)]
+def patch_network(
+    blocks: Sequence[int] = (3, 4, 23),
+    widths: Sequence[int] = (64, 128, 256),
+    outputs: Sequence[int] | None = None,
+    stem: Literal["imagenet", "small"] = "imagenet",
+    norm: Norm = "none",
+) -> Backbone:
+    """Make a ResNet-v2 without BatchNorm, which would leak between patches (N, 3, H, W).
+
+    Each stage has ``blocks``, bottlenecks of ``widths`` channels, and ends in ``outputs`` channels (None: 4x widths).
+    """
+    first = widths[0]
+    if stem == "imagenet":
+        layers: list[nn.Module] = [nn.Conv2d(3, first, 7, 2, 3), nn.MaxPool2d(3, 2, 1)]
     else:
-        stem = [nn.Conv2d(3, first, 3, 1, 1)]
-    before, blocks = first, []
-    for stage, (count, width, after) in enumerate(zip(spec.blocks, spec.widths, spec.outputs_or_fourfold, strict=True)):
-        for place in range(count):
-            blocks.append(_Bottleneck(before, width, after, stride=2 if stage and not place else 1, norm=spec.norm))
+        layers = [nn.Conv2d(3, first, 3, 1, 1)]
+    before = first
+    for stage, (count, width, after) in enumerate(
+        zip(blocks, widths, outputs or [4 * width for width in widths], strict=True)
+    ):
+        for block in range(count):
+            layers.append(_Bottleneck(before, width, after, stride=2 if stage and not block else 1, norm=norm))
             before = after
-    last = [_norm(spec.norm, before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*stem, *blocks, *last), before
+    layers += [_norm(norm, before), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return Backbone(nn.Sequential(*layers), before)
 
 
-def _norm(kind: str, channels: int) -> nn.Module:
+def _norm(kind: Norm, channels: int) -> nn.Module:
     """LayerNorm of a map (N, C, H, W): over all that one patch has, then a scale and a shift of each channel. A patch
     learns nothing of others through it."""
     return nn.GroupNorm(1, channels) if kind == "layer" else nn.Identity()
@@ -38,7 +53,7 @@ class _Bottleneck(nn.Module):
     """Activation before each convolution (He et al., 2016b). The last one starts at zero, so that a deep stack
     without normalisation begins as the identity; the paper does not say how its weights start."""
 
-    def __init__(self, before: int, width: int, after: int, stride: int, norm: str) -> None:
+    def __init__(self, before: int, width: int, after: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.norms = nn.ModuleList(_norm(norm, channels) for channels in (before, width, width))
         self.reduce = nn.Conv2d(before, width, 1)
@@ -56,11 +71,36 @@ class _Bottleneck(nn.Module):
         return y + (x if self.shortcut is None else self.shortcut(active))
 
 
-class RowContext(nn.Module):
-    """(B, rows, columns, D) to (B, rows, columns, width): a GRU down each column."""
+class GridContext(nn.Module, ABC):
+    """Latents of a grid (B, rows, columns, D) to contexts (B, rows, columns, ``dim``), each of what lies above it and
+    of itself."""
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, latents: Tensor) -> Tensor: ...
+
+
+MakeContext = Callable[[int], GridContext]
+"""Makes the context of one direction, for latents of so many dimensions."""
+
+
+def gru_context(width: int = 256) -> MakeContext:
+    """Make contexts by a GRU of ``width`` dimensions down each column."""
+    return partial(GRUContext, width=width)
+
+
+def pixelcnn_context(blocks: int = 5, width: int = 256) -> MakeContext:
+    """Make contexts by ``blocks`` residual blocks of masked convolutions, of ``width`` channels inside."""
+    return partial(PixelCNNContext, blocks=blocks, width=width)
+
+
+class GRUContext(GridContext):
+    """A GRU down each column."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
+        self.dim = width
         self.gru = nn.GRU(dim, width, batch_first=True)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -70,11 +110,12 @@ class RowContext(nn.Module):
         return contexts.transpose(1, 2)
 
 
-class PixelCNNContext(nn.Module):
-    """(B, rows, columns, D) to the same shape: what stands in the row and above it, never below."""
+class PixelCNNContext(GridContext):
+    """The context of a patch is its row and the rows above, never those below; it has the latents' dimensions."""
 
     def __init__(self, dim: int, blocks: int, width: int) -> None:
         super().__init__()
+        self.dim = dim
         self.blocks = nn.ModuleList(_MaskedBlock(dim, width) for _ in range(blocks))
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -6,22 +6,22 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_cpc.spec import CPCPatches, CPCSequence, Patches, SequenceFolder, Window
+from contralex_cpc.spec import CPCPatchesSpec, CPCSequenceSpec, PatchesSpec, SequenceFolderSpec, WindowSpec
 
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [CPCPatches, CPCSequence]
+    return [CPCPatchesSpec, CPCSequenceSpec]
 
 
 @hookimpl
 def contralex_views() -> list[type[Spec]]:
-    return [Patches, Window]
+    return [PatchesSpec, WindowSpec]
 
 
 @hookimpl
 def contralex_datasets() -> list[type[Spec]]:
-    return [SequenceFolder]
+    return [SequenceFolderSpec]
 
 
 @hookimpl

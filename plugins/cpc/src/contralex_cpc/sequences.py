@@ -6,19 +6,14 @@ import wave
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralex.data import layout
-from contralex.data.base import Source, Split, Unreadable, printable
-from contralex.plugin import ContralexError
-
-if TYPE_CHECKING:
-    from contralex_cpc.spec import SequenceFolder
+from contralex.plugin import ContralexError, Source, Split, Unreadable, layout, printable
 
 _EXTENSIONS = (".wav", ".npy")
 _NOT_READ = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma")
@@ -26,28 +21,35 @@ _FULL_SCALE = {1: 2**7, 2: 2**15, 4: 2**31}  # of PCM samples of so many bytes
 
 
 class SequenceSource(Source):
-    """Splits and classes from folders, as of ``image_folder``; or labelled files held out, chosen by a hash of their
-    path."""
+    """The recordings below a folder, ``root``: splits and classes come from its folders, as of ``image_folder``.
+
+    Where there is no split to evaluate on, the fraction ``held_out`` of the labelled files is kept for it, chosen by a
+    hash of their path. ``labels``: whether folders are classes.
+    """
 
     items = "sequences"
 
-    def __init__(self, spec: SequenceFolder) -> None:
-        root = Path(spec.root).expanduser()
-        if not root.is_dir():
-            raise ContralexError(f"data.root: {printable(root)} is no folder; give one that holds .wav or .npy files.")
-        listing = layout.walk(root, _EXTENSIONS, _NOT_READ)
+    def __init__(
+        self, root: str | Path, labels: Literal["auto", "folders", "none"] = "auto", held_out: float = 0.2
+    ) -> None:
+        folder = Path(root).expanduser()
+        if not folder.is_dir():
+            raise ContralexError(
+                f"data.root: {printable(folder)} is no folder; give one that holds .wav or .npy files."
+            )
+        listing = layout.walk(folder, _EXTENSIONS, _NOT_READ)
         others = " and ".join(f"{count:,} of {end}" for end, count in sorted(listing.others.items()))
         if not listing.files:
             also = f" It has {others}, which are not read; convert them to .wav." if others else ""
             raise ContralexError(
-                f"data.root: {printable(root)} holds no .wav or .npy file; give a folder that does.{also}"
+                f"data.root: {printable(folder)} holds no .wav or .npy file; give a folder that does.{also}"
             )
-        found = layout.arrange(listing, spec.labels)
+        found = layout.arrange(listing, labels)
         self.notes = [*found.notes, *([f"{others} are left out, which are neither .wav nor .npy"] if others else [])]
         part = found.train
         held: set[Path] = set()
         if found.test is None and part.classes:
-            held = {path for path in part.paths if _share(path, part.folder) < spec.held_out}
+            held = {path for path in part.paths if _hash_fraction(path, part.folder) < held_out}
         self._train = SequenceSplit(part.folder, [path for path in part.paths if path not in held], part.classes)
         self._train.origin = part.origin
         self._test: Split | None = None
@@ -104,7 +106,8 @@ def _wave(path: Path) -> NDArray[np.float32]:
     return scaled.reshape(-1, channels).T
 
 
-def _share(path: Path, root: Path) -> float:
+def _hash_fraction(path: Path, root: Path) -> float:
+    """A number in [0, 1) that depends on the path below the root alone."""
     return zlib.crc32(path.relative_to(root).as_posix().encode("utf-8", "surrogateescape")) / 2**32
 
 

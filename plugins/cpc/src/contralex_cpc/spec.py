@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex.files import expanded, mode
-from contralex.plugin import LocalPath, Spec
-
-if TYPE_CHECKING:
-    from contralex.plugin import Encoder, Source, Views
+from contralex.plugin import LocalPath, Spec, path_exists
 
 Count = Annotated[int, Field(gt=0, le=65_536)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class Rows(Spec):
+class GRUContextSpec(Spec):
     """A GRU that runs down each column of the grid: the context of a patch is what stands above it, and itself."""
 
     kind: Literal["gru"] = "gru"
+    builds = ".network:gru_context"
     width: int = Field(256, gt=0, le=65_536)
     """Dimensions of the context."""
 
 
-class PixelCNN(Spec):
+class PixelCNNContextSpec(Spec):
     """``blocks`` residual blocks of masked convolutions: the context of a patch is its row and the rows above.
 
     Each is 1x1 to ``width``, 1x3, a row of zeros on top, 2x1, 1x1 back (the pseudocode of CPC v2's appendix).
     """
 
     kind: Literal["pixelcnn"] = "pixelcnn"
+    builds = ".network:pixelcnn_context"
     blocks: int = Field(5, gt=0, le=65_536)
     """Residual blocks."""
     width: int = Field(256, gt=0, le=65_536)
     """Channels inside a block."""
 
 
-class PatchNet(Spec):
+class PatchNetworkSpec(Spec):
     """A pre-activation ResNet without BatchNorm, of bottleneck blocks; a patch becomes the mean of its last map.
 
     ResNet-v2-101 up to its third stage is blocks [3, 4, 23], widths [64, 128, 256] and stem ``imagenet``.
     """
 
+    builds = ".network:patch_network"
     blocks: tuple[Count, ...] = (3, 4, 23)
     """Blocks of each stage."""
     widths: tuple[Count, ...] = (64, 128, 256)
@@ -53,30 +52,27 @@ class PatchNet(Spec):
     stem: Literal["imagenet", "small"] = "imagenet"
     """The first layers: 7x7 of stride 2 and max-pooling (``imagenet``), or 3x3 of stride 1 (``small``)."""
     norm: Literal["none", "layer"] = "none"
-    """Before each activation, ``none``, or LayerNorm (``layer``) over all channels and places of one patch."""
-
-    @property
-    def outputs_or_fourfold(self) -> tuple[int, ...]:
-        return self.outputs or tuple(4 * width for width in self.widths)
+    """Before each activation: nothing (``none``), or LayerNorm over all that one patch has (``layer``)."""
 
     @model_validator(mode="after")
-    def _one_width_a_stage(self) -> PatchNet:
+    def _check_stages(self) -> PatchNetworkSpec:
         if len(self.blocks) != len(self.widths) or not self.blocks:
             raise ValueError(f"one width for each stage: {len(self.blocks)} stages and {len(self.widths)} widths")
-        if len(self.outputs_or_fourfold) != len(self.blocks):
-            raise ValueError(f"one output for each stage: {len(self.blocks)} stages, {len(self.outputs or ())} outputs")
+        if self.outputs and len(self.outputs) != len(self.blocks):
+            raise ValueError(f"one output for each stage: {len(self.blocks)} stages, {len(self.outputs)} outputs")
         return self
 
 
-class CPCPatches(Spec):
+class CPCPatchesSpec(Spec):
     """CPC of an image: encodes each patch of a grid, and predicts the patches up to ``steps`` rows away."""
 
     kind: Literal["cpc_patches"] = "cpc_patches"
+    builds = ".encoders:PatchEncoder"
     grid: int = Field(gt=1, le=65_536)
     """Patches along a side, as the views make them."""
-    network: PatchNet
+    network: PatchNetworkSpec
     """The network from a patch to its latent vector."""
-    context: Annotated[Rows | PixelCNN, Field(discriminator="kind")]
+    context: Annotated[GRUContextSpec | PixelCNNContextSpec, Field(discriminator="kind")]
     """What sums up the rows that are seen."""
     steps: int = Field(5, gt=0, le=65_536)
     """Rows that are predicted, the nearest first."""
@@ -99,7 +95,7 @@ class CPCPatches(Spec):
     }
 
     @model_validator(mode="after")
-    def _in_the_grid(self) -> CPCPatches:
+    def _check_grid(self) -> CPCPatchesSpec:
         if self.steps >= self.grid:
             raise ValueError(
                 f"steps is {self.steps}, and a grid of {self.grid} rows has at most {self.grid - 1} below a row"
@@ -110,13 +106,8 @@ class CPCPatches(Spec):
             raise ValueError("directions names one twice; each has one context, so name it once")
         return self
 
-    def build(self) -> Encoder:
-        from contralex_cpc.encoders import PatchEncoder
 
-        return PatchEncoder(self)
-
-
-class CPCSequence(Spec):
+class CPCSequenceSpec(Spec):
     """CPC of a sequence: strided convolutions to latents, a GRU to contexts, predictions up to ``steps`` ahead.
 
     ``channels`` of the input; ``width`` of every latent; ``kernels`` and ``strides`` of the convolutions;
@@ -124,6 +115,7 @@ class CPCSequence(Spec):
     """
 
     kind: Literal["cpc_sequence"] = "cpc_sequence"
+    builds = ".encoders:SequenceEncoder"
     channels: int = Field(1, gt=0, le=65_536)
     """Channels of the input."""
     width: int = Field(512, gt=0, le=65_536)
@@ -142,15 +134,10 @@ class CPCSequence(Spec):
     example = {"width": 8, "kernels": (8, 4), "strides": (4, 2), "context": 8, "steps": 3}
 
     @model_validator(mode="after")
-    def _one_stride_a_kernel(self) -> CPCSequence:
+    def _check_layers(self) -> CPCSequenceSpec:
         if len(self.kernels) != len(self.strides) or not self.kernels:
             raise ValueError(f"one stride for each kernel: {len(self.kernels)} kernels and {len(self.strides)} strides")
         return self
-
-    def build(self) -> Encoder:
-        from contralex_cpc.encoders import SequenceEncoder
-
-        return SequenceEncoder(self)
 
 
 class Affine(Spec):
@@ -199,7 +186,7 @@ class EachPatch(Spec):
     """The probability that one channel alone is kept, and the others become faint noise."""
 
 
-class Patches(Spec):
+class PatchesSpec(Spec):
     """One view: a grid of overlapping patches of a random crop of the image.
 
     The image's short side becomes ``resize`` pixels, of which a random square of ``crop`` is kept, mirrored half
@@ -208,6 +195,7 @@ class Patches(Spec):
     """
 
     kind: Literal["patches"] = "patches"
+    builds = ".views:PatchViews"
     resize: int = Field(300, gt=0, le=8192)
     """Pixels of the image's short side after resizing."""
     crop: int = Field(256, gt=0, le=8192)
@@ -230,7 +218,7 @@ class Patches(Spec):
     example = {"resize": 20, "crop": 16, "patch": 8, "stride": 4, "patch_crop": 6, "each": {"drop_channels": 0.5}}
 
     @model_validator(mode="after")
-    def _nested(self) -> Patches:
+    def _check_sizes(self) -> PatchesSpec:
         if not self.patch_crop <= self.patch <= self.crop <= self.resize:
             raise ValueError("patch_crop, patch, crop and resize each fit into the next")
         if (self.crop - self.patch) % self.stride:
@@ -242,16 +230,12 @@ class Patches(Spec):
     def key_flags(self) -> list[bool]:
         return [True]
 
-    def build(self) -> Views:
-        from contralex_cpc.views import PatchViews
 
-        return PatchViews(self)
-
-
-class Window(Spec):
+class WindowSpec(Spec):
     """One view: a random window of ``length`` samples of a sequence (channels, time)."""
 
     kind: Literal["window"] = "window"
+    builds = ".views:WindowViews"
     length: int = Field(20480, gt=0, le=2**24)
     """Samples of the recording."""
     needs = {"data": frozenset({"sequence"})}
@@ -262,13 +246,8 @@ class Window(Spec):
     def key_flags(self) -> list[bool]:
         return [True]
 
-    def build(self) -> Views:
-        from contralex_cpc.views import WindowViews
 
-        return WindowViews(self)
-
-
-class SequenceFolder(Spec):
+class SequenceFolderSpec(Spec):
     """A folder of sequences: ``.wav`` files (PCM), or ``.npy`` arrays of shape (time,) or (channels, time).
 
     Splits are found in folders, and classes by ``labels``, as of ``image_folder``; where there is no split to evaluate
@@ -276,6 +255,7 @@ class SequenceFolder(Spec):
     """
 
     kind: Literal["sequence_folder"] = "sequence_folder"
+    builds = ".sequences:SequenceSource"
     root: Annotated[str, LocalPath()]
     """The folder that holds the recordings."""
     labels: Literal["auto", "folders", "none"] = "auto"
@@ -301,18 +281,13 @@ class SequenceFolder(Spec):
         return self.root
 
     def absent(self) -> tuple[str, str] | None:
-        return None if mode(expanded(self.root)) else ("root", self.root)
+        return None if path_exists(self.root) else ("root", self.root)
 
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.labels == "none" else self.gives
 
-    def build(self) -> Source:
-        from contralex_cpc.sequences import SequenceSource
-
-        return SequenceSource(self)
-
     @classmethod
-    def tiny(cls, folder: str) -> SequenceFolder:
+    def tiny(cls, folder: str) -> SequenceFolderSpec:
         from contralex_cpc.sequences import write_tiny
 
         write_tiny(folder)

@@ -10,37 +10,52 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from contralex.plugin import ContralexError, Views, trim_long_image
-from contralex_cpc.each import augmented
+from contralex_cpc.patch_augment import augment_patches
 
 if TYPE_CHECKING:
-    from contralex_cpc.spec import Patches, Window
+    from contralex_cpc.spec import EachPatch
 
 
 class PatchViews(Views):
-    """An image to patches (P, 3, patch, patch), row after row."""
+    """An RGB image of PIL to a grid of overlapping patches (P, 3, patch, patch), row after row.
+
+    The image's short side becomes ``resize`` pixels, of which a random square of ``crop`` is kept. Patches of ``patch``
+    pixels are taken every ``stride``, augmented by ``each``, and of each a random square of ``patch_crop`` is kept.
+    """
 
     count = 1
 
-    def __init__(self, spec: Patches) -> None:
-        self.spec = spec
-        numbers = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-        gray = [v2.Grayscale(3)] if spec.gray else []
-        flip = [v2.RandomHorizontalFlip()] if spec.flip else []
+    def __init__(
+        self,
+        resize: int = 300,
+        crop: int = 256,
+        patch: int = 64,
+        stride: int = 32,
+        patch_crop: int = 60,
+        flip: bool = True,
+        gray: bool = True,
+        each: EachPatch | None = None,
+    ) -> None:
+        self.patch, self.stride, self.patch_crop = patch, stride, patch_crop
+        self.each = each
+        to_tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
+        to_gray = [v2.Grayscale(3)] if gray else []
+        mirror = [v2.RandomHorizontalFlip()] if flip else []
         self._random = v2.Compose(
-            [trim_long_image, v2.Resize(spec.resize), v2.RandomCrop(spec.crop), *flip, *gray, *numbers]
+            [trim_long_image, v2.Resize(resize), v2.RandomCrop(crop), *mirror, *to_gray, *to_tensor]
         )
-        self._plain = v2.Compose([trim_long_image, v2.Resize(spec.resize), v2.CenterCrop(spec.crop), *gray, *numbers])
+        self._plain = v2.Compose([trim_long_image, v2.Resize(resize), v2.CenterCrop(crop), *to_gray, *to_tensor])
 
     def make(self, item: Any, view: int) -> Tensor:
         patches = self._grid(self._random(item))
-        if self.spec.each:
-            patches = augmented(patches, self.spec.each)
-        spare = self.spec.patch - self.spec.patch_crop
+        if self.each:
+            patches = augment_patches(patches, self.each)
+        spare = self.patch - self.patch_crop
         if not spare:
             return patches
-        # A random square of each patch, padded with zeros back to its size: which one tells nothing of its place.
+        # A random square of each patch, padded with zeros back to its size.
         corner = torch.randint(spare + 1, (len(patches), 2)).tolist()
-        size = self.spec.patch_crop
+        size = self.patch_crop
         kept = torch.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(patches, corner, strict=True)])
         return F.pad(kept, (spare // 2, spare - spare // 2, spare // 2, spare - spare // 2))
 
@@ -48,30 +63,30 @@ class PatchViews(Views):
         return self._grid(self._plain(item))
 
     def _grid(self, image: Tensor) -> Tensor:
-        size, stride = self.spec.patch, self.spec.stride
+        size, stride = self.patch, self.stride
         patches = image.unfold(1, size, stride).unfold(2, size, stride)  # (3, rows, columns, size, size)
         return patches.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
 class WindowViews(Views):
-    """A sequence (channels, time) to a window (channels, length)."""
+    """A sequence (channels, time) to a random window (channels, length)."""
 
     count = 1
 
-    def __init__(self, spec: Window) -> None:
-        self.length = spec.length
+    def __init__(self, length: int = 20480) -> None:
+        self.length = length
 
     def make(self, item: Any, view: int) -> Tensor:
-        sequence = self._long_enough(item)
+        sequence = self._check_length(item)
         start = int(torch.randint(sequence.shape[1] - self.length + 1, ()))
         return sequence[:, start : start + self.length]
 
     def plain(self, item: Any) -> Tensor:
-        sequence = self._long_enough(item)
+        sequence = self._check_length(item)
         start = (sequence.shape[1] - self.length) // 2
         return sequence[:, start : start + self.length]
 
-    def _long_enough(self, item: Tensor) -> Tensor:
+    def _check_length(self, item: Tensor) -> Tensor:
         if item.shape[1] < self.length:
             raise ContralexError(
                 f"method.views.length is {self.length}, but a sequence of the data has only {item.shape[1]} samples; "

@@ -19,25 +19,26 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R 601)
 _NOISE = 0.01  # of the kept channel's standard deviation (Doersch et al., 2015, section 3.1)
 
 
-def augmented(patches: Tensor, spec: EachPatch) -> Tensor:
+def augment_patches(patches: Tensor, each: EachPatch) -> Tensor:
     """(P, 3, size, size) in [0, 1] to the same shape. Draws from torch's global generator, as views do."""
-    if spec.affine:
-        patches = _some(patches, _moved(patches, spec.affine), spec.affine.p)
-    patches = _some(patches, patches.flip(3), spec.flip)
-    if spec.colours:
-        patches = _some(patches, _recoloured(patches, spec.colours), spec.colours.p)
-    patches = _some(patches, _gray(patches).expand_as(patches), spec.gray)
-    return _some(patches, _one_channel(patches), spec.drop_channels)
+    if each.affine:
+        patches = _apply_to_some(patches, _move(patches, each.affine), each.affine.p)
+    patches = _apply_to_some(patches, patches.flip(3), each.flip)
+    if each.colours:
+        patches = _apply_to_some(patches, _recolour(patches, each.colours), each.colours.p)
+    patches = _apply_to_some(patches, _gray(patches).expand_as(patches), each.gray)
+    return _apply_to_some(patches, _keep_one_channel(patches), each.drop_channels)
 
 
-def _some(before: Tensor, after: Tensor, p: float) -> Tensor:
+def _apply_to_some(before: Tensor, after: Tensor, p: float) -> Tensor:
+    """Each patch as it is ``after``, with probability ``p``."""
     return torch.where(torch.rand(len(before), 1, 1, 1) < p, after, before)
 
 
-def _moved(patches: Tensor, spec: Affine) -> Tensor:
+def _move(patches: Tensor, affine: Affine) -> Tensor:
     count = len(patches)
-    angle = _symmetric(count, math.radians(spec.degrees))
-    shear = torch.tan(_symmetric(count, math.radians(spec.shear)))
+    angle = _symmetric(count, math.radians(affine.degrees))
+    shear = torch.tan(_symmetric(count, math.radians(affine.shear)))
     cos, sin, none = angle.cos(), angle.sin(), torch.zeros(count)
     # Rotation after shear, as the map from where a pixel comes to lie to where it is taken from.
     rows = [torch.stack([cos, cos * shear - sin, none], 1), torch.stack([sin, sin * shear + cos, none], 1)]
@@ -45,10 +46,11 @@ def _moved(patches: Tensor, spec: Affine) -> Tensor:
     return F.grid_sample(patches, grid, padding_mode="reflection", align_corners=False)
 
 
-def _recoloured(patches: Tensor, spec: Colours) -> Tensor:
+def _recolour(patches: Tensor, colours: Colours) -> Tensor:
     count = len(patches)
     brightness, contrast, saturation = (
-        (1 + _symmetric(count, reach)).view(-1, 1, 1, 1) for reach in (spec.brightness, spec.contrast, spec.saturation)
+        (1 + _symmetric(count, reach)).view(-1, 1, 1, 1)
+        for reach in (colours.brightness, colours.contrast, colours.saturation)
     )
     patches = (patches * brightness).clamp(0, 1)
     mean = _gray(patches).mean(dim=(2, 3), keepdim=True)
@@ -57,7 +59,7 @@ def _recoloured(patches: Tensor, spec: Colours) -> Tensor:
     return (gray + saturation * (patches - gray)).clamp(0, 1)
 
 
-def _one_channel(patches: Tensor) -> Tensor:
+def _keep_one_channel(patches: Tensor) -> Tensor:
     """Two of the three channels become noise about mid-grey, so faint that it says nothing."""
     kept = F.one_hot(torch.randint(3, (len(patches),)), 3).bool()[:, :, None, None]  # (P, 3, 1, 1)
     spread = (patches * kept).sum(dim=1).flatten(1).std(dim=1).view(-1, 1, 1, 1)  # of the kept channel
