@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from contralex.data.base import Split
 from contralex.data.loading import ViewDataset
-from contralex.kinds.backbones.specs import TimmBackbone, TorchvisionBackbone
+from contralex.kinds.backbones.specs import TimmBackboneSpec, TorchvisionBackboneSpec
 from contralex.kinds.encoders import specs as encoders
 from contralex.kinds.encoders.towers import Towers
 from contralex.lookup.clock import Clock
@@ -118,7 +118,7 @@ def test_what_all_encoders_give_is_given() -> None:
     ],
 )
 def test_torchvision_models_of_other_channels(fields: dict[str, Any], conv: str, channels: int) -> None:
-    model, width = TorchvisionBackbone(**fields).build()
+    model, width = TorchvisionBackboneSpec(**fields).build()
     first: Any = model.get_submodule(conv)
     assert first.in_channels == channels
     assert model.eval()(torch.rand(2, channels, 64, 64)).shape == (2, width)
@@ -126,7 +126,7 @@ def test_torchvision_models_of_other_channels(fields: dict[str, Any], conv: str,
 
 def test_the_first_convolution_of_other_channels_starts_as_the_family_does() -> None:
     torch.manual_seed(0)
-    first: Any = TorchvisionBackbone(name="resnet18", channels=2).build()[0]
+    first: Any = TorchvisionBackboneSpec(name="resnet18", channels=2).build()[0]
     assert first.conv1.bias is None
     assert float(first.conv1.weight.detach().std()) == pytest.approx(
         (2 / (64 * 49)) ** 0.5, rel=0.05
@@ -135,15 +135,15 @@ def test_the_first_convolution_of_other_channels_starts_as_the_family_does() -> 
 
 def test_a_model_that_begins_otherwise_is_refused() -> None:
     with pytest.raises(ContralexError, match="width is for ResNets, and alexnet is none"):
-        TorchvisionBackbone(name="alexnet", width=0.5).build()
+        TorchvisionBackboneSpec(name="alexnet", width=0.5).build()
     with pytest.raises(ContralexError, match="width is for plain ResNets, and wide_resnet50_2"):
-        TorchvisionBackbone(name="wide_resnet50_2", width=0.5).build()
+        TorchvisionBackboneSpec(name="wide_resnet50_2", width=0.5).build()
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 2.0), ("resnet50", 0.5)])
 def test_a_resnet_of_another_width(name: str, width: float) -> None:
-    plain, features = TorchvisionBackbone(name=name).build()
-    scaled, others = TorchvisionBackbone(name=name, width=width, zero_init_residual=True).build()
+    plain, features = TorchvisionBackboneSpec(name=name).build()
+    scaled, others = TorchvisionBackboneSpec(name=name, width=width, zero_init_residual=True).build()
     assert others == features * width
     for (key, one), (same, other) in zip(plain.named_modules(), scaled.named_modules(), strict=True):
         assert key == same and type(one) is type(other)
@@ -159,7 +159,7 @@ def test_a_resnet_of_another_width(name: str, width: float) -> None:
 
 def test_timm_models_of_other_channels() -> None:
     pytest.importorskip("timm")
-    model, width = TimmBackbone(name="resnet10t", channels=2).build()
+    model, width = TimmBackboneSpec(name="resnet10t", channels=2).build()
     assert model.eval()(torch.rand(2, 2, 64, 64)).shape == (2, width)
 
 

@@ -191,8 +191,8 @@ def test_mlp_layer_by_layer() -> None:
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 512), ("convnext_tiny", 768), ("mobilenet_v3_small", 1024)])
 def test_torchvision_backbones_lose_their_classifier(name: str, width: int) -> None:
-    from contralex.kinds.backbones.specs import TorchvisionBackbone
+    from contralex.kinds.backbones.specs import TorchvisionBackboneSpec
 
-    model, found = TorchvisionBackbone(name=name).build()
+    model, found = TorchvisionBackboneSpec(name=name).build()
     assert found == width
     assert model.eval()(torch.rand(1, 3, 64, 64)).shape == (1, width)

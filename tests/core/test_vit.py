@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
-from contralex.kinds.backbones.specs import ViT
+from contralex.kinds.backbones.specs import ViTSpec
 
 pytest.importorskip("timm")
 
 
 def vit(**fields: Any) -> Any:
     torch.manual_seed(0)
-    model, width = ViT(**{"image_size": 24, "patch": 8, "width": 16, "depth": 2, "heads": 2} | fields).build()
+    model, width = ViTSpec(**{"image_size": 24, "patch": 8, "width": 16, "depth": 2, "heads": 2} | fields).build()
     assert width == fields.get("width", 16)
     return model
 
@@ -151,6 +151,7 @@ def test_sizes_that_do_not_fit_are_said(fields: dict[str, Any], size: int, said:
 def test_without_timm_the_cure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "contralex.kinds.backbones.vit", None)
+    monkeypatch.delitem(sys.modules, "contralex.kinds.backbones.vit", raising=False)
+    monkeypatch.setitem(sys.modules, "timm.models", None)
     with pytest.raises(ContralexError, match="pip install 'contralex"):
         vit()

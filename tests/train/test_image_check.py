@@ -11,7 +11,7 @@ from PIL import Image
 
 from contralex.data.base import Split, Unreadable
 from contralex.errors import ContralexError
-from contralex.kinds.backbones.specs import TimmBackbone
+from contralex.kinds.backbones.specs import TimmBackboneSpec
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex.training.image_check import check_images
@@ -149,7 +149,7 @@ def test_the_run_says_it_before_it_trains(images: Path, tmp_path: Path) -> None:
 def test_timms_models_take_other_sizes_where_they_can(name: str) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    model, width = TimmBackbone(name=name).build()
+    model, width = TimmBackboneSpec(name=name).build()
     torch.manual_seed(0)
     plain = timm.create_model(name, num_classes=0).eval()
     image = torch.rand(1, 3, 224, 224)

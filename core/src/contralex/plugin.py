@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from contralex.data.views import Views
     from contralex.errors import ContralexError, remedy
     from contralex.files import path_exists
+    from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
+    from contralex.kinds.backbones.specs import ViTSpec
+    from contralex.kinds.backbones.vit import sincos_positions, vit_backbone
     from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
     from contralex.kinds.views.augment import (
         Augment,
@@ -64,6 +67,16 @@ _WHERE = {
         "remedy",
     ),
     "contralex.files": ("path_exists",),
+    "contralex.kinds.backbones.parts": (
+        "conv_backbone",
+        "timm_backbone",
+        "torchvision_backbone",
+    ),
+    "contralex.kinds.backbones.specs": ("ViTSpec",),
+    "contralex.kinds.backbones.vit": (
+        "sincos_positions",
+        "vit_backbone",
+    ),
     "contralex.kinds.losses.parts": (
         "CosineLoss",
         "InfoNCE",
@@ -190,10 +203,12 @@ __all__ = [
     "Temperature",
     "Texts",
     "Unreadable",
+    "ViTSpec",
     "Views",
     "bounds",
     "commands",
     "compact",
+    "conv_backbone",
     "distributed",
     "headers",
     "hookimpl",
@@ -203,9 +218,13 @@ __all__ = [
     "printable",
     "progress",
     "remedy",
+    "sincos_positions",
+    "timm_backbone",
     "to_tensor_steps",
+    "torchvision_backbone",
     "trim_long_image",
     "value_at",
+    "vit_backbone",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contralex.kinds.backbones.specs import ConvBackbone, TimmBackbone, TorchvisionBackbone, ViT
+from contralex.kinds.backbones.specs import ConvBackboneSpec, TimmBackboneSpec, TorchvisionBackboneSpec, ViTSpec
 from contralex.kinds.datasets.specs import (
     CIFAR10,
     CIFAR100,
@@ -30,7 +30,7 @@ def contralex_encoders() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_backbones() -> list[type[Spec]]:
-    return [TorchvisionBackbone, TimmBackbone, ConvBackbone, ViT]
+    return [TorchvisionBackboneSpec, TimmBackboneSpec, ConvBackboneSpec, ViTSpec]
 
 
 @hookimpl

@@ -96,6 +96,10 @@ class Spec(BaseModel):
         """Of views: the augmentation of each, which has a ``crop``. None where they are not such views."""
         return None
 
+    def image_shape(self) -> tuple[int, int | None]:
+        """Of a backbone: the channels of the images that it takes, and the pixels of a side; None where any will do."""
+        return 3, None
+
     def explained_as(self) -> list[str] | None:
         """The lines that `contralex explain` shows of it, where not one for each field."""
         return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
+from contralex.lookup.slots import Backbone
 from contralex.testing.outcome import Failed, NotApplicable
 from contralex.testing.subjects import Kind
 
@@ -17,7 +17,7 @@ _SIZES = (32, 64, 96, 224)  # pixels of a side; the first that the network takes
 
 
 def maps_images_to_features(kind: Kind) -> None:
-    """``build()`` gives a module from images (B, C, H, W) to features (B, F), and F."""
+    """What is built is a module from images (B, C, H, W) to features (B, F), and F."""
     module, width = _built(kind)
     found = _features(kind, module)
     if found.shape != (_BATCH, width):
@@ -45,12 +45,11 @@ def backbone_learns(kind: Kind) -> None:
         raise Failed(f"no gradient reaches {', '.join(still[:5])}; leave out what is not used, or freeze it")
 
 
-def _built(kind: Kind) -> tuple[nn.Module, int]:
+def _built(kind: Kind) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        spec: Any = kind.example()
         try:
-            made: tuple[nn.Module, int] = spec.build()
+            made: Backbone = kind.example().build()
         except ContralexError as error:
             if isinstance(error.__cause__, ImportError):  # of an extra
                 raise NotApplicable(str(error)) from None
@@ -59,9 +58,8 @@ def _built(kind: Kind) -> tuple[nn.Module, int]:
 
 
 def _features(kind: Kind, module: nn.Module) -> Tensor:
-    channels = getattr(kind.example(), "channels", 3)
-    stated = getattr(kind.example(), "image_size", None)
-    for size in (stated,) if isinstance(stated, int) else _SIZES:
+    channels, stated = kind.example().image_shape()
+    for size in _SIZES if stated is None else (stated,):
         images = torch.rand(_BATCH, channels, size, size, generator=torch.Generator().manual_seed(1))
         try:
             found: Tensor = module(images)

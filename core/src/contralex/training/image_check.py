@@ -22,6 +22,7 @@ from contralex.errors import ContralexError, remedy
 from contralex.kinds.views.augment import Augment, Crop
 from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
+from contralex.plugins.spec import Spec
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.walk import walk
 
@@ -94,14 +95,15 @@ def _drop(entered: list[tuple[str, Tensor]]) -> None:
 def _sentence(spec: RunSpec, place: str, path: str, backbone: nn.Module, image: Tensor, error: Exception) -> str:
     channels, height, width = image.shape[-3:]
     node, where = _spec_of(getattr(spec.method, place.rpartition(".")[2]), place, path)
-    name = getattr(node, "name", getattr(node, "kind", type(backbone).__name__))
+    fields = type(node).model_fields
+    name = next((getattr(node, field) for field in ("name", "kind") if field in fields), type(backbone).__name__)
     said = str(error).strip().split("\n")[0].rstrip(".")
     start = f"{where} ({name}) cannot take the {width}x{height} images of {channels} channels that method.views makes"
     start = f"{start} ({said})"
     meta = copy.deepcopy(backbone).to("meta").eval()
     others = [count for count in range(1, 17) if count != channels and _takes(meta, count, height, width)]
     if others:
-        mended = f"Change it:{remedy('--set', f'{where}.channels={channels}')}" if hasattr(node, "channels") else ""
+        mended = f"Change it:{remedy('--set', f'{where}.channels={channels}')}" if "channels" in fields else ""
         return f"{start}. It takes {others[0]} channels. {mended or 'Take another backbone.'}"
     size = next((size for size in _sizes(height) if _takes(meta, channels, size, size)), None)
     settings = []
@@ -112,16 +114,19 @@ def _sentence(spec: RunSpec, place: str, path: str, backbone: nn.Module, image: 
     return f"{start}. It takes {size}x{size}. Make them so, or take another backbone:{remedy(*settings)}"
 
 
-def _spec_of(node: Any, where: str, path: str) -> tuple[Any, str]:
+def _spec_of(node: Spec, where: str, path: str) -> tuple[Spec, str]:
     """The block of the spec that a module was made from, and its place: where the two are called alike, or a list of
     modules is a mapping of blocks."""
+    found: Any = node
     for part in path.split("."):
-        child = getattr(node, part, None)
-        if isinstance(node, dict) and part.isdigit():
-            part, child = list(node.items())[int(part)]
-        if child is None:
+        if isinstance(found, dict) and part.isdigit():
+            part, found = list(found.items())[int(part)]
+        else:
+            found = dict(found).get(part)  # a spec's fields, as a mapping has them
+        if found is None:
             break
-        node, where = child, f"{where}.{part}"
+        where = f"{where}.{part}"
+        node = found if isinstance(found, Spec) else node
     return node, where
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from contralex.kinds.backbones.specs import TimmBackbone
-from contralex.plugin import ContralexError
+from contralex.plugin import Backbone, ContralexError, timm_backbone
 
 if TYPE_CHECKING:
     from contralex_clip import spec as specs
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 _TINY = 1e-6  # of the biases of SigLIP's MLPs
 
 
-def clip_vit(spec: specs.ClipViT) -> tuple[nn.Module, int]:
-    module, width = TimmBackbone(name=spec.name, drop_path=spec.drop_path).build()
+def clip_vit(spec: specs.ClipViT) -> Backbone:
+    module, width = timm_backbone(spec.name, drop_path=spec.drop_path)
     from timm.models.vision_transformer import VisionTransformer  # an extra, which build asks for
 
     if not isinstance(module, VisionTransformer):
@@ -31,7 +30,7 @@ def clip_vit(spec: specs.ClipViT) -> tuple[nn.Module, int]:
             f"method.encoder.backbone.name: {spec.name} is no ViT of timm's; choose one, or a backbone of kind timm."
         )
     as_clip(module) if spec.init == "clip" else as_siglip(module)
-    return module, width
+    return Backbone(module, width)
 
 
 def as_clip(vit: Any) -> None:

@@ -78,6 +78,9 @@ class AlexNetBN(Spec):
     source = "Krizhevsky et al., 2012; CMC, arXiv:1906.05849; code: CMC models/alexnet.py"
     example = {"width": 0.05}
 
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, None
+
     def build(self) -> tuple[nn.Module, int]:
         from contralex_cmc.alexnet import alexnet
 

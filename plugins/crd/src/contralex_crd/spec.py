@@ -65,6 +65,9 @@ class CifarResNet(Spec):
             raise ValueError(f"three stages of blocks of two layers make a depth of 6n + 2, so {near} or {near + 6}")
         return value
 
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, None
+
     def build(self) -> tuple[nn.Module, int]:
         from contralex_crd.resnet import cifar_resnet
 

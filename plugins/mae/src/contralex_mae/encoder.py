@@ -10,8 +10,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from contralex.kinds.backbones.vit import sincos
-from contralex.plugin import ContralexError, Encoder
+from contralex.plugin import ContralexError, Encoder, sincos_positions
 
 if TYPE_CHECKING:
     from contralex_mae.spec import MAE, Decoder
@@ -94,7 +93,7 @@ class MaskDecoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(before, spec.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.width))
-        self.register_buffer("places", sincos(grid, spec.width).unsqueeze(0), persistent=False)
+        self.register_buffer("places", sincos_positions(grid, spec.width).unsqueeze(0), persistent=False)
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(
             Block(spec.width, spec.heads, qkv_bias=True, norm_layer=norm) for _ in range(spec.depth)

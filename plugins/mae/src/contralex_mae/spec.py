@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex.kinds.backbones.specs import ViT
-from contralex.plugin import Augment, Spec
+from contralex.plugin import Augment, Spec, ViTSpec
 
 if TYPE_CHECKING:
     from contralex.plugin import BuildContext, Encoder, KeyEncoder, Loss, Views
@@ -82,7 +81,7 @@ class MAE(Spec):
     """A Vision Transformer that reads the visible patches alone, and a decoder that predicts the pixels of the rest."""
 
     kind: Literal["mae"] = "mae"
-    backbone: ViT
+    backbone: ViTSpec
     """The encoder, of kind ``vit``; features are of the whole image."""
     decoder: Decoder = Decoder()
     """The decoder, which is left behind after training."""
@@ -96,7 +95,7 @@ class MAE(Spec):
 
     @field_validator("backbone")
     @classmethod
-    def _of_one_size(cls, value: ViT) -> ViT:
+    def _of_one_size(cls, value: ViTSpec) -> ViTSpec:
         if value.any_size:
             raise ValueError("any_size is for crops of several sizes, and here every image has one; set it to false")
         return value

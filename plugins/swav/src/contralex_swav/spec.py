@@ -169,7 +169,7 @@ class Sobel(Spec):
     @field_validator("backbone")
     @classmethod
     def _two_channels(cls, value: Spec) -> Spec:
-        if getattr(value, "channels", 3) != 2:
+        if value.image_shape()[0] != 2:
             raise ValueError("Sobel filtering makes two channels; give a backbone that has channels: 2")
         return value
 
@@ -192,6 +192,9 @@ class AlexNet(Spec):
     image_size: Literal[224] = 224
     """Pixels of a side: the one size that the network takes."""
     source = "DeepCluster, arXiv:1807.05520, section 4.1; code: facebookresearch/deepcluster models/alexnet.py"
+
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, self.image_size
 
     def build(self) -> tuple[nn.Module, int]:
         from contralex_swav.alexnet import alexnet

@@ -1,51 +1,63 @@
-"""The core's backbones: modules from images (B, C, H, W) to features (B, F), and F."""
+"""Backbones of torchvision and timm by name, and a small stack of convolutions.
+
+Each function returns the module, from images (B, C, H, W) to features (B, F), and F. Its messages name the recipe's
+settings, which are its arguments.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from torch import nn
 
 from contralex.errors import ContralexError
-
-if TYPE_CHECKING:
-    from contralex.kinds.backbones import specs
+from contralex.lookup.slots import Backbone
 
 
-def torchvision(spec: specs.TorchvisionBackbone) -> tuple[nn.Module, int]:
+def torchvision_backbone(
+    name: str = "resnet50",
+    stem: Literal["imagenet", "small"] = "imagenet",
+    zero_init_residual: bool = False,
+    width: float = 1.0,
+    channels: int = 3,
+) -> Backbone:
+    """A torchvision classification model without its classifier (torchvision.models; ResNets: arXiv:1512.03385).
+
+    ``stem``: ``small`` begins a ResNet with a 3x3 convolution of stride 1 and no pooling, for images of 32 or 64
+    pixels. ``zero_init_residual``: the last BatchNorm of each residual block starts at zero. ``width`` multiplies the
+    channels of every layer of a ResNet. ``channels``: of the images.
+    """
     from torchvision import models
 
     names = models.list_models(module=models)
-    if spec.name not in names:
-        raise ContralexError(
-            f"method.encoder.backbone.name: torchvision has no model {spec.name!r}{_close(spec.name, names)}."
-        )
+    if name not in names:
+        raise ContralexError(f"method.encoder.backbone.name: torchvision has no model {name!r}{_close(name, names)}.")
     options: dict[str, Any] = {}
-    if spec.zero_init_residual:
-        if not spec.name.startswith(("resnet", "resnext", "wide_resnet")):
+    if zero_init_residual:
+        if not name.startswith(("resnet", "resnext", "wide_resnet")):
             raise ContralexError(
-                f"method.encoder.backbone.zero_init_residual is for ResNets, and {spec.name} is none: set it to false."
+                f"method.encoder.backbone.zero_init_residual is for ResNets, and {name} is none: set it to false."
             )
         options["zero_init_residual"] = True
-    model = models.get_model(spec.name, weights=None, **options)
-    if spec.width != 1:
-        _widen(model, spec)
-    if spec.channels != 3:
-        _take_channels(model, spec)
-    if spec.stem == "small":
+    model = models.get_model(name, weights=None, **options)
+    if width != 1:
+        _widen(model, name, width, zero_init_residual)
+    if channels != 3:
+        _take_channels(model, name, channels)
+    if stem == "small":
         if not hasattr(model, "maxpool") or not isinstance(getattr(model, "conv1", None), nn.Conv2d):
             raise ContralexError(
-                f"method.encoder.backbone.stem: small is for ResNets, and {spec.name} is none: set it to imagenet."
+                f"method.encoder.backbone.stem: small is for ResNets, and {name} is none: set it to imagenet."
             )
-        model.conv1 = nn.Conv2d(spec.channels, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+        model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
-    return model, _without_classifier(model, spec.name)
+    return Backbone(model, _without_classifier(model, name))
 
 
-def _widen(model: nn.Module, spec: specs.TorchvisionBackbone) -> None:
+def _widen(model: nn.Module, name: str, width: float, zero_init_residual: bool) -> None:
     """Makes every layer of a ResNet anew with ``width`` times its channels, initialised as torchvision does.
 
     torchvision's own ``width_per_group`` widens the middle of each bottleneck alone.
@@ -54,39 +66,39 @@ def _widen(model: nn.Module, spec: specs.TorchvisionBackbone) -> None:
 
     if not isinstance(model, ResNet):
         raise ContralexError(
-            f"method.encoder.backbone.width is for ResNets, and {spec.name} is none: set it to 1, "
+            f"method.encoder.backbone.width is for ResNets, and {name} is none: set it to 1, "
             "or choose a model of another size."
         )
     if (model.groups, model.base_width) != (1, 64):
         raise ContralexError(
-            f"method.encoder.backbone.width is for plain ResNets, and {spec.name} has a width of its own: set it to 1, "
+            f"method.encoder.backbone.width is for plain ResNets, and {name} has a width of its own: set it to 1, "
             "or name a resnet."
         )
-    model.inplanes = round(64 * spec.width)
+    model.inplanes = round(64 * width)
     model.conv1 = nn.Conv2d(3, model.inplanes, 7, stride=2, padding=3, bias=False)
     model.bn1 = nn.BatchNorm2d(model.inplanes)
     for stage, stride in enumerate((1, 2, 2, 2)):
         blocks: Any = getattr(model, f"layer{stage + 1}")
-        planes = round(64 * 2**stage * spec.width)
+        planes = round(64 * 2**stage * width)
         setattr(model, f"layer{stage + 1}", model._make_layer(type(blocks[0]), planes, len(blocks), stride))
     model.fc = nn.Linear(model.inplanes, 1)  # taken off again
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif spec.zero_init_residual and isinstance(module, Bottleneck | BasicBlock):
+        elif zero_init_residual and isinstance(module, Bottleneck | BasicBlock):
             nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
 
 
-def _take_channels(model: nn.Module, spec: specs.TorchvisionBackbone) -> None:
+def _take_channels(model: nn.Module, model_name: str, channels: int) -> None:
     """Makes the first convolution anew, for images of another number of channels."""
     name, old = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if old is None or old.in_channels != 3 or old.groups != 1:
         raise ContralexError(
-            f"method.encoder.backbone.channels: {spec.name} does not begin with a convolution of 3 channels; "
+            f"method.encoder.backbone.channels: {model_name} does not begin with a convolution of 3 channels; "
             "set it to 3, or choose another model."
         )
     has_bias = old.bias is not None
-    new = nn.Conv2d(spec.channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=has_bias)  # type: ignore[arg-type]
+    new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=has_bias)  # type: ignore[arg-type]
     if not has_bias:  # as torchvision does where BatchNorm follows
         nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     parent, _, last = name.rpartition(".")
@@ -110,21 +122,26 @@ def _without_classifier(model: nn.Module, name: str) -> int:
     )
 
 
-def timm_model(spec: specs.TimmBackbone) -> tuple[nn.Module, int]:
+def timm_backbone(name: str, pretrained: bool = False, drop_path: float = 0.0, channels: int = 3) -> Backbone:
+    """A timm model without its classifier (``pip install 'contralex[timm]'``), for images of any size where it can.
+
+    ``pretrained``: it begins with timm's published weights. ``drop_path``: the probability of stochastic depth in the
+    last block, less in those before. ``channels``: of the images.
+    """
     try:
         import timm
     except ImportError as error:
         raise ContralexError(
             "method.encoder.backbone: kind timm needs the package timm: pip install 'contralex[timm]'."
         ) from error
-    if not timm.is_model(spec.name):
+    if not timm.is_model(name):
         raise ContralexError(
-            f"method.encoder.backbone.name: timm has no model {spec.name!r}{_close(spec.name, timm.list_models())}."
+            f"method.encoder.backbone.name: timm has no model {name!r}{_close(name, timm.list_models())}."
         )
-    options: dict[str, Any] = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
-    if spec.channels != 3:
-        options["in_chans"] = spec.channels
-    create = partial(timm.create_model, spec.name, pretrained=spec.pretrained, num_classes=0, **options)
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    if channels != 3:
+        options["in_chans"] = channels
+    create = partial(timm.create_model, name, pretrained=pretrained, num_classes=0, **options)
     model: Any
     try:
         model = create(dynamic_img_size=True)  # images of any size, with positions interpolated
@@ -132,31 +149,27 @@ def timm_model(spec: specs.TimmBackbone) -> tuple[nn.Module, int]:
         if "dynamic_img_size" not in str(error):
             raise
         model = create()  # of one size, or a network to which sizes are alike
-    return model, int(model.num_features)
+    return Backbone(model, int(model.num_features))
 
 
-def vit(spec: specs.ViT) -> tuple[nn.Module, int]:
-    try:
-        from contralex.kinds.backbones.vit import VisionTransformer
-    except ImportError as error:
+def conv_backbone(
+    widths: Sequence[int] = (32, 64, 64, 128, 256), strides: Sequence[int] = (1, 2, 1, 2, 2), channels: int = 3
+) -> Backbone:
+    """3x3 convolutions with BatchNorm and ReLU, then the mean over places: a small network for small images.
+
+    ``widths``: channels of each layer, the last of which is F. ``strides``: of each layer. ``channels``: of the images.
+    """
+    if len(widths) != len(strides) or not widths:
         raise ContralexError(
-            "method.encoder.backbone: kind vit needs the package timm: pip install 'contralex[timm]'."
-        ) from error
-    return VisionTransformer(spec), spec.width
-
-
-def conv(spec: specs.ConvBackbone) -> tuple[nn.Module, int]:
-    if len(spec.widths) != len(spec.strides) or not spec.widths:
-        raise ContralexError(
-            f"method.encoder.backbone: widths has {len(spec.widths)} entries and strides {len(spec.strides)}; "
+            f"method.encoder.backbone: widths has {len(widths)} entries and strides {len(strides)}; "
             "give one of each for each layer."
         )
     layers: list[nn.Module] = []
-    before = spec.channels
-    for width, stride in zip(spec.widths, spec.strides, strict=True):
+    before = channels
+    for width, stride in zip(widths, strides, strict=True):
         layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         before = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before
+    return Backbone(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before)
 
 
 def _close(name: str, known: Sequence[str]) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from contralex.plugins.spec import Spec
 
-if TYPE_CHECKING:
-    from torch import nn
-
 Count = Annotated[int, Field(gt=0, le=65_536)]
 Channels = Annotated[int, Field(gt=0, le=4096)]
 
 
-class TorchvisionBackbone(Spec):
+class TorchvisionBackboneSpec(Spec):
     """A torchvision classification model by name, without its classifier."""
 
     kind: Literal["torchvision"] = "torchvision"
+    builds = ".parts:torchvision_backbone"
     name: str = "resnet50"
     """The name of a torchvision model, such as resnet50."""
     stem: Literal["imagenet", "small"] = "imagenet"
@@ -33,19 +31,18 @@ class TorchvisionBackbone(Spec):
     source = "torchvision.models; He et al., 2016, arXiv:1512.03385"
     example = {"name": "resnet18", "stem": "small"}
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex.kinds.backbones.parts import torchvision
-
-        return torchvision(self)
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, None
 
 
-class TimmBackbone(Spec):
+class TimmBackboneSpec(Spec):
     """A timm model by name, without its classifier (``pip install 'contralex[timm]'``).
 
     Where timm can, the model takes images of any size that its patches divide, with positions interpolated.
     """
 
     kind: Literal["timm"] = "timm"
+    builds = ".parts:timm_backbone"
     name: str
     """The name of a timm model."""
     pretrained: bool = False
@@ -57,35 +54,33 @@ class TimmBackbone(Spec):
     source = "the package timm"
     example = {"name": "resnet10t"}
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex.kinds.backbones.parts import timm_model
-
-        return timm_model(self)
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, None
 
 
-class ConvBackbone(Spec):
+class ConvBackboneSpec(Spec):
     """A plain stack of 3x3 convolutions with BatchNorm and ReLU, then the mean over places; for small images."""
 
     kind: Literal["conv"] = "conv"
+    builds = ".parts:conv_backbone"
     widths: tuple[Count, ...] = (32, 64, 64, 128, 256)
     """Channels of each layer."""
     strides: tuple[Count, ...] = (1, 2, 1, 2, 2)
     """The stride of each layer."""
-    channels: int = Field(3, gt=0, le=4096)
+    channels: Channels = 3
     """Channels of the image."""
     source = "contralex: a small network for small images"
     example = {"widths": (6, 8), "strides": (2, 2)}
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex.kinds.backbones.parts import conv
-
-        return conv(self)
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, None
 
 
-class ViT(Spec):
+class ViTSpec(Spec):
     """A Vision Transformer (timm's, ``pip install 'contralex[timm]'``), by its sizes."""
 
     kind: Literal["vit"] = "vit"
+    builds = ".vit:vit_backbone"
     image_size: int = Field(224, gt=0, le=4096)
     """Pixels of a side."""
     patch: int = Field(16, gt=0, le=1024)
@@ -116,7 +111,5 @@ class ViT(Spec):
     source = "Dosovitskiy et al., 2021, arXiv:2010.11929; MoCo v3, arXiv:2104.02057, sections 4.1 and 4.2"
     example = {"image_size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 2, "any_size": True}
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex.kinds.backbones.parts import vit
-
-        return vit(self)
+    def image_shape(self) -> tuple[int, int | None]:
+        return self.channels, None if self.any_size else self.image_size
