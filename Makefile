@@ -16,7 +16,7 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test strangers lint ruff format-check mypy facts-check format facts clean moved
+.PHONY: help demo test strangers dist lint ruff format-check mypy facts-check format facts clean moved
 
 help:
 	@echo "make demo    set up .venv, then train MoCo v2 on real images (digits) for a few minutes"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, and the check of facts that stand in several places"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make facts   rewrite what tools/facts.py derives (install hints, bounds, tables, licences)"
+	@echo "make dist    build every wheel and sdist into dist/, and check them as PyPI does"
 	@echo "make clean   remove .venv, caches and build folders; runs/ stays"
 
 demo: $(STAMP)
@@ -59,6 +60,12 @@ format: $(STAMP)
 
 facts: $(STAMP)
 	$(BIN)/python tools/facts.py
+
+# A wheel and an sdist of each distribution, whose metadata and README PyPI would take.
+dist: $(STAMP)
+	rm -rf dist
+	set -e; for folder in core $(PLUGINS); do $(BIN)/python -m build --outdir dist "$$folder"; done
+	$(BIN)/python -m twine check --strict dist/*
 
 # The environment is good while its Python runs and nothing that says what to install is newer than the stamp.
 # The stamp holds the folder, because an editable installation of a clone that was moved points to the old place.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -53,8 +54,8 @@ def _cores() -> int:
 
 
 def context() -> BaseContext:
-    # Forking is safe here only where no GPU is in use; forked workers share the data set's memory.
-    method = "fork" if not torch.cuda.is_available() and "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    # Forked workers share the data set's memory. A process that uses a GPU does not fork safely, nor any on macOS.
+    method = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
     return multiprocessing.get_context(method)
 
 
