@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_instdisc.spec import Proximal
+from contralex_instdisc.spec import ProximalSpec
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [Proximal]
+    return [ProximalSpec]
 
 
 @hookimpl

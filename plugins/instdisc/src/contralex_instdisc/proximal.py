@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from torch import Tensor
 
-from contralex.plugin import BuildContext, Dictionary, Loss, Rows, Step, Targets
-
-if TYPE_CHECKING:
-    from contralex_instdisc.spec import Proximal
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
 
 class ProximalLoss(Loss):
     """base + λ·‖v⁽ᵗ⁾ − v⁽ᵗ⁻¹⁾‖², the mean over queries (InstDisc, Eq. 10)."""
 
-    def __init__(self, spec: Proximal, context: BuildContext) -> None:
+    def __init__(self, weight: float, base: Loss) -> None:
         super().__init__()
-        base: Any = spec.base
-        self.base: Loss = base.build(context)
-        self.weight = spec.weight
+        self.base = base
+        self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         remembered = _remembered(dictionary, targets)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from contralex.plugin import Slot, Spec
 
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, Loss
 
-
-class Proximal(Spec):
+class ProximalSpec(Spec):
     """Any loss over a memory bank, plus ``weight``·‖v − v_old‖², v_old being what memory remembers of the sample.
 
     The paper has it (Eqs. 9 and 10), the released code does not; the weight of 30 is unconfirmed.
@@ -23,14 +20,10 @@ class Proximal(Spec):
     """The weight of the proximal term."""
     base: Annotated[Spec, Slot("loss")]
     """The loss that the term is added to."""
+    builds = ".proximal:ProximalLoss"
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"remembered"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 9-10"
     example = {"weight": 1.0, "base": {"kind": "nce", "temperature": 0.2}}
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         return [*super().requires(), *self.base.requires()]
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_instdisc.proximal import ProximalLoss
-
-        return ProximalLoss(self, context)
