@@ -17,7 +17,7 @@ from contralex.kinds.negatives.parts import MemoryBank, Queue
 from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.shards import Shards, drawn, own_range
-from contralex.lookup.values import Dictionary, Match, Rows, Step
+from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
 from contralex.lookup.whole_state import own_state, whole_state
 from contralex.plugins.building import BuildContext
 from contralex.recipes.layers import resolve
@@ -52,6 +52,13 @@ def keys(count: int, seed: int = 0) -> Rows:
 
 def step(batch: int = 8) -> Step:
     return Step(Clock(0, 10, 5), seed=0, batch=batch)
+
+
+def stored_entries(found: Dictionary) -> list[Tensor]:
+    """The entries that are read from storage, in whichever part of the dictionary they are."""
+    own = [found.own] if found.has_own else []
+    shared = [found.shared] if found.has_shared else []
+    return own + shared + ([found.shards.part] if found.has_shards else [])
 
 
 def look_up(source: Any, rows: Rows) -> Dictionary:
@@ -138,11 +145,58 @@ def test_half_precision_is_in_storage_alone(make: Callable[..., Any], placement:
         assert stored.dtype == (getattr(torch, dtype) if wanted.is_floating_point() else wanted.dtype)
         torch.testing.assert_close(stored.to(wanted), wanted, rtol=0, atol=2 * HALVES[dtype])
     found, rows = look_up(half, keys(8, 3)), keys(8, 3)
-    for entries in (found.own, found.shared, found.shards.part if found.shards else None):
-        assert entries is None or entries.dtype == torch.float32
+    for entries in stored_entries(found):
+        assert entries.dtype == torch.float32
     scores = found.scores(rows.vectors)
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, look_up(exact, rows).scores(rows.vectors), rtol=0, atol=DIM * HALVES[dtype])
+
+
+# What a dictionary or targets do not have
+
+PARTS: dict[str, Any] = {
+    "own": torch.zeros(2, 1, DIM),
+    "shared": torch.zeros(3, DIM),
+    "rows": Rows.of(torch.zeros(3, DIM), torch.arange(3), 0),
+    "mask": torch.ones(2, 4, dtype=torch.bool),
+    "key_shared": torch.ones(3, DIM),
+    "dataset_size": 20,
+    "shards": Shards(torch.zeros(3, DIM), 3),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_reading_an_absent_part_of_a_dictionary_raises_one_sentence(name: str) -> None:
+    there = Dictionary(**{name: PARTS[name]})
+    assert getattr(there, f"has_{name}") and getattr(there, name) is PARTS[name]
+    absent = there.replace(**{name: None})
+    assert not getattr(absent, f"has_{name}")
+    with pytest.raises(RuntimeError, match=rf"^dictionary\.{name} is absent: [^.;]*; use a negative source [^.;]*$"):
+        getattr(absent, name)
+
+
+def test_a_dictionary_with_a_replaced_part_keeps_the_others() -> None:
+    before = Dictionary(**PARTS, span=(0, DIM))
+    after = before.replace(own=PARTS["own"] + 1)
+    assert torch.equal(after.own, before.own + 1)
+    assert all(getattr(after, name) is part for name, part in PARTS.items() if name != "own")
+    assert after.size == before.size == 1 + 3 + 3
+    with pytest.raises(TypeError):
+        before.replace(shard=PARTS["shards"])
+
+
+def test_reading_an_absent_form_of_targets_raises_one_sentence() -> None:
+    targets = Targets(index=torch.zeros(2, dtype=torch.long), weights=torch.ones(2, 3))
+    assert targets.has_index and targets.has_weights and not targets.has_vectors
+    assert list(targets.tensors()) == ["index", "weights"]
+    sentence = r"^targets\.vectors is absent: these targets hold index and weights; use a loss that reads [^.;]*$"
+    with pytest.raises(RuntimeError, match=sentence):
+        targets.vectors.sum()
+
+
+def test_targets_without_any_form_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^targets hold nothing: give Targets an index, weights or vectors$"):
+        Targets()
 
 
 # In parts, of which there is one
@@ -160,7 +214,7 @@ def test_one_process_has_all_parts(make: Callable[..., Any]) -> None:
         scores.square().mean().backward()
         assert asked.grad is not None
         seen.append((scores.detach(), asked.grad, found.positives(rows, Match(0, 0)), *source.state_dict().values()))
-        assert (found.shards is None) == (placement == "replicated" or found.population is not None)
+        assert found.has_shards == (placement == "sharded" and not found.has_dataset_size)
     for one, other in zip(*seen, strict=True):
         assert torch.equal(one, other)
 

@@ -93,7 +93,7 @@ def test_the_softmax_is_over_queries_and_all_of_them_learn() -> None:
     dictionary = model.negatives(asked, keys, match, step(9))
     targets = model.targets(asked, keys, dictionary, match, step(9))
     vectors = asked.vectors.detach().requires_grad_()
-    assert targets.vectors is not None and not targets.vectors.requires_grad
+    assert not targets.vectors.requires_grad
     only_first = F.cross_entropy(targets.vectors[:1] @ vectors.T / TEMPERATURE, torch.tensor([0]))
     only_first.backward()
     assert vectors.grad is not None and bool((vectors.grad.abs().sum(dim=1) > 0).all())  # negatives are pushed, too

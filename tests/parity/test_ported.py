@@ -116,8 +116,8 @@ def test_positives_are_all_entries_of_the_class(negatives: str) -> None:
         asked = queries.of_view(match.query)
         dictionary = model.negatives(asked, keys, match, step(1))
         weights = model.targets(asked, keys, dictionary, match, step(1)).weights
-        own = 0 if dictionary.own is None else dictionary.own.shape[1]
-        assert dictionary.rows is not None and weights.shape == (B, own + len(dictionary.rows))
+        own = dictionary.own.shape[1] if dictionary.has_own else 0
+        assert weights.shape == (B, own + len(dictionary.rows))
         for row, mine in zip(weights, asked.sample.tolist(), strict=True):
             right = [True] * own
             for theirs, view in zip(dictionary.rows.sample.tolist(), dictionary.rows.view.tolist(), strict=True):

@@ -144,7 +144,6 @@ def test_targets_and_loss_are_cross_entropy_of_every_head_over_the_samples_that_
     loss = ClusterCrossEntropy(LossSpec(temperature=0.1))(rows(vectors), dictionary, targets, moment(0))
     (grad,) = torch.autograd.grad(loss, vectors)
 
-    assert dictionary.shared is not None
     total = torch.zeros(())
     for head in range(2):
         scores = vectors @ dictionary.shared[3 * head : 3 * head + 3].T / 0.1
@@ -182,7 +181,9 @@ def test_balanced_weights_are_those_of_drawing_a_cluster_first() -> None:
 def test_a_classifiers_scores_are_those_of_a_linear_layer_behind_a_relu() -> None:
     layer = torch.nn.Linear(5, 3)
     queries = points(4, 5)
-    assert_close(Classes(shared=layer.weight, bias=layer.bias).scores(queries), layer(F.relu(queries)))
+    none, sizes = torch.full((4, 1), -1), torch.zeros(1, 3, dtype=torch.long)
+    classes = Classes(shared=layer.weight, bias=layer.bias, assigned=none, sizes=sizes)
+    assert_close(classes.scores(queries), layer(F.relu(queries)))
 
 
 def keys_of(model: Any, sample: Tensor, seed: int) -> Rows:

@@ -97,12 +97,12 @@ class LookUp(nn.Module):
 
 def _found(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
     """The share of queries whose best-scoring entry is the one that they should find."""
-    if targets.weights is not None:  # of several that are wanted most, any will do
+    if targets.has_weights:  # of several that are wanted most, any will do
         best = dictionary.scores(queries.vectors).argmax(dim=1, keepdim=True)
         wanted = targets.weights.gather(1, best).squeeze(1)
         most = targets.weights.max(dim=1).values  # 0: this query is to find nothing
         return ((wanted >= most) & (most > 0)).float().mean()
-    if targets.vectors is not None:  # regression: is the sample's own key the nearest of the batch's keys?
+    if targets.has_vectors:  # regression: is the sample's own key the nearest of the batch's keys?
         matched = keys.of_view(match.key)
         normal = nn.functional.normalize
         asked, entries = normal(queries.vectors, dim=1), normal(matched.vectors, dim=1)
@@ -115,6 +115,5 @@ def _found(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, 
             own = entries.unflatten(0, (-1, places))[place.view(asked.shape[:2])[:, 0] // places]  # (B, P, D)
             scores, place = (asked @ own.mT).flatten(0, 1), place % places
     else:
-        assert targets.index is not None
         scores, place = dictionary.scores(queries.vectors), targets.index
     return (scores.argmax(dim=1) == place).float().mean()

@@ -126,10 +126,10 @@ def no_gradient_leaks(trial: Trial) -> None:
     seen: list[tuple[str, Tensor]] = []
 
     def targets(module: nn.Module, arguments: Any, found: Targets) -> None:
-        seen.extend((f"targets.{name}", value) for name, value in vars(found).items() if isinstance(value, Tensor))
+        seen.extend((f"targets.{name}", value) for name, value in found.tensors().items())
 
     def dictionary(module: nn.Module, arguments: Any, found: Any) -> None:
-        if found.key_shared is not None:
+        if found.has_key_shared:
             seen.append(("dictionary.key_shared", found.key_shared))
 
     model.targets.register_forward_hook(targets)

@@ -28,7 +28,6 @@ class ClipLoss(Loss):
         self.largest = math.log(spec.max_scale)
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None
         with torch.no_grad():
             self.log_scale.clamp_(0, self.largest)
         scores, absent = _finite(dictionary.scores(queries.vectors))
@@ -53,7 +52,6 @@ class SigmoidLoss(Loss):
         self.bias = nn.Parameter(torch.tensor(float(spec.bias)))
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None
         scores, absent = _finite(dictionary.scores(queries.vectors))
         logits = scores * self.log_scale.exp() + self.bias  # (N, P+M)
         own = F.one_hot(targets.index, logits.shape[1])  # (N, P+M)

@@ -53,7 +53,7 @@ class OtherClassesMemory(NegativeSource):
         if match.query == match.key:
             return Dictionary(shared=self.axes, span=(self.width, self.width + len(self.axes)))
         own = self.bank.remembered(match.key, self._places(queries.sample, step))  # (N, 1+K, E)
-        return Dictionary(own=own, population=self.bank.population, span=(0, self.width))
+        return Dictionary(own=own, dataset_size=self.bank.population, span=(0, self.width))
 
     def _places(self, sample: Tensor, step: Step) -> Tensor:
         """(N, 1+K) the samples that these queries are compared with."""
@@ -78,7 +78,7 @@ def embedding_and_classes(context: BuildContext) -> tuple[int, int]:
 
 
 def labels_of(context: BuildContext, classes: int) -> Tensor:
-    """(population,) the class of each training sample, of which every one has one of the encoder's."""
+    """(dataset_size,) the class of each training sample, of which every one has one of the encoder's."""
     labels: Tensor | Sequence[int] = () if context.labels is None else context.labels
     labels = torch.as_tensor(labels, dtype=torch.long)
     without = int((labels < 0).sum()) if len(labels) else context.dataset_size

@@ -76,10 +76,9 @@ class CRDLoss(Loss):
             )
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        if dictionary.own is not None:
+        if dictionary.has_own:
             loss: Tensor = self.contrast * self.nce(queries, dictionary, targets, step)
             return loss
-        assert targets.index is not None
         logits = dictionary.scores(queries.vectors)  # (N, C)
         loss = self.cross_entropy * F.cross_entropy(logits, targets.index)
         if self.distillation:
@@ -87,7 +86,6 @@ class CRDLoss(Loss):
         return loss
 
     def _from_teacher(self, logits: Tensor, targets: Targets) -> Tensor:
-        assert targets.weights is not None
         # The teacher's probabilities at temperature 1, made as soft as the student's: p^(1/T), over its sum.
         teacher = F.log_softmax(targets.weights.clamp_min(torch.finfo(torch.float32).tiny).log() / self.softness, dim=1)
         student = F.log_softmax(logits / self.softness, dim=1)

@@ -44,7 +44,6 @@ class CentredSoftmaxTargets(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        assert dictionary.key_shared is not None
         prototypes = dictionary.key_shared.float()  # (K, D)
         if _MEAN_SCORES not in step.cache:  # it is the score of the mean; when update() comes, C has moved
             step.cache[_MEAN_SCORES] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)

@@ -24,7 +24,6 @@ class ProximalLoss(Loss):
 
 def _remembered(dictionary: Dictionary, targets: Targets) -> Tensor:
     """(N, D): each query's own row of the memory, wherever the dictionary holds it."""
-    if dictionary.own is not None:
+    if dictionary.has_own:
         return dictionary.own[:, 0]
-    assert dictionary.shared is not None and targets.index is not None
     return dictionary.shared[targets.index]

@@ -24,7 +24,6 @@ class SpreadLoss(Loss):
         self.temperature, self.m = temperature, m
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)  # (N, P+M)
         right = torch.zeros_like(scores, dtype=torch.bool).scatter(1, targets.index.unsqueeze(1), True)
         wrong = ~right & scores.isfinite()  # masked entries are none

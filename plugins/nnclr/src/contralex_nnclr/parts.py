@@ -63,7 +63,6 @@ class NeighbourNCELoss(Loss):
         self.symmetric = symmetric
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.vectors is not None
         temperature = value_at(self.temperature, step.clock)
         everyone = distributed.gather(queries.vectors, gradient=True).float()  # (W·N, D)
         own = torch.arange(len(everyone), device=everyone.device)[distributed.own_slice(len(queries))]

@@ -26,16 +26,15 @@ class BatchAndQueue(NegativeSource):
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         batch = self.batch(queries, keys, match, step)
         stored = self.queue(queries, keys, match, step)
-        assert batch.shared is not None and batch.rows is not None
-        assert stored.shared is not None and stored.rows is not None
         # What is remembered of a sample is of no view: it is never taken for the positive, which is in the batch.
         no_view = torch.full_like(stored.rows.view, int(keys.view.max()) + 1)
         remembered = replace(stored.rows, vectors=stored.shared, view=no_view)
-        mask = batch.mask
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(queries), len(remembered))], dim=1)
         rows = Rows.cat([batch.rows, remembered])
-        return Dictionary(shared=rows.vectors, rows=rows, mask=mask)
+        entries = Dictionary(shared=rows.vectors, rows=rows)
+        if not batch.has_mask:
+            return entries
+        seen = batch.mask.new_ones(len(queries), len(remembered))  # all that is remembered
+        return entries.replace(mask=torch.cat([batch.mask, seen], dim=1))
 
     def update(self, keys: Rows, step: Step) -> None:
         self.queue.update(keys, step)

@@ -39,13 +39,12 @@ class LabelTargets(TargetGenerator):
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         entries = dictionary.rows
-        assert entries is not None
         mine, theirs = self.labels[queries.sample].unsqueeze(1), self.labels[entries.sample]
         right = (mine == theirs) & (mine >= 0) | (queries.sample.unsqueeze(1) == entries.sample)
         right &= entries.sample >= 0  # a queue's rows stand for no sample until they are written
-        if dictionary.own is not None:  # the query's own positive
+        if dictionary.has_own:  # the query's own positive
             right = torch.cat([torch.ones_like(right[:, :1]), right], dim=1)
-        if dictionary.mask is not None:
+        if dictionary.has_mask:
             right &= dictionary.mask
         return Targets(weights=right / right.sum(dim=1, keepdim=True).clamp_min(1))
 
@@ -67,7 +66,6 @@ class SupConLoss(Loss):
         self.outside = positives == "outside"
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.weights is not None
         temperature = value_at(self.temperature, step.clock)
         log_p = F.log_softmax(dictionary.scores(queries.vectors) / temperature, dim=1)  # (N, P+M)
         weights = targets.weights.to(log_p)

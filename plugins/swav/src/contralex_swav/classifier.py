@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 _STD = 0.01
 
 
-@dataclass(frozen=True)
 class Classes(Clustered):
     """Clusters whose scores are a linear layer's, of the query after a ReLU. ``bias`` (K,)."""
 
-    bias: Tensor | None = None
+    def __init__(self, *, bias: Tensor, **parts: Any) -> None:
+        super().__init__(heads=1, **parts)
+        self.bias = bias
 
     def scores(self, queries: Tensor) -> Tensor:
-        assert self.bias is not None
         return super().scores(F.relu(queries)) + self.bias.float()
 
 

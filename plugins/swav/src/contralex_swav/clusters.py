@@ -66,7 +66,7 @@ class ClusterTargets(TargetGenerator):
         self.balanced = spec.balanced
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        assert isinstance(dictionary, Clustered) and dictionary.assigned is not None and dictionary.sizes is not None
+        assert isinstance(dictionary, Clustered)
         sizes, place = dictionary.sizes, dictionary.assigned.clamp(min=0)  # (H, K) and (N, H)
         weight = (dictionary.assigned >= 0).float() / dictionary.heads
         if self.balanced:
@@ -85,7 +85,7 @@ class ClusterCrossEntropy(Loss):
         self.temperature = spec.temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert isinstance(dictionary, Clustered) and targets.weights is not None
+        assert isinstance(dictionary, Clustered)
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
         log_p = F.log_softmax(scores.unflatten(1, (dictionary.heads, -1)), dim=2).flatten(1)
         weights = targets.weights.to(log_p)

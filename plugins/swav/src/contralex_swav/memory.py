@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from contralex_swav.spec import Clustering
 
 
-@dataclass(frozen=True)
 class Clustered(Dictionary):
     """A dictionary of clusters, head after head, of ``heads`` clusterings of the same samples.
 
@@ -24,9 +22,9 @@ class Clustered(Dictionary):
     samples each cluster has.
     """
 
-    heads: int = 1
-    assigned: Tensor | None = None
-    sizes: Tensor | None = None
+    def __init__(self, *, heads: int, assigned: Tensor, sizes: Tensor, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.heads, self.assigned, self.sizes = heads, assigned, sizes
 
 
 class Clusters(NegativeSource):

@@ -53,7 +53,6 @@ class SinkhornTargets(TargetGenerator):
 
     @torch.no_grad()
     def _codes(self, keys: Rows, dictionary: Dictionary, view: int) -> Tensor:
-        assert dictionary.key_shared is not None
         prototypes = dictionary.key_shared.float()
         vectors = keys.vectors
         if self.queue is not None and self.filled >= self.queue.size:

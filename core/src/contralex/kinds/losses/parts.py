@@ -35,7 +35,6 @@ class InfoNCE(Loss):
         self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
         return self.weight * F.cross_entropy(scores, targets.index)
 
@@ -65,18 +64,17 @@ class NCE(Loss):
         self.register_buffer("z", torch.full(() if self.views is None else (len(self.views),), -1.0))  # -1: not yet set
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None and dictionary.population is not None
-        population = dictionary.population
+        dataset_size = dictionary.dataset_size
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)  # (N, 1+K)
         z = self.z if self.views is None else self.z[self.views.index(int(queries.view[0]))]
         if z < 0:
             mean = distributed.mean_over_processes(scores.detach().exp().mean())
-            z.copy_((mean * population).clamp(max=torch.finfo(z.dtype).max))
+            z.copy_((mean * dataset_size).clamp(max=torch.finfo(z.dtype).max))
         # In logarithms, which large scores do not overflow. A later view may set its own Z, in the same buffer, before
         # the backward; the logarithm is a copy.
         log_p = scores - z.log()
-        log_noise = math.log((scores.shape[1] - 1) / population)  # K·Pn
-        log_rest = math.log((scores.shape[1] - 1) / population + self.epsilon)
+        log_noise = math.log((scores.shape[1] - 1) / dataset_size)  # K·Pn
+        log_rest = math.log((scores.shape[1] - 1) / dataset_size + self.epsilon)
         positive = log_p.gather(1, targets.index.unsqueeze(1)).squeeze(1)
         data_term = -F.softplus(log_rest - positive)  # log P/(P + K·Pn + ε)
         noise_terms = log_noise - log_rest - F.softplus(log_p - log_rest)  # log K·Pn/(P + K·Pn + ε)
@@ -96,7 +94,6 @@ class CosineLoss(Loss):
         self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.vectors is not None
         return self.weight * (1 - F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
 
 
@@ -111,7 +108,6 @@ class SoftCrossEntropy(Loss):
         self.temperature = temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.weights is not None
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
         weights = targets.weights.to(scores)
         log_p = F.log_softmax(scores, dim=1).masked_fill(weights == 0, 0.0)  # 0·log 0 counts as 0: masked entries

@@ -85,7 +85,7 @@ class Queue(NegativeSource):
         positive = keys.matching(queries, match).vectors.unsqueeze(1)  # (N, 1, D)
         none, zero = torch.full_like(self.sample, -1), torch.zeros_like(self.sample)
         entries = _entries(self.vectors, Rows(self.vectors, self.sample, none, zero), sharded=self.sharded)
-        return replace(entries, own=positive)
+        return entries.replace(own=positive)
 
     def update(self, keys: Rows, step: Step) -> None:
         # A batch larger than the queue leaves its newest keys; one that crosses the end goes on at the start.
@@ -143,7 +143,7 @@ class MemoryBank(NegativeSource):
         places = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(purpose))
         places = places[distributed.own_slice(len(queries))].to(bank.device)
         places = torch.cat([queries.sample.unsqueeze(1), places], dim=1)  # (N, 1+K)
-        return Dictionary(own=self.remembered(match.key, places), population=self.population)
+        return Dictionary(own=self.remembered(match.key, places), dataset_size=self.population)
 
     def remembered(self, view: int, places: Tensor) -> Tensor:
         """(..., D) what is remembered of the samples at ``places`` (...), in float32. A collective where sharded."""

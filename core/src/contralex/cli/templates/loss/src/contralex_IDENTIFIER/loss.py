@@ -24,7 +24,6 @@ class DecoupledLoss(Loss):
         self.temperature = spec.temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None
         scores = dictionary.scores(queries.vectors) / self.temperature  # (N, P+M), float32, -inf where masked
         place = targets.index.unsqueeze(1)  # (N, 1)
         positive = scores.gather(1, place).squeeze(1)  # (N,)

@@ -24,7 +24,6 @@ class RelationalLoss(Loss):
         self.temperature = spec.temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert targets.index is not None and targets.weights is not None
         scores = dictionary.scores(queries.vectors) / self.temperature  # (N, P+M), float32, -inf where masked
         scores = scores.scatter(1, targets.index.unsqueeze(1), float("-inf"))
         log_p = F.log_softmax(scores, dim=1).masked_fill(targets.weights == 0, 0.0)  # 0·log 0 counts as 0
