@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from contralex.data.base import Split
 from contralex.data.loading import ViewDataset
 from contralex.kinds.backbones.specs import TimmBackboneSpec, TorchvisionBackboneSpec
-from contralex.kinds.encoders import specs as encoders
-from contralex.kinds.encoders.towers import Towers
+from contralex.kinds.encoders.specs import TowersSpec
+from contralex.kinds.encoders.towers import TowersEncoder
 from contralex.lookup.clock import Clock
 from contralex.plugin import NCE, ContralexError, Dictionary, Rows, Step, Targets, Views
 
@@ -28,7 +28,7 @@ def tower(channels: int, width: int = 5, **changes: Any) -> dict[str, Any]:
 
 def built(**fields: Any) -> Any:
     torch.manual_seed(0)
-    return encoders.Towers.model_validate(fields).build().eval()
+    return TowersSpec.model_validate(fields).build().eval()
 
 
 def lab() -> Any:
@@ -88,20 +88,18 @@ def test_channels_that_do_not_add_up_are_refused() -> None:
         lab().features(torch.rand(2, 4, 8, 8))
     for features, channels in (("concatenated", ()), ("concatenated", (3,)), ("first", (1, 2))):
         with pytest.raises(ValidationError, match="towers need"):
-            encoders.Towers.model_validate(
+            TowersSpec.model_validate(
                 {"towers": {"l": tower(1), "ab": tower(2)}, "features": features, "channels": channels}
             )
 
 
 def test_one_encoder_is_refused() -> None:
     with pytest.raises(ValidationError, match="for each of at least two views"):
-        encoders.Towers.model_validate({"towers": {"image": tower(3)}, "features": "first"})
+        TowersSpec.model_validate({"towers": {"image": tower(3)}, "features": "first"})
 
 
 def test_what_all_encoders_give_is_given() -> None:
-    spec = encoders.Towers.model_validate(
-        {"towers": {"l": tower(1), "ab": tower(2, normalize=False)}, "features": "first"}
-    )
+    spec = TowersSpec.model_validate({"towers": {"l": tower(1), "ab": tower(2, normalize=False)}, "features": "first"})
     assert spec.offers() == {"one query a view", "an encoder a view"}
     assert spec.requires() == [("views", frozenset({"images"}))]
 
@@ -247,7 +245,7 @@ def test_one_normaliser_is_a_single_number_as_it_was() -> None:
 
 
 def test_towers_is_what_the_kind_builds() -> None:
-    assert isinstance(lab(), Towers)
+    assert isinstance(lab(), TowersEncoder)
 
 
 def test_scores_that_would_overflow_leave_nce_finite() -> None:

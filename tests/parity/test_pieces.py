@@ -170,7 +170,7 @@ def test_what_cannot_work_is_refused(recipe: str, change: str, sentence: str) ->
 
 
 def test_heads_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ContralexError, match="joined ends in 64 numbers and the projector in 128"):
+    with pytest.raises(ContralexError, match="joined ends in 64 dimensions and the projector in 128"):
         made("pirl", "method.encoder.jigsaw.joined=[{width: 64}]")
     model = made("pirl", "method.encoder.jigsaw.pieces=9")
     with pytest.raises(ContralexError, match=r"pieces is 9, and method\.views cuts 4 pieces"):

@@ -202,7 +202,7 @@ def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:
         ("simclr-v1", ["method.encoder.backbone={kind: torchvision, name: resnet51}"], "did you mean"),
         ("simclr-v1", ["train.batch_norm=100"], "does not divide"),
         ("simclr-v1", ["train.optimizer.lr=1e30", "eval.knn=null"], "the loss is nan"),
-        ("byol", ["method.encoder.predictor=[{width: 7}]"], "ends in 7 numbers and the projector in 128"),
+        ("byol", ["method.encoder.predictor=[{width: 7}]"], "ends in 7 dimensions and the projector in 128"),
     ],
 )
 def test_refusals(recipe: str, sets: list[str], sentence: str, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
     from contralex.kinds.backbones.vit import sincos_positions, vit_backbone
+    from contralex.kinds.encoders.image import ImageEncoder, mlp
+    from contralex.kinds.encoders.specs import JigsawHead, Layer
+    from contralex.kinds.encoders.towers import TowersEncoder
     from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
     from contralex.kinds.views.augment import (
         Augment,
@@ -77,6 +80,15 @@ _WHERE = {
         "sincos_positions",
         "vit_backbone",
     ),
+    "contralex.kinds.encoders.image": (
+        "ImageEncoder",
+        "mlp",
+    ),
+    "contralex.kinds.encoders.specs": (
+        "JigsawHead",
+        "Layer",
+    ),
+    "contralex.kinds.encoders.towers": ("TowersEncoder",),
     "contralex.kinds.losses.parts": (
         "CosineLoss",
         "InfoNCE",
@@ -172,10 +184,13 @@ __all__ = [
     "Fraction",
     "Gray",
     "Group",
+    "ImageEncoder",
     "InfoNCE",
     "Jigsaw",
+    "JigsawHead",
     "Jitter",
     "KeyEncoder",
+    "Layer",
     "Least",
     "LocalPath",
     "LookUp",
@@ -202,6 +217,7 @@ __all__ = [
     "Targets",
     "Temperature",
     "Texts",
+    "TowersEncoder",
     "Unreadable",
     "ViTSpec",
     "Views",
@@ -214,6 +230,7 @@ __all__ = [
     "hookimpl",
     "images",
     "layout",
+    "mlp",
     "path_exists",
     "printable",
     "progress",

@@ -13,7 +13,7 @@ from contralex.kinds.datasets.specs import (
     ImageNet,
     Labelled,
 )
-from contralex.kinds.encoders.specs import Image, Towers
+from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
 from contralex.kinds.key_encoders.specs import Frozen, Momentum, Shared
 from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, NCESpec, SoftCrossEntropySpec
 from contralex.kinds.negatives.specs import Classes, InBatch, MemoryBank, Nothing, Prototypes, Queue
@@ -25,7 +25,7 @@ from contralex.plugins.spec import Spec
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [Image, Towers]
+    return [ImageSpec, TowersSpec]
 
 
 @hookimpl

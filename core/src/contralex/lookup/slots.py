@@ -1,4 +1,4 @@
-"""What a part of each slot must be. A plugin implements one of these and returns it from ``spec.build()``."""
+"""What a part of each slot must be. A plugin implements one of these, and its spec names it by ``builds``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
 class Encoder(nn.Module, ABC):
     """How a view becomes a query. ``dim`` is the width of the vectors that are looked up.
 
-    A key encoder may hold a copy of it (``copy.deepcopy``). A module called ``backbone``, if it has one, is what
-    :func:`contralex.load_backbone` returns.
+    A key encoder may hold a copy of it (``copy.deepcopy``).
 
     The encoder's work is cut where the two sides of a look-up part: ``forward`` gives the embedding that
     both may use, ``queries`` and ``keys`` finish it for their side (a predictor belongs in ``queries``).
     """
 
     dim: int
+
+    @property
+    def backbone(self) -> nn.Module | None:
+        """What :func:`contralex.load_backbone` returns, images to features: the module that was given this name
+        (``self.backbone = ...``), or None where there is none. A subclass that has one may state its type."""
+        return self._modules.get("backbone")
 
     @abstractmethod
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:

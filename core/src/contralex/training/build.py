@@ -112,9 +112,8 @@ def load_backbone(path: str | Path, *, allow_code: bool = False) -> nn.Module:
     into a model of theirs with ``strict=False``.
     """
     made = load_encoder(path, allow_code=allow_code)
-    backbone = getattr(made, "backbone", None)
-    if not isinstance(backbone, nn.Module):
+    if made.backbone is None:
         raise ContralexError(
             f"{path}: the encoder {type(made).__name__} has no backbone of its own; use load_encoder(...).features."
         )
-    return backbone
+    return made.backbone

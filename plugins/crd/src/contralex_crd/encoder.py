@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import named
-from contralex.kinds.encoders.image import ImageEncoder
-from contralex.plugin import ContralexError, Encoder
+from contralex.plugin import ContralexError, Encoder, ImageEncoder
 
 if TYPE_CHECKING:
     from contralex_crd.spec import Distilled
@@ -24,6 +23,8 @@ class DistilledEncoder(Encoder):
 
     The teacher learns nothing and keeps its BatchNorm statistics; the linear layer on its features is trained.
     """
+
+    backbone: nn.Module
 
     def __init__(self, spec: Distilled) -> None:
         super().__init__()

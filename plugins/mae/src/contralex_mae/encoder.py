@@ -22,12 +22,12 @@ class MaskedAutoencoder(Encoder):
     A query is tagged with the place that is hidden, so what it should find is the patch that stands there.
     """
 
+    backbone: Any  # timm's VisionTransformer, whose parts are used one by one
+
     def __init__(self, spec: MAE) -> None:
         super().__init__()
-        backbone: Any  # timm's VisionTransformer, whose parts are used one by one
-        backbone, width = spec.backbone.build()
-        nn.init.normal_(backbone.cls_token, std=0.02)
-        self.backbone: Any = backbone
+        self.backbone, width = spec.backbone.build()
+        nn.init.normal_(self.backbone.cls_token, std=0.02)
         self.patch = spec.backbone.patch
         self.dim = spec.backbone.channels * self.patch**2
         self.decoder = MaskDecoder(spec.decoder, width, self.dim, spec.backbone.image_size // self.patch)

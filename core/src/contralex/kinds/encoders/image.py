@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +11,46 @@ from torch.nn import functional as F
 
 from contralex.errors import ContralexError
 from contralex.lookup.batch_norm import rows_of_a_sample
-from contralex.lookup.slots import Encoder
+from contralex.lookup.slots import Backbone, Encoder
 
 if TYPE_CHECKING:
-    from contralex.kinds.encoders import specs
+    from contralex.kinds.encoders.specs import JigsawHead, Layer
 
 
 class ImageEncoder(Encoder):
-    """Backbone → projector, and on the query's side → predictor; outputs of unit length where the spec says."""
+    """Backbone → projector, and on the query's side → predictor: images (B, C, H, W) to vectors (B, D).
 
-    def __init__(self, spec: specs.Image) -> None:
+    ``projector``: layers from the features (B, F) to the vectors; none: the features themselves. ``predictor``: layers
+    on the query's side alone. ``batching``: whether the views of a sample go through the network ``together``, as one
+    batch (SimCLR; crops of one size each in SwAV), or ``apart`` (BYOL, SimSiam), which decides BatchNorm's statistics.
+    ``normalize``: whether vectors are brought to unit length. ``jigsaw``: the head of views in pieces (B, P, C, H, W),
+    in place of the projector (PIRL). MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733,
+    section 3.1.
+    """
+
+    backbone: nn.Module
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        projector: Sequence[Layer] = (),
+        predictor: Sequence[Layer] = (),
+        batching: Literal["together", "apart"] = "apart",
+        normalize: bool = True,
+        jigsaw: JigsawHead | None = None,
+    ) -> None:
         super().__init__()
-        self.backbone, width = spec.backbone.build()
-        self.feature_dim = width
-        self.projector, self.dim = mlp(width, spec.projector)
-        self.predictor, asked = mlp(self.dim, spec.predictor)
-        if asked != self.dim:
+        self.backbone, self.feature_dim = backbone
+        self.projector, self.dim = mlp(self.feature_dim, projector)
+        self.predictor, predicted_dim = mlp(self.dim, predictor)
+        if predicted_dim != self.dim:
             raise ContralexError(
-                f"method.encoder.predictor ends in {asked} numbers and the projector in {self.dim}; "
+                f"method.encoder.predictor ends in {predicted_dim} dimensions and the projector in {self.dim}; "
                 "they must be equal, because the one is compared with the other."
             )
-        self.jigsaw = PieceHead(width, spec.jigsaw, self.dim) if spec.jigsaw else None
-        self.together = spec.batching == "together"
-        self.normalize = spec.normalize
+        self.jigsaw = PieceHead(self.feature_dim, self.dim, jigsaw) if jigsaw else None
+        self.together = batching == "together"
+        self.normalize = normalize
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         in_pieces = {view: pieces for view, pieces in views.items() if pieces.dim() == 5}
@@ -77,15 +94,15 @@ class ImageEncoder(Encoder):
 class PieceHead(nn.Module):
     """(B, P, F), the features of P pieces, to (B, D): layers on each, then on all in a row (PIRL, section 3.2)."""
 
-    def __init__(self, width: int, spec: specs.JigsawHead, dim: int) -> None:
+    def __init__(self, feature_dim: int, dim: int, head: JigsawHead) -> None:
         super().__init__()
-        self.pieces = spec.pieces
-        self.piece, narrow = mlp(width, spec.piece)
-        self.joined, ends = mlp(narrow * spec.pieces, spec.joined)
-        if ends != dim:
+        self.pieces = head.pieces
+        self.piece, piece_dim = mlp(feature_dim, head.piece)
+        self.joined, joined_dim = mlp(piece_dim * head.pieces, head.joined)
+        if joined_dim != dim:
             raise ContralexError(
-                f"method.encoder.jigsaw.joined ends in {ends} numbers and the projector in {dim}; they must be equal, "
-                "because both are looked up in one dictionary."
+                f"method.encoder.jigsaw.joined ends in {joined_dim} dimensions and the projector in {dim}; they must "
+                "be equal, because both are looked up in one dictionary."
             )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -95,8 +112,8 @@ class PieceHead(nn.Module):
                 "set pieces to the square of jigsaw.grid."
             )
         with rows_of_a_sample(self.pieces):
-            narrow = self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2])
-        joined: Tensor = self.joined(narrow.flatten(1))
+            vectors = self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        joined: Tensor = self.joined(vectors.flatten(1))
         return joined
 
 
@@ -112,7 +129,7 @@ def _by_shape(views: Mapping[int, Tensor]) -> list[list[Tensor]]:
     return list(groups.values())
 
 
-def mlp(width: int, layers: Sequence[specs.Layer]) -> tuple[nn.Sequential, int]:
+def mlp(width: int, layers: Sequence[Layer]) -> tuple[nn.Sequential, int]:
     """The layers as a module, and the width that it ends in. No layers: the identity."""
     modules: list[nn.Module] = []
     for layer in layers:

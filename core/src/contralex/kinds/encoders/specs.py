@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from contralex.errors import ContralexError
 from contralex.plugins.spec import Slot, Spec
-
-if TYPE_CHECKING:
-    from contralex.lookup.slots import Encoder
 
 Channels = Annotated[int, Field(gt=0, le=4096)]
 _TINY = {
@@ -51,10 +49,11 @@ class JigsawHead(Spec):
     """Layers on all pieces in a row."""
 
 
-class Image(Spec):
+class ImageSpec(Spec):
     """A backbone, a projector, and perhaps a predictor on the query's side."""
 
     kind: Literal["image"] = "image"
+    builds = ".image:ImageEncoder"
     backbone: Annotated[Spec, Slot("backbone")]
     """The network from an image to its features."""
     projector: tuple[Layer, ...] = ()
@@ -93,16 +92,12 @@ class Image(Spec):
         made = {"projector": (*kept, logits), "predictor": (), "normalize": False, "jigsaw": None}
         return self.model_copy(update=made), f"projector.{place}"
 
-    def build(self) -> Encoder:
-        from contralex.kinds.encoders.image import ImageEncoder
 
-        return ImageEncoder(self)
-
-
-class Towers(Spec):
+class TowersSpec(Spec):
     """An encoder for each view: view 0 goes to the first of ``towers``, view 1 to the second, and so on."""
 
     kind: Literal["towers"] = "towers"
+    builds = ".towers:TowersEncoder"
     towers: dict[str, Annotated[Spec, Slot("encoder")]]
     """Encoders by names of your own, in the order of the views; all give vectors of one width."""
     features: Literal["first", "concatenated"]
@@ -115,15 +110,10 @@ class Towers(Spec):
     example = {"features": "first", "towers": {"one": _TINY, "other": _TINY}}
 
     @model_validator(mode="after")
-    def _shared_out(self) -> Towers:
+    def _checked(self) -> TowersSpec:
         if len(self.towers) < 2:
             raise ValueError("towers needs an encoder for each of at least two views; for one, write it alone")
-        wanted = len(self.towers) if self.features == "concatenated" else 0
-        if len(self.channels) != wanted:
-            raise ValueError(
-                f"channels has {len(self.channels)} numbers, where features: {self.features} and {len(self.towers)} "
-                f"towers need {wanted}"
-            )
+        check_channels(self.channels, self.features, len(self.towers))
         return self
 
     def offers(self) -> frozenset[str]:
@@ -133,7 +123,11 @@ class Towers(Spec):
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         return list(dict.fromkeys(need for tower in self.towers.values() for need in tower.requires()))
 
-    def build(self) -> Encoder:
-        from contralex.kinds.encoders.towers import Towers as Part
 
-        return Part(self)
+def check_channels(channels: Sequence[int], features: str, towers: int) -> None:
+    """Raises ValueError where channels are not given for each tower, or are given though none are shared out."""
+    wanted = towers if features == "concatenated" else 0
+    if len(channels) != wanted:
+        raise ValueError(
+            f"channels has {len(channels)} numbers, where features: {features} and {towers} towers need {wanted}"
+        )

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
+from contralex.kinds.encoders.specs import check_channels
 from contralex.lookup.slots import Encoder
 
-if TYPE_CHECKING:
-    from contralex.kinds.encoders import specs
 
+class TowersEncoder(Encoder):
+    """View v goes through encoder number v of ``towers``, from the image to the query and the key.
 
-class Towers(Encoder):
-    """View v goes through encoder number v, from the image to the query and the key.
-
-    Features are of the first encoder, or of all: each is then given its own channels of the image.
+    ``towers``: at least two encoders by names of your own, all of one ``dim``. ``features``: what is kept after
+    training, those of the ``first`` encoder (CLIP's images), or of all, ``concatenated``: each is then given its own
+    ``channels`` of the image, (1, 2) for CMC's L and ab. CMC, arXiv:1906.05849, section 3.2; CLIP, arXiv:2103.00020,
+    section 2.3.
     """
 
-    def __init__(self, spec: specs.Towers) -> None:
+    def __init__(
+        self,
+        towers: Mapping[str, Encoder],
+        features: Literal["first", "concatenated"],
+        channels: Sequence[int] = (),
+    ) -> None:
         super().__init__()
-        self.towers = nn.ModuleList(tower.build() for tower in spec.towers.values())
-        dims = {name: int(tower.dim) for name, tower in zip(spec.towers, self.towers, strict=True)}  # type: ignore[arg-type]
+        check_channels(channels, features, len(towers))
+        self.towers = nn.ModuleList(towers.values())
+        dims = {name: tower.dim for name, tower in towers.items()}
         self.dim = next(iter(dims.values()))
         if len(set(dims.values())) > 1:
             widths = ", ".join(f"{name} gives {dim}" for name, dim in dims.items())
@@ -32,7 +39,7 @@ class Towers(Encoder):
                 f"method.encoder.towers: the encoders give vectors of different widths ({widths}), and one is looked "
                 "up among the other's; let their projectors end in the same width."
             )
-        self.channels = spec.channels
+        self.channels = tuple(channels)
 
     def tower(self, view: int) -> Encoder:
         if view >= len(self.towers):
@@ -40,9 +47,7 @@ class Towers(Encoder):
                 f"method.encoder.towers has {len(self.towers)} encoders, and there is a view {view}, counted from 0; "
                 "give one for each view, in their order."
             )
-        tower = self.towers[view]
-        assert isinstance(tower, Encoder)
-        return tower
+        return cast(Encoder, self.towers[view])
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.tower(view)({view: image})[view] for view, image in views.items()}
@@ -56,23 +61,23 @@ class Towers(Encoder):
     def features(self, view: Tensor) -> Tensor:
         if not self.channels:
             return self.tower(0).features(view)
-        parts = _shared_out(view, self.channels)
-        return torch.cat([self.tower(place).features(part) for place, part in enumerate(parts)], dim=1)
+        parts = _split_channels(view, self.channels)
+        return torch.cat([self.tower(index).features(part) for index, part in enumerate(parts)], dim=1)
 
     def embedding(self, view: Tensor) -> Tensor:
         if not self.channels:
             return self.tower(0).embedding(view)
-        parts = _shared_out(view, self.channels)
-        return torch.cat([self.tower(place).embedding(part) for place, part in enumerate(parts)], dim=1)
+        parts = _split_channels(view, self.channels)
+        return torch.cat([self.tower(index).embedding(part) for index, part in enumerate(parts)], dim=1)
 
     @property
     def backbone(self) -> nn.Module | None:
         """From what :meth:`features` takes to what it gives; None where an encoder has no backbone of its own."""
         if not self.channels:
-            return getattr(self.tower(0), "backbone", None)
-        backbones = [getattr(tower, "backbone", None) for tower in self.towers]
-        whole = [each for each in backbones if isinstance(each, nn.Module)]
-        return SideBySide(whole, self.channels) if len(whole) == len(backbones) else None
+            return self.tower(0).backbone
+        backbones = [self.tower(index).backbone for index in range(len(self.towers))]
+        present = [backbone for backbone in backbones if backbone is not None]
+        return SideBySide(present, self.channels) if len(present) == len(backbones) else None
 
 
 class SideBySide(nn.Module):
@@ -84,11 +89,11 @@ class SideBySide(nn.Module):
         self.channels = tuple(channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        parts = _shared_out(image, self.channels)
+        parts = _split_channels(image, self.channels)
         return torch.cat([one(part).flatten(1) for one, part in zip(self.backbones, parts, strict=True)], dim=1)
 
 
-def _shared_out(image: Tensor, channels: Sequence[int]) -> list[Tensor]:
+def _split_channels(image: Tensor, channels: Sequence[int]) -> list[Tensor]:
     """The image (B, ΣC, H, W) as one (B, C, H, W) for each encoder."""
     if image.shape[1] != sum(channels):
         raise ContralexError(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class ConvMixerEncoder(Encoder):
     """Images (B, 3, H, W) → patches → layers → mean over places (B, width) → projector → unit vectors (B, dim)."""
 
+    backbone: nn.Module
+
     def __init__(self, spec: ConvMixer) -> None:
         super().__init__()
         width = spec.width
