@@ -19,16 +19,13 @@ from contralex.lookup.clock import Clock
 from contralex.plugin import ContralexError, Match, Rows, Step
 from contralex.recipes.layers import resolve
 from contralex.training import build
-from contralex_swav.alexnet import Dropout, Sobel, alexnet
-from contralex_swav.classifier import Classes, Classifier, forget_momentum
+from contralex_swav.alexnet import Dropout, SobelFilter, alexnet
+from contralex_swav.classifier import ClassDictionary, ClusterClassifier, forget_momentum
 from contralex_swav.clusters import ClusterCrossEntropy, ClusterTargets
-from contralex_swav.fill import fill
+from contralex_swav.initial_memory import fill_memory
 from contralex_swav.kmeans import kmeans, whiten
-from contralex_swav.memory import Clustered
-from contralex_swav.spec import AlexNet
-from contralex_swav.spec import ClusterCrossEntropy as LossSpec
-from contralex_swav.spec import ClusterTargets as TargetsSpec
-from contralex_swav.spec import Sobel as SobelSpec
+from contralex_swav.memory import ClusterDictionary
+from contralex_swav.spec import ClusterCrossEntropySpec, SobelSpec
 
 POPULATION, B = 24, 4
 
@@ -127,9 +124,11 @@ def test_whitened_points_are_uncorrelated_and_of_unit_length() -> None:
     assert whiten(torch.ones(10, 4), 4).isfinite().all()
 
 
-def clustered(queries: Tensor, heads: int, count: int, assigned: list[list[int]], sizes: list[list[int]]) -> Clustered:
+def clustered(
+    queries: Tensor, heads: int, count: int, assigned: list[list[int]], sizes: list[list[int]]
+) -> ClusterDictionary:
     table = torch.randn(heads * count, queries.shape[1], generator=generator(5))
-    return Clustered(shared=table, heads=heads, assigned=torch.tensor(assigned), sizes=torch.tensor(sizes))
+    return ClusterDictionary(shared=table, heads=heads, assigned=torch.tensor(assigned), sizes=torch.tensor(sizes))
 
 
 def rows(vectors: Tensor) -> Rows:
@@ -140,8 +139,8 @@ def test_targets_and_loss_are_cross_entropy_of_every_head_over_the_samples_that_
     vectors = points(4, 5).requires_grad_()
     assigned = [[0, 2], [1, 1], [-1, -1], [2, 0]]
     dictionary = clustered(vectors, 2, 3, assigned, [[1, 1, 1], [1, 1, 1]])
-    targets = ClusterTargets(TargetsSpec())(rows(vectors), rows(vectors), dictionary, Match(0, 0), moment(0))
-    loss = ClusterCrossEntropy(LossSpec(temperature=0.1))(rows(vectors), dictionary, targets, moment(0))
+    targets = ClusterTargets()(rows(vectors), rows(vectors), dictionary, Match(0, 0), moment(0))
+    loss = ClusterCrossEntropy(temperature=0.1)(rows(vectors), dictionary, targets, moment(0))
     (grad,) = torch.autograd.grad(loss, vectors)
 
     total = torch.zeros(())
@@ -158,10 +157,8 @@ def test_targets_and_loss_are_cross_entropy_of_every_head_over_the_samples_that_
 def test_a_batch_of_which_nothing_has_a_cluster_has_no_loss() -> None:
     vectors = points(2, 5).requires_grad_()
     dictionary = clustered(vectors, 1, 3, [[-1], [-1]], [[0, 0, 0]])
-    targets = ClusterTargets(TargetsSpec(balanced=True))(
-        rows(vectors), rows(vectors), dictionary, Match(0, 0), moment(0)
-    )
-    loss = ClusterCrossEntropy(LossSpec(temperature=1.0))(rows(vectors), dictionary, targets, moment(0))
+    targets = ClusterTargets(balanced=True)(rows(vectors), rows(vectors), dictionary, Match(0, 0), moment(0))
+    loss = ClusterCrossEntropy(temperature=1.0)(rows(vectors), dictionary, targets, moment(0))
     loss.backward()
     assert float(loss.detach()) == 0 and vectors.grad is not None and not vectors.grad.any()
 
@@ -171,9 +168,7 @@ def test_balanced_weights_are_those_of_drawing_a_cluster_first() -> None:
     labels = [0] * 6 + [1] * 3 + [3]
     vectors = points(10, 5)
     dictionary = clustered(vectors, 1, 4, [[label] for label in labels], [[6, 3, 0, 1]])
-    weights = ClusterTargets(TargetsSpec(balanced=True))(
-        rows(vectors), rows(vectors), dictionary, Match(0, 0), moment(0)
-    ).weights
+    weights = ClusterTargets(balanced=True)(rows(vectors), rows(vectors), dictionary, Match(0, 0), moment(0)).weights
     assert weights is not None
     assert_close(weights.sum(dim=0) / 10, torch.tensor([1 / 3, 1 / 3, 0.0, 1 / 3]))
 
@@ -182,7 +177,7 @@ def test_a_classifiers_scores_are_those_of_a_linear_layer_behind_a_relu() -> Non
     layer = torch.nn.Linear(5, 3)
     queries = points(4, 5)
     none, sizes = torch.full((4, 1), -1), torch.zeros(1, 3, dtype=torch.long)
-    classes = Classes(shared=layer.weight, bias=layer.bias, assigned=none, sizes=sizes)
+    classes = ClassDictionary(shared=layer.weight, bias=layer.bias, assigned=none, sizes=sizes)
     assert_close(classes.scores(queries), layer(F.relu(queries)))
 
 
@@ -232,21 +227,20 @@ def test_the_first_deepcluster_clusters_what_the_last_epoch_dropped_as_well() ->
     assert bool((model.negatives.assigned >= 0).all())
 
 
-def test_the_memory_is_filled_crop_by_crop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_is_filled_crop_by_crop() -> None:
     """BatchNorm's statistics are of one crop's batch, as of ``init_memory``."""
     sizes = ("method.negatives={kind: clusters, heads: 2, count: 3}", f"train.batch_size={B}")
     model = method("deepcluster-v2", *sizes)
     crops = {view: torch.rand(B, 3, 16, 16, generator=generator(view)) for view in (0, 1)}
     batch = {"views": crops, "index": torch.tensor([5, 2, 9, 17])}
-    monkeypatch.setattr("contralex_swav.fill._first_epoch", lambda run, views: [batch])
-    fill(
+    fill_memory(
         SimpleNamespace(
             method=model,
             spec=resolve("deepcluster-v2", preset="digits", sets=sizes).run,
             per_epoch=6,
             clock=lambda: Clock(0, 600, 6),
-            device=torch.device("cpu"),
-            accelerator=SimpleNamespace(autocast=nullcontext),
+            autocast=nullcontext,
+            epoch_batches=lambda epoch, views: [batch],
         )
     )
     assert model.negatives.seen.nonzero().flatten().tolist() == [2, 5, 9, 17]
@@ -271,7 +265,7 @@ def test_what_was_never_seen_is_in_no_cluster() -> None:
 def test_the_classifier_begins_anew_with_the_clusters_and_steps_without_momentum() -> None:
     model = method("deepcluster", "method.negatives={count: 4, pca: 6, dtype: float16, reassign: 1}")
     part = model.negatives
-    assert isinstance(part, Classifier) and part.memory(0).dtype == torch.float16
+    assert isinstance(part, ClusterClassifier) and part.memory(0).dtype == torch.float16
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     part.prepare(moment(0))
     fresh = part.layer.weight.detach().clone()
@@ -303,7 +297,7 @@ def test_its_clusters_are_of_whitened_embeddings() -> None:
 def test_sobel_filters_the_mean_of_the_channels() -> None:
     images = torch.rand(2, 3, 5, 6, generator=generator())
     gray = F.pad(images.mean(dim=1), (1, 1, 1, 1))
-    found = Sobel()(images)
+    found = SobelFilter()(images)
     for kernel, made in zip(
         ([[1, 0, -1], [2, 0, -2], [1, 0, -1]], [[1, 2, 1], [0, 0, 0], [-1, -2, -1]]), (0, 1), strict=True
     ):
@@ -314,7 +308,7 @@ def test_sobel_filters_the_mean_of_the_channels() -> None:
 
 
 def test_alexnet_is_of_the_size_that_the_official_code_has() -> None:
-    module, width = alexnet(AlexNet(channels=2))
+    module, width = alexnet(channels=2)
     convolutions = [(p.in_channels, p.out_channels) for p in module if isinstance(p, torch.nn.Conv2d)]
     assert width == 4096 and convolutions == [(2, 96), (96, 256), (256, 384), (384, 384), (384, 256)]
     assert module.eval()(torch.rand(1, 2, 224, 224)).shape == (1, 4096)
@@ -335,9 +329,9 @@ def test_dropout_follows_its_own_count_and_no_generator() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    with pytest.raises(ContralexError, match=r"method.negatives.pca \(300\) is larger than the 128 numbers"):
+    with pytest.raises(ContralexError, match=r"method.negatives.pca \(300\) is larger than the 128 dimensions"):
         method("deepcluster", "method.negatives={kind: cluster_classifier, count: 4, pca: 300}")
     with pytest.raises(ValidationError, match="give a backbone that has channels: 2"):
         SobelSpec.model_validate({"backbone": {"kind": "conv"}})
     with pytest.raises(ValidationError, match=r"a temperature stays between 0\.0001 and 1000"):
-        LossSpec(temperature=0.0)
+        ClusterCrossEntropySpec(temperature=0.0)

@@ -11,7 +11,7 @@ import torch
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
 from contralex.training.run import train
-from contralex_swav.memory import Clusters
+from contralex_swav.memory import ClusterMemory
 from tests.train.tiny import TINY
 
 
@@ -20,14 +20,14 @@ def test_the_first_clusters_are_of_the_untrained_encoders_embeddings(
 ) -> None:
     """One image twice has one embedding twice, but for chance; random vectors, which the memory begins as, have not."""
     seen: list[Any] = []
-    prepare = Clusters.prepare
+    prepare = ClusterMemory.prepare
 
-    def watched(self: Clusters, step: Any) -> None:
+    def watched(self: ClusterMemory, step: Any) -> None:
         if not seen:
             seen.extend([self.seen.clone(), *(self.memory(view).clone() for view in self.views)])
         prepare(self, step)
 
-    monkeypatch.setattr(Clusters, "prepare", watched)
+    monkeypatch.setattr(ClusterMemory, "prepare", watched)
     sets = [*TINY, "method.negatives.count=6", "train.epochs=1", "train.batch_size=12"]
     train(resolve("deepcluster-v2", preset="digits", data=str(images), sets=sets), tmp_path / "run")
     known, one, other = seen
@@ -40,15 +40,15 @@ def test_samples_are_clustered_anew_every_so_many_epochs(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clustered: list[int] = []
-    prepare = Clusters.prepare
+    prepare = ClusterMemory.prepare
 
-    def watched(self: Clusters, step: Any) -> None:
+    def watched(self: ClusterMemory, step: Any) -> None:
         before = int(self.epoch)
         prepare(self, step)
         if int(self.epoch) != before:
             clustered.append(step.clock.epoch)
 
-    monkeypatch.setattr(Clusters, "prepare", watched)
+    monkeypatch.setattr(ClusterMemory, "prepare", watched)
     sets = [*TINY, "method.negatives.count=6", "train.epochs=5", "train.batch_size=12"]
     for reassign, epochs in ((1, [0, 1, 2, 3, 4]), (2, [0, 2, 4])):
         clustered.clear()

@@ -84,15 +84,16 @@ class Items(Protocol):
 
 
 class ViewDataset(Dataset[Item]):
-    """The views of (epoch, index), for global batches of ``batch`` samples.
+    """The views of (epoch, index), for global batches of ``batch`` samples; those of ``only``, where not all are made.
 
     Batches must have the same samples on any number of processes, so an unreadable item cannot be left out: a sample
     of another batch stands in, under its own index, and the item says which was unreadable.
     """
 
-    def __init__(self, split: Split, views: Views, seed: int, batch: int) -> None:
+    def __init__(self, split: Split, views: Views, seed: int, batch: int, only: Sequence[int] | None = None) -> None:
         self.split = split
         self.views = views
+        self.made = range(views.count) if only is None else tuple(only)
         self.seed = seed
         self.order = Order(len(split), batch, seed)
 
@@ -105,7 +106,7 @@ class ViewDataset(Dataset[Item]):
         before = torch.random.get_rng_state()  # in the main process, training draws from this generator too
         try:
             views = {}
-            for view in range(self.views.count):
+            for view in self.made:
                 torch.default_generator.manual_seed(mix(self.seed, epoch, index, self.views.draw(view)))
                 views[view] = self.views.make(raw, view)
         finally:

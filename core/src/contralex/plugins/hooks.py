@@ -6,7 +6,8 @@ the group ``contralex``. It imports no torch: it returns spec classes, whose ``b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,8 @@ import pluggy
 if TYPE_CHECKING:
     import torch
 
+    from contralex.data.loading import Batch
+    from contralex.lookup.clock import Clock
     from contralex.plugins.spec import Spec
 
 PROJECT = "contralex"
@@ -29,6 +32,7 @@ class Run(Protocol):
     ``spec``: the resolved :class:`RunSpec`. ``method``: the :class:`LookUp`. ``split`` and ``views``: the training
     samples, and what makes views of them. ``step`` of ``total`` optimiser steps, ``per_epoch`` of them in an epoch.
     ``main``: whether this is the main process. ``logged``: the figures that were logged last, on every process.
+    :meth:`epoch_batches`, :meth:`clock` and :meth:`autocast` are for a pass of one's own over the training data.
     """
 
     spec: Any
@@ -47,6 +51,22 @@ class Run(Protocol):
 
     @property
     def epoch(self) -> int: ...
+
+    def clock(self) -> Clock:
+        """Where training stands, for the :class:`Step` of a forward pass of one's own."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which the run's forward passes are computed."""
+        ...
+
+    def epoch_batches(self, epoch: int, views: Sequence[int] | None = None) -> Iterator[Batch]:
+        """This process's part of the training batches of one epoch, counted from 0, on the run's device: ``index`` (B,)
+        and for each of ``views`` (None: all) a tensor (B, ...).
+
+        Between batches BatchNorm's running statistics become the mean over processes, as after a step of training.
+        """
+        ...
 
     def stop(self, reason: str) -> None:
         """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from contralex.data.base import Source
-from contralex.data.loading import EpochSampler, ViewDataset, collate, load
+from contralex.data.loading import Batch, ViewDataset, collate
 from contralex.errors import ContralexError, command_to_resume
 from contralex.files import write_text
 from contralex.lookup import batch_norm, distributed, whole_state
@@ -21,7 +22,6 @@ from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Found, Step
 from contralex.recipes import delays
-from contralex.recipes.code_files import Portable
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import check_population, check_samples, check_share
@@ -39,6 +39,7 @@ from contralex.training import (
     signals,
     warm_start,
 )
+from contralex.training.batches import batches
 from contralex.training.checkpoints import read, retention, write
 from contralex.training.hook_calls import LifeCycle
 from contralex.training.image_check import check_images
@@ -167,6 +168,27 @@ class Run:
 
     def clock(self) -> Clock:
         return Clock(self.step, self.total, self.per_epoch)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision in which the run's forward passes are computed."""
+        return self.accelerator.autocast()  # type: ignore[no-any-return]
+
+    def epoch_batches(self, epoch: int, views: Sequence[int] | None = None) -> Iterator[Batch]:
+        """This process's part of the batches of one epoch, counted from 0, on the run's device. They are for
+        a plugin's pass over the training data. ``views``: those that are made; None: all.
+
+        Between batches BatchNorm's running statistics become the mean over processes, as after a step of training.
+        """
+        train, start = self.spec.train, epoch * self.per_epoch
+        for batch in batches(
+            self.split, self.views, train, self.device, epochs=epoch + 1, start_step=start, only=views
+        ):
+            yield {
+                "index": batch["index"].to(self.device),
+                "views": {view: inputs.to(self.device) for view, inputs in batch["views"].items()},
+                "unreadable": batch["unreadable"],
+            }
+            batch_norm.average_running_statistics(self.method)
 
     def _fitting(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
@@ -303,7 +325,7 @@ def _diverged(run: Run, what: str) -> BadLoss:
     )
 
 
-def _step(run: Run, batch: dict[str, Any], clock: Clock) -> Found | None:
+def _step(run: Run, batch: Batch, clock: Clock) -> Found | None:
     """Look up, backward, the optimiser's step, and then what changes after it, once. None where it was left out."""
     spec = run.spec.train
     before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
@@ -443,31 +465,12 @@ def _finish(run: Run, report: Report) -> dict[str, Any]:
     return results
 
 
-def _batches(run: Run) -> Iterator[dict[str, Any]]:
-    """This process's share of every global batch from the present step to the end of the run."""
-    spec = run.spec.train
-    sampler = EpochSampler(
-        len(run.split),
-        spec.batch_size,
-        spec.seed,
-        spec.epochs,
-        rank=distributed.rank(),
-        world=distributed.world(),
-        start_step=run.step,
-    )
-    workers = devices.workers(spec.workers, run.device.type)
-    devices.set_threads(workers, run.device.type)
-    batches = load(
-        Portable(ViewDataset(run.split, run.views, spec.seed, spec.batch_size)),
-        collate,
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=run.device.type == "cuda",
-        worker_init_fn=devices.quiet_worker,
-        multiprocessing_context=devices.context() if workers else None,
-    )
+def _batches(run: Run) -> Iterator[Batch]:
+    """This process's part of every global batch from the present step to the end of the run."""
+    train = run.spec.train
+    devices.set_threads(devices.workers(train.workers, run.device.type), run.device.type)
     with memory_checks.trained(run.spec, lambda: run.step + 1):
-        yield from batches
+        yield from batches(run.split, run.views, train, run.device, epochs=train.epochs, start_step=run.step)
 
 
 def _where(spec: RunSpec) -> str:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.plugin import distributed
-
-if TYPE_CHECKING:
-    from contralex_swav import spec as specs
+from contralex.plugin import Backbone, distributed
 
 # channels, kernel, stride, padding; None is a max-pooling
 _LAYERS = ((96, 11, 4, 2), None, (256, 5, 1, 2), None, (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1), None)
 _WIDTH = 4096
 
 
-class Sobel(nn.Module):
+class SobelFilter(nn.Module):
     """The mean of the channels, then its two Sobel derivatives: (B, 3, H, W) to (B, 2, H, W)."""
 
     kernels: Tensor
@@ -32,15 +29,18 @@ class Sobel(nn.Module):
         return F.conv2d(images.mean(dim=1, keepdim=True), self.kernels.to(images.dtype), padding=1)
 
 
-def sobel(spec: specs.Sobel) -> tuple[nn.Module, int]:
-    module, width = spec.backbone.build()
-    return nn.Sequential(Sobel(), module), width
+def sobel(backbone: Backbone) -> Backbone:
+    """Put the Sobel filter in front of a backbone of two channels."""
+    return Backbone(nn.Sequential(SobelFilter(), backbone.module), backbone.dim)
 
 
-def alexnet(spec: specs.AlexNet) -> tuple[nn.Module, int]:
-    """Images of 224 pixels to the 4096 numbers of the second linear layer, before its ReLU."""
+def alexnet(dropout: float = 0.5, channels: int = 3, image_size: Literal[224] = 224) -> Backbone:
+    """Images of 224 pixels to the 4096 dimensions of the second linear layer, before its ReLU.
+
+    ``dropout``: the probability that a value of the fully connected layers is dropped. ``channels``: of the image.
+    ``image_size``: the one size that the network takes.
+    """
     layers: list[nn.Module] = []
-    channels = spec.channels
     for layer in _LAYERS:
         if layer is None:
             layers.append(nn.MaxPool2d(3, 2))
@@ -48,8 +48,8 @@ def alexnet(spec: specs.AlexNet) -> tuple[nn.Module, int]:
         width, kernel, stride, padding = layer
         layers += [nn.Conv2d(channels, width, kernel, stride, padding), nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
-    head = (Dropout(spec.dropout), nn.Linear(channels * 6 * 6, _WIDTH), nn.ReLU())
-    module = nn.Sequential(*layers, nn.Flatten(), *head, Dropout(spec.dropout), nn.Linear(_WIDTH, _WIDTH))
+    head = (Dropout(dropout), nn.Linear(channels * 6 * 6, _WIDTH), nn.ReLU())
+    module = nn.Sequential(*layers, nn.Flatten(), *head, Dropout(dropout), nn.Linear(_WIDTH, _WIDTH))
     for part in module:
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -58,12 +58,15 @@ def alexnet(spec: specs.AlexNet) -> tuple[nn.Module, int]:
         if isinstance(part, nn.Conv2d | nn.Linear):
             assert part.bias is not None
             nn.init.zeros_(part.bias)
-    return module, _WIDTH
+    return Backbone(module, _WIDTH)
 
 
 class Dropout(nn.Module):
     """Dropout that is a function of the seed and of how often it was called, so that runs of one process and of
-    several, and those that are resumed, drop the same. (torch's draws from the process's own generator.)"""
+    several, and those that are resumed, drop the same. (torch's draws from the process's own generator.)
+
+    ``p``: the probability that a value is dropped.
+    """
 
     salt: Tensor
     calls: Tensor

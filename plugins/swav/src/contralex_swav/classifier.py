@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, Rows, Step
+from contralex.plugin import ContralexError, Dictionary, Match, Rows, Step, remedy
 from contralex_swav.kmeans import kmeans, whiten
-from contralex_swav.memory import Clustered, Clusters
-
-if TYPE_CHECKING:
-    from contralex_swav.spec import ClusterClassifier
+from contralex_swav.memory import ClusterDictionary, ClusterMemory
 
 _STD = 0.01
 
 
-class Classes(Clustered):
+class ClassDictionary(ClusterDictionary):
     """Clusters whose scores are a linear layer's, of the query after a ReLU. ``bias`` (K,)."""
 
     def __init__(self, *, bias: Tensor, **parts: Any) -> None:
@@ -29,32 +26,46 @@ class Classes(Clustered):
         return super().scores(F.relu(queries)) + self.bias.float()
 
 
-class Classifier(Clusters):
-    """Clusters of whitened embeddings (DeepCluster, sections 3.2 and 4.1), and the layer that is to tell them."""
+class ClusterClassifier(ClusterMemory):
+    """Clusters of whitened embeddings (DeepCluster, sections 3.2 and 4.1), and the layer that is to tell them.
 
-    def __init__(self, spec: ClusterClassifier, context: BuildContext) -> None:
-        super().__init__(spec, context, heads=1)
-        if spec.pca is not None and spec.pca > context.dim:
+    ``pca``: the principal components that are clustered; None: the embeddings as they are. Other arguments as of
+    :class:`ClusterMemory`.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        dim: int,
+        dataset_size: int,
+        key_views: tuple[int, ...],
+        pca: int | None = 256,
+        iterations: int = 20,
+        reassign: int = 1,
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    ) -> None:
+        super().__init__(count, dim, dataset_size, key_views, 1, iterations, reassign, dtype)
+        if pca is not None and pca > dim:
             raise ContralexError(
-                f"method.negatives.pca ({spec.pca}) is larger than the {context.dim} numbers of an embedding; "
-                f"set it to at most {context.dim}, or to null."
+                f"method.negatives.pca ({pca}) is larger than the {dim} dimensions of an embedding. Try:"
+                + remedy("--set", f"method.negatives.pca={dim}")
             )
-        self.pca = spec.pca
-        self.layer = nn.Linear(context.dim, spec.count)
+        self.pca = pca
+        self.layer = nn.Linear(dim, count)
         nn.init.normal_(self.layer.weight, std=_STD)
         nn.init.zeros_(self.layer.bias)
 
     def cluster(self, head: int, points: Tensor, generator: torch.Generator) -> Tensor:
         white = points if self.pca is None else whiten(points, self.pca)
-        _, places = kmeans(white, self.count, self.iterations, generator, spherical=False, empty="split")
+        _, clusters = kmeans(white, self.count, self.iterations, generator, spherical=False, empty="split")
         # Clusters have no order that outlives them, so what the layer has learnt of the old ones is of no use.
         weight = self.layer.weight
         weight.copy_(torch.randn(weight.shape, generator=generator) * _STD)
         nn.init.zeros_(self.layer.bias)
-        return places
+        return clusters
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        return Classes(
+        return ClassDictionary(
             shared=self.layer.weight,
             bias=self.layer.bias,
             assigned=self.assigned[:, queries.sample].T,
@@ -62,7 +73,7 @@ class Classifier(Clusters):
         )
 
 
-def forget_momentum(optimizer: torch.optim.Optimizer, classifier: Classifier) -> None:
-    """Steps of the layer are plain SGD's, as in the official code, which gives it an optimiser without momentum."""
+def forget_momentum(optimizer: torch.optim.Optimizer, classifier: ClusterClassifier) -> None:
+    """Make the layer's steps plain SGD's, as in the official code, which gives it an optimiser without momentum."""
     for parameter in classifier.layer.parameters():
         optimizer.state[parameter].pop("momentum_buffer", None)

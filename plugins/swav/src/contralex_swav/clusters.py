@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import (
-    BuildContext,
     Dictionary,
     Loss,
     Match,
     Rows,
+    Schedule,
     Step,
     TargetGenerator,
     Targets,
@@ -21,32 +21,41 @@ from contralex.plugin import (
     value_at,
 )
 from contralex_swav.kmeans import kmeans
-from contralex_swav.memory import Clustered, Clusters
-
-if TYPE_CHECKING:
-    from contralex_swav import spec as specs
+from contralex_swav.memory import ClusterDictionary, ClusterMemory
 
 
-class SphericalClusters(Clusters):
-    """The centroids of spherical k-means in every head. Nothing here is trained.
+class SphericalClusters(ClusterMemory):
+    """The centroids of spherical k-means in every head, and nothing that is trained.
 
-    The official memory holds what the last epoch saw, in its order (main_deepclusterv2.py, ``train``).
+    The official memory holds what the last epoch saw, in its order (main_deepclusterv2.py, ``train``). Arguments as of
+    :class:`ClusterMemory`.
     """
 
     keeps_old = False
     centroids: Tensor
 
-    def __init__(self, spec: specs.SphericalClusters, context: BuildContext) -> None:
-        super().__init__(spec, context, spec.heads)
-        self.register_buffer("centroids", torch.zeros(spec.heads, spec.count, context.dim))
+    def __init__(
+        self,
+        count: int,
+        dim: int,
+        dataset_size: int,
+        key_views: tuple[int, ...],
+        heads: int = 3,
+        iterations: int = 10,
+        reassign: int = 1,
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    ) -> None:
+        super().__init__(count, dim, dataset_size, key_views, heads, iterations, reassign, dtype)
+        self.register_buffer("centroids", torch.zeros(heads, count, dim))
 
     def cluster(self, head: int, points: Tensor, generator: torch.Generator) -> Tensor:
-        found, places = kmeans(points, self.count, self.iterations, generator, spherical=True, empty="keep")
-        self.centroids[head] = found
-        return places
+        self.centroids[head], clusters = kmeans(
+            points, self.count, self.iterations, generator, spherical=True, empty="keep"
+        )
+        return clusters
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        return Clustered(
+        return ClusterDictionary(
             shared=self.centroids.flatten(0, 1).clone(),
             heads=self.heads,
             assigned=self.assigned[:, queries.sample].T,
@@ -57,35 +66,38 @@ class SphericalClusters(Clusters):
 class ClusterTargets(TargetGenerator):
     """The cluster that the query's sample was put into, in every head: weight 1/H each, and 0 where it is in none.
 
-    Balanced, the weight is multiplied by N/(C·n), with n of the N samples in the same cluster and C clusters that
+    ``balanced``: the weight is multiplied by N/(C·n), with n of the N samples in the same cluster and C clusters that
     have any: the expectation is then that of drawing a cluster first, and one of its samples after.
     """
 
-    def __init__(self, spec: specs.ClusterTargets) -> None:
+    def __init__(self, balanced: bool = False) -> None:
         super().__init__()
-        self.balanced = spec.balanced
+        self.balanced = balanced
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        assert isinstance(dictionary, Clustered)
-        sizes, place = dictionary.sizes, dictionary.assigned.clamp(min=0)  # (H, K) and (N, H)
+        assert isinstance(dictionary, ClusterDictionary)  # no other negatives give "clusters"
+        sizes, cluster = dictionary.sizes, dictionary.assigned.clamp(min=0)  # (H, K) and (N, H)
         weight = (dictionary.assigned >= 0).float() / dictionary.heads
         if self.balanced:
-            own = sizes.gather(1, place.T).T  # (N, H)
+            own = sizes.gather(1, cluster.T).T  # (N, H)
             weight = weight * sizes.sum(dim=1) / ((sizes > 0).sum(dim=1) * own).clamp(min=1)
-        weights = weight.new_zeros(*place.shape, sizes.shape[1])  # (N, H, K)
-        weights.scatter_(2, place.unsqueeze(2), weight.unsqueeze(2))
+        weights = weight.new_zeros(*cluster.shape, sizes.shape[1])  # (N, H, K)
+        weights.scatter_(2, cluster.unsqueeze(2), weight.unsqueeze(2))
         return Targets(weights=weights.flatten(1))
 
 
 class ClusterCrossEntropy(Loss):
-    """−log softmax of the cluster's score among its head's, averaged over heads and over the samples that have one."""
+    """−log softmax of the cluster's score among its head's, averaged over heads and over the samples that have one.
 
-    def __init__(self, spec: specs.ClusterCrossEntropy) -> None:
+    ``temperature`` (above 0) divides the scores, and may be a schedule.
+    """
+
+    def __init__(self, temperature: float | Schedule) -> None:
         super().__init__()
-        self.temperature = spec.temperature
+        self.temperature = temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        assert isinstance(dictionary, Clustered)
+        assert isinstance(dictionary, ClusterDictionary)
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
         log_p = F.log_softmax(scores.unflatten(1, (dictionary.heads, -1)), dim=2).flatten(1)
         weights = targets.weights.to(log_p)

@@ -1,4 +1,4 @@
-"""k-means over remembered vectors, and the whitening before it. A function of its arguments and the generator alone."""
+"""k-means over remembered vectors, and the whitening before it: functions of their arguments and the generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _BLOCK = 8192  # points that are compared with all centroids at a time
-_NOTHING = 1e-6  # of the largest variance: a direction with less has none, and is not blown up
+_FLAT = 1e-6  # of the largest variance: a direction with less has none, and is not blown up
 
 
 def kmeans(
@@ -21,12 +21,12 @@ def kmeans(
     spherical: bool,
     empty: Literal["keep", "split"],
 ) -> tuple[Tensor, Tensor]:
-    """Points (N, D) to centroids (K, D) in float32, and the nearest centroid of each point (N,).
+    """Points (N, D) to ``count`` centroids (K, D) in float32, and the nearest centroid of each point (N,).
 
     ``spherical``: nearness is the inner product, and centroids have unit length (DeepCluster-v2); else it is the
-    Euclidean distance. Centroids begin as K of the points, or as all of them, and some again, where K > N. One that
-    loses all of its points stays where it is (``keep``), or begins anew beside another that has some (``split``;
-    DeepCluster, section 3.3).
+    Euclidean distance. Centroids begin as K of the points, or as all of them, and some again, where K > N. ``empty``:
+    a centroid that loses all of its points stays where it is (``keep``), or begins anew beside another that has some
+    (``split``; DeepCluster, section 3.3).
     """
     again = torch.randint(len(points), (max(count - len(points), 0),), generator=generator)
     begin = torch.cat([torch.randperm(len(points), generator=generator)[:count], again])
@@ -43,7 +43,7 @@ def kmeans(
 
 
 def whiten(points: Tensor, width: int) -> Tensor:
-    """Points (N, D) to their first ``width`` principal components, each of variance 1, then to unit length (N, width).
+    """Points (N, D) to their first ``width`` principal components (N, width): variance 1 each, then unit length.
 
     DeepCluster, section 4.1 ("Implementation details"): PCA to 256 dimensions, whitened, ℓ2-normalised.
     """
@@ -57,7 +57,7 @@ def whiten(points: Tensor, width: int) -> Tensor:
         products += (centred.T @ centred).double()
     variance, directions = torch.linalg.eigh((products / len(points)).cpu())  # in rising order; not on every device
     variance, directions = variance[-width:], directions[:, -width:]
-    is_there = variance > _NOTHING * variance[-1].clamp(min=1e-12)
+    is_there = variance > _FLAT * variance[-1].clamp(min=1e-12)
     scale = torch.where(is_there, variance.clamp(min=1e-30).rsqrt(), torch.zeros_like(variance))
     change = (directions * scale).float().to(points.device)  # (D, width)
     return torch.cat([F.normalize((block.float() - mean) @ change, dim=1) for block in points.split(_BLOCK)])
@@ -69,20 +69,20 @@ def _nearest(points: Tensor, centroids: Tensor, spherical: bool) -> Tensor:
     return torch.cat([(block.float() @ centroids.T - shift).argmax(dim=1) for block in points.split(_BLOCK)])
 
 
-def _sums(points: Tensor, places: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _sums(points: Tensor, nearest: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The sum (K, D) of the points of each centroid, and how many they are (K,).
 
     By a product and not by scattered additions, whose order, and so whose rounding, differs from process to process
     on a GPU.
     """
     sums = points.new_zeros(count, points.shape[1], dtype=torch.float32)
-    for block, where in zip(points.split(_BLOCK), places.split(_BLOCK), strict=True):
-        sums += F.one_hot(where, count).float().T @ block.float()
-    return sums, torch.bincount(places, minlength=count)
+    for block, index in zip(points.split(_BLOCK), nearest.split(_BLOCK), strict=True):
+        sums += F.one_hot(index, count).float().T @ block.float()
+    return sums, torch.bincount(nearest, minlength=count)
 
 
 def _split(centroids: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
-    """Each empty centroid becomes one with points, drawn by how many it has, changed by 1/1024 in random signs."""
+    """Replace each empty centroid by one with points, drawn by how many it has, changed by 1/1024 in random signs."""
     lost = (sizes == 0).nonzero().flatten()
     if not len(lost):
         return centroids

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import TYPE_CHECKING
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Run, Spec, hookimpl
 from contralex_swav import spec as specs
-
-if TYPE_CHECKING:
-    from contralex.training.run import Run
 
 
 @hookimpl
 def contralex_backbones() -> list[type[Spec]]:
-    return [specs.AlexNet, specs.Sobel]
+    return [specs.AlexNetSpec, specs.SobelSpec]
 
 
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
-    return [specs.SphericalClusters, specs.ClusterClassifier]
+    return [specs.SphericalClustersSpec, specs.ClusterClassifierSpec]
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [specs.Sinkhorn, specs.ClusterTargets]
+    return [specs.SinkhornSpec, specs.ClusterTargetsSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [specs.ClusterCrossEntropy]
+    return [specs.ClusterCrossEntropySpec]
 
 
 @hookimpl
@@ -40,17 +36,17 @@ def contralex_recipes() -> Traversable:
 
 @hookimpl
 def contralex_run_start(run: Run) -> None:
-    """The memory that is to be clustered gets real embeddings, once in a run's life."""
-    if run.step == 0 and isinstance(run.spec.method.negatives, specs.Clustering):
-        from contralex_swav.fill import fill
+    """Give the memory that is to be clustered real embeddings, once in a run's life."""
+    if run.step == 0 and isinstance(run.spec.method.negatives, specs.ClusterMemorySpec):
+        from contralex_swav.initial_memory import fill_memory
 
-        fill(run)
+        fill_memory(run)
 
 
 @hookimpl
 def contralex_step_end(run: Run) -> None:
-    if isinstance(run.spec.method.negatives, specs.ClusterClassifier):
-        from contralex_swav.classifier import Classifier, forget_momentum
+    """Keep the classifier's steps free of momentum."""
+    if isinstance(run.spec.method.negatives, specs.ClusterClassifierSpec):
+        from contralex_swav.classifier import forget_momentum
 
-        assert isinstance(run.method.negatives, Classifier)
         forget_momentum(run.optimizer, run.method.negatives)

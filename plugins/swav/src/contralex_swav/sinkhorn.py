@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from contralex.plugin import BuildContext, Dictionary, Match, Rows, Step, TargetGenerator, Targets
-
-if TYPE_CHECKING:
-    from contralex_swav.spec import Sinkhorn
+from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets
+from contralex_swav.spec import CodeQueue
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
@@ -28,21 +24,32 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 class SinkhornTargets(TargetGenerator):
     """The target of a query is the code of its sample's key view.
 
-    Keys are gathered from every process before they come here, so the codes of the global batch are computed
-    whole on each process, and the official all-reduce of row sums is not needed.
+    Keys are gathered from every process before they come here, so each process computes all codes of the global batch,
+    and the official all-reduce of row sums is not needed.
+
+    ``epsilon`` sharpens the codes, which ``iterations`` rounds of row and column normalisation make. ``queue``: earlier
+    embeddings, of ``dim`` dimensions, of each of the ``key_views``, that codes are computed with; None: the batch's
+    alone.
     """
 
     filled: Tensor
 
-    def __init__(self, spec: Sinkhorn, context: BuildContext) -> None:
+    def __init__(
+        self,
+        dim: int,
+        key_views: tuple[int, ...],
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        queue: CodeQueue | None = None,
+    ) -> None:
         super().__init__()
-        self.epsilon, self.iterations = spec.epsilon, spec.iterations
-        self.queue = spec.queue
-        self.views = context.key_views
+        self.epsilon, self.iterations = epsilon, iterations
+        self.queue = queue
+        self.views = key_views
         if self.queue is not None:
             self.register_buffer("filled", torch.zeros((), dtype=torch.long))
             for view in self.views:
-                self.register_buffer(f"queue_{view}", torch.zeros(self.queue.size, context.dim))
+                self.register_buffer(f"queue_{view}", torch.zeros(self.queue.size, dim))
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         wanted = keys.of_view(match.key)
@@ -67,6 +74,6 @@ class SinkhornTargets(TargetGenerator):
         for view in self.views:
             queue, newest = self.get_buffer(f"queue_{view}"), keys.of_view(view).vectors[-size:]
             count = len(newest)
-            places = (self.filled + torch.arange(count, device=queue.device)) % size
-            queue[places] = newest.to(queue)
+            index = (self.filled + torch.arange(count, device=queue.device)) % size
+            queue[index] = newest.to(queue)
         self.filled += count  # how many were ever written: both the pointer and whether it is full

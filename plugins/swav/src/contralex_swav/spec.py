@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from contralex.plugin import Delay, Least, Slot, Spec, Temperature
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from contralex.plugin import BuildContext, Loss, NegativeSource, TargetGenerator
-
 
 class CodeQueue(Spec):
-    """The last ``size`` embeddings of each key view, which help to share prototypes out where the batch is small.
+    """The last embeddings of each key view, with which prototypes are shared out where the batch is small.
 
-    Filled from epoch ``start_epoch`` on, and used as soon as it is full.
+    It is filled from epoch ``start_epoch`` on, and used as soon as it is full.
     """
 
     size: int = Field(gt=0, le=2**30)
     """Embeddings of each key view, over all processes."""
     start_epoch: int = Field(0, ge=0, le=10**6)
-    """The epoch, counted from 0, from which the queue is used."""
+    """The epoch, counted from 0, from which the queue is filled."""
 
     def delays(self) -> list[Delay]:
         # A queue that begins early holds codes back, so a short run may well wait for longer than the paper's 4 %.
@@ -34,16 +29,13 @@ class CodeQueue(Spec):
         return [queue] if self.start_epoch else []
 
 
-class Sinkhorn(Spec):
-    """Codes: the key's scores over the prototypes, shared out equally among them over the whole batch.
-
-    ``epsilon`` sharpens the codes (lower is sharper; .03 where the loss stays at ln(count)); ``iterations`` of
-    row and column normalisation; ``queue`` for batches much smaller than the number of prototypes.
-    """
+class SinkhornSpec(Spec):
+    """Codes: the key's scores over the prototypes, shared out equally among them over the whole batch."""
 
     kind: Literal["sinkhorn"] = "sinkhorn"
+    builds = ".sinkhorn:SinkhornTargets"
     epsilon: float = Field(0.05, ge=1e-4, le=1e3)
-    """Sharpens the codes: lower is sharper."""
+    """Sharpens the codes: lower is sharper. Try .03 where the loss stays at ln(count)."""
     iterations: int = Field(3, gt=0, le=10_000)
     """Rounds of row and column normalisation."""
     queue: CodeQueue | None = None
@@ -57,13 +49,8 @@ class Sinkhorn(Spec):
     def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
         return [Least("batch", 2, "codes share prototypes out among the samples")]
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex_swav.sinkhorn import SinkhornTargets
 
-        return SinkhornTargets(self, context)
-
-
-class Clustering(Spec):
+class ClusterMemorySpec(Spec):
     """What negative sources share that cluster a memory of all samples at the first step of an epoch."""
 
     count: int = Field(gt=1, le=2**24)
@@ -79,13 +66,14 @@ class Clustering(Spec):
         return [Least("epoch", self.count, "each cluster begins as one of them", field="count")]
 
 
-class SphericalClusters(Clustering):
+class SphericalClustersSpec(ClusterMemorySpec):
     """The centroids of spherical k-means over the last embedding of each sample, as prototypes that are not trained.
 
-    The memory of all samples and key views is whole on every process.
+    Every process holds the memory of all samples and key views.
     """
 
     kind: Literal["clusters"] = "clusters"
+    builds = ".clusters:SphericalClusters"
     heads: int = Field(3, gt=0, le=64)
     """Clusterings side by side, of ``count`` clusters each, alternately of each key view's memory."""
     iterations: int = Field(10, gt=0, le=10_000)
@@ -95,19 +83,15 @@ class SphericalClusters(Clustering):
     source = "SwAV, arXiv:2006.09882, appendix (DeepCluster-v2); code: main_deepclusterv2.py cluster_memory"
     example = {"count": 4, "heads": 2}
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex_swav.clusters import SphericalClusters as Part
 
-        return Part(self, context)
-
-
-class ClusterClassifier(Clustering):
+class ClusterClassifierSpec(ClusterMemorySpec):
     """A linear layer, after a ReLU, that is trained to tell the clusters of k-means over each sample's last embedding.
 
-    It begins anew, with weights from N(0, .01²), whenever they do. The memory of all samples is whole on every process.
+    It begins anew, with weights from N(0, .01²), whenever they do. Every process holds the memory of all samples.
     """
 
     kind: Literal["cluster_classifier"] = "cluster_classifier"
+    builds = ".classifier:ClusterClassifier"
     pca: int | None = Field(256, gt=0, le=65_536)
     """Principal components, of equal variance and then of unit length, that embeddings are brought to before k-means;
     null clusters them as they are."""
@@ -119,48 +103,36 @@ class ClusterClassifier(Clustering):
     source = "DeepCluster, arXiv:1807.05520, sections 3.2, 3.3 and 4.1; code: facebookresearch/deepcluster main.py"
     example = {"count": 4, "pca": 4}
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex_swav.classifier import Classifier
 
-        return Classifier(self, context)
-
-
-class ClusterTargets(Spec):
+class ClusterTargetsSpec(Spec):
     """The cluster that the query's sample was last put into, in every head. A sample that is in none has no loss."""
 
     kind: Literal["cluster"] = "cluster"
+    builds = ".clusters:ClusterTargets"
     balanced: bool = False
     """Samples of small clusters weigh more, so that all clusters weigh the same."""
     needs = {"negatives": frozenset({"clusters"})}
     gives = frozenset({"weights"})
     source = "DeepCluster, arXiv:1807.05520, Eq. 2 and section 3.3 (trivial parametrization)"
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex_swav.clusters import ClusterTargets as Part
 
-        return Part(self)
-
-
-class ClusterCrossEntropy(Spec):
+class ClusterCrossEntropySpec(Spec):
     """Cross-entropy of the softmax over each head's clusters: the mean over heads and over samples with a cluster."""
 
     kind: Literal["cluster_cross_entropy"] = "cluster_cross_entropy"
+    builds = ".clusters:ClusterCrossEntropy"
     temperature: Temperature
     """Divides the scores; above 0. May follow a schedule."""
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"clusters"})}
     source = "DeepCluster, arXiv:1807.05520, Eq. 1; code: main_deepclusterv2.py train"
     example = {"temperature": 0.2}
 
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_swav.clusters import ClusterCrossEntropy as Part
 
-        return Part(self)
-
-
-class Sobel(Spec):
+class SobelSpec(Spec):
     """Another backbone behind the two Sobel derivatives of the image's brightness."""
 
     kind: Literal["sobel"] = "sobel"
+    builds = ".alexnet:sobel"
     backbone: Annotated[Spec, Slot("backbone")]
     """The network, of 2 channels, that sees the edges."""
     source = "DeepCluster, arXiv:1807.05520, section 4.1"
@@ -173,18 +145,15 @@ class Sobel(Spec):
             raise ValueError("Sobel filtering makes two channels; give a backbone that has channels: 2")
         return value
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex_swav.alexnet import sobel
 
-        return sobel(self)
+class AlexNetSpec(Spec):
+    """AlexNet as DeepCluster has it: 96 to 384 channels, BatchNorm, images of 224 pixels.
 
-
-class AlexNet(Spec):
-    """AlexNet as DeepCluster has it: 96 to 384 channels, BatchNorm, images of 224 pixels. Its feature is that of the
-    second linear layer, before the ReLU.
+    Its feature is that of the second linear layer, before the ReLU.
     """
 
     kind: Literal["alexnet"] = "alexnet"
+    builds = ".alexnet:alexnet"
     dropout: float = Field(0.5, ge=0, lt=1)
     """The probability that a value of the fully connected layers is dropped."""
     channels: int = Field(3, gt=0, le=4096)
@@ -195,8 +164,3 @@ class AlexNet(Spec):
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, self.image_size
-
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex_swav.alexnet import alexnet
-
-        return alexnet(self)

@@ -1,0 +1,48 @@
+"""The batches of a run: this process's part of each, read by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from contralex.data.base import Split
+from contralex.data.loading import Batch, EpochSampler, ViewDataset, collate, load
+from contralex.data.views import Views
+from contralex.lookup import distributed
+from contralex.recipes.code_files import Portable
+from contralex.recipes.run_spec import TrainSpec
+from contralex.training import devices
+
+
+def batches(
+    split: Split,
+    views: Views,
+    train: TrainSpec,
+    device: torch.device,
+    *,
+    epochs: int,
+    start_step: int = 0,
+    only: Sequence[int] | None = None,
+) -> Iterator[Batch]:
+    """This process's part of every global batch from ``start_step`` to the end of epoch ``epochs``, which is counted
+    from 1. ``only``: the views that are made; None: all."""
+    sampler = EpochSampler(
+        len(split),
+        train.batch_size,
+        train.seed,
+        epochs,
+        rank=distributed.rank(),
+        world=distributed.world(),
+        start_step=start_step,
+    )
+    workers = devices.workers(train.workers, device.type)
+    return load(
+        Portable(ViewDataset(split, views, train.seed, train.batch_size, only)),
+        collate,
+        batch_sampler=sampler,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=devices.quiet_worker,
+        multiprocessing_context=devices.context() if workers else None,
+    )
