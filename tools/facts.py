@@ -34,14 +34,14 @@ TABLE = re.compile(r"(<!-- methods: written by tools/facts\.py -->\n).*?(<!-- /m
 def derived() -> dict[Path, str]:
     """Each derived file, and what it should hold."""
     plugins = first_party()
-    table = methods_table(plugins)
+    tables = {ROOT / "README.md": packages_table(plugins), ROOT / "docs/methods.md": methods_table(plugins)}
     licence = (ROOT / "LICENSE").read_text("utf-8")
     files = {ROOT / "core/src/contralex/known.json": known_json(plugins)}
     for folder in [ROOT / "core", ROOT / "core/src/contralex/cli/templates/package", *plugins]:
         files[folder / "LICENSE"] = licence
     for folder in plugins:
         files[folder / "pyproject.toml"] = lockstep(folder / "pyproject.toml", core_version())
-    for page in (ROOT / "README.md", ROOT / "docs/methods.md"):
+    for page, table in tables.items():
         up = "../" * (len(page.relative_to(ROOT).parts) - 1)
         rows = table.replace("](plugins/", f"]({up}plugins/")
         parts = TABLE.split(page.read_text("utf-8"))
@@ -114,6 +114,20 @@ def lockstep(project: Path, version: str) -> str:
         if count != 1:
             raise ContralexError(f"{project.relative_to(ROOT)} needs exactly one line like {line}")
     return text
+
+
+def packages_table(plugins: dict[Path, Plugin]) -> str:
+    """A row for each package: its methods, its recipes, and its idea, as its description says them."""
+    lines = ["| methods | idea | recipes | package |", "|---|---|---|---|"]
+    for folder, plugin in plugins.items():
+        description = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]["description"]
+        methods, _, idea = description.partition(" for contralex: ")
+        if not idea:
+            raise ContralexError(f"{folder.name}: its description is written like 'METHOD for contralex: its idea.'")
+        recipes = ", ".join(f"`{recipe}`" for recipe in sorted(plugin.recipes))
+        card = f"[{plugin.name}]({folder.relative_to(ROOT).as_posix()})"
+        lines.append(f"| {methods} | {idea[0].upper()}{idea[1:].removesuffix('.')} | {recipes} | {card} |")
+    return "\n".join(["", *lines, "", ""])
 
 
 def methods_table(plugins: dict[Path, Plugin]) -> str:
