@@ -25,7 +25,8 @@ from contralex.kinds.datasets.digits import DigitsSource
 from contralex.kinds.datasets.folder import FolderSource
 from contralex.kinds.datasets.specs import CIFAR10, STL10, Digits, HuggingFace, ImageFolder, ImageNet
 from contralex.kinds.datasets.torchvision_sets import TorchvisionSource
-from contralex.recipes.sample_counts import check_population, check_share
+from contralex.recipes.layers import resolve
+from contralex.recipes.sample_counts import check_counts, check_share
 
 
 class Numbers(Split):
@@ -97,15 +98,27 @@ def test_a_batch_that_does_not_divide_is_a_sentence() -> None:
         check_share(10, 4)
 
 
-def test_check_population() -> None:
-    check_population(1437, 1437, ("size", 1437), "digits")
-    with pytest.raises(
-        ContralexError,
-        match=r"^image_folder at x has 100 samples .* 256\. Try:\n  --set train.batch_size=64$",
-    ):
-        check_population(100, 256, None, "image_folder at x")
-    with pytest.raises(ContralexError, match=r"method\.negatives\.size \(65536\) is larger than the data set \(1437\)"):
-        check_population(1437, 256, ("size", 65536), "digits")
+def refused(samples: int, *sets: str, processes: int = 1) -> str:
+    with pytest.raises(ContralexError) as refusal:
+        check_counts(resolve("moco-v2", sets=sets).run, samples, processes, "image_folder at x")
+    return str(refusal.value)
+
+
+def test_what_so_many_samples_cannot_serve_is_said_at_once() -> None:
+    check_counts(resolve("moco-v2", sets=["train.batch_size=64", "method.negatives.size=1437"]).run, 1437, 1, "digits")
+    assert refused(100).split("\n") == [
+        "image_folder at x has 100 samples to train on, fewer than one batch of 256. Try:",
+        "  --set train.batch_size=64",
+        "method.negatives.size (65536) is larger than the data set (100), so that every sample would meet its own old "
+        "keys; set it to at most 100:",
+        "  --set method.negatives.size=100",
+        "To have all that depends on the data and the device set for you:",
+        "  --fit",
+    ]
+    assert "fewer than one batch" not in refused(1437)
+    assert refused(1, "method.negatives.size=1").endswith(
+        "There are too few samples for any batch (1); give more data."
+    )
 
 
 def test_mix_spreads_and_is_stable() -> None:

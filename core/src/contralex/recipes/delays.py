@@ -25,10 +25,16 @@ def too_long(run: RunSpec, epochs: float) -> list[str]:
     """A sentence for each delay that takes more of a run of so many ``epochs`` than it says itself."""
     return [
         f"{path} is {delay.epochs:g}, which is {_part_of(delay.epochs, epochs)} the {epochs:.4g} epochs of this run: "
-        f"{delay.meanwhile}. Train for longer, or try:{remedy('--set', f'{path}={_fitting(delay, epochs)}')}"
-        for path, delay in of_run(run)
-        if delay.epochs > delay.most * epochs
+        f"{delay.meanwhile}. Train for longer, or try:{remedy('--set', f'{path}={fitting}')}"
+        for path, delay, fitting in shortened(run, epochs)
     ]
+
+
+def shortened(run: RunSpec, epochs: float) -> Iterator[tuple[str, Delay, str]]:
+    """The path of each delay that takes more of a run of so many ``epochs`` than it says itself, and what it may be."""
+    for path, delay in of_run(run):
+        if delay.epochs > delay.most * epochs:
+            yield path, delay, _fitting(delay, epochs)
 
 
 def _fitting(delay: Delay, epochs: float) -> str:

@@ -5,24 +5,61 @@ The specs declare what they need (:meth:`contralex.plugins.spec.Spec.least`); th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from contralex.errors import ContralexError, remedy
-from contralex.lookup import distributed
 from contralex.plugins.spec import Least
 from contralex.recipes.run_spec import RunSpec
 
+FIT = "To have all that depends on the data and the device set for you:" + remedy("--fit")
 _SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
 
 
-def check_samples(run: RunSpec, population: int, processes: int) -> None:
-    """Refuses a run on ``population`` samples that has too few of them, in an epoch or in a batch."""
+def check_counts(run: RunSpec, dataset_size: int, processes: int, where: str) -> None:
+    """Refuses a run on ``dataset_size`` samples that has too few of them, in a batch, in an epoch or for a queue: one
+    message with all that does not fit. ``where`` names the data: ``image_folder at ./photos``."""
+    found = misfits(run, dataset_size, processes, where)
+    if found:
+        raise ContralexError("\n".join([*found, FIT] if dataset_size >= 2 * processes else found))
+
+
+def misfits(run: RunSpec, dataset_size: int, processes: int, where: str) -> list[str]:
+    """A sentence, with its setting, for each number that so many samples cannot serve."""
     batch = run.train.batch_size
+    if dataset_size < batch:
+        few = (
+            f"{where} has {dataset_size} sample{'s' if dataset_size != 1 else ''} to train on, fewer than one batch of "
+            f"{batch}. {advice(dataset_size, processes)}"
+        )
+        batch = sensible_batch(dataset_size, processes) or batch  # what else would not fit then
+        return [few, *_queue(run, dataset_size), *_least(run, dataset_size, batch, processes)]
+    return [*_queue(run, dataset_size), *_least(run, dataset_size, batch, processes)]
+
+
+def too_few(run: RunSpec, dataset_size: int, batch: int) -> Iterator[tuple[str, Least, int]]:
+    """What the parts need of samples and do not have: the slot's path, the need, and how many there are."""
     slots = {slot: getattr(run.method, slot) for slot in _SLOTS}
     offers = {slot: spec.offers() for slot, spec in slots.items()} | {"data": run.data.offers()}
-    there = {"batch": batch, "epoch": population // batch * batch}
+    there = {"batch": batch, "epoch": dataset_size // batch * batch}
     for slot, spec in slots.items():
         for least in spec.least(offers):
             if there[least.of] < least.count:
-                raise ContralexError(_sentence(f"method.{slot}", least, there[least.of], population, processes))
+                yield f"method.{slot}", least, there[least.of]
+
+
+def _least(run: RunSpec, dataset_size: int, batch: int, processes: int) -> list[str]:
+    return [_sentence(*found, dataset_size, processes) for found in too_few(run, dataset_size, batch)]
+
+
+def _queue(run: RunSpec, dataset_size: int) -> list[str]:
+    queue = run.method.negatives.queued()
+    if queue is None or queue[1] <= dataset_size:
+        return []
+    return [
+        f"method.negatives.{queue[0]} ({queue[1]}) is larger than the data set ({dataset_size}), so that every "
+        f"sample would meet its own old keys; set it to at most {dataset_size}:"
+        + remedy("--set", f"method.negatives.{queue[0]}={dataset_size}")
+    ]
 
 
 def check_share(batch: int, processes: int) -> None:
@@ -36,25 +73,9 @@ def check_share(batch: int, processes: int) -> None:
         )
 
 
-def check_population(population: int, batch: int, queue: tuple[str, int] | None, where: str) -> None:
-    """Whether so many samples can fill a batch and a queue. ``queue``: the field that says its size, and the size.
-    ``where`` names the data: ``image_folder at ./photos``."""
-    if population < batch:
-        raise ContralexError(
-            f"{where} has {population} sample{'s' if population != 1 else ''} to train on, fewer than one batch of "
-            f"{batch}. {advice(population, distributed.world())}"
-        )
-    if queue is not None and queue[1] > population:
-        raise ContralexError(
-            f"method.negatives.{queue[0]} ({queue[1]}) is larger than the data set ({population}), so that every "
-            f"sample would meet its own old keys; set it to at most {population}:"
-            + remedy("--set", f"method.negatives.{queue[0]}={population}")
-        )
-
-
-def sensible_batch(population: int, processes: int, most: int = 64) -> int | None:
+def sensible_batch(dataset_size: int, processes: int, most: int = 64) -> int | None:
     """The largest power of two, times the processes, that the data can fill with two samples or more on each."""
-    share = min(population, most) // processes
+    share = min(dataset_size, most) // processes
     return processes * 2 ** (share.bit_length() - 1) if share >= 2 else None
 
 
@@ -64,21 +85,21 @@ def halved(batch: int, processes: int) -> int | None:
     return processes * share if share >= 2 else None
 
 
-def _sentence(path: str, least: Least, there: int, population: int, processes: int) -> str:
+def _sentence(path: str, least: Least, there: int, dataset_size: int, processes: int) -> str:
     if least.of == "epoch":
         lower = remedy("--set", f"{path}.{least.field}={max(there // 10, 2)}") if least.field else ""
         return (
             f"{path} needs {least.count} samples in an epoch, and its whole batches have {there}: {least.why}. Give "
             f"more data{', or lower ' + least.field + ':' if lower else '.'}{lower}"
         )
-    way_out = advice(population, processes, least.count)
+    way_out = advice(dataset_size, processes, least.count)
     return f"train.batch_size is {there}, and {path} needs {least.count} samples in a batch: {least.why}. {way_out}"
 
 
-def advice(population: int, processes: int, least: int = 2) -> str:
+def advice(dataset_size: int, processes: int, least: int = 2) -> str:
     """How to get a batch of ``least`` samples or more."""
-    batch = sensible_batch(population, processes)
+    batch = sensible_batch(dataset_size, processes)
     if batch is None or batch < least:
         several = f" on {processes} processes" if processes > 1 else ""
-        return f"There are too few samples{several} for any batch ({population}); give more data."
+        return f"There are too few samples{several} for any batch ({dataset_size}); give more data."
     return "Try:" + remedy("--set", f"train.batch_size={batch}")

@@ -24,7 +24,7 @@ from contralex.lookup.values import Found, Step
 from contralex.recipes import delays
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
-from contralex.recipes.sample_counts import check_population, check_samples, check_share
+from contralex.recipes.sample_counts import check_counts, check_share
 from contralex.training import (
     build,
     devices,
@@ -113,8 +113,7 @@ class Run:
         if self.found is not None:
             self.drift += resuming.check_samples(self.found, self.samples, allow_drift)
         population = len(self.split)
-        check_population(population, train.batch_size, self.spec.method.negatives.queued(), _where(self.spec))
-        check_samples(self.spec, population, distributed.world())
+        check_counts(self.spec, population, distributed.world(), _where(self.spec))
         self.per_epoch = population // train.batch_size
         self.total = self.per_epoch * train.epochs
         if train.max_steps is not None:

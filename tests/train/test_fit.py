@@ -1,0 +1,80 @@
+"""``--fit``: what depends on the number of samples and on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from contralex.plugins.registry import registry
+from contralex.recipes.delays import too_long
+from contralex.recipes.layers import Resolved, resolve
+from contralex.recipes.sample_counts import misfits
+from contralex.training.fit import _has_bf16, fit
+
+RECIPES = [name for name in registry().recipes() if not name.startswith(("clip", "siglip", "cpc-audio", "crd"))]
+
+
+def fitted(recipe: str, samples: int, *sets: str, preset: str | None = None, minutes: float | None = None) -> Resolved:
+    def with_sets(more: Sequence[str]) -> Resolved:
+        return resolve(recipe, preset=preset, sets=[*more, *sets])
+
+    return fit(with_sets, samples, 1, "cpu", minutes, lambda spec: 0.5)[0]
+
+
+@pytest.mark.parametrize("samples", [40, 300, 2000, 50_000])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_was_refused_fits(recipe: str, samples: int) -> None:
+    run = fitted(recipe, samples).run
+    assert misfits(run, samples, 1, "photos") == []
+    assert too_long(run, run.train.epochs) == []
+    assert run.train.precision != "fp16"
+    assert samples // run.train.batch_size >= 4
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_image_recipe_has_a_preset_for_photographs(recipe: str) -> None:
+    """It trains on hundreds of pictures as it stands: nothing is refused, and no warm-up takes too much of it."""
+    run = resolve(recipe, preset="photos").run
+    assert misfits(run, 240, 1, "photos") == []  # of 300 in class folders, a fifth is kept to evaluate on
+    assert too_long(run, run.train.epochs) == []
+    assert run.train.precision == "fp32"
+
+
+def test_each_setting_is_a_set_that_gives_the_same_spec() -> None:
+    found, settings = fit(lambda more: resolve("moco-v2", sets=more), 300, 1, "cpu")
+    again = resolve("moco-v2", sets=[setting.text for setting in settings])
+    assert again.digest == found.digest
+    of_the_device = ("train.precision", "train.workers")
+    chosen = {setting.path: setting.value for setting in settings if setting.path not in of_the_device}
+    assert chosen == {
+        "train.batch_size": 64,
+        "train.optimizer.scaling": {"rule": "linear", "per": 256},
+        "method.negatives.size": 128,
+        "eval.knn.k": 9,
+    }
+    assert found.run.train.optimizer.scaling.factor(64) == 64 / 256
+
+
+def test_what_the_user_sets_has_the_last_word() -> None:
+    found, settings = fit(lambda more: resolve("moco-v2", sets=[*more, "eval.knn.k=3"]), 300, 1, "cpu")
+    assert found.run.eval.knn is not None and found.run.eval.knn.k == 3
+    assert "eval.knn.k" not in {setting.path for setting in settings}
+
+
+def test_a_recipe_that_fits_is_left_alone() -> None:
+    before = resolve("moco-v2", sets=["train.workers=4"])
+    found, settings = fit(lambda more: resolve("moco-v2", sets=[*more, "train.workers=4"]), 1_281_167, 8, "mps")
+    assert (found.digest, settings) == (before.digest, [])
+
+
+def test_epochs_are_those_of_the_time() -> None:
+    assert fitted("moco-v2", 300, minutes=1).run.train.epochs == 30  # 4 steps of half a second an epoch
+    assert fitted("moco-v2", 300, minutes=1000).run.train.epochs == 200
+
+
+def test_bf16_is_taken_where_the_cpu_computes_it(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("flags : fpu avx512f")
+    (tmp_path / "new").write_text("flags : fpu avx512_bf16")
+    assert [_has_bf16(tmp_path / name) for name in ("old", "new", "none")] == [False, True, False]
