@@ -21,7 +21,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-from contralex.kinds.negatives.specs import MemoryBank
+from contralex.kinds.negatives.specs import MemoryBankSpec
 from contralex.lookup.clock import Clock
 from contralex.lookup.values import Match, Rows, Step
 from contralex.plugins.building import BuildContext
@@ -93,7 +93,7 @@ def worker(rank: int, processes: int, port: int, rows: int, placement: Any, dtyp
 def built(rows: int, placement: Any, dtype: Any) -> Any:
     unused: Any = None
     context = BuildContext(DIM, rows, BATCH, (0,), encoder=unused, fresh_encoder=unused)
-    return MemoryBank(draws=DRAWS, placement=placement, dtype=dtype).build(context)
+    return MemoryBankSpec(draws=DRAWS, placement=placement, dtype=dtype).build(context)
 
 
 def one_step(bank: Any, rows: int) -> None:

@@ -12,42 +12,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
-from contralex.kinds.negatives import specs
-from contralex.kinds.negatives.parts import MemoryBank, Queue
 from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.shards import Shards, drawn, own_range
 from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
 from contralex.lookup.whole_state import own_state, whole_state
-from contralex.plugins.building import BuildContext
+from contralex.plugin import MemoryBankSource, QueueSource
 from contralex.recipes.layers import resolve
 
-DIM, POPULATION = 6, 19
+DIM, DATASET_SIZE = 6, 19
 HALVES = {"float16": 1e-3, "bfloat16": 1e-2}  # and the largest rounding of a number below 1, with room to spare
 BOTH = ("replicated", "sharded")
 
 
-def built(spec: Any) -> Any:
+def queue(size: int, **fields: Any) -> QueueSource:
     torch.manual_seed(0)
-    unused: Any = None  # queue and bank look at numbers alone
-    return spec.build(BuildContext(DIM, POPULATION, 8, (0,), encoder=unused, fresh_encoder=unused))
+    return QueueSource(size, DIM, **fields)
 
 
-def queue(size: int, **fields: Any) -> Queue:
-    made: Queue = built(specs.Queue(size=size, **fields))
-    return made
-
-
-def bank(draws: int = 0, **fields: Any) -> MemoryBank:
-    made: MemoryBank = built(specs.MemoryBank(draws=draws, **fields))
-    return made
+def bank(draws: int = 0, **fields: Any) -> MemoryBankSource:
+    torch.manual_seed(0)
+    return MemoryBankSource(DATASET_SIZE, DIM, draws, **fields)
 
 
 def keys(count: int, seed: int = 0) -> Rows:
-    """(count, D) unit vectors of samples 3, 4, ... modulo the population."""
+    """(count, D) unit vectors of samples 3, 4, ... modulo the size of the data set."""
     generator = torch.Generator().manual_seed(seed)
     vectors = F.normalize(torch.randn(count, DIM, generator=generator), dim=1)
-    return Rows.of(vectors, (torch.arange(count) + 3 + 5 * seed) % POPULATION, 0)
+    return Rows.of(vectors, (torch.arange(count) + 3 + 5 * seed) % DATASET_SIZE, 0)
 
 
 def step(batch: int = 8) -> Step:
@@ -88,7 +80,7 @@ def test_a_bank_moves_the_rows_of_the_batch_alone() -> None:
     source, fresh = bank(), keys(8)
     before = source.bank(0).clone()
     source.update(fresh, step())
-    for row in range(POPULATION):
+    for row in range(DATASET_SIZE):
         expected = before[row]
         for vector, sample in zip(fresh.vectors, fresh.sample, strict=True):
             if sample == row:

@@ -10,7 +10,7 @@ import torch
 
 from contralex.errors import ContralexError
 from contralex.kinds.datasets.labelled import share_of
-from contralex.kinds.negatives.specs import Classes
+from contralex.kinds.negatives.specs import ClassesSpec
 from contralex.kinds.targets.specs import ClassLabel
 from contralex.plugins.building import BuildContext
 from contralex.recipes.layers import resolve, resolve_data
@@ -73,8 +73,8 @@ def _context(dim: int, labels: list[int] | None) -> BuildContext:
 
 
 def test_classes_are_as_many_as_the_vectors_numbers() -> None:
-    with pytest.raises(ContralexError, match=r"has 5 classes and method\.encoder ends in 4 numbers"):
-        Classes(count=5).build(_context(4, None))
+    with pytest.raises(ContralexError, match=r"has 5 classes and method\.encoder ends in 4 dimensions"):
+        ClassesSpec(count=5).build(_context(4, None))
 
 
 @pytest.mark.parametrize(

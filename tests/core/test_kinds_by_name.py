@@ -79,12 +79,13 @@ class Drawn(Spec):
     "Negatives of which `size` is no queue's."
     kind: Literal["my_negatives"] = "my_negatives"
     size: int = Field(gt=0)
+    builds = ":in_batch"
     gives = frozenset({"entries", "positive"})
 
-    def build(self, context):
-        from contralex.kinds.negatives.specs import InBatch
+def in_batch(**fields):
+    from contralex.plugin import InBatchSource
 
-        return InBatch(views="matched").build(context)
+    return InBatchSource("matched")
 
 class Long(Drawn):
     "Of which `depth` is one."

@@ -29,7 +29,7 @@ def test_the_core_is_a_plugin_of_itself() -> None:
     core = Registry().plugins["contralex"]
     assert core.state == "ready"
     assert core.version == metadata.version("contralex")
-    assert Registry().find("negatives", "queue").__name__ == "Queue"
+    assert Registry().find("negatives", "queue").__name__ == "QueueSpec"
 
 
 def test_a_plugin_is_found_with_what_it_offers(fake_plugin: Install) -> None:

@@ -14,10 +14,8 @@ from torch.testing import assert_close
 
 from contralex.data.base import Split
 from contralex.data.loading import ViewDataset
-from contralex.kinds.negatives import specs
-from contralex.kinds.negatives.parts import MemoryBank
 from contralex.lookup.clock import Clock
-from contralex.plugin import BuildContext, ContralexError, Match, Rows, Step
+from contralex.plugin import ContralexError, Match, MemoryBankSource, Rows, Step
 from contralex.recipes.layers import resolve
 from contralex_cmc.colours import SCALE, convert, rgb_to_lab
 from contralex_cmc.spec import AlexNetBN, Lab
@@ -150,10 +148,7 @@ def test_one_encoder_for_all_views_is_refused() -> None:
 
 def test_a_view_is_looked_up_in_the_other_views_memory() -> None:
     """The documented trap: a feature that is scored against its own view's bank. The banks say where they are from."""
-    unused: Any = None
-    bank: Any = MemoryBank(
-        specs.MemoryBank(draws=5), BuildContext(4, 20, 3, (1, 0), encoder=unused, fresh_encoder=unused)
-    )
+    bank = MemoryBankSource(dataset_size=20, dim=4, draws=5, key_views=(1, 0))
     for view in (0, 1):
         bank.bank(view).copy_(torch.arange(20.0).unsqueeze(1) + 100 * (view + 1))
     moment = Step(Clock(3, 10, 5), seed=0, batch=3)

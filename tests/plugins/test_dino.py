@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contralex.plugin import ContralexError, Dictionary, Match, Rows, Step
+from contralex.plugin import ContralexError, Dictionary, Match, NoNegatives, Rows, Step
 from contralex.recipes.schedules import Linear
 from contralex_dino.prototypes import WeightNormedPrototypes
 from contralex_dino.targets import CentredSoftmaxTargets
@@ -77,10 +77,9 @@ def test_core_prototypes_have_a_centre_too() -> None:
     assert made("dino", *sets).targets.centre.shape == (9,)
 
 
-def test_a_source_without_count_is_refused() -> None:
-    other: Any = object()
-    with pytest.raises(ContralexError, match="does not say its count"):
-        CentredSoftmaxTargets(other)
+def test_a_source_without_prototypes_is_refused() -> None:
+    with pytest.raises(ContralexError, match="NoNegatives has no prototypes"):
+        CentredSoftmaxTargets(NoNegatives())
 
 
 def teacher_use(centre_momentum: float) -> float:

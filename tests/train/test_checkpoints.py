@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from contralex.cli.app import app
 from contralex.errors import ContralexError
-from contralex.kinds.negatives.resizing import resized_queue
+from contralex.kinds.negatives.resizing import resize_queue
 from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import CheckpointSpec
@@ -591,7 +591,7 @@ def queue(size: int, written: int) -> dict[str, Tensor]:
 )
 def test_a_queue_in_another_size(size: int, written: int, now: int, samples: list[int], pointer: int) -> None:
     fresh = {**queue(now, 0), "vectors": torch.full((now, 2), 99.0)}
-    found = resized_queue(queue(size, written), fresh)
+    found = resize_queue(queue(size, written), fresh)
     assert found["sample"].tolist() == samples
     assert found["vectors"][:, 0].tolist() == [99 if sample < 0 else sample for sample in samples]
     assert (int(found["pointer"]), found["pointer"].shape) == (pointer, ())
@@ -599,11 +599,11 @@ def test_a_queue_in_another_size(size: int, written: int, now: int, samples: lis
 
 def test_a_queue_that_is_no_queue() -> None:
     with pytest.raises(ContralexError, match=r"negatives\.vectors is \(4, 2\) of float32 in the checkpoint"):
-        resized_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 3)})
+        resize_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 3)})
     with pytest.raises(ContralexError, match=r"negatives\.vectors .* the spec makes \(6, 2\) of float16"):
-        resized_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 2).half()})
+        resize_queue(queue(4, 2), {**queue(6, 0), "vectors": torch.zeros(6, 2).half()})
     with pytest.raises(ContralexError, match="is not within its queue"):
-        resized_queue({**queue(4, 2), "pointer": torch.tensor(7)}, queue(6, 0))
+        resize_queue({**queue(4, 2), "pointer": torch.tensor(7)}, queue(6, 0))
 
 
 # Looking

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
     from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
+    from contralex.kinds.negatives.parts import (
+        ClassSource,
+        InBatchSource,
+        MemoryBankSource,
+        NoNegatives,
+        PrototypeSource,
+        QueueSource,
+    )
+    from contralex.kinds.negatives.specs import Placement, StoredIn
     from contralex.kinds.views.augment import (
         Augment,
         Blur,
@@ -94,6 +103,18 @@ _WHERE = {
         "InfoNCE",
         "NCE",
         "SoftCrossEntropy",
+    ),
+    "contralex.kinds.negatives.parts": (
+        "ClassSource",
+        "InBatchSource",
+        "MemoryBankSource",
+        "NoNegatives",
+        "PrototypeSource",
+        "QueueSource",
+    ),
+    "contralex.kinds.negatives.specs": (
+        "Placement",
+        "StoredIn",
     ),
     "contralex.kinds.views.augment": (
         "Augment",
@@ -171,6 +192,7 @@ __all__ = [
     "Backbone",
     "Blur",
     "BuildContext",
+    "ClassSource",
     "Clock",
     "ContralexError",
     "CosineLoss",
@@ -185,6 +207,7 @@ __all__ = [
     "Gray",
     "Group",
     "ImageEncoder",
+    "InBatchSource",
     "InfoNCE",
     "Jigsaw",
     "JigsawHead",
@@ -196,10 +219,15 @@ __all__ = [
     "LookUp",
     "Loss",
     "Match",
+    "MemoryBankSource",
     "NegativeSource",
+    "NoNegatives",
     "Normalize",
     "Number",
     "Paths",
+    "Placement",
+    "PrototypeSource",
+    "QueueSource",
     "RandAugment",
     "Rate",
     "Rows",
@@ -212,6 +240,7 @@ __all__ = [
     "Spec",
     "Split",
     "Step",
+    "StoredIn",
     "Subset",
     "TargetGenerator",
     "Targets",

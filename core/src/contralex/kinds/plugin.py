@@ -16,7 +16,14 @@ from contralex.kinds.datasets.specs import (
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
 from contralex.kinds.key_encoders.specs import Frozen, Momentum, Shared
 from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, NCESpec, SoftCrossEntropySpec
-from contralex.kinds.negatives.specs import Classes, InBatch, MemoryBank, Nothing, Prototypes, Queue
+from contralex.kinds.negatives.specs import (
+    ClassesSpec,
+    InBatchSpec,
+    MemoryBankSpec,
+    NoNegativesSpec,
+    PrototypesSpec,
+    QueueSpec,
+)
 from contralex.kinds.targets.specs import ClassLabel, Instance, KeyVector, TeacherLogits
 from contralex.kinds.views.specs import CropsSpec
 from contralex.plugins.hooks import hookimpl
@@ -41,12 +48,12 @@ def contralex_key_encoders() -> list[type[Spec]]:
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
     return [
-        Nothing,
-        InBatch,
-        Queue,
-        MemoryBank,
-        Prototypes,
-        Classes,
+        NoNegativesSpec,
+        InBatchSpec,
+        QueueSpec,
+        MemoryBankSpec,
+        PrototypesSpec,
+        ClassesSpec,
     ]
 
 

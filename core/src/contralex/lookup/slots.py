@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Encoder(nn.Module, ABC):
@@ -74,7 +76,7 @@ class KeyEncoder(nn.Module, ABC):
         ``embedded``: what ``encoder`` made of each view, if ``reads_queries``, else of the query views alone.
         """
 
-    def side(self, module: nn.Module) -> nn.Module:
+    def side(self, module: M) -> M:
         """The copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps.
 
         Parts that are built later call it, before the first step; a twin follows its original in :meth:`update`.
@@ -86,7 +88,12 @@ class KeyEncoder(nn.Module, ABC):
 
 
 class NegativeSource(nn.Module, ABC):
-    """What else is in the dictionary."""
+    """What else is in the dictionary.
+
+    ``num_prototypes``: how many prototypes its entries are; 0 where they are no prototypes.
+    """
+
+    num_prototypes: int = 0
 
     def prepare(self, step: Step) -> None:
         """Called once before each step encodes."""

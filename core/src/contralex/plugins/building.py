@@ -34,8 +34,8 @@ class BuildContext:
     the query encoder. ``fresh_encoder()`` makes another one from the same spec, with weights of its own.
     ``key_encoder``: for negatives, targets and loss. ``labels`` (dataset_size,): the class of each training sample, -1
     where it has none, or None where the data have no labels at all. ``negatives``: for targets and loss, the negative
-    source; one that gives ``prototypes`` has the number of them as its ``count``. ``load_encoder(path)``: the query
-    encoder of a run or checkpoint, in evaluation mode.
+    source; its ``num_prototypes`` says how many prototypes it has. ``load_encoder(path)``: the query encoder of a run
+    or checkpoint, in evaluation mode.
     """
 
     dim: int

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from contralex.kinds.negatives.parts import MemoryBank
-from contralex.kinds.negatives.specs import MemoryBank as BankSpec
-from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, NegativeSource, Rows, Step, distributed
+from contralex.plugin import (
+    BuildContext,
+    ContralexError,
+    Dictionary,
+    Match,
+    MemoryBankSource,
+    NegativeSource,
+    Rows,
+    Step,
+    distributed,
+)
 from contralex_crd.encoder import DistilledEncoder
 
 if TYPE_CHECKING:
@@ -34,8 +42,15 @@ class OtherClassesMemory(NegativeSource):
         self.width, classes = embedding_and_classes(context)
         self.draws = spec.draws
         self.relax = spec.positive == "relax"
-        bank = BankSpec(draws=spec.draws, momentum=spec.momentum, placement=spec.placement, dtype=spec.dtype)
-        self.bank = MemoryBank(bank, replace(context, dim=self.width))
+        self.bank = MemoryBankSource(
+            context.dataset_size,
+            self.width,
+            spec.draws,
+            momentum=spec.momentum,
+            placement=spec.placement,
+            dtype=spec.dtype,
+            key_views=context.key_views,
+        )
         labels = labels_of(context, classes)
         count = torch.bincount(labels, minlength=classes)
         if int((count > 0).sum()) < 2:
@@ -52,8 +67,8 @@ class OtherClassesMemory(NegativeSource):
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         if match.query == match.key:
             return Dictionary(shared=self.axes, span=(self.width, self.width + len(self.axes)))
-        own = self.bank.remembered(match.key, self._places(queries.sample, step))  # (N, 1+K, E)
-        return Dictionary(own=own, dataset_size=self.bank.population, span=(0, self.width))
+        own = self.bank.read(match.key, self._places(queries.sample, step))  # (N, 1+K, E)
+        return Dictionary(own=own, dataset_size=self.bank.dataset_size, span=(0, self.width))
 
     def _places(self, sample: Tensor, step: Step) -> Tensor:
         """(N, 1+K) the samples that these queries are compared with."""

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex.kinds.negatives.specs import Placement, StoredIn
-from contralex.plugin import Augment, LocalPath, Slot, Spec, Temperature
+from contralex.plugin import Augment, LocalPath, Placement, Slot, Spec, StoredIn, Temperature
 
 if TYPE_CHECKING:
     from torch import nn

@@ -26,7 +26,7 @@ class WeightNormedPrototypes(NegativeSource):
         key_encoder: KeyEncoder | None = None,
     ) -> None:
         super().__init__()
-        self.count = count
+        self.num_prototypes = count
         self.layer = weight_norm(nn.Linear(dim, count, bias=False))
         length = self.layer.get_parameter("parametrizations.weight.original0")  # (K, 1)
         with torch.no_grad():

@@ -34,11 +34,11 @@ class CentredSoftmaxTargets(TargetGenerator):
     ) -> None:
         super().__init__()
         self.temperature, self.centre_momentum = temperature, centre_momentum
-        count = getattr(negatives, "count", None)
-        if not isinstance(count, int):
+        count = negatives.num_prototypes
+        if not count:
             raise ContralexError(
                 "method.targets: centred_softmax keeps a centre with one number for each prototype, and "
-                f"{type(negatives).__name__} does not say its count; use negatives of kind prototypes"
+                f"{type(negatives).__name__} has no prototypes; use negatives of kind prototypes"
             )
         self.register_buffer("centre", torch.zeros(count))
 

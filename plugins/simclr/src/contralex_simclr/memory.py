@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from contralex.kinds.negatives import parts
-from contralex.kinds.negatives.specs import InBatch, Queue
-from contralex.plugin import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
+from contralex.plugin import BuildContext, Dictionary, InBatchSource, Match, NegativeSource, QueueSource, Rows, Step
 
 if TYPE_CHECKING:
     from contralex_simclr import spec as specs
@@ -20,8 +18,8 @@ class BatchAndQueue(NegativeSource):
 
     def __init__(self, spec: specs.BatchAndQueue, context: BuildContext) -> None:
         super().__init__()
-        self.batch = parts.InBatch(InBatch(views="all"))
-        self.queue = parts.Queue(Queue(size=spec.size), context)
+        self.batch = InBatchSource("all")
+        self.queue = QueueSource(spec.size, context.dim)
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         batch = self.batch(queries, keys, match, step)

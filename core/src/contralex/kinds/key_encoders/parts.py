@@ -91,7 +91,7 @@ class Momentum(KeyEncoder):
             back = torch.argsort(order)[distributed.own_slice(local)]
             return Rows.cat([_unshuffled(rows.of_view(view).gather(gradient=False), order, back) for view in views])
 
-    def side(self, module: nn.Module) -> nn.Module:
+    def side(self, module: M) -> M:
         twin = _without_noise(_frozen(copy.deepcopy(module)))
         self.twins.append(twin)
         self._pairs.append((module, twin))

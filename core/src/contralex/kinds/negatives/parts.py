@@ -1,43 +1,51 @@
-"""Negative sources: nothing, the batch, a queue, a memory bank, prototypes, classes."""
+"""The core's negative sources: nothing, the batch, a queue, a memory bank, prototypes, classes.
+
+Used alone, a source is asked for a dictionary in each step, and updated after it::
+
+    queue = QueueSource(4096, 128)
+    dictionary = queue(queries, keys, Match(query=0, key=1), step)
+    queue.update(keys, step)
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
-from contralex.kinds.negatives.resizing import resized_queue
+from contralex.kinds.negatives.resizing import resize_queue
+from contralex.kinds.negatives.specs import Placement, StoredIn
 from contralex.lookup import distributed
 from contralex.lookup.shards import Shards, drawn, own_places
-from contralex.lookup.slots import NegativeSource
+from contralex.lookup.slots import KeyEncoder, NegativeSource
 from contralex.lookup.values import Dictionary, Match, Rows, Step
-from contralex.plugins.building import BuildContext
-
-if TYPE_CHECKING:
-    from contralex.kinds.negatives import specs
 
 _DRAW = 2  # the purpose of the step's generator
 
 
-class Nothing(NegativeSource):
-    """No dictionary: regression methods compare with the key alone."""
+class NoNegatives(NegativeSource):
+    """No dictionary: regression methods compare with the key alone (BYOL, SimSiam)."""
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         return Dictionary()
 
 
-class InBatch(NegativeSource):
-    """The keys of the batch, from every process: of all views (SimCLR) or of the matched view (MoCo v3, CLIP)."""
+class InBatchSource(NegativeSource):
+    """The keys of the batch, from every process.
 
-    def __init__(self, spec: specs.InBatch) -> None:
+    ``views``: those of the ``matched`` key view (MoCo v3, Algorithm 1; CLIP), or of ``all`` views, less the query
+    itself (SimCLR, Eq. 1).
+    """
+
+    def __init__(self, views: Literal["matched", "all"]) -> None:
         super().__init__()
-        self.all_views = spec.views == "all"
+        self.all_views = views == "all"
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         entries = keys if self.all_views else keys.of_view(match.key)
@@ -50,33 +58,38 @@ class InBatch(NegativeSource):
         return Dictionary(shared=entries.vectors, rows=entries, mask=mask)
 
 
-class Queue(NegativeSource):
+class QueueSource(NegativeSource):
     """The keys of the last steps, first in, first out (MoCo, section 3.2), beside the query's own positive.
 
-    The same on every process, in the same order, or in parts; tags and pointer are the same everywhere. Starts as
-    random unit vectors, as in MoCo's code.
+    ``size``: keys in the queue. ``dim``: dimensions of a key. ``placement``: every process holds all keys
+    (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result. ``dtype``: what keys
+    are stored in; look-ups are in float32.
+
+    Buffers: ``vectors`` (size, dim), which start as random unit vectors, as in MoCo's code; ``sample`` (size,), the
+    sample of each key, -1 where none was written yet; ``pointer``, where the next key goes. The last two are the same
+    on every process.
     """
 
     vectors: Tensor
     sample: Tensor
     pointer: Tensor
 
-    def __init__(self, spec: specs.Queue, context: BuildContext) -> None:
+    def __init__(self, size: int, dim: int, placement: Placement = "replicated", dtype: StoredIn = "float32") -> None:
         super().__init__()
-        self.size = spec.size
-        self.sharded = spec.placement == "sharded"
+        self.size = size
+        self.sharded = placement == "sharded"
 
-        def unit(rows: int) -> Tensor:
-            return F.normalize(torch.randn(rows, context.dim), dim=1)
+        def draw_unit(rows: int) -> Tensor:
+            return F.normalize(torch.randn(rows, dim), dim=1)
 
-        self.register_buffer("vectors", drawn(spec.size, unit, getattr(torch, spec.dtype), sharded=self.sharded))
-        self.register_buffer("sample", torch.full((spec.size,), -1))
+        self.register_buffer("vectors", drawn(size, draw_unit, getattr(torch, dtype), sharded=self.sharded))
+        self.register_buffer("sample", torch.full((size,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
 
     def resized(self, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         mine = dict(self.named_buffers(recurse=False))
         is_other = mine.keys() <= found.keys() and len(found["sample"]) != self.size
-        return resized_queue(found, mine) if is_other else {}
+        return resize_queue(found, mine) if is_other else {}
 
     def sharded_buffers(self) -> Mapping[str, int]:
         return {"vectors": self.size} if self.sharded else {}
@@ -90,78 +103,144 @@ class Queue(NegativeSource):
     def update(self, keys: Rows, step: Step) -> None:
         # A batch larger than the queue leaves its newest keys; one that crosses the end goes on at the start.
         newest, sample = keys.vectors[-self.size :], keys.sample[-self.size :]
-        places = (self.pointer + torch.arange(len(newest), device=self.vectors.device)) % self.size
-        self.sample[places] = sample
+        index = (self.pointer + torch.arange(len(newest), device=self.vectors.device)) % self.size
+        self.sample[index] = sample
         self.pointer.copy_((self.pointer + len(newest)) % self.size)
         if self.sharded:
-            here, places = own_places(places, self.size)
+            here, index = own_places(index, self.size)
             newest = newest[here]
-        self.vectors[places] = newest.to(self.vectors)
+        self.vectors[index] = newest.to(self.vectors)
 
 
-class MemoryBank(NegativeSource):
+class MemoryBankSource(NegativeSource):
     """One remembered vector for each training sample (InstDisc, section 3.2).
 
-    The positive is the query's own remembered row, as entry 0; the negatives are ``draws`` rows drawn
-    uniformly with replacement, as the alias sampler of the official code does (they may repeat, or hit the
-    positive). With no draws the whole bank is the dictionary. A row moves by v ← n(m·v + (1−m)·f) after the
-    step; with several key views, each with its own bank (CMC).
+    The positive is the query's own remembered vector, as entry 0; the negatives are drawn uniformly with replacement,
+    as the alias sampler of the official code does (they may repeat, or hit the positive). After the step a vector
+    moves by v ← n(m·v + (1−m)·f), n being the division by its length.
+
+    ``dataset_size``: samples. ``dim``: dimensions of a vector. ``draws``: negatives for each query; 0: the whole bank
+    is the dictionary. ``redraw``: each match draws its own (PIRL's code), else all matches of a step share them (CMC).
+    ``momentum`` (m, from 0 to 1): the weight of the remembered vector when it is renewed. ``placement``: every process
+    holds the whole bank (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result.
+    ``dtype``: what vectors are stored in; look-ups and renewals are in float32. ``key_views``: the views that are
+    remembered, each in a bank of its own (CMC).
+
+    Buffers: ``bank_V`` (dataset_size, dim) for each view V.
     """
 
-    def __init__(self, spec: specs.MemoryBank, context: BuildContext) -> None:
+    def __init__(
+        self,
+        dataset_size: int,
+        dim: int,
+        draws: int,
+        redraw: bool = False,
+        momentum: float = 0.5,
+        placement: Placement = "replicated",
+        dtype: StoredIn = "float32",
+        key_views: Sequence[int] = (0,),
+    ) -> None:
         super().__init__()
-        self.draws = spec.draws
-        self.redraw = spec.redraw
-        self.momentum = spec.momentum
-        self.population = context.dataset_size
-        self.views = context.key_views
-        self.sharded = spec.placement == "sharded"
-        bound = 1 / math.sqrt(context.dim / 3)  # about unit norm, as the official code starts it
+        self.dataset_size = dataset_size
+        self.draws = draws
+        self.redraw = redraw
+        self.momentum = momentum
+        self.views = tuple(key_views)
+        self.sharded = placement == "sharded"
+        bound = 1 / math.sqrt(dim / 3)  # about unit norm, as the official code starts it
 
-        def uniform(rows: int) -> Tensor:
-            return torch.rand(rows, context.dim) * 2 * bound - bound
+        def draw_uniform(rows: int) -> Tensor:
+            return torch.rand(rows, dim) * 2 * bound - bound
 
         for view in self.views:
-            bank = drawn(self.population, uniform, getattr(torch, spec.dtype), sharded=self.sharded)
-            self.register_buffer(_bank(view), bank)
+            bank = drawn(dataset_size, draw_uniform, getattr(torch, dtype), sharded=self.sharded)
+            self.register_buffer(_bank_name(view), bank)
 
     def sharded_buffers(self) -> Mapping[str, int]:
-        return {_bank(view): self.population for view in self.views} if self.sharded else {}
+        return {_bank_name(view): self.dataset_size for view in self.views} if self.sharded else {}
 
     def bank(self, view: int) -> Tensor:
         """(M, D), or this process's part of it."""
-        return self.get_buffer(_bank(view))
+        return self.get_buffer(_bank_name(view))
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         bank = self.bank(match.key)
         if not self.draws:
-            everyone = torch.arange(self.population, device=bank.device)
+            everyone = torch.arange(self.dataset_size, device=bank.device)
             zero = torch.zeros_like(everyone)
             return _entries(bank, Rows(bank, everyone, zero + match.key, zero), sharded=self.sharded)
         # Drawn for the global batch, so that one process and eight draw the same negatives for a sample.
         purpose = f"memory_bank {match.query}->{match.key}" if self.redraw else _DRAW
-        places = torch.randint(self.population, (step.batch, self.draws), generator=step.generator(purpose))
-        places = places[distributed.own_slice(len(queries))].to(bank.device)
-        places = torch.cat([queries.sample.unsqueeze(1), places], dim=1)  # (N, 1+K)
-        return Dictionary(own=self.remembered(match.key, places), dataset_size=self.population)
+        negatives = torch.randint(self.dataset_size, (step.batch, self.draws), generator=step.generator(purpose))
+        negatives = negatives[distributed.own_slice(len(queries))].to(bank.device)
+        samples = torch.cat([queries.sample.unsqueeze(1), negatives], dim=1)  # (N, 1+K)
+        return Dictionary(own=self.read(match.key, samples), dataset_size=self.dataset_size)
 
-    def remembered(self, view: int, places: Tensor) -> Tensor:
-        """(..., D) what is remembered of the samples at ``places`` (...), in float32. A collective where sharded."""
+    def read(self, view: int, samples: Tensor) -> Tensor:
+        """(..., D) what is remembered of ``samples`` (...), in float32. A collective where sharded."""
         bank = self.bank(view)
-        return Shards(bank, self.population).rows(places) if self.sharded else bank[places].float()
+        return Shards(bank, self.dataset_size).rows(samples) if self.sharded else bank[samples].float()
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
             bank, fresh = self.bank(view), keys.of_view(view)
-            vectors, places = fresh.vectors, fresh.sample
+            vectors, index = fresh.vectors, fresh.sample
             if self.sharded:
-                here, places = own_places(places, self.population)
+                here, index = own_places(index, self.dataset_size)
                 vectors = vectors[here]
-            mixed = self.momentum * bank[places].float() + (1 - self.momentum) * vectors.to(bank.device).float()
-            bank[places] = F.normalize(mixed, dim=1).to(bank.dtype)
+            mixed = self.momentum * bank[index].float() + (1 - self.momentum) * vectors.to(bank.device).float()
+            bank[index] = F.normalize(mixed, dim=1).to(bank.dtype)
 
 
-def _bank(view: int) -> str:
+class PrototypeSource(NegativeSource):
+    """Trainable vectors that every query is scored against (SwAV's prototypes).
+
+    ``count``: prototypes. ``dim``: dimensions of each. ``normalize``: bring them to unit length in place before each
+    step, as SwAV's code does. ``key_encoder``: whoever makes the keys; it may keep a twin of the prototypes for the key
+    side (a momentum key encoder does), which targets read as ``key_shared``. Without one both sides use the same.
+    """
+
+    def __init__(self, count: int, dim: int, normalize: bool = True, key_encoder: KeyEncoder | None = None) -> None:
+        super().__init__()
+        self.num_prototypes = count
+        self.layer = nn.Linear(dim, count, bias=False)
+        self.normalize = normalize
+        # Kept outside the module tree, because its owner there is the key encoder.
+        self._key_side = (self.layer if key_encoder is None else key_encoder.side(self.layer),)
+
+    def prepare(self, step: Step) -> None:
+        if self.normalize:
+            with torch.no_grad():
+                for layer in dict.fromkeys((self.layer, *self._key_side)):
+                    layer.weight.copy_(F.normalize(layer.weight, dim=1))
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        return Dictionary(shared=self.layer.weight, key_shared=self._key_side[0].weight.detach())
+
+
+class ClassSource(NegativeSource):
+    """One entry for each class: the unit vectors of the axes, so that q·e_c is a query's c-th dimension, its logit of
+    class c (SimCLR v2, section 2).
+
+    ``count``: classes. ``dim``: dimensions of a query, which must be as many; None where the caller sees to that.
+    """
+
+    axes: Tensor
+
+    def __init__(self, count: int, dim: int | None = None) -> None:
+        super().__init__()
+        if dim is not None and dim != count:
+            raise ContralexError(
+                f"method.negatives has {count} classes and method.encoder ends in {dim} dimensions; each class needs "
+                f"one of its own, so end method.encoder.projector in a layer of width {count}."
+            )
+        self.register_buffer("axes", torch.eye(count), persistent=False)  # (C, C), nothing to remember
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        return Dictionary(shared=self.axes)
+
+
+def _bank_name(view: int) -> str:
     return f"bank_{view}"
 
 
@@ -175,51 +254,3 @@ def _entries(table: Tensor, rows: Rows, *, sharded: bool) -> Dictionary:
         return Dictionary(shared=copy, rows=rows)
     tags = replace(rows, vectors=copy.new_empty(len(rows.sample), 0))  # tags alone: no process has the vectors
     return Dictionary(shards=Shards(copy, len(rows.sample)), rows=tags)
-
-
-class Prototypes(NegativeSource):
-    """Trainable vectors that every query is scored against (SwAV's prototypes, DINO's last layer).
-
-    ``weight`` (K, D), brought to unit rows in place before each step, as SwAV's code does. The key side may
-    keep a twin of them (a momentum key encoder does), which targets read as ``key_shared``.
-    """
-
-    def __init__(self, spec: specs.Prototypes, context: BuildContext) -> None:
-        super().__init__()
-        self.count = spec.count
-        self.layer = nn.Linear(context.dim, spec.count, bias=False)
-        self.normalize = spec.normalize
-        assert context.key_encoder is not None
-        # Kept outside the module tree, because its owner there is the key encoder.
-        self._key_side = (context.key_encoder.side(self.layer),)
-
-    def prepare(self, step: Step) -> None:
-        if self.normalize:
-            with torch.no_grad():
-                for layer in dict.fromkeys((self.layer, *self._key_side)):
-                    weight = layer.weight
-                    assert isinstance(weight, Tensor)
-                    weight.copy_(F.normalize(weight, dim=1))
-
-    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        weight = self._key_side[0].weight
-        assert isinstance(weight, Tensor)
-        return Dictionary(shared=self.layer.weight, key_shared=weight.detach())
-
-
-class Classes(NegativeSource):
-    """The unit vectors of the axes, so that q·e_c is the c-th number of a query, its logit of class c."""
-
-    axes: Tensor
-
-    def __init__(self, spec: specs.Classes, context: BuildContext) -> None:
-        super().__init__()
-        if context.dim != spec.count:
-            raise ContralexError(
-                f"method.negatives has {spec.count} classes and method.encoder ends in {context.dim} numbers; each "
-                f"class needs a number of its own, so end method.encoder.projector in a layer of width {spec.count}."
-            )
-        self.register_buffer("axes", torch.eye(spec.count), persistent=False)  # (C, C), nothing to remember
-
-    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        return Dictionary(shared=self.axes)

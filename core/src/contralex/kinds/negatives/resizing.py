@@ -1,4 +1,4 @@
-"""What a queue remembers, in a queue of another size."""
+"""Put the keys of a queue into a queue of another size."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from contralex.errors import ContralexError
 _QUEUE = ("vectors", "sample", "pointer")
 
 
-def resized_queue(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def resize_queue(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The keys of a queue in one of another size. ``vectors`` (S, D), ``sample`` (S,) and the ``pointer`` of each.
 
     A larger queue gets all keys, from the oldest on, and has random ones behind them; a smaller one gets the newest.
-    The pointer is at an empty place, or where there is none at the oldest key. ``new`` may hold a part of its vectors
-    alone, as one process of several does; what is returned is whole.
+    The pointer is at an empty slot, or at the oldest key where there is none. ``new`` may hold a part of its vectors
+    alone, as one process of several does; the result always holds all of them.
     """
     for name in _QUEUE:
         if old[name].dtype != new[name].dtype or old[name].shape[1:] != new[name].shape[1:]:
+            stored, built = _describe(old[name]), _describe(new[name])
             raise ContralexError(
-                f"negatives.{name} is {_shown(old[name])} in the checkpoint, and the spec makes {_shown(new[name])}; "
-                "of a queue only the size may change, so set the rest back."
+                f"negatives.{name} is {stored} in the checkpoint, and the spec makes {built}; of a queue only the size "
+                "may change, so set the rest back."
             )
     size = len(old["sample"])
     pointer = int(old["pointer"])
@@ -43,5 +44,5 @@ def resized_queue(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[
     return made
 
 
-def _shown(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

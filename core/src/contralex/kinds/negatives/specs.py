@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugins.spec import Least, Spec
 
-if TYPE_CHECKING:
-    from contralex.lookup.slots import NegativeSource
-    from contralex.plugins.building import BuildContext
-
-
 Placement = Literal["replicated", "sharded"]
 StoredIn = Literal["float32", "float16", "bfloat16"]
 
 
-class Nothing(Spec):
+class NoNegativesSpec(Spec):
     """No negatives: for methods that regress on the key."""
 
     kind: Literal["none"] = "none"
+    builds = ".parts:NoNegatives"
     gives = frozenset({"no entries"})
     source = "BYOL, arXiv:2006.07733"
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex.kinds.negatives.parts import Nothing as Part
 
-        return Part()
-
-
-class InBatch(Spec):
+class InBatchSpec(Spec):
     """The keys of the batch, on all processes."""
 
     kind: Literal["in_batch"] = "in_batch"
+    builds = ".parts:InBatchSource"
     views: Literal["matched", "all"]
     """Those of the ``matched`` key view, or of ``all`` views (with the query's own view left out)."""
     gives = frozenset({"entries", "positive", "tagged entries"})
@@ -46,16 +38,12 @@ class InBatch(Spec):
         alone = "one query a view" in offers["encoder"]
         return [Least("batch", 2, "the other samples are the negatives, and one has none")] if alone else []
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex.kinds.negatives.parts import InBatch as Part
 
-        return Part(self)
-
-
-class Queue(Spec):
+class QueueSpec(Spec):
     """The last ``size`` keys, first in, first out, and the query's own positive."""
 
     kind: Literal["queue"] = "queue"
+    builds = ".parts:QueueSource"
     size: int = Field(gt=0, le=2**30)
     """Keys in the queue."""
     placement: Placement = "replicated"
@@ -70,16 +58,12 @@ class Queue(Spec):
     def queued(self) -> tuple[str, int]:
         return "size", self.size
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex.kinds.negatives.parts import Queue as Part
 
-        return Part(self, context)
-
-
-class MemoryBank(Spec):
+class MemoryBankSpec(Spec):
     """A remembered vector for each training sample."""
 
     kind: Literal["memory_bank"] = "memory_bank"
+    builds = ".parts:MemoryBankSource"
     draws: int = Field(ge=0, le=2**24)
     """Rows that are drawn for each query; 0: all rows are compared."""
     redraw: bool = False
@@ -102,16 +86,12 @@ class MemoryBank(Spec):
         # No process holds the whole of a sharded bank, so the remembered vectors can be scored, but not read.
         return self.gives - ({"drawn", "remembered"} if self.placement == "sharded" else {"drawn"})
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex.kinds.negatives.parts import MemoryBank as Part
 
-        return Part(self, context)
-
-
-class Prototypes(Spec):
+class PrototypesSpec(Spec):
     """``count`` trainable vectors."""
 
     kind: Literal["prototypes"] = "prototypes"
+    builds = ".parts:PrototypeSource"
     count: int = Field(gt=1, le=2**24)
     """Prototypes."""
     normalize: bool = True
@@ -121,26 +101,17 @@ class Prototypes(Spec):
     source = "SwAV, arXiv:2006.09882, section 3.1"
     example = {"count": 10}
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex.kinds.negatives.parts import Prototypes as Part
 
-        return Part(self, context)
-
-
-class Classes(Spec):
-    """One entry for each of ``count`` classes, the same number as the vectors have: the scores of a query are its own
-    numbers, so an encoder that ends in ``count`` logits is a classifier, and its look-up a classification.
+class ClassesSpec(Spec):
+    """One entry for each of ``count`` classes, as many as vectors have dimensions: the scores of a query are its own
+    dimensions, so an encoder that ends in ``count`` logits is a classifier, and its look-up a classification.
     """
 
     kind: Literal["classes"] = "classes"
+    builds = ".parts:ClassSource"
     count: int = Field(gt=1, le=1_000_000)
     """Classes, which is the width of the encoder's vectors."""
     needs = {"encoder": frozenset({"any length"})}
     gives = frozenset({"entries", "classes"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning, distillation); a classifier as a look-up"
     example = {"count": 8}
-
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex.kinds.negatives.parts import Classes as Part
-
-        return Part(self, context)

@@ -43,7 +43,7 @@ class AveragedEncoder(KeyEncoder):
             found = self.encoder.keys(self.encoder(views))
         return Rows.cat([Rows.of(vectors, sample, view, at) for view, (vectors, at) in found.items()])
 
-    def side(self, module: nn.Module) -> nn.Module:
+    def side(self, module: M) -> M:
         twin = _twin(module)
         self.twins.append(twin)
         self._pairs.append((module, twin))
