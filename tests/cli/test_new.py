@@ -276,8 +276,8 @@ def test_targets_follow_what_the_key_resembles(start: Start, part: Callable[...,
 
     from contralex.plugin import Dictionary, Match
 
-    share = 0.3 if start is Start.TARGETS else 1.0
-    values = {"share": share} if start is Start.TARGETS else {}
+    fraction = 0.3 if start is Start.TARGETS else 1.0
+    values = {"fraction": fraction} if start is Start.TARGETS else {}
     targets = part(start, "targets", temperature=0.1, **values)
     queries, keys = unit(4, view=0), unit(4, view=1, seed=1)
     found = targets(queries, keys, Dictionary(shared=keys.vectors, rows=keys), Match(0, 1), moment())
@@ -285,8 +285,8 @@ def test_targets_follow_what_the_key_resembles(start: Start, part: Callable[...,
         others = [at for at in range(4) if at != row]
         resembling = torch.softmax((keys.vectors[others] @ keys.vectors[row]) / 0.1, dim=0)
         naive = torch.zeros(4)
-        naive[others] = share * resembling
-        naive[row] = 1 - share
+        naive[others] = fraction * resembling
+        naive[row] = 1 - fraction
         torch.testing.assert_close(found.weights[row], naive, atol=1e-6, rtol=1e-5)
 
 

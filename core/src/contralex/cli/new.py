@@ -1,6 +1,6 @@
 """``contralex new``: a complete package, from the templates beside this file, for an author to edit.
 
-A template is the file itself, valid Python where it is Python, with four words in the place of what differs: NAME
+A template is the file itself, valid Python where it is Python. Five words stand for what differs: NAME
 (``my-method``), IDENTIFIER (``my_method``), WHAT (``a loss``), and LOWEST and NEXT, the bounds of the core's version.
 """
 
@@ -25,8 +25,8 @@ from contralex.errors import ContralexError
 
 _TEMPLATES = resources.files("contralex") / "cli" / "templates"
 _LONGEST = 40  # letters of a name, so that no line of a template becomes too long
-_KEPT = ("LICENSE",)  # copied as it is
-_CALLED = {"github": ".github", "gitignore": ".gitignore", "pyproject.toml.in": "pyproject.toml"}
+_COPIED = ("LICENSE",)  # copied as they are
+_RENAMED = {"github": ".github", "gitignore": ".gitignore", "pyproject.toml.in": "pyproject.toml"}
 
 
 class Start(StrEnum):
@@ -52,14 +52,16 @@ _SLOTS = {start: ("targets", "loss") if start is Start.METHOD else (start.value,
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the method, such as my-method.", show_default=False)],
-    start: Annotated[Start, typer.Option("--as", help="What the package starts with.")] = Start.METHOD,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.", show_default=False)
+    ],
+    start: Annotated[Start, typer.Option("--as", help="The part that the package starts with.")] = Start.METHOD,
     out: Annotated[
         Path | None,
-        typer.Option(parser=path_of, help="The package's folder. Without it: contralex-NAME.", show_default=False),
+        typer.Option(parser=path_of, help="The package's folder. Default: contralex-NAME.", show_default=False),
     ] = None,
 ) -> None:
-    """Write a package of your own that installs, passes the checks and trains: a plugin to begin with."""
+    """Write a plugin of your own to start from."""
     _check_name(name)
     _check_free(name, start)
     folder = write(name, start, out or Path(f"contralex-{name}"))
@@ -72,7 +74,7 @@ def new(
 
 
 def write(name: str, start: Start, folder: Path) -> Path:
-    """The whole package or nothing: it is written beside its place, and then moved there."""
+    """Write the whole package or nothing: first beside its folder, then moved there."""
     if folder.exists() or folder.is_symlink():
         raise ContralexError(f"{folder} exists already; choose another folder with --out")
     if not folder.parent.is_dir():
@@ -92,13 +94,13 @@ def write(name: str, start: Start, folder: Path) -> Path:
 
 def _files(name: str, start: Start) -> Iterator[tuple[Path, bytes]]:
     """Each file's path in the package, and what it holds."""
-    words = _words(name, start)
+    replacements = _replacements(name, start)
     for templates in ("package", start.value):
         for path, file in _walk(_TEMPLATES / templates):
             content = file.read_bytes()
-            if file.name not in _KEPT:
-                content = _filled(content.decode("utf-8"), words).encode("utf-8")
-            yield Path(*(_filled(_CALLED.get(part, part), words) for part in path.parts)), content
+            if file.name not in _COPIED:
+                content = _substitute(content.decode("utf-8"), replacements).encode("utf-8")
+            yield Path(*(_substitute(_RENAMED.get(part, part), replacements) for part in path.parts)), content
 
 
 def _walk(folder: Traversable, at: Path = Path()) -> Iterator[tuple[Path, Traversable]]:
@@ -109,7 +111,7 @@ def _walk(folder: Traversable, at: Path = Path()) -> Iterator[tuple[Path, Traver
             yield at / entry.name, entry
 
 
-def _words(name: str, start: Start) -> dict[str, str]:
+def _replacements(name: str, start: Start) -> dict[str, str]:
     major, minor = (int(part) for part in metadata.version("contralex").split(".")[:2])
     return {
         "NAME": name,
@@ -120,8 +122,8 @@ def _words(name: str, start: Start) -> dict[str, str]:
     }
 
 
-def _filled(text: str, words: dict[str, str]) -> str:
-    return re.sub("|".join(words), lambda found: words[found[0]], text)
+def _substitute(text: str, replacements: dict[str, str]) -> str:
+    return re.sub("|".join(replacements), lambda found: replacements[found[0]], text)
 
 
 def _identifier(name: str) -> str:
@@ -142,7 +144,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_free(name: str, start: Start) -> None:
-    """Whether nothing that is installed, and none of our own packages, has the name, the recipe or a kind."""
+    """Refuse a name, recipe or kind that an installed package, or one of our own, has already."""
     from contralex.plugins.registry import known_kinds, known_recipes, registry
 
     known = {**known_recipes(), **{kind: owner for kinds in known_kinds().values() for kind, owner in kinds.items()}}

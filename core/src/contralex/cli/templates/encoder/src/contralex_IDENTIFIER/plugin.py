@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_IDENTIFIER.spec import ConvMixer
+from contralex_IDENTIFIER.spec import ConvMixerSpec
 
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [ConvMixer]
+    return [ConvMixerSpec]
 
 
 @hookimpl

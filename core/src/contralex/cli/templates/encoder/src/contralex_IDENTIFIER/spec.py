@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from contralex.plugin import Spec
 
-if TYPE_CHECKING:
-    from contralex.plugin import Encoder
 
-
-class ConvMixer(Spec):
-    """Patches of an image, mixed by convolutions over places and over channels in turn; then a projector."""
+class ConvMixerSpec(Spec):
+    """Patches of an image, mixed by convolutions over patches and over channels in turn; then a projector."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
+    builds = ".encoder:ConvMixerEncoder"
     patch: int = Field(gt=0)
-    """Pixels of a patch's side."""
+    """The side of a patch, in pixels."""
     width: int = Field(gt=0)
-    """Channels, and numbers of the representation."""
+    """Channels, which is the dimension of the features."""
     depth: int = Field(gt=0)
-    """Layers."""
+    """Number of layers."""
     kernel: int = Field(gt=0)
-    """Patches that a convolution spans; odd."""
+    """The side of a convolution, in patches; odd."""
     dim: int = Field(gt=0)
-    """Numbers of the vectors that are looked up."""
+    """The dimension of the vectors that are looked up."""
     needs = {"views": frozenset({"images"})}
     gives = frozenset({"one query a view", "unit length"})
     source = "ConvMixer, arXiv:2201.09792, section 2; the projector: SimCLR, arXiv:2002.05709, section 2.1"
@@ -37,8 +35,3 @@ class ConvMixer(Spec):
         if value % 2 == 0:
             raise ValueError(f"a kernel is odd, so that it has a middle: {value - 1} or {value + 1}, not {value}")
         return value
-
-    def build(self) -> Encoder:
-        from contralex_IDENTIFIER.encoder import ConvMixerEncoder
-
-        return ConvMixerEncoder(self)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from contralex.plugin import BuildContext, Encoder, KeyEncoder, Rows, Step, distributed
-
-if TYPE_CHECKING:
-    from contralex_IDENTIFIER.spec import Averaged
+from contralex.plugin import Encoder, KeyEncoder, Rows, Step, distributed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -23,13 +20,13 @@ class AveragedEncoder(KeyEncoder):
     It stays in evaluation mode: BatchNorm uses the averaged statistics, and not those of the batch.
     """
 
-    def __init__(self, spec: Averaged, context: BuildContext) -> None:
+    def __init__(self, momentum: float, encoder: Encoder) -> None:
         super().__init__()
-        self.momentum = spec.momentum
-        self.encoder = _twin(context.encoder)
+        self.momentum = momentum
+        self.encoder = _twin(encoder)
         self.twins = nn.ModuleList()
         # A plain list, because the query's modules have another owner.
-        self._pairs: list[tuple[nn.Module, nn.Module]] = [(context.encoder, self.encoder)]
+        self._pairs: list[tuple[nn.Module, nn.Module]] = [(encoder, self.encoder)]
 
     def forward(
         self,
@@ -41,7 +38,7 @@ class AveragedEncoder(KeyEncoder):
     ) -> Rows:
         with torch.no_grad():
             found = self.encoder.keys(self.encoder(views))
-        return Rows.cat([Rows.of(vectors, sample, view, at) for view, (vectors, at) in found.items()])
+        return Rows.cat([Rows.of(vectors, sample, view, positions) for view, (vectors, positions) in found.items()])
 
     def side(self, module: M) -> M:
         twin = _twin(module)

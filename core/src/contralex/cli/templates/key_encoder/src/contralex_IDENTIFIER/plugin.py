@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_IDENTIFIER.spec import Averaged
+from contralex_IDENTIFIER.spec import AveragedSpec
 
 
 @hookimpl
 def contralex_key_encoders() -> list[type[Spec]]:
-    return [Averaged]
+    return [AveragedSpec]
 
 
 @hookimpl

@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_IDENTIFIER.spec import Decoupled
+from contralex_IDENTIFIER.spec import DecoupledSpec
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [Decoupled]
+    return [DecoupledSpec]
 
 
 @hookimpl

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
-
-if TYPE_CHECKING:
-    from contralex_IDENTIFIER.spec import Relational
 
 
 class RelationalLoss(Loss):
@@ -19,9 +14,9 @@ class RelationalLoss(Loss):
     The positive stands on neither side: the two views are compared by what else they resemble.
     """
 
-    def __init__(self, spec: Relational) -> None:
+    def __init__(self, temperature: float) -> None:
         super().__init__()
-        self.temperature = spec.temperature
+        self.temperature = temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         scores = dictionary.scores(queries.vectors) / self.temperature  # (N, P+M), float32, -inf where masked

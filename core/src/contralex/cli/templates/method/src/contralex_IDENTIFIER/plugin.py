@@ -6,17 +6,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_IDENTIFIER.spec import Relational, Relations
+from contralex_IDENTIFIER.spec import RelationalSpec, RelationsSpec
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [Relations]
+    return [RelationsSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [Relational]
+    return [RelationalSpec]
 
 
 @hookimpl

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets
 
-if TYPE_CHECKING:
-    from contralex_IDENTIFIER.spec import Relations
-
 
 class RelationTargets(TargetGenerator):
-    """softmax(k·entries/τ_t) over the entries of other samples, k being the query's own key; and the positive's place.
+    """softmax(k·entries/τ_t) over the entries of other samples (k is the query's own key), and the positive's index.
 
     A target says what the query should find, so no gradient flows through it.
     """
 
-    def __init__(self, spec: Relations) -> None:
+    def __init__(self, temperature: float) -> None:
         super().__init__()
-        self.temperature = spec.temperature
+        self.temperature = temperature
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from contralex.plugin import BuildContext, Dictionary, Match, NegativeSource, Rows, Step
-
-if TYPE_CHECKING:
-    from contralex_IDENTIFIER.spec import CrossBatch
+from contralex.plugin import Dictionary, Match, NegativeSource, Rows, Step
 
 
 class CrossBatchMemory(NegativeSource):
@@ -24,11 +19,11 @@ class CrossBatchMemory(NegativeSource):
     sample: Tensor
     written: Tensor
 
-    def __init__(self, spec: CrossBatch, context: BuildContext) -> None:
+    def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         # Buffers, because what is remembered belongs in the checkpoint.
-        self.register_buffer("vectors", torch.zeros(spec.size, context.dim))
-        self.register_buffer("sample", torch.full((spec.size,), -1))  # -1: not yet written
+        self.register_buffer("vectors", torch.zeros(size, dim))
+        self.register_buffer("sample", torch.full((size,), -1))  # -1: not yet written
         self.register_buffer("written", torch.zeros((), dtype=torch.long))  # keys since the beginning
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
@@ -43,7 +38,7 @@ class CrossBatchMemory(NegativeSource):
         # A batch larger than the memory leaves its newest keys; one that crosses the end goes on at the start.
         size = len(self.vectors)
         newest = keys.vectors[-size:]
-        places = (self.written + torch.arange(len(newest), device=self.vectors.device)) % size
-        self.vectors[places] = newest.to(self.vectors)
-        self.sample[places] = keys.sample[-size:]
+        index = (self.written + torch.arange(len(newest), device=self.vectors.device)) % size
+        self.vectors[index] = newest.to(self.vectors)
+        self.sample[index] = keys.sample[-size:]
         self.written += len(newest)

@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_IDENTIFIER.spec import CrossBatch
+from contralex_IDENTIFIER.spec import CrossBatchSpec
 
 
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
-    return [CrossBatch]
+    return [CrossBatchSpec]
 
 
 @hookimpl

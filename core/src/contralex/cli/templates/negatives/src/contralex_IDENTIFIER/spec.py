@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugin import Spec
 
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, NegativeSource
 
-
-class CrossBatch(Spec):
+class CrossBatchSpec(Spec):
     """The keys of other samples, in this batch and in a memory of the last ``size`` keys before it."""
 
     kind: Literal["IDENTIFIER"] = "IDENTIFIER"
+    builds = ".negatives:CrossBatchMemory"
     size: int = Field(gt=0)
     """Keys that are remembered, over all processes."""
     gives = frozenset({"entries", "positive"})
     source = "Cross-batch memory (XBM), arXiv:1912.06798, section 3; the batch as in SimCLR, arXiv:2002.05709"
     example = {"size": 12}
-
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex_IDENTIFIER.negatives import CrossBatchMemory
-
-        return CrossBatchMemory(self, context)

@@ -6,12 +6,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_IDENTIFIER.spec import SoftInstance
+from contralex_IDENTIFIER.spec import SoftInstanceSpec
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [SoftInstance]
+    return [SoftInstanceSpec]
 
 
 @hookimpl

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets
-
-if TYPE_CHECKING:
-    from contralex_IDENTIFIER.spec import SoftInstance
 
 
 class SoftInstanceTargets(TargetGenerator):
@@ -18,15 +13,15 @@ class SoftInstanceTargets(TargetGenerator):
     k is the query's own key. A target says what the query should find, so no gradient flows through it.
     """
 
-    def __init__(self, spec: SoftInstance) -> None:
+    def __init__(self, fraction: float, temperature: float) -> None:
         super().__init__()
-        self.share, self.temperature = spec.share, spec.temperature
+        self.fraction, self.temperature = fraction, temperature
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        place = dictionary.positives(queries, match).unsqueeze(1)  # (N, 1)
+        index = dictionary.positives(queries, match).unsqueeze(1)  # (N, 1)
         own = keys.matching(queries, match).vectors  # (N, D)
-        scores = dictionary.scores(own).scatter(1, place, float("-inf")) / self.temperature  # (N, P+M)
+        scores = dictionary.scores(own).scatter(1, index, float("-inf")) / self.temperature  # (N, P+M)
         # Where a query has no other entry, the softmax is over nothing: its positive takes all.
-        weights = self.share * torch.softmax(scores, dim=1).nan_to_num()
-        return Targets(weights=weights.scatter(1, place, 1 - weights.sum(dim=1, keepdim=True)))
+        weights = self.fraction * torch.softmax(scores, dim=1).nan_to_num()
+        return Targets(weights=weights.scatter(1, index, 1 - weights.sum(dim=1, keepdim=True)))
