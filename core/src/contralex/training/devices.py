@@ -11,6 +11,7 @@ from multiprocessing.context import BaseContext
 
 import torch
 import torch.distributed as dist
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
@@ -75,9 +76,22 @@ def quiet_worker(number: int) -> None:
 
 @contextmanager
 def process_group_closed() -> Iterator[None]:
-    """Closes the process group that Accelerate opened, however the run ends."""
+    """Closes the process group that Accelerate opened, however the run ends, and leaves Accelerate's state and torch's
+    threads as they were, so that the next run of this process may have another precision.
+
+    Accelerate keeps one state for the whole process. The caller's own, where there is any, is back afterwards.
+    """
+    threads = torch.get_num_threads()
+    states = [state._shared_state for state in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in states]
+    for state in states:
+        state.clear()
     try:
         yield
     finally:
         if distributed.world() > 1:
             dist.destroy_process_group()
+        for state, values in zip(states, before, strict=True):
+            state.clear()
+            state.update(values)
+        torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from rich.console import Console
@@ -29,6 +29,7 @@ from contralex.evaluation.linear import LinearResult, evaluate_linear
 from contralex.files import write_text
 from contralex.lookup import distributed
 from contralex.training import devices, health
+from contralex.training.notebook_bar import NotebookBar, is_notebook
 from contralex.training.progress_bar import Bar
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ class _Console(Console):
 
 
 class Report:
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, to: Literal["stdout", "stderr"]) -> None:
         self.run = run
-        # Nothing that a user has named is markup: a folder may be called [red].
-        self.console = _Console(markup=False, emoji=False, highlight=False)
+        # Nothing that a user has named is markup: a folder may be called [red]. In a notebook rich would show what goes
+        # to either stream as a cell's result.
+        self.console = _Console(stderr=to == "stderr", markup=False, emoji=False, highlight=False, force_jupyter=False)
         self.file = run.folder / "metrics.jsonl"
-        shown = run.main and self.console.is_terminal
-        self.bar = Bar(self.console, run.spec.name, self.epochs, run.total, run.step, shown=shown)
+        bar = NotebookBar if is_notebook() else Bar
+        shown = run.main and (self.console.is_terminal or bar is NotebookBar)
+        self.bar = bar(self.console, run.spec.name, self.epochs, run.total, run.step, shown=shown)
         self.extra: dict[str, float | Tensor] = {}  # what plugins add
         self.since = time.perf_counter()
         self._spoke = time.monotonic()

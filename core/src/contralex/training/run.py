@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -203,18 +203,23 @@ class Run:
 
 
 def train(
-    resolved: Resolved, out: Path | None = None, resume: bool = False, allow_drift: bool = False
+    resolved: Resolved,
+    out: Path | None = None,
+    resume: bool = False,
+    allow_drift: bool = False,
+    to: Literal["stdout", "stderr"] = "stdout",
 ) -> dict[str, Any]:
     """Trains what the spec says, and returns what ``results.json`` holds.
 
     ``allow_drift``: a run that is resumed may have another spec, or other versions of plugins, than when it began.
+    ``to``: the stream that the run reports to.
 
     Raises :class:`ContralexError` for what the user can mend, and :class:`Stopped` after a signal.
     """
     resolved = resolved.anchored()
     with devices.process_group_closed(), setup.RunFolder(out, resolved.run.name, resume) as place:
         run = _opened(resolved, place, resume, allow_drift)
-        with failures.told(run.folder), Report(run) as report, signals.noticed() as run.ending.signalled:
+        with failures.told(run.folder), Report(run, to) as report, signals.noticed() as run.ending.signalled:
             if run.main:
                 write_text(run.folder / run_folder.SPEC, resolved.to_yaml())
             if resume and run.found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +36,11 @@ def stopping() -> list[int]:
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Within, these signals come to ``handler``."""
+    """Within, these signals come to ``handler``. On a thread that is not the main one they stay as they are, for Python
+    lets the main thread alone handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, handler) for number in stopping()}
     try:
         yield
