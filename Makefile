@@ -16,13 +16,13 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test strangers dist lint ruff format-check mypy facts-check format facts clean moved
+.PHONY: help demo test strangers dist lint ruff format-check mypy facts-check shape-check format facts clean moved
 
 help:
 	@echo "make demo    set up .venv, then train MoCo v2 on real images (digits) for a few minutes"
 	@echo "make test    set up .venv, then run the tests (ARGS=\"-m slow\" for the slow ones)"
 	@echo "make strangers  what contralex new writes, as wheels in clean environments: checked and trained"
-	@echo "make lint    ruff, mypy --strict, and the check of facts that stand in several places"
+	@echo "make lint    ruff, mypy --strict, facts that stand in several places, the staircase and the doors"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make facts   rewrite what tools/facts.py derives (install hints, bounds, tables, licences)"
 	@echo "make dist    build every wheel and sdist into dist/, and check them as PyPI does"
@@ -40,7 +40,7 @@ test: $(STAMP)
 strangers: $(STAMP)
 	$(BIN)/python -m pytest -m slow tests/cli/test_new.py
 
-lint: ruff format-check mypy facts-check
+lint: ruff format-check mypy facts-check shape-check
 
 ruff: $(STAMP)
 	$(BIN)/python -m ruff check .
@@ -53,6 +53,10 @@ mypy: $(STAMP)
 
 facts-check: $(STAMP)
 	$(BIN)/python tools/facts.py --check
+
+# Imports go down the staircase, and plugins, templates and documentation import from the doors alone.
+shape-check: $(STAMP)
+	$(BIN)/python -m pytest -q tests/core/test_staircase.py tests/core/test_doors.py
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix .

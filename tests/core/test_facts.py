@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from packaging.version import Version
 
 import contralex
+from tests.packages import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "facts.py"
@@ -21,11 +21,7 @@ TOOL = ROOT / "tools" / "facts.py"
 
 @pytest.fixture(scope="module")
 def facts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("facts", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("facts")
 
 
 def test_derived_files_are_up_to_date() -> None:

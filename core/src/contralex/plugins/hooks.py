@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PROJECT = "contralex"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as the implementation of the hook of its name."""
 
 
 class Run(Protocol):

@@ -159,6 +159,7 @@ Number = Annotated[
         custom_error_message="a number is expected here, or a schedule of kind cosine, linear or steps",
     ),
 ]
+"""A field that is a number, or a schedule that changes it over training."""
 
 
 def bounds(number: float | Cosine | Linear | Steps) -> tuple[float, float]:
@@ -185,9 +186,10 @@ def _within(what: str, low: float, high: float) -> Callable[[Number], Number]:
     return check
 
 
-# Scores of unit vectors, divided by less than the first, are 0 or infinite to a softmax.
 Temperature = Annotated[Number, AfterValidator(_within("a temperature", 1e-4, 1e3))]
-# A rate below 0 trains upwards; above what float32 holds there is no weight.
+"""A number or schedule that divides scores. Scores of unit vectors, divided by less than the lower bound, are 0 or
+infinite to a softmax."""
 Rate = Annotated[Number, AfterValidator(_within("a rate", 0.0, 1e38))]
-# Such as the weight of what was there before, in a moving average.
+"""A learning rate: a number or schedule. One below 0 trains upwards, and float32 holds none above the upper bound."""
 Fraction = Annotated[Number, AfterValidator(_within("a momentum", 0.0, 1.0))]
+"""A number or schedule from 0 to 1, such as the weight of the old value in a moving average."""

@@ -10,7 +10,9 @@ from pydantic import Field
 from contralex.plugins.spec import Least, Spec
 
 Placement = Literal["replicated", "sharded"]
+"""Whether every process holds a whole table, or each a part of it."""
 StoredIn = Literal["float32", "float16", "bfloat16"]
+"""The type that a table of vectors is stored in."""
 
 
 class NoNegativesSpec(Spec):
