@@ -11,7 +11,7 @@ import torch
 from contralex.errors import ContralexError
 from contralex.kinds.datasets.labelled import share_of
 from contralex.kinds.negatives.specs import ClassesSpec
-from contralex.kinds.targets.specs import ClassLabel
+from contralex.kinds.targets.specs import ClassLabelSpec
 from contralex.plugins.building import BuildContext
 from contralex.recipes.layers import resolve, resolve_data
 from contralex.recipes.semi_supervised import Student, classifier, distilled, finetuned
@@ -87,7 +87,7 @@ def test_classes_are_as_many_as_the_vectors_numbers() -> None:
 )
 def test_labels_that_do_not_do_are_refused(labels: list[int] | None, sentence: str) -> None:
     with pytest.raises(ContralexError, match=sentence):
-        ClassLabel().build(_context(4, labels))
+        ClassLabelSpec().build(_context(4, labels))
 
 
 def test_vectors_of_unit_length_are_no_logits() -> None:

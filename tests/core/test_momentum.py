@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralex.kinds.key_encoders.specs import Momentum
 from contralex.lookup.clock import Clock
 from contralex.lookup.slots import Encoder
 from contralex.lookup.values import Step
-from contralex.plugins.building import BuildContext
+from contralex.plugin import MomentumEncoder
 
 STEP = Step(Clock(0, 10, 5), seed=0, batch=8)
 
@@ -33,7 +32,7 @@ class Noisy(Encoder):
 def test_keys_are_without_dropout_and_keep_statistics_of_the_batch() -> None:
     torch.manual_seed(0)
     online = Noisy()
-    keys: Any = Momentum(momentum=0.5).build(BuildContext(6, 10, 8, (0,), online, Noisy))
+    keys: Any = MomentumEncoder(online, momentum=0.5)
     side = keys.side(nn.Sequential(nn.Dropout(0.5)))
     x = {0: torch.randn(8, 5)}
     module = nn.ModuleList([online, keys])

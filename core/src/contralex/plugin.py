@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contralex.kinds.encoders.image import ImageEncoder, mlp
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
+    from contralex.kinds.key_encoders.parts import FrozenEncoder, MomentumEncoder, SharedKeyEncoder
     from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
     from contralex.kinds.negatives.parts import (
         ClassSource,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         QueueSource,
     )
     from contralex.kinds.negatives.specs import Placement, StoredIn
+    from contralex.kinds.targets.parts import ClassLabelTargets, InstanceTargets, KeyVectorTargets, TeacherLogitsTargets
     from contralex.kinds.views.augment import (
         Augment,
         Blur,
@@ -98,6 +100,11 @@ _WHERE = {
         "Layer",
     ),
     "contralex.kinds.encoders.towers": ("TowersEncoder",),
+    "contralex.kinds.key_encoders.parts": (
+        "FrozenEncoder",
+        "MomentumEncoder",
+        "SharedKeyEncoder",
+    ),
     "contralex.kinds.losses.parts": (
         "CosineLoss",
         "InfoNCE",
@@ -115,6 +122,12 @@ _WHERE = {
     "contralex.kinds.negatives.specs": (
         "Placement",
         "StoredIn",
+    ),
+    "contralex.kinds.targets.parts": (
+        "ClassLabelTargets",
+        "InstanceTargets",
+        "KeyVectorTargets",
+        "TeacherLogitsTargets",
     ),
     "contralex.kinds.views.augment": (
         "Augment",
@@ -192,6 +205,7 @@ __all__ = [
     "Backbone",
     "Blur",
     "BuildContext",
+    "ClassLabelTargets",
     "ClassSource",
     "Clock",
     "ContralexError",
@@ -204,15 +218,18 @@ __all__ = [
     "Flip",
     "Found",
     "Fraction",
+    "FrozenEncoder",
     "Gray",
     "Group",
     "ImageEncoder",
     "InBatchSource",
     "InfoNCE",
+    "InstanceTargets",
     "Jigsaw",
     "JigsawHead",
     "Jitter",
     "KeyEncoder",
+    "KeyVectorTargets",
     "Layer",
     "Least",
     "LocalPath",
@@ -220,6 +237,7 @@ __all__ = [
     "Loss",
     "Match",
     "MemoryBankSource",
+    "MomentumEncoder",
     "NegativeSource",
     "NoNegatives",
     "Normalize",
@@ -233,6 +251,7 @@ __all__ = [
     "Rows",
     "Run",
     "Schedule",
+    "SharedKeyEncoder",
     "Slot",
     "SoftCrossEntropy",
     "Solarize",
@@ -244,6 +263,7 @@ __all__ = [
     "Subset",
     "TargetGenerator",
     "Targets",
+    "TeacherLogitsTargets",
     "Temperature",
     "Texts",
     "TowersEncoder",

@@ -14,7 +14,7 @@ from contralex.kinds.datasets.specs import (
     Labelled,
 )
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
-from contralex.kinds.key_encoders.specs import Frozen, Momentum, Shared
+from contralex.kinds.key_encoders.specs import FrozenSpec, MomentumSpec, SharedSpec
 from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, NCESpec, SoftCrossEntropySpec
 from contralex.kinds.negatives.specs import (
     ClassesSpec,
@@ -24,7 +24,7 @@ from contralex.kinds.negatives.specs import (
     PrototypesSpec,
     QueueSpec,
 )
-from contralex.kinds.targets.specs import ClassLabel, Instance, KeyVector, TeacherLogits
+from contralex.kinds.targets.specs import ClassLabelSpec, InstanceSpec, KeyVectorSpec, TeacherLogitsSpec
 from contralex.kinds.views.specs import CropsSpec
 from contralex.plugins.hooks import hookimpl
 from contralex.plugins.spec import Spec
@@ -42,7 +42,7 @@ def contralex_backbones() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_key_encoders() -> list[type[Spec]]:
-    return [Shared, Momentum, Frozen]
+    return [SharedSpec, MomentumSpec, FrozenSpec]
 
 
 @hookimpl
@@ -59,7 +59,7 @@ def contralex_negative_sources() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [Instance, KeyVector, ClassLabel, TeacherLogits]
+    return [InstanceSpec, KeyVectorSpec, ClassLabelSpec, TeacherLogitsSpec]
 
 
 @hookimpl

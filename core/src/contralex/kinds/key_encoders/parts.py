@@ -1,10 +1,18 @@
-"""Key encoders: the query's own encoder, its moving average, or a frozen one."""
+"""The core's key encoders: the query's own encoder, its moving average, or a frozen one.
+
+Used alone, one makes the keys of a step, and is updated after it::
+
+    key_encoder = MomentumEncoder(encoder, momentum=0.99)
+    keys = key_encoder(encoder, {1: images}, {}, samples, step)
+    key_encoder.update(step)
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from contralex.errors import ContralexError, named
 from contralex.lookup import distributed
-from contralex.lookup.clock import value_at
+from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.slots import Encoder, KeyEncoder
 from contralex.lookup.values import Rows, Step
-from contralex.plugins.building import BuildContext
-
-if TYPE_CHECKING:
-    from contralex.kinds.key_encoders import specs
 
 M = TypeVar("M", bound=nn.Module)
 _SHUFFLE = 1  # the purpose of the step's generator
@@ -28,14 +32,17 @@ def _rows(encoder: Encoder, embedded: Mapping[int, Tensor], sample: Tensor) -> R
     return Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in encoder.keys(embedded).items()])
 
 
-class Shared(KeyEncoder):
-    """Keys come from the encoder of the queries: with gradient in SimCLR, without in SwAV and SimSiam."""
+class SharedKeyEncoder(KeyEncoder):
+    """Keys come from the encoder of the queries.
+
+    ``gradient``: whether keys carry one (SimCLR, section 2.1), or not (SimSiam, Algorithm 1; SwAV).
+    """
 
     reads_queries = True
 
-    def __init__(self, spec: specs.Shared) -> None:
+    def __init__(self, gradient: bool) -> None:
         super().__init__()
-        self.gradient = spec.gradient
+        self.gradient = gradient
 
     def forward(
         self,
@@ -49,25 +56,35 @@ class Shared(KeyEncoder):
         return rows if self.gradient else rows.detach()
 
 
-class Momentum(KeyEncoder):
+class MomentumEncoder(KeyEncoder):
     """Keys come from an exponential moving average of the encoder: θ_k ← m·θ_k + (1−m)·θ_q (MoCo, Eq. 2).
 
     Only parameters are averaged; the twin stays in training mode and keeps BatchNorm statistics of its own,
     as in the code of MoCo and BYOL. But keys are without noise: dropout and drop path are off (DINO's teacher).
+
+    ``encoder``: the query encoder, which stays the caller's. ``momentum`` (m, from 0 to 1): the weight of the average's
+    own past in each :meth:`update`; may be a schedule. ``shuffle_bn``: encode the keys in another order than the
+    queries, so that BatchNorm statistics over parts of the batch do not tell them apart (MoCo, section 3.3). ``init``:
+    start as a ``copy`` of the encoder or at ``random``, as what ``fresh_encoder()`` makes.
     """
 
-    def __init__(self, spec: specs.Momentum, context: BuildContext) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        momentum: float | Schedule,
+        shuffle_bn: bool = False,
+        init: Literal["copy", "random"] = "copy",
+        fresh_encoder: Callable[[], Encoder] | None = None,
+    ) -> None:
         super().__init__()
-        self.momentum = spec.momentum
-        self.shuffle = spec.shuffle_bn
-        fresh = context.fresh_encoder() if spec.init == "random" else copy.deepcopy(context.encoder)
-        self.encoder = _without_noise(_frozen(fresh))
-        self._pairs: list[tuple[nn.Module, nn.Module]] = [(context.encoder, self.encoder)]
+        self.momentum = momentum
+        self.shuffle = shuffle_bn
+        self.encoder = _disable_noise(_freeze(_make_twin(encoder, init, fresh_encoder)))
+        self._pairs: list[tuple[nn.Module, nn.Module]] = [(encoder, self.encoder)]
         self.twins = nn.ModuleList()
 
-    def train(self, mode: bool = True) -> Momentum:
-        _without_noise(super().train(mode))
-        return self
+    def train(self, mode: bool = True) -> MomentumEncoder:
+        return _disable_noise(super().train(mode))
 
     def forward(
         self,
@@ -89,10 +106,10 @@ class Momentum(KeyEncoder):
             shuffled = {view: distributed.gather(images)[mine] for view, images in views.items()}
             rows = _rows(self.encoder, self.encoder(shuffled), distributed.gather(sample)[mine])
             back = torch.argsort(order)[distributed.own_slice(local)]
-            return Rows.cat([_unshuffled(rows.of_view(view).gather(gradient=False), order, back) for view in views])
+            return Rows.cat([_unshuffle(rows.of_view(view).gather(gradient=False), order, back) for view in views])
 
     def side(self, module: M) -> M:
-        twin = _without_noise(_frozen(copy.deepcopy(module)))
+        twin = _disable_noise(_freeze(copy.deepcopy(module)))
         self.twins.append(twin)
         self._pairs.append((module, twin))
         return twin
@@ -105,24 +122,18 @@ class Momentum(KeyEncoder):
             torch._foreach_lerp_(mine, theirs, 1.0 - momentum)
 
 
-class Frozen(KeyEncoder):
-    """Keys come from an encoder that never changes: another run's, or this run's at its beginning."""
+class FrozenEncoder(KeyEncoder):
+    """Keys come from an encoder that never changes (CRD, section 3.1; BYOL, section 3.1, the random target).
 
-    def __init__(self, spec: specs.Frozen, context: BuildContext) -> None:
+    ``encoder``: a teacher of the query encoder's width, such as :func:`contralex.load_encoder` returns; its parameters
+    are frozen.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        if spec.checkpoint is None:
-            teacher = context.fresh_encoder()
-        else:
-            with named("method.key_encoder.checkpoint"):
-                teacher = context.load_encoder(spec.checkpoint)
-        if teacher.dim != context.dim:
-            raise ContralexError(
-                f"method.key_encoder: the frozen encoder of {spec.checkpoint} gives vectors of {teacher.dim} numbers "
-                f"and the query encoder of {context.dim}; give method.encoder a projector that ends in {teacher.dim}."
-            )
-        self.encoder = _frozen(teacher)
+        self.encoder = _freeze(encoder)
 
-    def train(self, mode: bool = True) -> Frozen:
+    def train(self, mode: bool = True) -> FrozenEncoder:
         return super().train(False)  # a fixed function of its input: BatchNorm uses what it has learnt
 
     def forward(
@@ -137,16 +148,46 @@ class Frozen(KeyEncoder):
             return _rows(self.encoder, self.encoder(views), sample)
 
 
-def _frozen(module: M) -> M:
+def frozen_encoder(
+    dim: int,
+    fresh_encoder: Callable[[], Encoder],
+    load_encoder: Callable[[str | Path], Encoder],
+    checkpoint: str | None = None,
+) -> FrozenEncoder:
+    """The encoder of a run or ``checkpoint``, frozen, or without one an encoder of random weights. ``dim``: dimensions
+    of the queries, which its keys must have."""
+    if checkpoint is None:
+        return FrozenEncoder(fresh_encoder())
+    with named("method.key_encoder.checkpoint"):
+        teacher = load_encoder(checkpoint)
+    if teacher.dim != dim:
+        raise ContralexError(
+            f"method.key_encoder: the frozen encoder of {checkpoint} gives vectors of {teacher.dim} dimensions and the "
+            f"query encoder of {dim}; give method.encoder a projector that ends in {teacher.dim}."
+        )
+    return FrozenEncoder(teacher)
+
+
+def _make_twin(
+    encoder: Encoder, init: Literal["copy", "random"], fresh_encoder: Callable[[], Encoder] | None
+) -> Encoder:
+    if init == "copy":
+        return copy.deepcopy(encoder)
+    if fresh_encoder is None:
+        raise ContralexError('MomentumEncoder(init="random") needs fresh_encoder, a function that makes an encoder.')
+    return fresh_encoder()
+
+
+def _freeze(module: M) -> M:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
 
 
-def _without_noise(module: M) -> M:
-    """Puts all into evaluation mode but what takes statistics of the batch, which are buffers.
+def _disable_noise(module: M) -> M:
+    """Put all into evaluation mode but modules that take statistics of the batch, which are buffers.
 
-    Noise is told by what it lacks, because every library has a class of its own for it.
+    Noise is recognised by the lack of buffers, because every library has a class of its own for it.
     """
     for each in module.modules():
         if not isinstance(each, _BatchNorm) and not any(True for _ in each.buffers(recurse=False)):
@@ -154,7 +195,7 @@ def _without_noise(module: M) -> M:
     return module
 
 
-def _unshuffled(rows: Rows, order: Tensor, back: Tensor) -> Rows:
-    """The rows of this process's samples, in their order; ``rows`` holds every sample's P places, shuffled."""
-    places = len(rows) // len(order)
-    return rows[(back.unsqueeze(1) * places + torch.arange(places, device=back.device)).flatten()]
+def _unshuffle(rows: Rows, order: Tensor, back: Tensor) -> Rows:
+    """The rows of this process's samples, in their order; ``rows`` holds every sample's P positions, shuffled."""
+    positions = len(rows) // len(order)
+    return rows[(back.unsqueeze(1) * positions + torch.arange(positions, device=back.device)).flatten()]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from contralex.plugins.spec import Spec
 from contralex.recipes.paths import LocalPath
 from contralex.recipes.schedules import Fraction
 
-if TYPE_CHECKING:
-    from contralex.lookup.slots import KeyEncoder
-    from contralex.plugins.building import BuildContext
 
-
-class Shared(Spec):
+class SharedSpec(Spec):
     """The query's own encoder."""
 
     kind: Literal["shared"] = "shared"
+    builds = ".parts:SharedKeyEncoder"
     gradient: bool
     """Whether keys carry one (SimCLR yes; SwAV, SimSiam, InstDisc no)."""
     gives = frozenset({"keys", "keys with gradient"})
@@ -27,16 +24,12 @@ class Shared(Spec):
     def offers(self) -> frozenset[str]:
         return self.gives if self.gradient else self.gives - {"keys with gradient"}
 
-    def build(self, context: BuildContext) -> KeyEncoder:
-        from contralex.kinds.key_encoders.parts import Shared as Part
 
-        return Part(self)
-
-
-class Momentum(Spec):
+class MomentumSpec(Spec):
     """A moving average of the query encoder, without gradient: θ_k ← m·θ_k + (1−m)·θ_q after each step."""
 
     kind: Literal["momentum"] = "momentum"
+    builds = ".parts:MomentumEncoder"
     momentum: Fraction
     """The weight (m) of the key encoder's own past in each update, in [0, 1]; may follow a schedule."""
     shuffle_bn: bool = False
@@ -49,23 +42,14 @@ class Momentum(Spec):
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
     example = {"momentum": 0.9}
 
-    def build(self, context: BuildContext) -> KeyEncoder:
-        from contralex.kinds.key_encoders.parts import Momentum as Part
 
-        return Part(self, context)
-
-
-class Frozen(Spec):
+class FrozenSpec(Spec):
     """An encoder that never changes."""
 
     kind: Literal["frozen"] = "frozen"
+    builds = ".parts:frozen_encoder"
     checkpoint: Annotated[str | None, LocalPath()] = None
     """A run's folder or checkpoint; without one, random weights."""
     gives = frozenset({"keys"})
     key_weights = "fixed"
     source = "CRD, arXiv:1910.10699, section 3.1; BYOL, arXiv:2006.07733, section 3.1 (random target)"
-
-    def build(self, context: BuildContext) -> KeyEncoder:
-        from contralex.kinds.key_encoders.parts import Frozen as Part
-
-        return Part(self, context)

@@ -1,8 +1,6 @@
-"""Target generators of the general vocabulary: the instance itself, its key as a vector, its class, its teacher's."""
+"""The core's target generators: the sample itself, its key as a vector, its class, the class its teacher sees."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,34 +9,34 @@ from torch.nn import functional as F
 from contralex.errors import ContralexError
 from contralex.lookup.slots import TargetGenerator
 from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
-from contralex.plugins.building import BuildContext
-
-if TYPE_CHECKING:
-    from contralex.kinds.targets import specs
 
 
-class Instance(TargetGenerator):
-    """The entry that stands for the query's own sample, seen in the matched view, at the same position."""
+class InstanceTargets(TargetGenerator):
+    """The index of the entry that stands for the query's own sample, in the matched view and at the same position
+    (InstDisc, section 3.1)."""
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         return Targets(index=dictionary.positives(queries, match))
 
 
-class KeyVector(TargetGenerator):
-    """The sample's own key, as a vector to regress on (BYOL, SimSiam)."""
+class KeyVectorTargets(TargetGenerator):
+    """The sample's own key (N, D), as a vector to regress on (BYOL, section 3.1; SimSiam, Algorithm 1)."""
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         return Targets(vectors=keys.matching(queries, match).vectors)
 
 
-class ClassLabel(TargetGenerator):
-    """The entry of the sample's class."""
+class ClassLabelTargets(TargetGenerator):
+    """The index of the entry of the sample's class (SimCLR v2, section 2, fine-tuning).
+
+    ``labels`` (M,): the class of each training sample, counted from 0; every sample must have one. ``dim``: classes,
+    which are as many as the queries have dimensions; None where the caller sees to that.
+    """
 
     labels: Tensor
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, labels: Tensor | None, dim: int | None = None) -> None:
         super().__init__()
-        labels = context.labels
         if labels is None:
             raise ContralexError(
                 "method.targets of kind class_label needs labelled data, and these have no labels; use images in one "
@@ -51,9 +49,9 @@ class ClassLabel(TargetGenerator):
                 "have none; wrap the data, which leaves those out: data={kind: labelled, share: 1, of: ...}."
             )
         last = int(labels.max())
-        if last >= context.dim:
+        if dim is not None and last >= dim:
             raise ContralexError(
-                f"the data have a class {last}, counted from 0, and method.negatives {context.dim} classes; set "
+                f"the data have a class {last}, counted from 0, and method.negatives {dim} classes; set "
                 f"method.negatives.count, and the width of the encoder's last layer, to {last + 1}."
             )
         self.register_buffer("labels", labels, persistent=False)  # they belong to the data, not to the run
@@ -62,12 +60,17 @@ class ClassLabel(TargetGenerator):
         return Targets(index=self.labels[queries.sample])
 
 
-class TeacherLogits(TargetGenerator):
-    """P_T(y|x; τ) = softmax of the key's scores/τ (SimCLR v2, Eq. 2); or its mode alone; 0 where it is unsure."""
+class TeacherLogitsTargets(TargetGenerator):
+    """P_T(y|x; τ): the softmax of the key's scores/τ, weights (N, C) over the classes (SimCLR v2, Eq. 2).
 
-    def __init__(self, spec: specs.TeacherLogits) -> None:
+    ``temperature`` (τ, above 0) divides the teacher's logits. ``hard``: all weight on its first class (pseudo-labels).
+    ``threshold``, between 0 and 1: the weights of a sample are 0 where its most likely class has less than this
+    probability at temperature 1 (Noisy Student); None takes all samples.
+    """
+
+    def __init__(self, temperature: float = 1.0, hard: bool = False, threshold: float | None = None) -> None:
         super().__init__()
-        self.temperature, self.hard, self.threshold = spec.temperature, spec.hard, spec.threshold
+        self.temperature, self.hard, self.threshold = temperature, hard, threshold
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:

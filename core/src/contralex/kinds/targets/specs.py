@@ -2,62 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from contralex.plugins.spec import Spec
 
-if TYPE_CHECKING:
-    from contralex.lookup.slots import TargetGenerator
-    from contralex.plugins.building import BuildContext
 
-
-class Instance(Spec):
+class InstanceSpec(Spec):
     """The sample itself: its entry in the dictionary."""
 
     kind: Literal["instance"] = "instance"
+    builds = ".parts:InstanceTargets"
     needs = {"negatives": frozenset({"positive"})}
     gives = frozenset({"index"})
     source = "InstDisc, arXiv:1805.01978, section 3.1"
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex.kinds.targets.parts import Instance as Part
 
-        return Part()
-
-
-class KeyVector(Spec):
+class KeyVectorSpec(Spec):
     """The sample's key, to regress on."""
 
     kind: Literal["key_vector"] = "key_vector"
+    builds = ".parts:KeyVectorTargets"
     gives = frozenset({"vectors"})
     source = "BYOL, arXiv:2006.07733, section 3.1"
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex.kinds.targets.parts import KeyVector as Part
 
-        return Part()
-
-
-class ClassLabel(Spec):
+class ClassLabelSpec(Spec):
     """The class of the sample. Every sample must have one."""
 
     kind: Literal["class_label"] = "class_label"
+    builds = ".parts:ClassLabelTargets"
     needs = {"data": frozenset({"labels"}), "negatives": frozenset({"classes"})}
     gives = frozenset({"index"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning)"
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex.kinds.targets.parts import ClassLabel as Part
 
-        return Part(context)
-
-
-class TeacherLogits(Spec):
+class TeacherLogitsSpec(Spec):
     """What the key encoder, a classifier, says of the sample: softmax(its logits/``temperature``) over the classes."""
 
     kind: Literal["teacher_logits"] = "teacher_logits"
+    builds = ".parts:TeacherLogitsTargets"
     temperature: float = Field(1.0, gt=0, le=1000)
     """Divides the teacher's logits."""
     hard: bool = False
@@ -68,8 +53,3 @@ class TeacherLogits(Spec):
     needs = {"negatives": frozenset({"classes"}), "key_encoder": frozenset({"keys"})}
     gives = frozenset({"weights"})
     source = "SimCLR v2, arXiv:2006.10029, Eq. 2; Hinton et al., arXiv:1503.02531; Noisy Student, arXiv:1911.04252"
-
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex.kinds.targets.parts import TeacherLogits as Part
-
-        return Part(self)
