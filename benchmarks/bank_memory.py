@@ -100,7 +100,7 @@ def one_step(bank: Any, rows: int) -> None:
     step = Step(Clock(0, 10, 10), seed=0, batch=BATCH)
     generator = torch.Generator().manual_seed(0)
     vectors = F.normalize(torch.randn(BATCH, DIM, generator=generator), dim=1)
-    keys = Rows.of(vectors, torch.randint(rows, (BATCH,), generator=generator), 0)
+    keys = Rows.from_view(vectors, torch.randint(rows, (BATCH,), generator=generator), 0)
     share = BATCH // dist.get_world_size()
     queries = keys[torch.arange(share) + share * dist.get_rank()]
     bank(queries, keys, Match(0, 0), step).scores(queries.vectors)

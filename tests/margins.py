@@ -32,13 +32,13 @@ def margins(scores: Tensor) -> Tensor:
 @contextmanager
 def undecided(into: list[float], close: float = CLOSE) -> Iterator[None]:
     """Adds to ``into`` which fraction of the look-ups within, over all processes, rounding may have decided."""
-    counted, found = _Undecided(close), step._found
+    counted, found = _Undecided(close), step._measure_accuracy
 
     def watched(*args: Any) -> Tensor:
         with counted:
             return found(*args)
 
-    with mock.patch.object(step, "_found", watched):
+    with mock.patch.object(step, "_measure_accuracy", watched):
         yield
     into.append(float(distributed.mean_over_processes(torch.tensor(counted.close / counted.rows))))
 

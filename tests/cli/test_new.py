@@ -350,7 +350,7 @@ def unit(count: int, first: int = 0, view: int = 0, seed: int = 0) -> Any:
     from contralex.plugin import Rows
 
     vectors = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
-    return Rows.of(torch.nn.functional.normalize(vectors, dim=1), torch.arange(first, first + count), view)
+    return Rows.from_view(torch.nn.functional.normalize(vectors, dim=1), torch.arange(first, first + count), view)
 
 
 def moment(step: int = 0) -> Any:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
-from contralex.lookup.shards import Shards, drawn, own_range
+from contralex.lookup.sharded_state import gather_state, select_own_state
+from contralex.lookup.shards import Shards, draw_table, own_range
 from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
-from contralex.lookup.whole_state import own_state, whole_state
 from contralex.plugin import MemoryBankSource, QueueSource
 from contralex.recipes.layers import resolve
 
@@ -39,7 +39,7 @@ def keys(count: int, seed: int = 0) -> Rows:
     """(count, D) unit vectors of samples 3, 4, ... modulo the size of the data set."""
     generator = torch.Generator().manual_seed(seed)
     vectors = F.normalize(torch.randn(count, DIM, generator=generator), dim=1)
-    return Rows.of(vectors, (torch.arange(count) + 3 + 5 * seed) % DATASET_SIZE, 0)
+    return Rows.from_view(vectors, (torch.arange(count) + 3 + 5 * seed) % DATASET_SIZE, 0)
 
 
 def step(batch: int = 8) -> Step:
@@ -99,7 +99,7 @@ def test_blocks_draw_what_one_draw_does(draw: Callable[..., Tensor], dim: int, r
     torch.manual_seed(1)
     whole, after = draw(rows, dim), torch.get_rng_state()
     torch.manual_seed(1)
-    assert torch.equal(drawn(rows, lambda count: draw(count, dim), torch.float32, sharded=False), whole)
+    assert torch.equal(draw_table(rows, dim, lambda count: draw(count, dim), torch.float32, sharded=False), whole)
     assert torch.equal(torch.get_rng_state(), after)  # so that what is built next starts as it did
 
 
@@ -113,7 +113,7 @@ def test_parts_make_the_whole(processes: int, monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
             source = make(placement="sharded")
             start, stop = own_range(len(whole[name]))
-            assert torch.equal(own_state(source, whole)[name], source.state_dict()[name])
+            assert torch.equal(select_own_state(source, whole)[name], source.state_dict()[name])
             assert not source.state_dict()[name][stop - start :].any()
             parts.append(source.state_dict()[name])
         assert len({part.shape for part in parts}) == 1 and len(parts[0]) == math.ceil(len(whole[name]) / processes)
@@ -149,7 +149,7 @@ def test_half_precision_is_in_storage_alone(make: Callable[..., Any], placement:
 PARTS: dict[str, Any] = {
     "own": torch.zeros(2, 1, DIM),
     "shared": torch.zeros(3, DIM),
-    "rows": Rows.of(torch.zeros(3, DIM), torch.arange(3), 0),
+    "rows": Rows.from_view(torch.zeros(3, DIM), torch.arange(3), 0),
     "mask": torch.ones(2, 4, dtype=torch.bool),
     "key_shared": torch.ones(3, DIM),
     "dataset_size": 20,
@@ -231,17 +231,17 @@ def test_a_part_of_another_number_of_processes_is_refused() -> None:
 def test_a_whole_state_comes_back(placement: Any) -> None:
     source = queue(13, placement=placement)
     source.update(keys(8), step())
-    whole = {name: tensor.clone() for name, tensor in whole_state(source).items()}
+    whole = {name: tensor.clone() for name, tensor in gather_state(source).items()}
     assert whole.keys() == source.state_dict().keys() and len(whole["vectors"]) == 13
     other = queue(13, placement=placement)
-    other.load_state_dict(own_state(other, whole))
+    other.load_state_dict(select_own_state(other, whole))
     for name, tensor in source.state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor)
 
 
 def test_a_whole_of_another_size_is_refused() -> None:
     with pytest.raises(ContralexError, match="vectors has 12 rows where the spec makes 13"):
-        own_state(queue(13, placement="sharded"), {"vectors": torch.zeros(12, DIM)})
+        select_own_state(queue(13, placement="sharded"), {"vectors": torch.zeros(12, DIM)})
 
 
 # What cannot be read is not offered

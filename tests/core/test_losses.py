@@ -19,7 +19,7 @@ def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
     mask[:, 2] = False
     weights = torch.rand(4, 5).masked_fill(~mask, 0.0)
     asked = vectors.clone().requires_grad_()
-    queries = Rows.of(asked, torch.arange(4), 0)
+    queries = Rows.from_view(asked, torch.arange(4), 0)
     found = loss(queries, Dictionary(shared=entries, mask=mask), Targets(weights=weights), STEP)
     found.backward()
     assert asked.grad is not None and asked.grad.isfinite().all()
@@ -31,7 +31,7 @@ def test_soft_cross_entropy_takes_masked_entries_for_absent_ones() -> None:
 
 
 def test_info_nce_is_multiplied_by_its_weight() -> None:
-    queries, entries = Rows.of(torch.randn(4, 3), torch.arange(4), 0), Dictionary(shared=torch.randn(5, 3))
+    queries, entries = Rows.from_view(torch.randn(4, 3), torch.arange(4), 0), Dictionary(shared=torch.randn(5, 3))
     targets = Targets(index=torch.arange(4))
     plain, twice = (InfoNCE(temperature=0.5, weight=w) for w in (1.0, 2.0))
     torch.testing.assert_close(twice(queries, entries, targets, STEP), 2 * plain(queries, entries, targets, STEP))

@@ -203,7 +203,7 @@ def nce(normalizer: Literal["one", "each_view"]) -> NCE:
 
 
 def asked(loss: NCE, view: int, vectors: Tensor, own: Tensor) -> Tensor:
-    queries = Rows.of(vectors, torch.arange(4), view)
+    queries = Rows.from_view(vectors, torch.arange(4), view)
     targets = Targets(index=torch.zeros(4, dtype=torch.long))
     found: Tensor = loss(queries, Dictionary(own=own, dataset_size=20), targets, STEP)
     return found

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
-from contralex.lookup.shards import part_rows
+from contralex.lookup.sharded_state import gather_state, select_own_state, sharded_buffers
+from contralex.lookup.shards import rows_per_process
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Step
-from contralex.lookup.whole_state import own_state, sharded_buffers, whole_state
 from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
@@ -59,7 +59,7 @@ def trained(case: str, placement: str) -> dict[str, Any]:
     model = build.look_up(spec, POPULATION)
     batch_norm.convert(model, spec.train.batch_norm)
     optimizer, module = optimizers.build(spec.train.optimizer, model), wrapped(model)
-    out: dict[str, Any] = {"start": kept(whole_state(model)), "loss": [], "accuracy": [], "undecided": [], "grads": []}
+    out: dict[str, Any] = {"start": kept(gather_state(model)), "loss": [], "accuracy": [], "undecided": [], "grads": []}
     mine = distributed.own_slice(B // distributed.world())
     for number in range(STEPS):
         optimizers.set_rates(optimizer, spec.train.optimizer, moment(number).clock, B)
@@ -75,7 +75,7 @@ def trained(case: str, placement: str) -> dict[str, Any]:
         optimizer.step()
         model.update(found.keys, moment(number))
     batch_norm.average_running_statistics(model)
-    out["state"] = kept(whole_state(model))
+    out["state"] = kept(gather_state(model))
     out["held"] = {name: len(model.state_dict()[name]) for name in sharded_buffers(model)}
     return out
 
@@ -89,9 +89,9 @@ def written(case: str, placement: str) -> dict[str, Tensor]:
         vectors = F.normalize(torch.randn(B, model.encoder.dim, generator=generator), dim=1)
         view = model.key_views[0]
         model.negatives.update(
-            Rows.of(vectors, torch.randperm(POPULATION, generator=generator)[:B], view), moment(number)
+            Rows.from_view(vectors, torch.randperm(POPULATION, generator=generator)[:B], view), moment(number)
         )
-    return kept(whole_state(model.negatives))
+    return kept(gather_state(model.negatives))
 
 
 def loaded(case: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -100,8 +100,8 @@ def loaded(case: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
         for buffer in model.negatives.buffers():
             buffer.zero_()
-    model.load_state_dict(own_state(model, tensors))
-    return kept(whole_state(model))
+    model.load_state_dict(select_own_state(model, tensors))
+    return kept(gather_state(model))
 
 
 def kept(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -203,7 +203,7 @@ def test_each_process_holds_its_part_alone(case: str, several: Any) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_saved_does_not_know_how_many_processes_there_were(case: str, several: Any, one: Any) -> None:
-    assert part_rows(7) == 7  # here there is one process
+    assert rows_per_process(7) == 7  # here there is one process
     equal(several[0][case, "loaded"], one[case, "sharded"]["state"])  # of one, cut for several, and whole again
     of_several = several[0][case, "sharded"]["state"]
     equal(loaded(case, of_several), of_several)

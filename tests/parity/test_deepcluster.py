@@ -44,7 +44,7 @@ def after_two_epochs(model: LookUp, views: dict[int, Tensor]) -> dict[int, Tenso
         found = model(views, SAMPLE, moment)
         model.update(found.keys, moment)
     for view, memory in remembered.items():
-        memory[SAMPLE] = found.keys.of_view(view).vectors
+        memory[SAMPLE] = found.keys.select_view(view).vectors
     return remembered
 
 

@@ -89,7 +89,7 @@ def test_the_softmax_is_over_queries_and_all_of_them_learn() -> None:
     model, views = trained(2), images(2)
     queries, keys = model.encode(views, SAMPLE, step(9))
     match = model.matches[0]
-    asked = queries.of_view(match.query)
+    asked = queries.select_view(match.query)
     dictionary = model.negatives(asked, keys, match, step(9))
     targets = model.targets(asked, keys, dictionary, match, step(9))
     vectors = asked.vectors.detach().requires_grad_()

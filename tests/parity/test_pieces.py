@@ -56,7 +56,7 @@ def test_pirl() -> None:
 
 def test_matches_share_the_rows_that_are_drawn_unless_each_draws_its_own() -> None:
     model, match = made("pirl", "method.negatives.draws=16"), (Match(0, 0), Match(1, 0))
-    queries = Rows.of(torch.zeros(B, 128), SAMPLE, 0)
+    queries = Rows.from_view(torch.zeros(B, 128), SAMPLE, 0)
     for redraw in (True, False):
         model.negatives.redraw = redraw
         first, second = (model.negatives(queries, queries, one, step()).own for one in match)

@@ -53,7 +53,7 @@ def test_vicreg_equals_pytorch_metric_learning() -> None:
 def test_vectors_without_variance_give_a_finite_loss_and_gradient(recipe: str, rows: int) -> None:
     loss = made(recipe, EXPANDER).loss
     vectors = torch.ones(rows, 10, requires_grad=True)  # one sample, or the same vector for each
-    queries = Rows.of(vectors, torch.arange(rows), view=0)
+    queries = Rows.from_view(vectors, torch.arange(rows), view=0)
     found = loss(queries, Dictionary(), Targets(vectors=2 * vectors), step())
     found.backward()
     assert found.isfinite()
@@ -113,7 +113,7 @@ def test_positives_are_all_entries_of_the_class(negatives: str) -> None:
         model.update(model(views, SAMPLE + 2, before).keys, before)
     queries, keys = model.encode(views, SAMPLE, step(1))
     for match in model.matches:
-        asked = queries.of_view(match.query)
+        asked = queries.select_view(match.query)
         dictionary = model.negatives(asked, keys, match, step(1))
         weights = model.targets(asked, keys, dictionary, match, step(1)).weights
         own = dictionary.own.shape[1] if dictionary.has_own else 0
@@ -144,7 +144,7 @@ def test_supcon_neither_underflows_nor_divides_by_nothing(positives: str) -> Non
     entries = torch.cat([-asked, asked])  # the positives are as far from the query as can be: exp(-400) of the rest
     weights = torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, 0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 0, 0]])  # the third has none
     vectors = asked.clone().requires_grad_()
-    queries = Rows.of(vectors, torch.arange(3), view=0)
+    queries = Rows.from_view(vectors, torch.arange(3), view=0)
     found = loss(queries, Dictionary(shared=entries), Targets(weights=weights), step())
     found.backward()
 

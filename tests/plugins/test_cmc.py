@@ -153,10 +153,10 @@ def test_a_view_is_looked_up_in_the_other_views_memory() -> None:
         bank.bank(view).copy_(torch.arange(20.0).unsqueeze(1) + 100 * (view + 1))
     moment = Step(Clock(3, 10, 5), seed=0, batch=3)
     sample = torch.tensor([7, 0, 19])
-    keys = Rows.cat([Rows.of(torch.zeros(3, 4), sample, view) for view in (1, 0)])
+    keys = Rows.cat([Rows.from_view(torch.zeros(3, 4), sample, view) for view in (1, 0)])
     drawn = {}
     for query, key in ((0, 1), (1, 0)):
-        found = bank(Rows.of(torch.zeros(3, 4), sample, query), keys, Match(query, key), moment).own
+        found = bank(Rows.from_view(torch.zeros(3, 4), sample, query), keys, Match(query, key), moment).own
         assert_close(found[:, 0], (sample + 100.0 * (key + 1)).unsqueeze(1).expand(3, 4))  # the positive
         assert bool(((found >= 100 * (key + 1)) & (found < 100 * (key + 1) + 20)).all())
         drawn[key] = found - 100 * (key + 1)

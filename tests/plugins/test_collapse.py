@@ -50,7 +50,7 @@ def health(recipe: str, *sets: str, rate: float, steps: int) -> dict[str, float]
         found.loss.backward()
         optimizer.step()
         model.update(found.keys, moment)
-        last, keys = found.loss.detach(), found.keys.of_view(0).vectors
+        last, keys = found.loss.detach(), found.keys.select_view(0).vectors
         first = first if number else last
     assert last < first / 2  # all of them learn what they are told
     return of_keys(keys, entries=0)

@@ -57,7 +57,9 @@ def memory(**fields: Any) -> OtherClassesMemory:
 def drawn(part: OtherClassesMemory, query: int, key: int, moment: Step = STEP) -> Tensor:
     """(B, 1+K) the samples that queries are compared with, as the entries say."""
     vectors = torch.zeros(B, E + C)
-    own = part(Rows.of(vectors, SAMPLE, query), Rows.of(vectors, SAMPLE, key), Match(query, key), moment).own
+    own = part(
+        Rows.from_view(vectors, SAMPLE, query), Rows.from_view(vectors, SAMPLE, key), Match(query, key), moment
+    ).own
     assert own is not None and own.shape == (B, 1 + K, E)
     assert bool((own == own[..., :1]).all())
     places: Tensor = (own[..., 0] - 100 * key).long()
@@ -99,14 +101,14 @@ def test_a_relaxed_positive_is_any_sample_of_the_class() -> None:
 def test_memory_remembers_embeddings_alone() -> None:
     part = memory()
     part.bank.bank(1).copy_(torch.ones(20, E))
-    keys = Rows.cat([Rows.of(torch.randn(B, E + C), SAMPLE, view) for view in (1, 0)])
+    keys = Rows.cat([Rows.from_view(torch.randn(B, E + C), SAMPLE, view) for view in (1, 0)])
     part.update(keys, STEP)
-    mixed = 0.5 + 0.5 * keys.of_view(1).vectors[:, :E]
+    mixed = 0.5 + 0.5 * keys.select_view(1).vectors[:, :E]
     assert_close(part.bank.bank(1)[SAMPLE], F.normalize(mixed, dim=1))
 
 
 def test_a_view_that_looks_itself_up_is_compared_with_the_classes() -> None:
-    queries = Rows.of(torch.randn(B, E + C), SAMPLE, 0)
+    queries = Rows.from_view(torch.randn(B, E + C), SAMPLE, 0)
     found = memory()(queries, queries, Match(0, 0), STEP)
     assert_close(found.scores(queries.vectors), queries.vectors[:, E:])
     assert found.size == C
@@ -200,9 +202,9 @@ def test_the_three_losses_are_hintons_and_instdiscs(tmp_path: Path) -> None:
     loss: Any = CRDLoss(CRD(contrast=0.7, cross_entropy=1.3, distillation=0.4, softness=3, temperature=0.2), known)
     student_logits, teacher_logits = torch.randn(B, 10, requires_grad=True), 3 * torch.randn(B, 10)
     embedding = torch.zeros(B, E)
-    queries = Rows.of(torch.cat([embedding, student_logits], dim=1), SAMPLE, 0)
+    queries = Rows.from_view(torch.cat([embedding, student_logits], dim=1), SAMPLE, 0)
     order = torch.randperm(B)  # keys may stand in any order
-    keys = Rows.of(torch.cat([embedding, teacher_logits], dim=1)[order], SAMPLE[order], 1)
+    keys = Rows.from_view(torch.cat([embedding, teacher_logits], dim=1)[order], SAMPLE[order], 1)
     dictionary = Dictionary(shared=torch.eye(10), span=(E, E + 10))
     targets = DistillationTargets(known)(queries, keys, dictionary, Match(0, 0), STEP)
     found = loss(queries, dictionary, targets, STEP)

@@ -25,7 +25,7 @@ def prototypes() -> Any:
 
 def rows(view: int) -> Rows:
     generator = torch.Generator().manual_seed(view)
-    return Rows.of(torch.randn(4, DIM, generator=generator), torch.arange(4), view)
+    return Rows.from_view(torch.randn(4, DIM, generator=generator), torch.arange(4), view)
 
 
 def given(targets: Any, dictionary: Dictionary, moment: Step, key: int = 0) -> Tensor:

@@ -22,7 +22,7 @@ def spread(
 ) -> tuple[Tensor, Tensor]:
     """The loss, and its gradient by the scores (N, M): the entries are unit axes, so that queries are scores."""
     vectors = torch.tensor(scores, requires_grad=True)
-    queries = Rows.of(vectors, torch.arange(len(scores)), 0)
+    queries = Rows.from_view(vectors, torch.arange(len(scores)), 0)
     entries = torch.eye(vectors.shape[1])
     loss = SpreadLoss(temperature=1.0, m=m)
     found = loss(queries, Dictionary(shared=entries, mask=mask), Targets(index=torch.tensor(place)), STEP)

@@ -28,7 +28,7 @@ def step(number: int = 0) -> Step:
 
 
 def keys_of(*views: torch.Tensor) -> Rows:
-    return Rows.cat([Rows.of(vectors, SAMPLE[: len(vectors)], view) for view, vectors in enumerate(views)])
+    return Rows.cat([Rows.from_view(vectors, SAMPLE[: len(vectors)], view) for view, vectors in enumerate(views)])
 
 
 def unit(rows: int, dim: int, seed: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_a_batch_larger_than_it_leaves_its_newest_keys() -> None:
 
 
 def neighbours(targets: torch.nn.Module, keys: Rows, match: Match) -> torch.Tensor:
-    queries = Rows.of(torch.zeros(B, 128), SAMPLE, match.query)
+    queries = Rows.from_view(torch.zeros(B, 128), SAMPLE, match.query)
     found: torch.Tensor = targets(queries, keys, Dictionary(), match, step()).vectors
     return found
 
@@ -74,7 +74,7 @@ def test_no_sample_is_its_own_neighbour_in_the_step_in_which_it_arrives() -> Non
     model = made()
     views = {view: torch.rand(B, 3, 16, 16, generator=torch.Generator().manual_seed(view)) for view in (0, 1)}
     queries, keys = model.encode(views, SAMPLE, step())
-    own = keys.of_view(0).vectors
+    own = keys.select_view(0).vectors
     before = neighbours(model.targets, keys, Match(query=1, key=0))
     assert not bool(torch.isclose(before, own, atol=1e-4).all(dim=1).any())
     found = model.look_up(queries, keys, step())

@@ -136,12 +136,12 @@ def test_batch_and_queue_is_both_and_no_row_is_its_own_key() -> None:
 
     def both() -> Rows:
         parts = (F.normalize(torch.randn(3, 5, generator=generator), dim=1) for _ in range(2))
-        return Rows.cat([Rows.of(part, sample, view) for view, part in enumerate(parts)])
+        return Rows.cat([Rows.from_view(part, sample, view) for view, part in enumerate(parts)])
 
     earlier, keys, queries = both(), both(), both()
     source.update(earlier, step)  # the same samples, so that the queue has keys of every query's own sample
     for match in (Match(0, 1), Match(1, 0)):
-        asked = queries.of_view(match.query)
+        asked = queries.select_view(match.query)
         found = source(asked, keys, match, step)
         scores = found.scores(asked.vectors)
         place = found.positives(asked, match)
@@ -152,9 +152,9 @@ def test_batch_and_queue_is_both_and_no_row_is_its_own_key() -> None:
             for view in (0, 1):
                 for j in range(3):
                     if (view, j) != (match.query, i):
-                        negatives.append(torch.exp(asked.vectors[i] @ keys.of_view(view).vectors[j] / 0.2))
+                        negatives.append(torch.exp(asked.vectors[i] @ keys.select_view(view).vectors[j] / 0.2))
             negatives += [torch.exp(asked.vectors[i] @ old / 0.2) for old in earlier.vectors]
-            positive = torch.exp(asked.vectors[i] @ keys.of_view(match.key).vectors[i] / 0.2)
+            positive = torch.exp(asked.vectors[i] @ keys.select_view(match.key).vectors[i] / 0.2)
             total = total - torch.log(positive / sum(negatives))
         torch.testing.assert_close(loss, total / 3, rtol=1e-5, atol=1e-5)
         assert found.size == 6 + 6
@@ -163,7 +163,7 @@ def test_batch_and_queue_is_both_and_no_row_is_its_own_key() -> None:
 def test_the_queue_is_written_after_the_look_up() -> None:
     unused: Any = None
     source: Any = BatchAndQueue(size=4).build(BuildContext(5, 40, 2, (0, 1), encoder=unused, fresh_encoder=unused))
-    keys = Rows.of(F.normalize(torch.randn(2, 5), dim=1), torch.tensor([1, 2]), 0)
+    keys = Rows.from_view(F.normalize(torch.randn(2, 5), dim=1), torch.tensor([1, 2]), 0)
     step = Step(Clock(0, 10, 5), seed=0, batch=2)
     before = source.queue.vectors.clone()
     source(keys, keys, Match(0, 0), step)

@@ -132,7 +132,7 @@ def clustered(
 
 
 def rows(vectors: Tensor) -> Rows:
-    return Rows.of(vectors, torch.arange(len(vectors)), 0)
+    return Rows.from_view(vectors, torch.arange(len(vectors)), 0)
 
 
 def test_targets_and_loss_are_cross_entropy_of_every_head_over_the_samples_that_have_a_cluster() -> None:
@@ -184,7 +184,9 @@ def test_a_classifiers_scores_are_those_of_a_linear_layer_behind_a_relu() -> Non
 def keys_of(model: Any, sample: Tensor, seed: int) -> Rows:
     views = model.negatives.views
     dim = model.encoder.dim
-    return Rows.cat([Rows.of(torch.randn(len(sample), dim, generator=generator(seed + v)), sample, v) for v in views])
+    return Rows.cat(
+        [Rows.from_view(torch.randn(len(sample), dim, generator=generator(seed + v)), sample, v) for v in views]
+    )
 
 
 def test_clusters_change_once_an_epoch_and_follow_the_memory() -> None:
@@ -196,7 +198,7 @@ def test_clusters_change_once_an_epoch_and_follow_the_memory() -> None:
     keys = keys_of(model, sample, 30)
     clusters.update(keys, moment(0))
     for view in (0, 1):
-        assert_close(clusters.memory(view)[sample], keys.of_view(view).vectors)
+        assert_close(clusters.memory(view)[sample], keys.select_view(view).vectors)
     clusters.prepare(moment(0, 5))
     assert torch.equal(clusters.assigned, first)  # within the epoch nothing moves
     clusters.prepare(moment(1))

@@ -54,7 +54,7 @@ class Recent(Spec):
                 self.register_buffer("kept", torch.nn.functional.normalize(torch.randn(size, context.dim), dim=1))
 
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.matching(queries, match).vectors.unsqueeze(1)
+                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
                 step.cache["right"] = keys.vectors.detach()  # which update() finds: it gets the same step
                 return Dictionary(own=own, shared=self.kept.clone())
 

@@ -363,7 +363,7 @@ class Raises(Spec):
             def forward(self, queries, keys, dictionary, match, step):
                 if not keys.vectors.std(dim=0).any():
                     raise ZeroDivisionError("there is no difference")
-                return Targets(vectors=keys.matching(queries, match).vectors)
+                return Targets(vectors=keys.select_matching(queries, match).vectors)
 
         return Part()
 

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
-    from contralex.lookup.values import Dictionary, Found, Match, Rows, Step, Targets
+    from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, Targets
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec
@@ -163,10 +163,10 @@ _WHERE = {
     "contralex.lookup.step": ("LookUp",),
     "contralex.lookup.values": (
         "Dictionary",
-        "Found",
         "Match",
         "Rows",
         "Step",
+        "StepResult",
         "Targets",
     ),
     "contralex.plugins.building": ("BuildContext",),
@@ -216,7 +216,6 @@ __all__ = [
     "Dictionary",
     "Encoder",
     "Flip",
-    "Found",
     "Fraction",
     "FrozenEncoder",
     "Gray",
@@ -259,6 +258,7 @@ __all__ = [
     "Spec",
     "Split",
     "Step",
+    "StepResult",
     "StoredIn",
     "Subset",
     "TargetGenerator",

@@ -37,7 +37,7 @@ class Wrong(Spec):
                     for mine, theirs in pairs:
                         mine.lerp_(theirs, 0.1)
                     found = self.encoder.keys(self.encoder(views))
-                    return Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in found.items()])
+                    return Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
 
         return Part()
 

@@ -35,7 +35,7 @@ class Wrong(Spec):
             def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
                 with torch.no_grad():
                     found = self.encoder.keys(self.encoder(views))
-                    return Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in found.items()])
+                    return Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
 
             def update(self, step: Any) -> None:
                 pairs = zip(self.encoder.parameters(), self.online[0].parameters(), strict=True)

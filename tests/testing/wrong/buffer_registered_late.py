@@ -24,7 +24,7 @@ class Wrong(Spec):
 
         class Part(TargetGenerator):
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.matching(queries, match).vectors
+                vectors = keys.select_matching(queries, match).vectors
                 centre = getattr(self, "centre", 0.0)
                 return Targets(vectors=(vectors - centre).detach())
 

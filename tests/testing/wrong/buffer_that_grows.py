@@ -32,7 +32,7 @@ class Wrong(Spec):
                 self.register_buffer("seen", torch.zeros(0, context.dim))
 
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.matching(queries, match).vectors
+                vectors = keys.select_matching(queries, match).vectors
                 return Targets(vectors=vectors.detach())
 
             def update(self, keys: Any, step: Any) -> None:

@@ -30,7 +30,7 @@ class Wrong(Spec):
                 self.centre = torch.zeros(context.dim)
 
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.matching(queries, match).vectors
+                vectors = keys.select_matching(queries, match).vectors
                 return Targets(vectors=(vectors - self.centre).detach())
 
             def update(self, keys: Any, step: Any) -> None:

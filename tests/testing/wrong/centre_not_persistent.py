@@ -32,7 +32,7 @@ class Wrong(Spec):
                 self.register_buffer("centre", torch.zeros(context.dim), persistent=False)
 
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.matching(queries, match).vectors
+                vectors = keys.select_matching(queries, match).vectors
                 return Targets(vectors=(vectors - self.centre).detach())
 
             def update(self, keys: Any, step: Any) -> None:

@@ -32,7 +32,7 @@ class Wrong(Spec):
                 self.register_buffer("centre", torch.zeros(context.dim))
 
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.matching(queries, match).vectors
+                vectors = keys.select_matching(queries, match).vectors
                 self.mean = vectors.mean(dim=0)
                 return Targets(vectors=(vectors - self.centre).detach())
 

@@ -31,7 +31,7 @@ class Wrong(Spec):
                 self.register_buffer("queue", torch.randn(12, context.dim))
 
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.matching(queries, match).vectors.unsqueeze(1)
+                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
                 drawn = torch.randint(12, (len(queries), 4), generator=step.generator("draw"))
                 return Dictionary(own=torch.cat([own, self.queue[drawn]], dim=1))
 

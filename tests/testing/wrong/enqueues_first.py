@@ -31,7 +31,7 @@ class Wrong(Spec):
                 self.register_buffer("queue", torch.randn(12, context.dim))
 
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.matching(queries, match).vectors.unsqueeze(1)
+                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
                 self.queue.copy_(torch.cat([keys.vectors.detach(), self.queue])[:12])
                 return Dictionary(own=own, shared=self.queue.clone())
 

@@ -27,7 +27,7 @@ class Wrong(Spec):
 
         class Part(NegativeSource):
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.matching(queries, match).vectors.unsqueeze(1)
+                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
                 everyone = queries.vectors
                 if distributed.world() > 1:
                     parts = [torch.empty_like(everyone) for _ in range(distributed.world())]

@@ -29,7 +29,7 @@ class Wrong(Spec):
                 self.kept: list[Any] = [torch.randn(4, context.dim)]
 
             def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.matching(queries, match).vectors.unsqueeze(1)
+                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
                 self.kept = [*self.kept, keys.vectors.detach()][-2:]
                 return Dictionary(own=own, shared=torch.cat(self.kept))
 

@@ -35,7 +35,7 @@ class Wrong(Spec):
             def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
                 with torch.no_grad():
                     found = self.encoder.keys(self.encoder(views))
-                    rows = Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in found.items()])
+                    rows = Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
                     return replace(rows, vectors=rows.vectors - rows.vectors.mean(dim=0))
 
             def update(self, step: Any) -> None:

@@ -1,4 +1,4 @@
-"""A query's own key is found by places_in, and a query without one gets the last row."""
+"""A query's own key is found by find_in, and a query without one gets the last row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from contralex.plugin import Spec, hookimpl
 
 FAILS = "answers_with_its_own_key"
-REASON = r"answered with another row at .*last_row_for_absent.py:\d+; keys.matching"
+REASON = r"answered with another row at .*last_row_for_absent.py:\d+; keys.select_matching"
 
 
 class Wrong(Spec):
@@ -22,8 +22,8 @@ class Wrong(Spec):
 
         class Part(TargetGenerator):
             def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                wanted = keys.of_view(match.key)
-                return Targets(vectors=wanted.vectors[queries.places_in(wanted, same_view=False)])
+                wanted = keys.select_view(match.key)
+                return Targets(vectors=wanted.vectors[queries.find_in(wanted, same_view=False)])
 
         return Part()
 

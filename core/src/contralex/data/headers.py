@@ -27,7 +27,7 @@ def faults(files: Sequence[Path], fault: Callable[[int], str | None], what: str)
 
     ``fault`` gives that of the file with this index, if it has one; ``what``: a name of what is looked for.
     """
-    return distributed.from_main(
+    return distributed.make_on_main(
         f"{what}: {len(files)} files from {printable(files[0])} to {printable(files[-1])}",
         lambda: _look(checked(len(files)), fault),
     )

@@ -45,7 +45,7 @@ def evaluate_classifier(
         truth = labels[index].to(logits.device)  # (B,)
         hit = logits.topk(min(5, width), dim=1).indices == truth.unsqueeze(1)  # (B, 5), the best first
         counts += torch.stack([torch.tensor(len(index)), hit[:, 0].sum().cpu(), hit.any(dim=1).sum().cpu()])
-    width, last = max(distributed.everyones([width])), int(labels.max())
+    width, last = max(distributed.gather_objects([width])), int(labels.max())
     if not width:
         raise nothing_to_read()
     if last >= width:
@@ -53,6 +53,6 @@ def evaluate_classifier(
             f"eval.classify: the test split has a class {last}, counted from 0, and the encoder's vectors "
             f"{width} numbers; they are to be the logits of all classes, as `contralex finetune` makes them."
         )
-    samples, first, five = (sum(parts) for parts in zip(*distributed.everyones([counts.tolist()]), strict=True))
+    samples, first, five = (sum(parts) for parts in zip(*distributed.gather_objects([counts.tolist()]), strict=True))
     protocol = {"logits": "the encoder's vectors", "classes": width, "test_samples": samples}
     return Classified(first / samples, five / samples, protocol)

@@ -105,7 +105,7 @@ def features_of(
     if encoder is not None:
         function = encoder.features if which == "backbone" else _Embedding(encoder)
     dataset = EvalDataset(split, views)
-    store = _Store(len(distributed.part_of(len(split))), torch.device(device), setting)
+    store = _Store(len(distributed.own_part(len(split))), torch.device(device), setting)
     for features, index in encoded(function, dataset, batch_size, device, workers):
         store.add(features, index)
     return store.features(as_tensor(split.labels or ()))
@@ -137,7 +137,7 @@ def encoded(
     workers: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Features (B, F) and indices (B,), batch after batch, of this process's part. All processes go to the end."""
-    part = distributed.part_of(len(dataset))
+    part = distributed.own_part(len(dataset))
     options = {"batch_size": batch_size, "sampler": part, "num_workers": workers if len(part) >= _WORTH_WORKERS else 0}
     unread, seen = Skipped(), 0
     with evaluating(function), progress.during("Encoding samples to evaluate with", len(part)) as done:
@@ -150,7 +150,7 @@ def encoded(
                 with torch.no_grad():
                     features = function(inputs.to(device)).float()
                 yield features, at
-    for found in distributed.everyones([unread]):
+    for found in distributed.gather_objects([unread]):
         dataset.split.skip_all(found)
 
 
@@ -181,7 +181,7 @@ class _Store:
         self.filled += len(features)
 
     def features(self, labels: Tensor) -> Features:
-        width = max(distributed.everyones([self._width()]))
+        width = max(distributed.gather_objects([self._width()]))
         if not width:
             raise nothing_to_read()
         if self.large is not None and self.length is not None:

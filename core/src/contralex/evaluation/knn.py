@@ -117,7 +117,7 @@ def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: 
         chunk *= 4
     chunk = max(chunk // distributed.world(), 1)
     hits = torch.zeros(2, dtype=torch.long, device=bank.device)
-    starts = range(0, max(distributed.everyones([len(asked)])), chunk)
+    starts = range(0, max(distributed.gather_objects([len(asked)])), chunk)
     for start in progress.steps("Looking for neighbours", starts, len(starts)):
         here = slice(start, start + chunk)
         queries = distributed.gather_unequal(F.normalize(asked[here], dim=1))

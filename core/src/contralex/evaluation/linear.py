@@ -97,7 +97,7 @@ def evaluate_linear(
     )
     fitted = fit_features(features, spec.weight_decay, standardize=spec.standardize, iterations=spec.iterations)
     hits = [fitted.hits(rows, truth) for rows, truth in asked.blocks(_ROWS)]
-    first, five = (sum(counts) for counts in zip(*distributed.everyones(hits), strict=True))
+    first, five = (sum(counts) for counts in zip(*distributed.gather_objects(hits), strict=True))
     protocol = {
         "classifier": "logistic regression",
         "objective": "mean cross-entropy + weight_decay/2 · ‖weight‖²",

@@ -1,9 +1,9 @@
 """BatchNorm whose statistics are taken over a stated set of samples, on any number of processes.
 
-``train.batch_norm`` says which: the whole batch of all processes (``sync``; torch's ``SyncBatchNorm`` refuses
-CPU modules, this one works on gloo as well and is differentiable through the statistics), this process's part
-(``local``), or groups of n samples, as if n were the batch of one device. The last is what papers trained on
-several GPUs without synchronisation did, and makes it independent of how many processes there really are.
+``train.batch_norm`` says which: the batch of all processes (``sync``; torch's ``SyncBatchNorm`` refuses CPU modules,
+this one works on gloo as well and is differentiable through the statistics), this process's part (``local``), or groups
+of n samples, as if n were the batch of one device. Papers that trained on several GPUs without synchronisation did the
+last; here it does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from contralex.lookup import distributed
 
 Over = Literal["sync", "local"] | int
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
-_ROWS = ContextVar("rows of a sample", default=1)
+_ROWS = ContextVar("rows per sample", default=1)
 
 
 @contextmanager
-def rows_of_a_sample(rows: int) -> Iterator[None]:
-    """Within it, each sample is ``rows`` consecutive rows of what is normalised, as the pieces of a jigsaw are.
+def rows_per_sample(rows: int) -> Iterator[None]:
+    """Within this context, each sample is ``rows`` consecutive rows of a BatchNorm's input, as the pieces of a jigsaw.
 
-    A group of n samples is then of n·``rows`` rows.
+    A group of n samples then has n·``rows`` rows.
     """
     token = _ROWS.set(rows)
     try:
@@ -39,8 +39,8 @@ def rows_of_a_sample(rows: int) -> Iterator[None]:
         _ROWS.reset(token)
 
 
-def rows_now() -> int:
-    """How many rows a sample is here, see :func:`rows_of_a_sample`."""
+def current_rows_per_sample() -> int:
+    """The number of rows of a sample here, see :func:`rows_per_sample`."""
     return _ROWS.get()
 
 
@@ -51,7 +51,7 @@ class _AnyDimensions(nn.modules.batchnorm._BatchNorm):
 
 
 class SyncBatchNorm(_AnyDimensions):
-    """Equal to BatchNorm over the batch of all processes, in the value and in the gradients."""
+    """BatchNorm over the batch of all processes, with the values and the gradients of one process."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or distributed.world() == 1:
@@ -82,9 +82,10 @@ class SyncBatchNorm(_AnyDimensions):
 
 
 class GroupedBatchNorm(_AnyDimensions):
-    """BatchNorm over consecutive groups of ``group`` samples; running statistics are the groups' mean."""
+    """BatchNorm over consecutive groups of samples; running statistics are the groups' mean."""
 
     group: int
+    """The number of samples in a group."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -104,14 +105,13 @@ class GroupedBatchNorm(_AnyDimensions):
         bias = self.bias.repeat(groups) if self.bias is not None else None
         rate = 0.0 if self.momentum is None else self.momentum
         out = F.batch_norm(x, mean, variance, weight, bias, True, rate, self.eps)
-        if mean is not None and variance is not None:
-            assert self.running_mean is not None and self.running_var is not None
+        if self.running_mean is not None and self.running_var is not None and mean is not None and variance is not None:
             self.running_mean.copy_(mean.view(groups, channels).mean(0))
             self.running_var.copy_(variance.view(groups, channels).mean(0))
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        whole: Tensor = out.unflatten(1, (groups, channels))
-        return whole.transpose(0, 1).flatten(0, 1)
+        ungrouped: Tensor = out.unflatten(1, (groups, channels))
+        return ungrouped.transpose(0, 1).flatten(0, 1)
 
     def _repeated(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         if self.running_mean is None or self.running_var is None:
@@ -120,20 +120,20 @@ class GroupedBatchNorm(_AnyDimensions):
 
 
 def convert(module: nn.Module, over: Over, device: str = "cpu") -> nn.Module:
-    """Replaces every BatchNorm below ``module`` by one whose statistics are taken ``over`` what the spec says."""
+    """Replace every BatchNorm below ``module`` by one whose statistics are taken ``over`` a set of samples."""
     if over == "local" or (over == "sync" and distributed.world() == 1):
         return module
     if over == "sync" and device == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return]
     for name, child in module.named_children():
         if isinstance(child, _Norm):
-            setattr(module, name, _replaced(child, over))
+            setattr(module, name, _replace(child, over))
         else:
             convert(child, over, device)
     return module
 
 
-def _replaced(norm: _Norm, over: Over) -> nn.Module:
+def _replace(norm: _Norm, over: Over) -> nn.Module:
     new: SyncBatchNorm | GroupedBatchNorm
     if isinstance(over, int):
         new = GroupedBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
@@ -149,17 +149,17 @@ def _replaced(norm: _Norm, over: Over) -> nn.Module:
 
 @torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
-    """Makes running statistics the mean over processes, after each step, so that the state is the same on all of them
-    whenever it is used or saved.
+    """Average the running statistics over the processes. Called after each step, so that the state is the same on all
+    of them whenever it is used or saved.
 
     They are linear in the batches' statistics, so this is what one process would have after the same groups.
     """
     if distributed.world() == 1:
         return
-    alike = (SyncBatchNorm, nn.SyncBatchNorm)
+    synchronised = (SyncBatchNorm, nn.SyncBatchNorm)
     norms = (norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm))
-    apart = [norm for norm in norms if norm.training and not isinstance(norm, alike)]
-    running = [each for norm in apart for each in (norm.running_mean, norm.running_var) if each is not None]
+    local = [norm for norm in norms if norm.training and not isinstance(norm, synchronised)]
+    running = [each for norm in local for each in (norm.running_mean, norm.running_var) if each is not None]
     if running:
         flat = torch.cat([each.flatten() for each in running])  # one collective, not two for each layer
         dist.all_reduce(flat)

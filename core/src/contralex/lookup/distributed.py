@@ -22,10 +22,12 @@ _Made = TypeVar("_Made")
 
 
 def world() -> int:
+    """The number of processes, W."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """The number of this process, from 0 to W-1. The main process has 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -59,19 +61,20 @@ def gather_unequal(tensor: Tensor | None) -> Tensor | None:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def everyones(things: list[Any]) -> list[Any]:
-    """The things of all processes, in the order of the ranks. They can be pickled."""
+def gather_objects(objects: list[Any]) -> list[Any]:
+    """The objects of all processes, in the order of the ranks. They must be picklable."""
     if world() == 1:
-        return things
+        return objects
     gathered: list[Any] = [None] * world()
-    dist.all_gather_object(gathered, things)
-    return [thing for part in gathered for thing in part]
+    dist.all_gather_object(gathered, objects)
+    return [each for part in gathered for each in part]
 
 
-def from_main(name: str, make: Callable[[], _Made]) -> _Made:
-    """What ``make`` returns on the main process, which can be pickled. The others wait for it under this name.
+def make_on_main(name: str, make: Callable[[], _Made]) -> _Made:
+    """Call ``make`` on the main process, and return its picklable result on all. The others wait for it by ``name``.
 
-    No collective, so that it works where the main process goes first. It must not end before the others have asked.
+    It is no collective, so that it works where the main process goes first. That one must not end before the others
+    have asked.
     """
     if world() == 1:
         return make()
@@ -83,25 +86,26 @@ def from_main(name: str, make: Callable[[], _Made]) -> _Made:
     return pickle.loads(store.get(f"contralex/{name}"))  # type: ignore[no-any-return]
 
 
-def part_of(count: int) -> range:
-    """Which of ``count`` things are this process's, so that each is exactly one's."""
+def own_part(count: int) -> range:
+    """This process's part of ``count`` indices. Each index belongs to exactly one process."""
     return range(rank() * count // world(), (rank() + 1) * count // world())
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum over processes, with a backward that sums as well (unlike ``dist.all_reduce``, which has none)."""
+    """The sum over processes, with a backward that sums as well (``dist.all_reduce`` has none)."""
     if world() == 1:
         return tensor
     return _Sum.apply(tensor)  # type: ignore[no-any-return]
 
 
 def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The mean over processes, with its gradient."""
     return sum_over_processes(tensor) / world()
 
 
 def exchange(blocks: Tensor) -> Tensor:
-    """(W, ...) blocks, the j-th for process j, to the (W, ...) that every process had for this one, in the order of the
-    ranks. The gradient of a block goes back to the process that made it."""
+    """Send the j-th of ``blocks`` (W, ...) to process j, and return those (W, ...) that all sent here, in the order
+    of the ranks. The gradient of a block goes back to the process that made it."""
     if world() == 1:
         return blocks
     return _Exchange.apply(blocks)  # type: ignore[no-any-return]
@@ -115,7 +119,7 @@ def exchange_rows(rows: Tensor, send: list[int], receive: list[int]) -> Tensor:
 
 
 def own_slice(rows: int) -> slice:
-    """Where this process's ``rows`` stand in what :func:`gather` returns."""
+    """The slice of this process's ``rows`` in the result of :func:`gather`."""
     return slice(rank() * rows, (rank() + 1) * rows)
 
 

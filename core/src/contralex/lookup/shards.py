@@ -1,7 +1,7 @@
-"""Tables that are too large for one process: each holds a part, and results are those of the whole table.
+"""Tables that are too large for one process: each holds a part, and results are those of the complete table.
 
-Of a table of M rows, process r of W holds the r-th part of ceil(M/W) rows; what lies after the last row is zeros,
-so that all parts have one shape. Queries travel to the parts, and scores or single rows come back; the table does not.
+Of a table of M rows, process r of W holds the r-th part of ceil(M/W) rows. Zeros follow the last row, so that all parts
+have one shape. Queries travel to the parts, and scores or single rows come back; the table does not travel.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from contralex.lookup import distributed
 
 _BLOCK = 4096  # rows that are drawn at a time
+_LEAST = 16  # numbers from which on torch draws the same in blocks as at once
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Shards:
     total: int
 
     def __post_init__(self) -> None:
-        if len(self.part) != part_rows(self.total):
+        if len(self.part) != rows_per_process(self.total):
             raise RuntimeError(
                 f"a part of {len(self.part)} rows is not one of {distributed.world()} of {self.total} rows; "
                 "build the model after the processes have met"
@@ -36,56 +37,56 @@ class Shards:
         part, processes = self.part.float(), distributed.world()
         everyone = distributed.gather(queries, gradient=True)  # (W·N, D)
         blocks = (everyone @ part.T).unflatten(0, (processes, -1))  # (W, N, M/W): block j is of j's queries
-        found = distributed.exchange(blocks)  # (W, N, M/W): block j is of j's rows
-        return found.transpose(0, 1).flatten(1)[:, : self.total]
+        scores = distributed.exchange(blocks)  # (W, N, M/W): block j is of j's rows
+        return scores.transpose(0, 1).flatten(1)[:, : self.total]
 
-    def rows(self, places: Tensor) -> Tensor:
-        """(..., D) the rows at ``places`` (...) of the whole table, in float32. A row asked for twice travels once."""
-        asked, at = places.unique(return_inverse=True)  # sorted, and so in the order of the owners
+    def rows(self, indices: Tensor) -> Tensor:
+        """(..., D) the rows at ``indices`` (...) of the complete table, in float32. A collective; a row that is asked
+        for twice travels once."""
+        asked, inverse = indices.unique(return_inverse=True)  # sorted, and so in the order of the owners
         ask = torch.bincount(asked // len(self.part), minlength=distributed.world())  # (W,) how many of whom
         asks, answers = ask.tolist(), distributed.exchange(ask).tolist()
         wanted = distributed.exchange_rows(asked, asks, answers)
-        given = self.part[wanted - distributed.rank() * len(self.part)]
-        return distributed.exchange_rows(given, answers, asks)[at].float()
+        rows = self.part[wanted - distributed.rank() * len(self.part)]
+        return distributed.exchange_rows(rows, answers, asks)[inverse].float()
 
 
-def part_rows(total: int) -> int:
-    """How many rows each process holds of ``total``, counting the zeros after the last."""
+def rows_per_process(total: int) -> int:
+    """The number of rows that each process holds of ``total``, with the zeros after the last."""
     return -(-total // distributed.world())
 
 
 def own_range(total: int) -> tuple[int, int]:
-    """From which row to which this process holds a table of ``total`` rows; nothing where others hold them all."""
-    return range_of(total, distributed.rank())
+    """The rows ``start`` up to ``stop`` that this process holds of ``total``; none where others hold them all."""
+    return row_range(total, distributed.rank())
 
 
-def own_places(places: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Which of ``places`` (K,) of the whole table are here, as a mask (K,), and where they stand in the own part."""
+def own_indices(indices: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Which of the ``indices`` (K,) of the complete table this process holds, as a mask (K,), and their indices in its
+    own part."""
     start, stop = own_range(total)
-    here = (places >= start) & (places < stop)
-    return here, places[here] - start
+    here = (indices >= start) & (indices < stop)
+    return here, indices[here] - start
 
 
-def drawn(total: int, draw: Callable[[int], Tensor], dtype: torch.dtype, *, sharded: bool) -> Tensor:
-    """A random table (total, D), or this process's part of it; ``draw`` makes as many rows (R, D) as it is told.
+def draw_table(total: int, dim: int, draw: Callable[[int], Tensor], dtype: torch.dtype, *, sharded: bool) -> Tensor:
+    """Draw a random table (total, dim), and return it or this process's part. ``draw(R)`` makes R of its rows.
 
-    All of it is drawn everywhere, so that parts are those of one table; in blocks, so that it is never whole in memory.
-    torch draws the same in blocks as at once, where none has fewer than 16 numbers.
+    Every process draws all of it, so that the parts are those of one table, and in blocks, so that it is never complete
+    in memory. torch draws the same in blocks as at once, where no block has fewer than 16 numbers.
     """
     start, stop = own_range(total) if sharded else (0, total)
-    table: Tensor | None = None
-    for low in range(0, max(total - 15, 1), _BLOCK):
-        high = low + _BLOCK if total - (low + _BLOCK) >= 16 else total
+    table = torch.zeros(rows_per_process(total) if sharded else total, dim, dtype=dtype)
+    for low in range(0, max(total - _LEAST + 1, 1), _BLOCK):
+        high = low + _BLOCK if total - (low + _BLOCK) >= _LEAST else total
         rows = draw(high - low).to(dtype)
-        if table is None:
-            table = rows.new_zeros(part_rows(total) if sharded else total, rows.shape[1])
         first, last = max(low, start), min(high, stop)
         if first < last:
             table[first - start : last - start] = rows[first - low : last - low]
-    assert table is not None
     return table
 
 
-def range_of(total: int, rank: int) -> tuple[int, int]:
-    rows = part_rows(total)
+def row_range(total: int, rank: int) -> tuple[int, int]:
+    """The rows ``start`` up to ``stop`` that the process ``rank`` holds of ``total``."""
+    rows = rows_per_process(total)
     return min(rank * rows, total), min((rank + 1) * rows, total)

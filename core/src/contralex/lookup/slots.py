@@ -14,15 +14,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Encoder(nn.Module, ABC):
-    """How a view becomes a query. ``dim`` is the width of the vectors that are looked up.
+    """How a view becomes a query.
 
     A key encoder may hold a copy of it (``copy.deepcopy``).
 
-    The encoder's work is cut where the two sides of a look-up part: ``forward`` gives the embedding that
-    both may use, ``queries`` and ``keys`` finish it for their side (a predictor belongs in ``queries``).
+    The encoder's work is divided where the two sides of a look-up differ: ``forward`` gives the embedding that both may
+    use, ``queries`` and ``keys`` complete it for their side (a predictor belongs in ``queries``).
     """
 
     dim: int
+    """D, the number of dimensions of the vectors that are looked up."""
 
     @property
     def backbone(self) -> nn.Module | None:
@@ -32,19 +33,19 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Each view (B, ...) to its embedding (B, D) or, where a view has P places, (B, P, D)."""
+        """Encode each view (B, ...) to its embedding (B, D), or (B, P, D) where a view has P positions."""
 
     @abstractmethod
     def features(self, view: Tensor) -> Tensor:
         """(B, F): the representation that is kept after training, before any projector."""
 
     def embedding(self, view: Tensor) -> Tensor:
-        """(B, D): the key vector of what :meth:`features` takes; the mean over the places where there are several."""
+        """(B, D): the key vector of the view that :meth:`features` takes; the mean over its positions."""
         vectors, _ = self.keys(self({0: view}))[0]
         return vectors.mean(dim=1) if vectors.dim() == 3 else vectors
 
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        """For each view, query vectors (B, D) or (B, P, D) with the positions, (P,) or (B, P), of what they ask for."""
+        """For each view, query vectors (B, D) or (B, P, D), and the positions (P,) or (B, P) that they ask for."""
         return self.keys(embedded)
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
@@ -53,14 +54,12 @@ class Encoder(nn.Module, ABC):
 
 
 class KeyEncoder(nn.Module, ABC):
-    """How a view becomes a key.
-
-    ``gradient`` says whether keys carry one; ``reads_queries`` whether keys are made from the embeddings that
-    the encoder has already computed for the queries.
-    """
+    """How a view becomes a key."""
 
     gradient: bool = False
+    """Whether keys carry a gradient."""
     reads_queries: bool = False
+    """Whether keys are made from the embeddings that the encoder has already computed for the queries."""
 
     @abstractmethod
     def forward(
@@ -71,13 +70,14 @@ class KeyEncoder(nn.Module, ABC):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        """The keys of this process's ``views``, view after view; they are gathered afterwards.
+        """Encode the keys of this process's ``views``, view after view; the step gathers them afterwards.
 
-        ``embedded``: what ``encoder`` made of each view, if ``reads_queries``, else of the query views alone.
+        ``sample`` (B,) are the samples' indices. ``embedded`` holds the encoder's embedding of each view if
+        ``reads_queries``, else of the query views alone.
         """
 
     def side(self, module: M) -> M:
-        """The copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps.
+        """Return the copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps.
 
         Parts that are built later call it, before the first step; a twin follows its original in :meth:`update`.
         """
@@ -100,34 +100,35 @@ class NegativeSource(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        """The dictionary for these queries of this process. ``keys`` are those of every process and every key view.
+        """Make the dictionary for these queries of this process; ``keys`` are of every process and every key view.
 
-        It writes nothing: state changes in :meth:`update`. What it returns of a buffer is a copy.
+        It writes nothing: state changes in :meth:`update`. Of a buffer it returns a copy.
         """
 
     def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
 
-    def resized(self, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Its own buffers from a checkpoint, where a resumed run may make them in another size: ``found`` in the size
-        that it has now, each whole. What it does not return must fit as it is."""
+    def resize_buffers(self, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Bring its own buffers of a checkpoint, ``stored``, to the size that this source has now, for a run that is
+        resumed with another size. Sharded buffers are complete. A buffer that it does not return must fit as it is."""
         return {}
 
     def sharded_buffers(self) -> Mapping[str, int]:
-        """Its own buffers of which each process holds another part, and how many rows the whole of each has.
+        """Its own buffers of which each process holds another part, with the number of rows of the complete table.
 
-        Process r of W holds the r-th ceil(M/W) rows, zeros after the last. Such buffers are left alone when processes
-        are made alike, and checkpoints hold them whole. All other state is the same on every process.
+        Process r of W holds the r-th ceil(M/W) rows, with zeros after the last. Such buffers are left alone when the
+        processes' states are made equal, and checkpoints hold the complete tables. All other state is the same on every
+        process.
         """
         return {}
 
 
 class TargetGenerator(nn.Module, ABC):
-    """What the look-up should return."""
+    """What each query should find."""
 
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        """The targets of these queries, given what the negative source got and returned. It writes nothing.
+        """Make the targets of these N queries, given the negative source's arguments and its result. It writes nothing.
 
         Several positives are ``weights`` that share 1 out among them. Statistics of ``keys`` are of every process.
         """
@@ -137,17 +138,18 @@ class TargetGenerator(nn.Module, ABC):
 
 
 class Loss(nn.Module, ABC):
-    """How wrong the look-up was: the mean over this process's queries, a scalar."""
+    """How wrong the look-up was."""
 
     @abstractmethod
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        """One float32 number. Statistics over all queries are reduced by :mod:`contralex.lookup.distributed`, with
-        gradient, before a function is taken of them."""
+        """The mean over this process's queries, a float32 scalar. Reduce statistics over all queries with
+        :mod:`contralex.lookup.distributed`, with gradient, before a function is taken of them."""
 
 
 class Backbone(NamedTuple):
-    """What turns an image into features, without a classifier: ``module`` from images (B, C, H, W) to features (B, F),
-    and ``dim``, which is F."""
+    """A network without its classifier, which turns an image into features."""
 
     module: nn.Module
+    """From images (B, C, H, W) to features (B, F)."""
     dim: int
+    """F, the number of features."""

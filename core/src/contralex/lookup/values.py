@@ -19,42 +19,47 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded vectors, each tagged with what it stands for.
+    """Encoded vectors, each with three tags that say what it stands for.
 
-    ``vectors`` (R, D); ``sample`` (R,) the index in the data set; ``view`` (R,) which view of the sample;
-    ``position`` (R,) the place inside the view: a patch, a time step, and 0 where a view is one vector.
     With these tags "the positive of this query" is one question for an image, a patch and a caption.
     """
 
     vectors: Tensor
+    """(R, D)"""
     sample: Tensor
+    """(R,) the index of the sample in the data set, or -1 for none."""
     view: Tensor
+    """(R,) the number of the view of that sample."""
     position: Tensor
+    """(R,) the position inside the view: a patch, a time step. It is 0 where a view is one vector."""
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     @classmethod
-    def of(cls, vectors: Tensor, sample: Tensor, view: int, positions: Tensor | None = None) -> Rows:
-        """Rows of one view, from (B, D), or from (B, P, D) with ``positions`` (P,), or (B, P) where each sample has its
-        own (MAE hides other patches of each)."""
+    def from_view(cls, vectors: Tensor, sample: Tensor, view: int, positions: Tensor | None = None) -> Rows:
+        """Make the B or B·P rows of one view.
+
+        ``vectors`` is (B, D), or (B, P, D) with ``positions`` (P,), or (B, P) where each sample has positions of its
+        own (MAE hides other patches of each). Without ``positions`` they are 0, 1, ... P-1.
+        """
         if vectors.dim() == 2:
             vectors = vectors.unsqueeze(1)
-        batch, places, _ = vectors.shape
+        batch, per_sample, _ = vectors.shape
         if positions is None:
-            positions = torch.arange(places, device=vectors.device)
+            positions = torch.arange(per_sample, device=vectors.device)
         return cls(
             vectors.flatten(0, 1),
-            sample.repeat_interleave(places),
-            torch.full((batch * places,), view, device=vectors.device, dtype=torch.long),
-            positions.to(vectors.device).expand(batch, places).flatten(),
+            sample.repeat_interleave(per_sample),
+            torch.full((batch * per_sample,), view, device=vectors.device, dtype=torch.long),
+            positions.to(vectors.device).expand(batch, per_sample).flatten(),
         )
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _ROW_FIELDS))
 
-    def of_view(self, view: int) -> Rows:
+    def select_view(self, view: int) -> Rows:
         return self[self.view == view]
 
     def __getitem__(self, which: Tensor) -> Rows:
@@ -65,7 +70,7 @@ class Rows:
 
     def gather(self, *, gradient: bool) -> Rows:
         """The rows of every process in the order that one process would have: view after view, and in each view rank
-        after rank. ``gradient`` says whether vectors carry one back."""
+        after rank. With ``gradient``, backward returns the gradient of the vectors to their process. A collective."""
         gathered = distributed.gather(self.vectors, gradient=gradient)
         everyone = Rows(gathered, *(distributed.gather(getattr(self, name)) for name in _ROW_FIELDS[1:]))
         views = torch.unique_consecutive(self.view).tolist()
@@ -73,23 +78,23 @@ class Rows:
             return everyone
         return everyone[torch.cat([(everyone.view == view).nonzero().flatten() for view in views])]
 
-    def matching(self, queries: Rows, match: Match) -> Rows:
-        """The key of each query, in the order of the N queries: of view ``match.key``, with the query's sample and
-        position. RuntimeError where a query has none."""
-        keys = self.of_view(match.key)
-        return keys[queries.partners_in(keys)]
+    def select_matching(self, queries: Rows, match: Match) -> Rows:
+        """The key of each query, as N rows in the order of the queries: the row of view ``match.key`` with the query's
+        sample and position. RuntimeError where a query has none."""
+        keys = self.select_view(match.key)
+        return keys[queries.index_in(keys)]
 
-    def partners_in(self, others: Rows, *, same_view: bool = False) -> Tensor:
-        """(R,) as :meth:`places_in`, where every row has a partner. RuntimeError where one has none."""
-        place = self.places_in(others, same_view=same_view)
-        if bool((place < 0).any()):
+    def index_in(self, others: Rows, *, same_view: bool = False) -> Tensor:
+        """(R,) the index in ``others`` of the row of the same sample and position. RuntimeError where it is absent."""
+        index = self.find_in(others, same_view=same_view)
+        if bool((index < 0).any()):
             raise RuntimeError("a query has no partner among the keys: it asks for a sample or position that none has")
-        return place
+        return index
 
-    def places_in(self, others: Rows, *, same_view: bool) -> Tensor:
-        """(R,) where in ``others`` the row with the same sample and position stands; below 0 where it is absent.
+    def find_in(self, others: Rows, *, same_view: bool) -> Tensor:
+        """(R,) as :meth:`index_in`, but a number below 0 where a row is absent, as ``str.find`` beside ``str.index``.
 
-        As an index that would be one of the last rows: ask :meth:`partners_in` or :meth:`matching`, which raise.
+        As an index, that number would be one of the last rows: prefer :meth:`index_in` and :meth:`select_matching`.
         """
         if not len(others):
             return torch.full_like(self.sample, -1)
@@ -97,9 +102,8 @@ class Rows:
         base = torch.stack([tags.max(dim=0).values for tags in (mine, theirs)]).max(dim=0).values + 1
         mine_key, their_key = _pack(mine, base), _pack(theirs, base)
         order = torch.argsort(their_key, stable=True)
-        found = torch.searchsorted(their_key[order], mine_key).clamp(max=len(order) - 1)
-        place = order[found]
-        return torch.where(their_key[place] == mine_key, place, torch.full_like(place, -1))
+        candidate = order[torch.searchsorted(their_key[order], mine_key).clamp(max=len(order) - 1)]
+        return torch.where(their_key[candidate] == mine_key, candidate, torch.full_like(candidate, -1))
 
 
 _ROW_FIELDS = ("vectors", "sample", "view", "position")
@@ -227,7 +231,7 @@ class Dictionary:
         if self.has_own:  # by convention it is entry 0
             return torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device)
         asked = replace(queries, view=torch.full_like(queries.view, match.key))
-        return asked.partners_in(self.rows, same_view=True)
+        return asked.index_in(self.rows, same_view=True)
 
     def scores(self, queries: Tensor) -> Tensor:
         """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked.
@@ -324,32 +328,34 @@ class Match:
 
 @dataclass
 class Step:
-    """The moment of training that a step happens at. Randomness is a function of it and of nothing else.
-
-    ``batch`` is the global batch size. ``cache`` lives as long as the step, its ``update`` included: a target generator
-    keeps there what several matches share, or what ``update`` needs.
-    """
+    """The moment of training at which a step happens. Randomness is a function of it and of nothing else."""
 
     clock: Clock
     seed: int
+    """The seed of the run."""
     batch: int
+    """The global batch size, in samples."""
     cache: dict[Any, Any] = field(default_factory=dict)
+    """It lives as long as the step, its ``update`` included: a target generator keeps here what several matches share,
+    or what ``update`` needs."""
 
     def generator(self, purpose: int | str) -> torch.Generator:
-        """A random generator that every process seeds alike, one for each purpose and step. Two parts that name the
-        same purpose draw the same, so a plugin names its own: ``step.generator("contralex-mine")``."""
+        """A new random generator on the CPU that every process seeds alike, one for each purpose and step. Two parts
+        that name the same purpose draw the same, so a plugin names its own: ``step.generator("contralex-mine")``."""
         number = zlib.crc32(purpose.encode()) if isinstance(purpose, str) else purpose
         mixed = (self.seed * 1_000_003 + self.clock.step) * 1_000_003 + number
         return torch.Generator().manual_seed(mixed % (2**63 - 1))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a step returns: the mean loss over this process's queries, the share of them whose look-up found
-    what it should (top-1), the keys of every process, which :meth:`LookUp.update` takes, and how many entries a query
-    was compared with (0 where there is no dictionary)."""
+class StepResult:
+    """What a step of :class:`~contralex.lookup.step.LookUp` returns."""
 
     loss: Tensor
+    """The mean loss over this process's queries, a scalar with gradient."""
     accuracy: Tensor
+    """The fraction of this process's queries whose best entry is the one that they should find (top-1), a scalar."""
     keys: Rows
+    """The keys of every process, which :meth:`LookUp.update` takes."""
     entries: int
+    """The number of entries that a query was compared with; 0 where there is no dictionary."""

@@ -22,7 +22,7 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 @dataclass(frozen=True)
-class Found:
+class InstalledPlugin:
     """A distribution with an entry point in the group ``contralex``.
 
     ``requires``: its bounds on contralex, such as ``>=0.1,<0.2``, or nothing. ``location``: the folder that it is
@@ -65,9 +65,9 @@ class Choice:
         return ",".join([*kept, f"-{name}"])
 
 
-def installed() -> list[Found]:
+def installed() -> list[InstalledPlugin]:
     """In the order of their names. Of two records of one distribution Python takes the first, and so does this."""
-    found: dict[str, Found] = {}
+    found: dict[str, InstalledPlugin] = {}
     for distribution in metadata.distributions():
         lines = _entry_points(distribution)
         if lines:
@@ -118,7 +118,7 @@ def _entry_points(distribution: metadata.Distribution) -> list[str]:
     return lines
 
 
-def _read(distribution: metadata.Distribution, lines: list[str]) -> Found:
+def _read(distribution: metadata.Distribution, lines: list[str]) -> InstalledPlugin:
     name, version = name_of(distribution), version_of(distribution)
     location, editable = _location(distribution)
     again = f"pip install --force-reinstall {name}"
@@ -133,7 +133,7 @@ def _read(distribution: metadata.Distribution, lines: list[str]) -> Found:
         problem = f"its distribution has {len(lines)} entry points in the group {PROJECT}; one is allowed"
     if not problem and not _MODULE.fullmatch(lines[0].partition("=")[2].strip()):
         problem = f"its entry point {lines[0]!r} is malformed; it is written like: name = package.module"
-    return Found(name, version, lines[0], requires, location, editable, problem, misfit)
+    return InstalledPlugin(name, version, lines[0], requires, location, editable, problem, misfit)
 
 
 def _bounds(distribution: metadata.Distribution) -> tuple[str, str]:

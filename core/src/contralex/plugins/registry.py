@@ -31,7 +31,7 @@ import pluggy
 
 from contralex.errors import ContralexError, remedy
 from contralex.plugins import hooks, table
-from contralex.plugins.discovery import Choice, Found, core_version, installed, normal
+from contralex.plugins.discovery import Choice, InstalledPlugin, core_version, installed, normal
 from contralex.plugins.guard import Ended, guarded
 from contralex.plugins.hooks import OWN_COMMANDS, PROJECT, SLOTS
 from contralex.plugins.spec import Spec
@@ -58,7 +58,7 @@ class Plugin:
     recipes: dict[str, Traversable] = field(default_factory=dict)
     hooks: list[str] = field(default_factory=list)
     commands: dict[str, Callable[..., None]] = field(default_factory=dict)
-    found: Found | None = None
+    found: InstalledPlugin | None = None
     code: str = ""
     sha256: str = ""
 
@@ -169,7 +169,7 @@ class Registry:
         module = import_module(CORE)  # as any plugin's: by its name
         self._register(Plugin(PROJECT, core_version()), module)
 
-    def _add(self, found: Found) -> None:
+    def _add(self, found: InstalledPlugin) -> None:
         if normal(found.name) == PROJECT:  # a second installation of the core, which doctor reports
             return
         plugin = self.plugins[found.name] = Plugin(found.name, found.version, found=found)

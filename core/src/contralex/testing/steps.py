@@ -169,7 +169,7 @@ def looks_up_before_it_writes(trial: Trial) -> None:
 
 def answers_with_its_own_key(trial: Trial) -> None:
     """A query whose key is absent is not answered with another sample's: the part raises, or leaves the query out. The
-    number below 0 that places_in() returns for it would be, as an index, one of the last rows."""
+    number below 0 that find_in() returns for it would be, as an index, one of the last rows."""
     model, moment = trial.build(), trial.moment(0)
     queries, keys = trial.rows(model, moment)
     with _absent_is_no_index():
@@ -177,8 +177,8 @@ def answers_with_its_own_key(trial: Trial) -> None:
             model.look_up(queries, keys[keys.sample != trial.sample[0]], moment)
         except IndexError as error:
             raise Failed(
-                f"a query without a key is answered with another row at {where(error)}; keys.matching(queries, match) "
-                "raises where there is none"
+                f"a query without a key is answered with another row at {where(error)}; "
+                "keys.select_matching(queries, match) raises where there is none"
             ) from None
         except Exception:
             return  # that is what it should do
@@ -186,14 +186,14 @@ def answers_with_its_own_key(trial: Trial) -> None:
 
 @contextmanager
 def _absent_is_no_index() -> Iterator[None]:
-    """Within, what places_in() returns for an absent row is not only below 0, but out of range: indexing raises."""
-    found = Rows.places_in
+    """Within, what find_in() returns for an absent row is not only below 0, but out of range: indexing raises."""
+    found = Rows.find_in
 
-    def places_in(rows: Rows, others: Rows, *, same_view: bool) -> Tensor:
+    def find_in(rows: Rows, others: Rows, *, same_view: bool) -> Tensor:
         place = found(rows, others, same_view=same_view)
         return torch.where(place < 0, -len(others) - 1, place)
 
-    with patch.object(Rows, "places_in", places_in):
+    with patch.object(Rows, "find_in", find_in):
         yield
 
 

@@ -22,7 +22,7 @@ from contralex.errors import ContralexError
 from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
-from contralex.lookup.values import Found, Rows, Step
+from contralex.lookup.values import Rows, Step, StepResult
 from contralex.plugins.registry import Plugin
 from contralex.plugins.spec import Spec
 from contralex.recipes.layers import resolve, resolve_data
@@ -107,14 +107,14 @@ class Trial:
         """Some way into training, in the middle of an epoch."""
         return Step(Clock(4 * _PER_EPOCH + 1 + number, _TOTAL, _PER_EPOCH), seed=self.spec.train.seed, batch=BATCH)
 
-    def forward(self, model: nn.Module, moment: Step, views: Mapping[int, Tensor] | None = None) -> Found:
+    def forward(self, model: nn.Module, moment: Step, views: Mapping[int, Tensor] | None = None) -> StepResult:
         """One look-up with this process's part of the batch."""
         mine = distributed.own_slice(BATCH // distributed.world())
         views = self.views if views is None else views
-        found: Found = model({view: images[mine] for view, images in views.items()}, self.sample[mine], moment)
+        found: StepResult = model({view: images[mine] for view, images in views.items()}, self.sample[mine], moment)
         return found
 
-    def advance(self, model: LookUp, optimizer: torch.optim.Optimizer, number: int, module: Any = None) -> Found:
+    def advance(self, model: LookUp, optimizer: torch.optim.Optimizer, number: int, module: Any = None) -> StepResult:
         """A whole step: look up, backward, the optimiser, and then what changes after it. Gradients stay."""
         moment = self.moment(number)  # one for the look-up and for the update, as in training: its cache is shared
         optimizer.zero_grad()

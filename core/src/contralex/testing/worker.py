@@ -16,10 +16,10 @@ from contralex.lookup import distributed
 from contralex.testing.outcome import as_reason
 from contralex.testing.trial import SEEDS, Trial
 
-Found = list[dict[str, dict[str, Tensor]]]
+States = list[dict[str, dict[str, Tensor]]]
 
 
-def steps(trial: Trial) -> Found:
+def steps(trial: Trial) -> States:
     """With each seed: the losses of two steps, the gradients of the first, and the state after the second."""
     return [_steps(trial.with_seed(seed)) for seed in SEEDS]
 

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
-from contralex.lookup.batch_norm import rows_now
+from contralex.lookup.batch_norm import current_rows_per_sample
 from contralex.lookup.step import LookUp
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import advice
@@ -79,7 +79,7 @@ def _batch_norms(module: nn.Module) -> Iterator[list[_Seen]]:
     def look(name: str, norm: _BatchNorm, inputs: tuple[Any, ...]) -> None:
         x = inputs[0]
         if norm.training:
-            seen.append(_Seen(f"method.encoder's {name}", len(x), x.numel() // x.shape[1], rows_now()))
+            seen.append(_Seen(f"method.encoder's {name}", len(x), x.numel() // x.shape[1], current_rows_per_sample()))
 
     hooks = [
         norm.register_forward_pre_hook(lambda norm, inputs, name=name: look(name, norm, inputs))

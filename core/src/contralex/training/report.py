@@ -35,7 +35,7 @@ from contralex.training.progress_bar import Bar
 if TYPE_CHECKING:
     from contralex.lookup.slots import Encoder
     from contralex.lookup.step import LookUp
-    from contralex.lookup.values import Found
+    from contralex.lookup.values import StepResult
     from contralex.training.run import Run
 
 _Result = TypeVar("_Result", KNNResult, LinearResult)
@@ -89,7 +89,7 @@ class Report:
 
     # During training
 
-    def step(self, found: Found | None, rate: float) -> None:
+    def step(self, found: StepResult | None, rate: float) -> None:
         """``found``: None for a step that was left out."""
         if found is not None:
             self.loss += found.loss.detach()
@@ -113,7 +113,7 @@ class Report:
             "lookup_top1": accuracy,
             "lr": self.rate,
             "images_per_second": round(speed, 1),
-            **health.of_keys(self.keys, self.entries, run.method.added),
+            **health.of_keys(self.keys, self.entries, run.method.loss_scale),
             **{name: float(value) for name, value in self.extra.items()},
         }
         self._write(run.logged)
@@ -285,7 +285,7 @@ class Report:
 
     def _all_skipped(self) -> Skipped:
         everyone = Skipped()
-        everyone.merge(distributed.everyones([self.run.split.skipped]))
+        everyone.merge(distributed.gather_objects([self.run.split.skipped]))
         return everyone
 
     def summary(self, results: dict[str, Any]) -> None:

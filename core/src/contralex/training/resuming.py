@@ -141,6 +141,6 @@ def resized(tensors: Mapping[str, Tensor], model: LookUp) -> dict[str, Tensor]:
             names = {
                 f"{path}.{name}": name for name, _ in part.named_buffers(recurse=False) if f"{path}.{name}" in made
             }
-            found = part.resized({name: made[full] for full, name in names.items()})
+            found = part.resize_buffers({name: made[full] for full, name in names.items()})
             made.update({f"{path}.{name}": value for name, value in found.items()})
     return made

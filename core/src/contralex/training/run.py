@@ -17,10 +17,10 @@ from contralex.data.base import Source
 from contralex.data.loading import Batch, ViewDataset, collate
 from contralex.errors import ContralexError, command_to_resume
 from contralex.files import write_text
-from contralex.lookup import batch_norm, distributed, whole_state
+from contralex.lookup import batch_norm, distributed, sharded_state
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
-from contralex.lookup.values import Found, Step
+from contralex.lookup.values import Step, StepResult
 from contralex.recipes import delays
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
@@ -192,7 +192,9 @@ class Run:
     def _fitting(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
         out. A checkpoint knows nothing of processes."""
-        return whole_state.own_state(self.method, resuming.resized(tensors, self.method) if self.drift else tensors)
+        return sharded_state.select_own_state(
+            self.method, resuming.resized(tensors, self.method) if self.drift else tensors
+        )
 
     def stop(self, reason: str) -> None:
         """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results.
@@ -329,13 +331,13 @@ def _diverged(run: Run, what: str) -> BadLoss:
     )
 
 
-def _step(run: Run, batch: Batch, clock: Clock) -> Found | None:
+def _step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     """Look up, backward, the optimiser's step, and then what changes after it, once. None where it was left out."""
     spec = run.spec.train
     before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
     moment = Step(clock, spec.seed, spec.batch_size)
     views = {view: images.to(run.device, non_blocking=True) for view, images in batch["views"].items()}
-    found: Found = run.model(views, batch["index"].to(run.device, non_blocking=True), moment)
+    found: StepResult = run.model(views, batch["index"].to(run.device, non_blocking=True), moment)
     is_bad = not bool(torch.isfinite(found.loss))
     if spec.on_bad_loss == "skip" and run.ending.any_of(is_bad):
         for buffer, value in before.items():
@@ -418,7 +420,7 @@ def _epoch_ends(run: Run, report: Report) -> None:
 def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None = None) -> Path:
     """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
     pending = report.pending()
-    state = whole_state.whole_state(run.method)
+    state = sharded_state.gather_state(run.method)
     bad = [*health.blown_up(state), *health.blown_up(write.flat(run.optimizer)[0])] if run.main else []
     if run.ending.any_of(bool(bad)):
         raise _diverged(run, f"the weights are not finite after step {run.step} ({_listed(bad) if bad else ''})")

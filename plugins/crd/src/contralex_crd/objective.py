@@ -45,10 +45,10 @@ class DistillationTargets(TargetGenerator):
         if match.query != match.key:
             return Targets(index=dictionary.positives(queries, match))
         label = self.labels[queries.sample]
-        teacher = keys.of_view(TEACHER)
+        teacher = keys.select_view(TEACHER)
         if not self.classifies or not len(teacher):
             return Targets(index=label)
-        logits = teacher.vectors[queries.partners_in(teacher), self.logits]
+        logits = teacher.vectors[queries.index_in(teacher), self.logits]
         return Targets(index=label, weights=F.softmax(logits, dim=1))
 
 

@@ -47,8 +47,8 @@ class CentredSoftmaxTargets(TargetGenerator):
         prototypes = dictionary.key_shared.float()  # (K, D)
         if _MEAN_SCORES not in step.cache:  # it is the score of the mean; when update() comes, C has moved
             step.cache[_MEAN_SCORES] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)
-        wanted = keys.of_view(match.key)
-        index = queries.partners_in(wanted)
+        wanted = keys.select_view(match.key)
+        index = queries.index_in(wanted)
         name = ("centred_softmax", match.key)
         held = step.cache.get(name)
         if held is None or not torch.equal(held[0], index):  # all crops that look a key up share its distribution

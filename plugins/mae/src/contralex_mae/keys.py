@@ -33,7 +33,7 @@ class PatchKeys(KeyEncoder):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        return Rows.cat([Rows.of(self._keys(masked), sample, view) for view, masked in views.items()])
+        return Rows.cat([Rows.from_view(self._keys(masked), sample, view) for view, masked in views.items()])
 
     def _keys(self, masked: Tensor) -> Tensor:
         found = patches(masked[:, :-1].float(), self.patch)  # (B, P, D)

@@ -39,12 +39,12 @@ class NeighbourTargets(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        mine = keys.matching(queries, match).vectors  # (N, D)
+        mine = keys.select_matching(queries, match).vectors  # (N, D)
         nearest = (mine.float() @ self.support.T).argmax(dim=1)  # of unit vectors
         return Targets(vectors=self.support[nearest])
 
     def update(self, keys: Rows, step: Step) -> None:
-        newest = keys.of_view(self.view).vectors[-self.size :]
+        newest = keys.select_view(self.view).vectors[-self.size :]
         places = (self.pointer + torch.arange(len(newest), device=self.support.device)) % self.size
         self.support[places] = newest.to(self.support)
         self.pointer.copy_((self.pointer + len(newest)) % self.size)

@@ -101,6 +101,6 @@ class ClusterMemory(NegativeSource):
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
-            memory, fresh = self.memory(view), keys.of_view(view)
+            memory, fresh = self.memory(view), keys.select_view(view)
             memory[fresh.sample] = fresh.vectors.to(memory)
             self.seen[fresh.sample] = True

@@ -52,11 +52,11 @@ class SinkhornTargets(TargetGenerator):
                 self.register_buffer(f"queue_{view}", torch.zeros(self.queue.size, dim))
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        wanted = keys.of_view(match.key)
+        wanted = keys.select_view(match.key)
         name = ("sinkhorn", match.key)
         if name not in step.cache:  # one code for a key view, however many crops look it up
             step.cache[name] = self._codes(wanted, dictionary, match.key)
-        return Targets(weights=step.cache[name][queries.partners_in(wanted)])
+        return Targets(weights=step.cache[name][queries.index_in(wanted)])
 
     @torch.no_grad()
     def _codes(self, keys: Rows, dictionary: Dictionary, view: int) -> Tensor:
@@ -72,7 +72,7 @@ class SinkhornTargets(TargetGenerator):
         size = self.queue.size
         count = 0
         for view in self.views:
-            queue, newest = self.get_buffer(f"queue_{view}"), keys.of_view(view).vectors[-size:]
+            queue, newest = self.get_buffer(f"queue_{view}"), keys.select_view(view).vectors[-size:]
             count = len(newest)
             index = (self.filled + torch.arange(count, device=queue.device)) % size
             queue[index] = newest.to(queue)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
-from contralex.lookup.batch_norm import rows_of_a_sample
+from contralex.lookup.batch_norm import rows_per_sample
 from contralex.lookup.slots import Backbone, Encoder
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class ImageEncoder(Encoder):
     def _joined(self, pieces: Tensor) -> Tensor:
         """(B, P, C, H, W), the pieces of a jigsaw, to (B, D)."""
         assert self.jigsaw is not None  # the spec refuses pieces without a head for them
-        with rows_of_a_sample(pieces.shape[1]):
+        with rows_per_sample(pieces.shape[1]):
             features = self.features(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
         vectors: Tensor = self.jigsaw(features)
         return vectors
@@ -111,7 +111,7 @@ class PieceHead(nn.Module):
                 f"method.encoder.jigsaw.pieces is {self.pieces}, and method.views cuts {features.shape[1]} pieces; "
                 "set pieces to the square of jigsaw.grid."
             )
-        with rows_of_a_sample(self.pieces):
+        with rows_per_sample(self.pieces):
             vectors = self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         joined: Tensor = self.joined(vectors.flatten(1))
         return joined

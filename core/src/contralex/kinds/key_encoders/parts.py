@@ -29,7 +29,7 @@ _SHUFFLE = 1  # the purpose of the step's generator
 
 
 def _rows(encoder: Encoder, embedded: Mapping[int, Tensor], sample: Tensor) -> Rows:
-    return Rows.cat([Rows.of(v, sample, view, at) for view, (v, at) in encoder.keys(embedded).items()])
+    return Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in encoder.keys(embedded).items()])
 
 
 class SharedKeyEncoder(KeyEncoder):
@@ -106,7 +106,7 @@ class MomentumEncoder(KeyEncoder):
             shuffled = {view: distributed.gather(images)[mine] for view, images in views.items()}
             rows = _rows(self.encoder, self.encoder(shuffled), distributed.gather(sample)[mine])
             back = torch.argsort(order)[distributed.own_slice(local)]
-            return Rows.cat([_unshuffle(rows.of_view(view).gather(gradient=False), order, back) for view in views])
+            return Rows.cat([_unshuffle(rows.select_view(view).gather(gradient=False), order, back) for view in views])
 
     def side(self, module: M) -> M:
         twin = _disable_noise(_freeze(copy.deepcopy(module)))

@@ -22,7 +22,7 @@ from contralex.errors import ContralexError
 from contralex.kinds.negatives.resizing import resize_queue
 from contralex.kinds.negatives.specs import Placement, StoredIn
 from contralex.lookup import distributed
-from contralex.lookup.shards import Shards, drawn, own_places
+from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
 from contralex.lookup.values import Dictionary, Match, Rows, Step
 
@@ -48,11 +48,11 @@ class InBatchSource(NegativeSource):
         self.all_views = views == "all"
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        entries = keys if self.all_views else keys.of_view(match.key)
+        entries = keys if self.all_views else keys.select_view(match.key)
         if not self.all_views or match.query == match.key:
             return Dictionary(shared=entries.vectors, rows=entries)
         mask = torch.ones(len(queries), len(entries), dtype=torch.bool, device=queries.vectors.device)
-        itself = queries.places_in(entries, same_view=True)  # a row is never its own key
+        itself = queries.find_in(entries, same_view=True)  # a row is never its own key
         there = itself >= 0
         mask[torch.arange(len(queries), device=mask.device)[there], itself[there]] = False
         return Dictionary(shared=entries.vectors, rows=entries, mask=mask)
@@ -82,20 +82,20 @@ class QueueSource(NegativeSource):
         def draw_unit(rows: int) -> Tensor:
             return F.normalize(torch.randn(rows, dim), dim=1)
 
-        self.register_buffer("vectors", drawn(size, draw_unit, getattr(torch, dtype), sharded=self.sharded))
+        self.register_buffer("vectors", draw_table(size, dim, draw_unit, getattr(torch, dtype), sharded=self.sharded))
         self.register_buffer("sample", torch.full((size,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
 
-    def resized(self, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def resize_buffers(self, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         mine = dict(self.named_buffers(recurse=False))
-        is_other = mine.keys() <= found.keys() and len(found["sample"]) != self.size
-        return resize_queue(found, mine) if is_other else {}
+        is_other = mine.keys() <= stored.keys() and len(stored["sample"]) != self.size
+        return resize_queue(stored, mine) if is_other else {}
 
     def sharded_buffers(self) -> Mapping[str, int]:
         return {"vectors": self.size} if self.sharded else {}
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        positive = keys.matching(queries, match).vectors.unsqueeze(1)  # (N, 1, D)
+        positive = keys.select_matching(queries, match).vectors.unsqueeze(1)  # (N, 1, D)
         none, zero = torch.full_like(self.sample, -1), torch.zeros_like(self.sample)
         entries = _entries(self.vectors, Rows(self.vectors, self.sample, none, zero), sharded=self.sharded)
         return entries.replace(own=positive)
@@ -107,7 +107,7 @@ class QueueSource(NegativeSource):
         self.sample[index] = sample
         self.pointer.copy_((self.pointer + len(newest)) % self.size)
         if self.sharded:
-            here, index = own_places(index, self.size)
+            here, index = own_indices(index, self.size)
             newest = newest[here]
         self.vectors[index] = newest.to(self.vectors)
 
@@ -153,7 +153,7 @@ class MemoryBankSource(NegativeSource):
             return torch.rand(rows, dim) * 2 * bound - bound
 
         for view in self.views:
-            bank = drawn(dataset_size, draw_uniform, getattr(torch, dtype), sharded=self.sharded)
+            bank = draw_table(dataset_size, dim, draw_uniform, getattr(torch, dtype), sharded=self.sharded)
             self.register_buffer(_bank_name(view), bank)
 
     def sharded_buffers(self) -> Mapping[str, int]:
@@ -183,10 +183,10 @@ class MemoryBankSource(NegativeSource):
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
-            bank, fresh = self.bank(view), keys.of_view(view)
+            bank, fresh = self.bank(view), keys.select_view(view)
             vectors, index = fresh.vectors, fresh.sample
             if self.sharded:
-                here, index = own_places(index, self.dataset_size)
+                here, index = own_indices(index, self.dataset_size)
                 vectors = vectors[here]
             mixed = self.momentum * bank[index].float() + (1 - self.momentum) * vectors.to(bank.device).float()
             bank[index] = F.normalize(mixed, dim=1).to(bank.dtype)

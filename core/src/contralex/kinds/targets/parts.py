@@ -23,7 +23,7 @@ class KeyVectorTargets(TargetGenerator):
     """The sample's own key (N, D), as a vector to regress on (BYOL, section 3.1; SimSiam, Algorithm 1)."""
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        return Targets(vectors=keys.matching(queries, match).vectors)
+        return Targets(vectors=keys.select_matching(queries, match).vectors)
 
 
 class ClassLabelTargets(TargetGenerator):
@@ -74,7 +74,7 @@ class TeacherLogitsTargets(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        logits = dictionary.scores(keys.matching(queries, match).vectors)  # (N, C)
+        logits = dictionary.scores(keys.select_matching(queries, match).vectors)  # (N, C)
         weights = F.softmax(logits / self.temperature, dim=1)
         if self.hard:
             weights = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)

@@ -38,7 +38,9 @@ class AveragedEncoder(KeyEncoder):
     ) -> Rows:
         with torch.no_grad():
             found = self.encoder.keys(self.encoder(views))
-        return Rows.cat([Rows.of(vectors, sample, view, positions) for view, (vectors, positions) in found.items()])
+        return Rows.cat(
+            [Rows.from_view(vectors, sample, view, positions) for view, (vectors, positions) in found.items()]
+        )
 
     def side(self, module: M) -> M:
         twin = _twin(module)

@@ -20,7 +20,7 @@ class RelationTargets(TargetGenerator):
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         index = dictionary.positives(queries, match)
-        own = keys.matching(queries, match).vectors  # (N, D)
+        own = keys.select_matching(queries, match).vectors  # (N, D)
         scores = dictionary.scores(own).scatter(1, index.unsqueeze(1), float("-inf"))  # (N, P+M)
         # Where a query has no other entry, the softmax is over nothing, and there is no relation.
         weights = torch.softmax(scores / self.temperature, dim=1).nan_to_num()

@@ -27,7 +27,7 @@ class CrossBatchMemory(NegativeSource):
         self.register_buffer("written", torch.zeros((), dtype=torch.long))  # keys since the beginning
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        positive = keys.matching(queries, match).vectors  # (N, D)
+        positive = keys.select_matching(queries, match).vectors  # (N, D)
         shared = torch.cat([keys.vectors, self.vectors])  # (M, D), a copy: update() writes into the memory
         sample = torch.cat([keys.sample, self.sample])  # (M,)
         others = (sample >= 0) & (sample != queries.sample.unsqueeze(1))  # (N, M)

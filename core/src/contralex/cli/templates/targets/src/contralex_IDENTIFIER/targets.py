@@ -20,7 +20,7 @@ class SoftInstanceTargets(TargetGenerator):
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         index = dictionary.positives(queries, match).unsqueeze(1)  # (N, 1)
-        own = keys.matching(queries, match).vectors  # (N, D)
+        own = keys.select_matching(queries, match).vectors  # (N, D)
         scores = dictionary.scores(own).scatter(1, index, float("-inf")) / self.temperature  # (N, P+M)
         # Where a query has no other entry, the softmax is over nothing: its positive takes all.
         weights = self.fraction * torch.softmax(scores, dim=1).nan_to_num()
