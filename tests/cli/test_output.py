@@ -20,7 +20,7 @@ from contralex.cli.options import path, with_epochs
 from contralex.comparison.runs import _sentence
 from contralex.comparison.table import COLUMNS
 from contralex.files import write_text
-from contralex.kinds.datasets.specs import ImageFolder, Labelled
+from contralex.kinds.datasets.specs import ImageFolderSpec, LabelledSpec
 from contralex.plugin import ContralexError
 from contralex.plugins.registry import registry
 from contralex.training import failures
@@ -181,7 +181,7 @@ def test_every_recipe_has_its_data_or_says_so(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.chdir(tmp_path)
     for name in registry().recipes():
         assert resolve(name).run.data.absent() is not None, name
-    found = Labelled(of=ImageFolder(root="photos"), share=0.5)
+    found = LabelledSpec(of=ImageFolderSpec(root="photos"), share=0.5)
     assert found.absent() == ("of.root", "photos")
     (tmp_path / "photos").mkdir()
     assert found.absent() is None

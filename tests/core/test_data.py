@@ -23,8 +23,7 @@ from contralex.errors import ContralexError
 from contralex.kinds.datasets import digits
 from contralex.kinds.datasets.digits import DigitsSource
 from contralex.kinds.datasets.folder import FolderSource
-from contralex.kinds.datasets.specs import CIFAR10, STL10, Digits, HuggingFace, ImageFolder, ImageNet
-from contralex.kinds.datasets.torchvision_sets import TorchvisionSource
+from contralex.kinds.datasets.torchvision_sets import cifar10_source, imagenet_source, stl10_source
 from contralex.recipes.layers import resolve
 from contralex.recipes.sample_counts import check_counts, check_share
 
@@ -265,9 +264,7 @@ def test_a_source_says_what_was_found_in_it() -> None:
 
 def test_digits_are_split_by_class_and_do_not_depend_on_the_scene() -> None:
     pytest.importorskip("sklearn")
-    plain, hard, other = (
-        DigitsSource(Digits(scene=scene, seed=seed)) for scene, seed in (("plain", 0), ("hard", 0), ("hard", 1))
-    )
+    plain, hard, other = (DigitsSource(scene, seed) for scene, seed in (("plain", 0), ("hard", 0), ("hard", 1)))
     assert len(hard.train()) == 1437 and len(hard.test()) == 360
     for part in ("train", "test"):
         labels = [getattr(source, part)().labels for source in (plain, hard, other)]
@@ -280,7 +277,7 @@ def test_digits_are_split_by_class_and_do_not_depend_on_the_scene() -> None:
 
 def test_a_scene_is_a_function_of_its_seed() -> None:
     pytest.importorskip("sklearn")
-    first, again, other = (DigitsSource(Digits(seed=seed)).train() for seed in (0, 0, 1))
+    first, again, other = (DigitsSource(seed=seed).train() for seed in (0, 0, 1))
     assert all(first[index] == again[index] for index in range(0, 1437, 100))
     assert not any(first[index] == other[index] for index in range(0, 1437, 100))
 
@@ -296,7 +293,7 @@ def test_the_digit_stands_out_of_its_ground_in_luminance() -> None:
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
     with pytest.raises(ContralexError, match=r"pip install 'contralex\[digits\]'"):
-        DigitsSource(Digits())
+        DigitsSource()
 
 
 # --- folders of images
@@ -309,7 +306,7 @@ def draw(path: Path, colour: str = "red", **options: Any) -> Path:
 
 
 def folder(root: Path, **options: Any) -> FolderSource:
-    return FolderSource(ImageFolder(root=str(root), **options))
+    return FolderSource(root, **options)
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
@@ -438,7 +435,7 @@ def test_cifar10_in_the_files_that_torchvision_reads(tmp_path: Path, monkeypatch
         (base / name).write_bytes(pickle.dumps({"data": data, "labels": [number, 9]}))
     (base / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
-    source = TorchvisionSource(CIFAR10(root=str(tmp_path)))
+    source = cifar10_source(tmp_path)
     assert source.train().labels == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
     assert source.test().labels == [5, 9] and source.test().classes == list("abcdefghij")
     assert source.test()[0].getpixel((0, 0)) == (5, 5, 5)
@@ -453,7 +450,7 @@ def test_stl10_in_the_files_that_torchvision_reads(tmp_path: Path, monkeypatch: 
     (base / "class_names.txt").write_text("airplane\nbird\n")
     monkeypatch.setattr("torchvision.datasets.stl10.check_integrity", lambda *_: True, raising=False)
     monkeypatch.setattr("torchvision.datasets.STL10._check_integrity", lambda _: True)
-    source = TorchvisionSource(STL10(root=str(tmp_path)))
+    source = stl10_source(tmp_path)
     assert source.train().labels == [0, 1, -1, -1, -1]
     assert source.train()[4].size == (96, 96)
     assert source.test().labels == [0] and source.test().classes == ["airplane", "bird"]
@@ -461,9 +458,9 @@ def test_stl10_in_the_files_that_torchvision_reads(tmp_path: Path, monkeypatch: 
 
 def test_missing_files_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ContralexError, match=r"cifar10 is not in data\.root .*set data\.download=true"):
-        TorchvisionSource(CIFAR10(root=str(tmp_path)))
+        cifar10_source(tmp_path)
     with pytest.raises(ContralexError, match=r"ImageNet is not in data\.root .*ILSVRC2012_img_train\.tar"):
-        TorchvisionSource(ImageNet(root=str(tmp_path)))
+        imagenet_source(tmp_path)
 
 
 # --- Hugging Face
@@ -479,7 +476,7 @@ def test_a_saved_hugging_face_data_set(tmp_path: Path) -> None:
     hub.DatasetDict({"train": train, "held": train.select([0])}).save_to_disk(tmp_path / "saved")
 
     def open_(**options: Any) -> HuggingFaceSource:
-        return HuggingFaceSource(HuggingFace(path=str(tmp_path / "saved"), **options))
+        return HuggingFaceSource(tmp_path / "saved", **options)
 
     source = open_(test="held", label="label")
     test = source.test()
@@ -501,8 +498,7 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
     path = str(draw(tmp_path / "a.png"))
     table = hub.Dataset.from_dict({"picture": [path] * 3, "kind": ["dog", "cat", None]})
     table.cast_column("picture", hub.Image()).save_to_disk(tmp_path / "saved")
-    spec = HuggingFace(path=str(tmp_path / "saved"), image="picture", label="kind")
-    train = HuggingFaceSource(spec).train()
+    train = HuggingFaceSource(tmp_path / "saved", image="picture", label="kind").train()
     assert train.labels == [1, 0, -1] and train.classes == ["cat", "dog"]
 
 
@@ -511,4 +507,4 @@ def test_hugging_face_without_the_package(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(ContralexError, match=r"pip install 'contralex\[datasets\]'"):
-        HuggingFaceSource(HuggingFace(path=str(tmp_path)))
+        HuggingFaceSource(tmp_path)

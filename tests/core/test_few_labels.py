@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contralex.errors import ContralexError
-from contralex.kinds.datasets.labelled import share_of
+from contralex.kinds.datasets.labelled import choose_labelled
 from contralex.kinds.negatives.specs import ClassesSpec
 from contralex.kinds.targets.specs import ClassLabelSpec
 from contralex.plugins.building import BuildContext
@@ -22,30 +22,30 @@ UNEVEN = [0] * 50 + [1] * 30 + [2] * 3 + [-1] * 40  # the last have no label
 
 
 def test_classes_have_equally_many_as_far_as_they_reach() -> None:
-    counts = Counter(UNEVEN[place] for place in share_of(UNEVEN, 0.1, 0))
+    counts = Counter(UNEVEN[place] for place in choose_labelled(UNEVEN, 0.1, 0))
     assert sorted(counts.values()) == [2, 3, 3]  # 8 of 83
-    counts = Counter(UNEVEN[place] for place in share_of(UNEVEN, 0.5, 0))
+    counts = Counter(UNEVEN[place] for place in choose_labelled(UNEVEN, 0.5, 0))
     assert counts.total() == round(0.5 * 83) and counts[2] == 3  # all that there are
     assert abs(counts[0] - counts[1]) <= 1
-    assert share_of(UNEVEN, 1, 0) == list(range(83))
+    assert choose_labelled(UNEVEN, 1, 0) == list(range(83))
 
 
 def test_at_least_one_of_each_class() -> None:
-    assert Counter(UNEVEN[place] for place in share_of(UNEVEN, 1e-6, 3)) == {0: 1, 1: 1, 2: 1}
+    assert Counter(UNEVEN[place] for place in choose_labelled(UNEVEN, 1e-6, 3)) == {0: 1, 1: 1, 2: 1}
 
 
 def test_imagenet_in_one_and_ten_percent_is_as_the_official_lists() -> None:
     """Which have 12 or 13, and 128 or 129, of each class; there the labelled images are 1 281 167, of 732 to 1300."""
     labels = [label for label in range(100) for _ in range(1281)]
-    assert set(Counter(labels[place] for place in share_of(labels, 0.01, 0)).values()) == {12, 13}
-    assert set(Counter(labels[place] for place in share_of(labels, 0.1, 0)).values()) <= {128, 129}
+    assert set(Counter(labels[place] for place in choose_labelled(labels, 0.01, 0)).values()) == {12, 13}
+    assert set(Counter(labels[place] for place in choose_labelled(labels, 0.1, 0)).values()) <= {128, 129}
 
 
 def test_a_larger_share_holds_a_smaller_one_and_the_seed_chooses() -> None:
-    small, large = set(share_of(UNEVEN, 0.1, 0)), set(share_of(UNEVEN, 0.3, 0))
+    small, large = set(choose_labelled(UNEVEN, 0.1, 0)), set(choose_labelled(UNEVEN, 0.3, 0))
     assert small < large
-    assert small != set(share_of(UNEVEN, 0.1, 1))
-    assert small == set(share_of(UNEVEN, 0.1, 0))
+    assert small != set(choose_labelled(UNEVEN, 0.1, 1))
+    assert small == set(choose_labelled(UNEVEN, 0.1, 0))
 
 
 def test_only_training_data_are_cut() -> None:

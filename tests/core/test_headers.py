@@ -17,7 +17,6 @@ from contralex.data import headers, images, skipped
 from contralex.data.loading import ViewDataset
 from contralex.data.skipped import Skipped
 from contralex.kinds.datasets.folder import FolderSource
-from contralex.kinds.datasets.specs import ImageFolder
 from contralex.plugin import ContralexError
 from tests.core.test_data import Numbers, _Colour
 
@@ -37,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path) -> FolderSource:
-    return FolderSource(ImageFolder(root=str(folder)))
+    return FolderSource(folder)
 
 
 @pytest.fixture

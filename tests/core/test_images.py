@@ -21,7 +21,7 @@ from contralex.data import images
 from contralex.data.base import Split
 from contralex.data.loading import ViewDataset
 from contralex.kinds.datasets.hugging_face import HuggingFaceSource, HuggingFaceSplit
-from contralex.kinds.datasets.specs import MAX_PIXELS, HuggingFace
+from contralex.kinds.datasets.limits import MAX_PIXELS
 from contralex.kinds.views.augment import Augment, Crop, Group
 from contralex.kinds.views.parts import CropViews, trim_long_image
 from contralex.plugin import ContralexError, Unreadable
@@ -313,7 +313,7 @@ class Column(list[Any]):
 
 def test_hugging_face_images_have_the_same_law() -> None:
     def split(*found: Any, **options: Any) -> HuggingFaceSplit:
-        return HuggingFaceSplit(Column({"image": one} for one in found), HuggingFace(path="x", **options), "train")
+        return HuggingFaceSplit(Column({"image": one} for one in found), "x[train]", **options)
 
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -400,5 +400,5 @@ def test_a_hugging_face_split_is_not_trained_on_and_evaluated_on(
 ) -> None:
     monkeypatch.setattr("contralex.kinds.datasets.hugging_face._open", lambda *_: Column())
     with pytest.raises(ContralexError, match="holds as well, so that it would be trained on"):
-        HuggingFaceSource(HuggingFace(path="x", train=train, test=test))
-    assert HuggingFaceSource(HuggingFace(path="x", train="train[10%:]", test="train[:10%]")).test() is not None
+        HuggingFaceSource("x", train=train, test=test)
+    assert HuggingFaceSource("x", train="train[10%:]", test="train[:10%]").test() is not None

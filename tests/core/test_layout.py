@@ -12,7 +12,6 @@ from PIL import Image
 
 from contralex.data.layout import role_of, roles_among, walk
 from contralex.kinds.datasets.folder import FolderSource
-from contralex.kinds.datasets.specs import ImageFolder
 from contralex.plugin import ContralexError
 
 
@@ -40,7 +39,7 @@ def make(root: Path, tree: dict[str, int | str]) -> Path:
 
 
 def source(root: Path, **options: Any) -> FolderSource:
-    return FolderSource(ImageFolder(root=str(root), **options))
+    return FolderSource(root, **options)
 
 
 def cats_and_dogs(*folders: str, count: int = 5) -> dict[str, int | str]:

@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 
 from contralex.cli.app import app
 from contralex.kinds.datasets.digits import DigitsSource
-from contralex.kinds.datasets.specs import Digits
 from contralex.plugin import ContralexError, Dictionary, Encoder, Rows, Source, Split, Targets, Unreadable
 from contralex.recipes.layers import resolve
 from contralex.training import build, optimizers
@@ -491,7 +490,7 @@ def test_tar_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 def test_digits_have_captions_that_say_their_class() -> None:
     one, again = (DigitCaptions(scene="plain").build() for _ in range(2))
-    plain = DigitsSource(Digits(scene="plain"))
+    plain = DigitsSource(scene="plain")
     for split, same, digits in (
         (one.train(), again.train(), plain.train()),
         (one.test(), again.test(), plain.test()),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
     from contralex.kinds.backbones.vit import sincos_positions, vit_backbone
+    from contralex.kinds.datasets.digits import DigitsSource
+    from contralex.kinds.datasets.folder import FolderSource, FolderSplit, write_tiny_folder
+    from contralex.kinds.datasets.limits import MAX_PIXELS, MaxPixels
     from contralex.kinds.encoders.image import ImageEncoder, mlp
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
@@ -90,6 +93,16 @@ _WHERE = {
     "contralex.kinds.backbones.vit": (
         "sincos_positions",
         "vit_backbone",
+    ),
+    "contralex.kinds.datasets.digits": ("DigitsSource",),
+    "contralex.kinds.datasets.folder": (
+        "FolderSource",
+        "FolderSplit",
+        "write_tiny_folder",
+    ),
+    "contralex.kinds.datasets.limits": (
+        "MAX_PIXELS",
+        "MaxPixels",
     ),
     "contralex.kinds.encoders.image": (
         "ImageEncoder",
@@ -200,6 +213,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "MAX_PIXELS",
     "NCE",
     "Augment",
     "Backbone",
@@ -214,8 +228,11 @@ __all__ = [
     "CropViews",
     "Delay",
     "Dictionary",
+    "DigitsSource",
     "Encoder",
     "Flip",
+    "FolderSource",
+    "FolderSplit",
     "Fraction",
     "FrozenEncoder",
     "Gray",
@@ -235,6 +252,7 @@ __all__ = [
     "LookUp",
     "Loss",
     "Match",
+    "MaxPixels",
     "MemoryBankSource",
     "MomentumEncoder",
     "NegativeSource",
@@ -291,6 +309,7 @@ __all__ = [
     "trim_long_image",
     "value_at",
     "vit_backbone",
+    "write_tiny_folder",
 ]
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contralex.kinds.backbones.specs import ConvBackboneSpec, TimmBackboneSpec, TorchvisionBackboneSpec, ViTSpec
 from contralex.kinds.datasets.specs import (
-    CIFAR10,
-    CIFAR100,
-    STL10,
-    Digits,
-    HuggingFace,
-    ImageFolder,
-    ImageNet,
-    Labelled,
+    CIFAR10Spec,
+    CIFAR100Spec,
+    DigitsSpec,
+    HuggingFaceSpec,
+    ImageFolderSpec,
+    ImageNetSpec,
+    LabelledSpec,
+    STL10Spec,
 )
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
 from contralex.kinds.key_encoders.specs import FrozenSpec, MomentumSpec, SharedSpec
@@ -75,12 +75,12 @@ def contralex_views() -> list[type[Spec]]:
 @hookimpl
 def contralex_datasets() -> list[type[Spec]]:
     return [
-        Digits,
-        ImageFolder,
-        CIFAR10,
-        CIFAR100,
-        STL10,
-        ImageNet,
-        HuggingFace,
-        Labelled,
+        DigitsSpec,
+        ImageFolderSpec,
+        CIFAR10Spec,
+        CIFAR100Spec,
+        STL10Spec,
+        ImageNetSpec,
+        HuggingFaceSpec,
+        LabelledSpec,
     ]

@@ -126,7 +126,7 @@ def tiny(spec: Spec, folder: str) -> Spec:
 
 def makes_tiny(cls: type[Spec]) -> bool:
     """Whether a data kind writes a tiny set, which :class:`Spec` itself does not."""
-    return getattr(cls.tiny, "__func__", None) is not getattr(Spec.tiny, "__func__", None)
+    return any("tiny" in vars(base) for base in cls.__mro__ if issubclass(base, Spec) and base is not Spec)
 
 
 def small_preset(recipe: str) -> str | None:

@@ -67,13 +67,13 @@ def data_reads(kind: Kind) -> None:
 
 @contextmanager
 def _source(kind: Kind) -> Iterator[Source]:
-    if not companions.makes_tiny(kind.cls):
-        raise NotApplicable(
-            "the kind makes no tiny set of its own (a classmethod tiny(folder)), so nothing can be read"
-        )
     with tempfile.TemporaryDirectory() as folder:
-        made: Any = kind.cls
-        yield made.tiny(folder).build()
+        spec = kind.cls.tiny(folder)
+        if spec is None:
+            raise NotApplicable(
+                "the kind makes no tiny set of its own (a classmethod tiny(folder)), so nothing can be read"
+            )
+        yield spec.build()
 
 
 @contextmanager

@@ -18,11 +18,17 @@ from contralex.data.base import Subset, compact, printable
 from contralex.data.layout import role_of
 from contralex.data.paths import Paths
 from contralex.files import expanded
-from contralex.kinds.datasets import folder
-from contralex.kinds.datasets.digits import DigitsSource
-from contralex.kinds.datasets.folder import FolderSource, FolderSplit
-from contralex.kinds.datasets.specs import Digits, ImageFolder
-from contralex.plugin import ContralexError, Source, Split, Unreadable, remedy
+from contralex.plugin import (
+    ContralexError,
+    DigitsSource,
+    FolderSource,
+    FolderSplit,
+    Source,
+    Split,
+    Unreadable,
+    remedy,
+    write_tiny_folder,
+)
 from contralex_clip import tables
 
 if TYPE_CHECKING:
@@ -54,8 +60,7 @@ class CaptionFolderSource(Source):
     items = "images with captions"
 
     def __init__(self, spec: specs.ImageCaptions) -> None:
-        shared = {field: getattr(spec, field) for field in ("root", "labels", "held_out", "max_pixels")}
-        found = FolderSource(ImageFolder(**shared))
+        found = FolderSource(spec.root, spec.labels, spec.held_out, spec.max_pixels)
         self.notes = found.notes
         self._train = _captioned(found.train())
         judged = found.test()
@@ -226,7 +231,7 @@ class DigitCaptionsSource(Source):
     items = "images with captions"
 
     def __init__(self, spec: specs.DigitCaptions) -> None:
-        found = DigitsSource(Digits(scene=spec.scene, seed=spec.seed))
+        found = DigitsSource(spec.scene, spec.seed)
         self._train = DigitCaptionsSplit(found.train(), [spec.seed, 0])
         self._test = DigitCaptionsSplit(found.test(), [spec.seed, 1])
 
@@ -265,6 +270,6 @@ def with_caption(image: Image.Image, caption: str) -> Image.Image:
 
 def write_tiny(root: str) -> None:
     """Small pictures of noise in class folders, each with a caption beside it."""
-    folder.write_tiny(root)
+    write_tiny_folder(root)
     for path in sorted(Path(root).rglob("*.png")):
         _caption_of(path).write_text(f"noise number {path.stem} of {path.parent.name}\n", "utf-8")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from contralex.files import expanded, mode
-from contralex.kinds.datasets.specs import MAX_PIXELS, MaxPixels
-from contralex.plugin import LocalPath, Spec
+from contralex.plugin import MAX_PIXELS, LocalPath, MaxPixels, Spec
 
 if TYPE_CHECKING:
     from contralex.plugin import Source

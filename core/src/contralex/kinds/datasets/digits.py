@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,6 @@ from PIL import Image
 
 from contralex.data.base import Source, Split
 from contralex.errors import ContralexError
-
-if TYPE_CHECKING:
-    from contralex.kinds.datasets.specs import Digits
 
 SIZE = 32  # pixels of a picture's side
 TEST = 360  # of 1797 digits, the same whatever the scene and its seed
@@ -31,20 +28,26 @@ Array = NDArray[np.float64]
 
 
 class DigitsSource(Source):
-    def __init__(self, spec: Digits) -> None:
+    """1437 pictures of 32x32 pixels to train on, and 360 to evaluate on (sklearn.datasets.load_digits).
+
+    ``scene``: the ``plain`` digit, or one at a random place, in a random colour on a random texture (``hard``), so that
+    raw pixels are a weak baseline. ``seed`` draws the scenes.
+    """
+
+    def __init__(self, scene: Literal["plain", "hard"] = "hard", seed: int = 0) -> None:
         images, labels = _load()
         pictures = [
-            _plain(image) if spec.scene == "plain" else _hard(image, np.random.default_rng([spec.seed, index]))
+            _plain(image) if scene == "plain" else _hard(image, np.random.default_rng([seed, index]))
             for index, image in enumerate(images)
         ]
         train, test = _split(labels)
         self._train = DigitsSplit(pictures, labels, train)
         self._test = DigitsSplit(pictures, labels, test)
 
-    def train(self) -> Split:
+    def train(self) -> DigitsSplit:
         return self._train
 
-    def test(self) -> Split:
+    def test(self) -> DigitsSplit:
         return self._test
 
 
@@ -75,8 +78,8 @@ def _load() -> tuple[Array, NDArray[np.int64]]:
 
 
 def _split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices to train on and to judge with. Every fifth of the digits in the order of their class, so that each
-    class has its share; random inside a class, because the file's neighbours are by the same writer."""
+    """Indices to train on and to evaluate on. Every fifth of the digits in the order of their class, so that each
+    class has its part; random inside a class, because the file's neighbours are by the same writer."""
     order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     test = np.sort(order[np.arange(TEST) * len(labels) // TEST])

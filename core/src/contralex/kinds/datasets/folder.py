@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,9 +15,7 @@ from contralex.data import headers, images, layout
 from contralex.data.base import Source, Split, printable
 from contralex.data.paths import Paths
 from contralex.errors import ContralexError, remedy
-
-if TYPE_CHECKING:
-    from contralex.kinds.datasets.specs import ImageFolder
+from contralex.kinds.datasets.limits import MAX_PIXELS
 
 _HEIF = frozenset({".heic", ".heif", ".hif"})
 # Pictures that PIL reads with another package, in its newer versions, or not at all: .jxl, and what cameras call raw
@@ -27,34 +24,46 @@ _NOT_READ = _HEIF | {".avif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".
 
 class FolderSource(Source):
     """Images sorted by path. Files whose header is no image's are named and left out when the folder is opened,
-    as far as they are looked at then (see headers); the others are replaced where they are drawn (see ViewDataset)."""
+    as far as they are looked at then (see headers); the others are replaced where they are drawn (see ViewDataset).
 
-    def __init__(self, spec: ImageFolder) -> None:
-        root = Path(spec.root).expanduser()
-        _check_folder(root)
-        listing = layout.walk(root, _extensions(), _NOT_READ)
+    ``root``: flat, nested, or with one folder for each class; folders ``train``, ``val`` and ``test`` are splits.
+    ``labels``: folders are classes where all images lie in two or more (``auto``), in any case (``folders``), or never
+    (``none``). ``held_out``: the fraction of labelled images that is kept for evaluation, where there is no split for
+    it. ``max_pixels``: an image of more is left out.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        labels: layout.Labels = "auto",
+        held_out: float = 0.2,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        folder = Path(root).expanduser()
+        _check_folder(folder)
+        listing = layout.walk(folder, _extensions(), _NOT_READ)
         others = _others(listing)
         if not listing.files:
             raise ContralexError(
-                f"data.root {printable(root)} has no images: no file in it, or in a folder below, ends in .jpg, .png "
+                f"data.root {printable(folder)} has no images: no file in it, or in a folder below, ends in .jpg, .png "
                 f"or another of the {len(_extensions())} extensions that PIL reads.{f' {others}' if others else ''}"
             )
-        found = layout.arrange(listing, spec.labels)
+        found = layout.arrange(listing, labels)
         counts = [len(part.paths) for part in (found.train, found.test) if part is not None]
         self.notes = [*found.notes, *([others] if others else []), *headers.note(*counts)]
-        self._train = _open(found.train, spec)
+        self._train = _open(found.train, max_pixels)
         if found.test is not None:
-            self._test: FolderSplit | None = _open(found.test, spec)
+            self._test: FolderSplit | None = _open(found.test, max_pixels)
             self._train.skipped.merge([self._test.skipped])
         else:
-            self._train, self._test = _hold_out(self._train, spec.held_out)
+            self._train, self._test = _hold_out(self._train, held_out)
         if self._test is not None:
             self._test.skipped = self._train.skipped  # one count for both
 
-    def train(self) -> Split:
+    def train(self) -> FolderSplit:
         return self._train
 
-    def test(self) -> Split | None:
+    def test(self) -> FolderSplit | None:
         return self._test
 
 
@@ -77,9 +86,9 @@ class FolderSplit(Split):
         return images.read(self.paths[index], self.max_pixels)
 
 
-def _open(part: layout.Part, spec: ImageFolder) -> FolderSplit:
+def _open(part: layout.Part, max_pixels: int) -> FolderSplit:
     count = len(part.paths)
-    faults = headers.faults(part.paths, lambda index: images.header_fault(part.paths[index], spec.max_pixels), "images")
+    faults = headers.faults(part.paths, lambda index: images.header_fault(part.paths[index], max_pixels), "images")
     looked = len(headers.checked(count))
     if len(faults) == looked:
         some = "" if looked == count else f" of the {looked:,} that were looked at"
@@ -88,24 +97,24 @@ def _open(part: layout.Part, spec: ImageFolder) -> FolderSplit:
             f"{printable(part.paths[0])}: {faults[0]}"
         )
     paths = part.paths.select(index for index in range(count) if index not in faults) if faults else part.paths
-    split = FolderSplit(paths, part.classes, spec.max_pixels)
+    split = FolderSplit(paths, part.classes, max_pixels)
     split.origin = part.origin
     for index, fault in faults.items():
         split.skip(str(part.paths[index]), fault)
     return split
 
 
-def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSplit | None]:
-    """Keeps ``share`` of each class for evaluation. Which images is decided by a hash of their path in the
+def _hold_out(whole: FolderSplit, fraction: float) -> tuple[FolderSplit, FolderSplit | None]:
+    """Keeps ``fraction`` of each class for evaluation. Which images is decided by a hash of their path in the
     folder, so it is the same on any machine, and an image that is added later moves few others."""
-    if whole.labels is None or share == 0:
+    if whole.labels is None or fraction == 0:
         return whole, None
     by_class: dict[int, list[tuple[bytes, int]]] = defaultdict(list)
     for index, (name, label) in enumerate(zip(whole.paths.names, whole.labels, strict=True)):
         by_class[label].append((_digest(name), index))
     held: set[int] = set()
     for members in by_class.values():
-        count = min(max(round(share * len(members)), 1), len(members) - 1)  # a class of one stays in training
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)  # a class of one stays in training
         held.update(index for _, index in sorted(members)[:count])
     if not held:
         return whole, None
@@ -113,7 +122,7 @@ def _hold_out(whole: FolderSplit, share: float) -> tuple[FolderSplit, FolderSpli
     train = FolderSplit(kept, whole.classes, whole.max_pixels)
     train.skipped, train.origin = whole.skipped, whole.origin
     test = FolderSplit(whole.paths.select(sorted(held)), whole.classes, whole.max_pixels)
-    test.origin = f"{share:.0%} of each class, held out"
+    test.origin = f"{fraction:.0%} of each class, held out"
     return train, test
 
 
@@ -148,7 +157,7 @@ def _digest(name: str) -> bytes:
     return hashlib.blake2b(posix, digest_size=8).digest()
 
 
-def write_tiny(folder: str, samples: int = 30, classes: int = 3, size: int = 40) -> None:
+def write_tiny_folder(folder: str, samples: int = 30, classes: int = 3, size: int = 40) -> None:
     """Small pictures of noise in class folders: data for a test of everything but learning."""
     rng = np.random.default_rng(0)
     for index in range(samples):

@@ -4,32 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from contralex.data import images
 from contralex.data.base import Source, Split, Unreadable
 from contralex.errors import ContralexError
-
-if TYPE_CHECKING:
-    from contralex.kinds.datasets.specs import HuggingFace
+from contralex.kinds.datasets.limits import MAX_PIXELS
 
 
 class HuggingFaceSource(Source):
-    def __init__(self, spec: HuggingFace) -> None:
-        self._train = HuggingFaceSplit(_open(spec, spec.train, "train"), spec, "train")
-        self._train.origin = f"split {spec.train}"
+    """A data set of the hub, or a folder of one (``pip install 'contralex[datasets]'``).
+
+    ``path``: its name on the hub, or its folder. ``config``: its configuration; None: the default. ``train`` and
+    ``test``: splits to train and to evaluate on. ``image`` and ``label``: columns; None: no labels. ``max_pixels``: an
+    image of more is left out.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: str | None = None,
+        train: str = "train",
+        test: str | None = None,
+        image: str = "image",
+        label: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self._train = HuggingFaceSplit(
+            _open(path, config, train, "train"), f"{path}[{train}]", image, label, max_pixels=max_pixels
+        )
+        self._train.origin = f"split {train}"
         self._test = None
-        if spec.test is not None:
-            if _is_part_of(spec.test, spec.train):
+        if test is not None:
+            if _is_part_of(test, train):
                 raise ContralexError(
-                    f"data.test is {spec.test}, which data.train, {spec.train}, holds as well, so that it would be "
+                    f"data.test is {test}, which data.train, {train}, holds as well, so that it would be "
                     "trained on; name another split, or null for none."
                 )
-            found = _open(spec, spec.test, "test")
-            self._test = HuggingFaceSplit(found, spec, "test", self._train.classes)
-            self._test.origin = f"split {spec.test}"
+            found = _open(path, config, test, "test")
+            self._test = HuggingFaceSplit(
+                found, f"{path}[{test}]", image, label, max_pixels=max_pixels, known=self._train.classes
+            )
+            self._test.origin = f"split {test}"
 
     def train(self) -> Split:
         return self._train
@@ -39,20 +57,32 @@ class HuggingFaceSource(Source):
 
 
 class HuggingFaceSplit(Split):
-    def __init__(self, dataset: Any, spec: HuggingFace, which: str, known: Sequence[str] | None = None) -> None:
+    """``name`` of the split, for messages. ``known``: the classes of the training split, which a text label must be
+    one of."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        name: str,
+        image: str = "image",
+        label: str | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        known: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
-        self._name = f"{spec.path}[{getattr(spec, which)}]"
-        for field, column in (("image", spec.image), ("label", spec.label)):
+        self._name = name
+        for field, column in (("image", image), ("label", label)):
             if column is not None and column not in dataset.column_names:
                 raise ContralexError(
                     f"data.{field} is {column}, and {self._name} has no such column; "
                     f"it has {', '.join(dataset.column_names)}."
                 )
-        self._images = dataset.select_columns([spec.image])  # labels are read once, below
-        self._column = spec.image
-        self._max_pixels = spec.max_pixels
-        if spec.label is not None:
-            self.labels, self.classes = _labels(dataset, spec.label, known, self._name)
+        self._images = dataset.select_columns([image])  # labels are read once, below
+        self._column = image
+        self._max_pixels = max_pixels
+        if label is not None:
+            self.labels, self.classes = _labels(dataset, label, known, self._name)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -105,22 +135,20 @@ def _labels(
     return [-1 if value is None else number[value] for value in values], classes
 
 
-def _open(spec: HuggingFace, split: str, field: str) -> Any:
+def _open(path: str | Path, config: str | None, split: str, field: str) -> Any:
     try:
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise ContralexError(
             "data.kind hf needs the package datasets, which is not installed; run: pip install 'contralex[datasets]'"
         ) from error
-    saved = Path(spec.path).expanduser()
+    saved = Path(path).expanduser()
     try:
         if not any((saved / name).is_file() for name in ("dataset_dict.json", "state.json")):
-            return datasets.load_dataset(spec.path, name=spec.config, split=split)
+            return datasets.load_dataset(str(path), name=config, split=split)
         found = datasets.load_from_disk(str(saved))
     except Exception as error:  # the package raises many kinds, for the network, the hub and its own files
-        raise ContralexError(
-            f"data.path {spec.path}, split {split}, cannot be opened: {_first_line(error)}."
-        ) from error
+        raise ContralexError(f"data.path {path}, split {split}, cannot be opened: {_first_line(error)}.") from error
     if not isinstance(found, datasets.DatasetDict):  # one split was saved, without a name
         if field == "train":
             return found

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from contralex.files import expanded, mode
+from contralex.kinds.datasets.limits import MAX_PIXELS, MaxPixels
 from contralex.plugins.spec import Slot, Spec
 from contralex.recipes.paths import LocalPath
 
-if TYPE_CHECKING:
-    from contralex.data.base import Source
-
 _IMAGES = frozenset({"images", "labels"})
-MAX_PIXELS = 178_956_970  # above it PIL refuses a file, as one that may have been made to fill the memory
-MaxPixels = Annotated[int, Field(gt=0, le=2**53, description="pixels")]
 
 
-class Digits(Spec):
-    """scikit-learn's 1797 real handwritten digits, offline; 1437 to train on and 360 to judge with."""
+class DigitsSpec(Spec):
+    """scikit-learn's 1797 real handwritten digits, offline; 1437 to train on and 360 to evaluate on."""
 
     kind: Literal["digits"] = "digits"
+    builds = ".digits:DigitsSource"
     scene: Literal["plain", "hard"] = "hard"
     """``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random place, in a
     random colour on a random texture, so that raw pixels are a weak baseline."""
@@ -31,23 +28,19 @@ class Digits(Spec):
     gives = _IMAGES
     source = "UCI optical recognition of handwritten digits, through sklearn.datasets.load_digits"
 
-    def build(self) -> Source:
-        from contralex.kinds.datasets.digits import DigitsSource
-
-        return DigitsSource(self)
-
     @classmethod
-    def tiny(cls, folder: str) -> Digits:
+    def tiny(cls, folder: str) -> DigitsSpec:
         return cls()
 
 
-class ImageFolder(Spec):
+class ImageFolderSpec(Spec):
     """A folder of images: flat, nested, or with one folder for each class.
 
     Folders ``train``, ``val`` and ``test``, by the names that tools give them, are splits.
     """
 
     kind: Literal["image_folder"] = "image_folder"
+    builds = ".folder:FolderSource"
     root: Annotated[str, LocalPath()]
     """The folder that holds the images."""
     labels: Literal["auto", "folders", "none"] = "auto"
@@ -74,20 +67,15 @@ class ImageFolder(Spec):
     def of_path(cls, path: Path) -> dict[str, str] | None:
         return {"root": str(path)} if path.is_dir() else None
 
-    def build(self) -> Source:
-        from contralex.kinds.datasets.folder import FolderSource
-
-        return FolderSource(self)
-
     @classmethod
-    def tiny(cls, folder: str) -> ImageFolder:
-        from contralex.kinds.datasets.folder import write_tiny
+    def tiny(cls, folder: str) -> ImageFolderSpec:
+        from contralex.kinds.datasets.folder import write_tiny_folder
 
-        write_tiny(folder)
+        write_tiny_folder(folder)
         return cls(root=folder)
 
 
-class _Torchvision(Spec):
+class TorchvisionSpec(Spec):
     """``root``: where the files are, or go when ``download`` is true."""
 
     root: Annotated[str, LocalPath()] = "data"
@@ -104,40 +92,39 @@ class _Torchvision(Spec):
         there = self.download or any(mode(expanded(self.root) / name) for name in self.files)
         return None if there else ("root", self.root)
 
-    def build(self) -> Source:
-        from contralex.kinds.datasets.torchvision_sets import TorchvisionSource
 
-        return TorchvisionSource(self)
-
-
-class CIFAR10(_Torchvision):
+class CIFAR10Spec(TorchvisionSpec):
     """60 000 photographs of 32x32 pixels in 10 classes."""
 
     kind: Literal["cifar10"] = "cifar10"
+    builds = ".torchvision_sets:cifar10_source"
     source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR10"
     files = ("cifar-10-batches-py",)
 
 
-class CIFAR100(_Torchvision):
+class CIFAR100Spec(TorchvisionSpec):
     """60 000 photographs of 32x32 pixels in 100 classes."""
 
     kind: Literal["cifar100"] = "cifar100"
+    builds = ".torchvision_sets:cifar100_source"
     source = "Krizhevsky, 2009, through torchvision.datasets.CIFAR100"
     files = ("cifar-100-python",)
 
 
-class STL10(_Torchvision):
-    """96x96 photographs; trains on 100 000 without labels and 5 000 with, judged on 8 000."""
+class STL10Spec(TorchvisionSpec):
+    """96x96 photographs; trains on 100 000 without labels and 5 000 with, evaluates on 8 000."""
 
     kind: Literal["stl10"] = "stl10"
+    builds = ".torchvision_sets:stl10_source"
     source = "Coates et al., 2011, through torchvision.datasets.STL10"
     files = ("stl10_binary",)
 
 
-class ImageNet(_Torchvision):
+class ImageNetSpec(TorchvisionSpec):
     """ImageNet-1k; the archives must lie in ``root``, because they may not be downloaded freely."""
 
     kind: Literal["imagenet"] = "imagenet"
+    builds = ".torchvision_sets:imagenet_source"
     root: Annotated[str, LocalPath()] = "data/imagenet"
     """The folder of the ImageNet files."""
     download: Literal[False] = False
@@ -146,10 +133,11 @@ class ImageNet(_Torchvision):
     files = ("train", "ILSVRC2012_img_train.tar")
 
 
-class HuggingFace(Spec):
+class HuggingFaceSpec(Spec):
     """A data set of the Hugging Face hub, or a local folder of one (``pip install 'contralex[datasets]'``)."""
 
     kind: Literal["hf"] = "hf"
+    builds = ".hugging_face:HuggingFaceSource"
     path: Annotated[str, LocalPath(may_be_a_name=True)]
     """The data set's name on the hub, or its folder."""
     config: str | None = None
@@ -174,16 +162,12 @@ class HuggingFace(Spec):
     def offers(self) -> frozenset[str]:
         return self.gives - {"labels"} if self.label is None else self.gives
 
-    def build(self) -> Source:
-        from contralex.kinds.datasets.hugging_face import HuggingFaceSource
 
-        return HuggingFaceSource(self)
-
-
-class Labelled(Spec):
+class LabelledSpec(Spec):
     """Some of the labelled samples of another data set, with as many of each class as there are, and no others."""
 
     kind: Literal["labelled"] = "labelled"
+    builds = ".labelled:LabelledSource"
     of: Annotated[Spec, Slot("data")]
     """The other data set; its test split stays as it is."""
     share: float = Field(gt=0, le=1)
@@ -199,8 +183,7 @@ class Labelled(Spec):
     @classmethod
     def _has_labels(cls, value: Spec) -> Spec:
         if "labels" not in value.offers():
-            kind = getattr(value, "kind", type(value).__name__)
-            raise ValueError(f"these data ({kind}) have no labels to take a share of")
+            raise ValueError(f"these data ({value.kind_name()}) have no labels to take a share of")
         return value
 
     def offers(self) -> frozenset[str]:
@@ -216,11 +199,6 @@ class Labelled(Spec):
         inside = self.of.absent()
         return None if inside is None else (f"of.{inside[0]}", inside[1])
 
-    def build(self) -> Source:
-        from contralex.kinds.datasets.labelled import LabelledSource
-
-        return LabelledSource(self)
-
     @classmethod
-    def tiny(cls, folder: str) -> Labelled:
-        return cls(of=ImageFolder.tiny(folder), share=0.5)
+    def tiny(cls, folder: str) -> LabelledSpec:
+        return cls(of=ImageFolderSpec.tiny(folder), share=0.5)

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from torchvision import datasets
 
 from contralex.data import images
 from contralex.data.base import Source, Split
 from contralex.errors import ContralexError
-from contralex.kinds.datasets.specs import MAX_PIXELS
+from contralex.kinds.datasets.limits import MAX_PIXELS
 
-if TYPE_CHECKING:
-    from contralex.kinds.datasets.specs import _Torchvision as Spec
-
-
-# For each kind, how torchvision opens it to train and to judge.
+# For each kind, how torchvision opens it to train and to evaluate.
 _OPENERS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
     "cifar10": (datasets.CIFAR10, {"train": True}, {"train": False}),
     "cifar100": (datasets.CIFAR100, {"train": True}, {"train": False}),
@@ -27,11 +23,34 @@ _OPENERS: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] =
 }
 
 
+def cifar10_source(root: str | Path = "data", download: bool = False) -> TorchvisionSource:
+    """60 000 photographs of 32x32 pixels in 10 classes (Krizhevsky, 2009). ``root``: the folder where the files are, or
+    go where ``download`` is true."""
+    return TorchvisionSource("cifar10", root, download)
+
+
+def cifar100_source(root: str | Path = "data", download: bool = False) -> TorchvisionSource:
+    """60 000 photographs of 32x32 pixels in 100 classes, as :func:`cifar10_source`."""
+    return TorchvisionSource("cifar100", root, download)
+
+
+def stl10_source(root: str | Path = "data", download: bool = False) -> TorchvisionSource:
+    """96x96 photographs, 100 000 without labels and 5 000 with to train on, 8 000 to evaluate on (Coates et al., 2011).
+    ``root`` and ``download``: as of :func:`cifar10_source`."""
+    return TorchvisionSource("stl10", root, download)
+
+
+def imagenet_source(root: str | Path = "data/imagenet", download: Literal[False] = False) -> TorchvisionSource:
+    """ImageNet-1k, ILSVRC 2012; its archives must lie in ``root``, because they may not be downloaded freely."""
+    return TorchvisionSource("imagenet", root, download)
+
+
 class TorchvisionSource(Source):
-    def __init__(self, spec: Spec) -> None:
-        opener, train, test = _OPENERS[spec.kind_name()]
-        self._train = TorchvisionSplit(_open(opener, spec, train))
-        self._test = TorchvisionSplit(_open(opener, spec, test))
+    """One of torchvision's data sets by the name of its kind: cifar10, cifar100, stl10 or imagenet."""
+
+    def __init__(self, name: str, root: str | Path, download: bool = False) -> None:
+        self._train = TorchvisionSplit(_open(name, Path(root).expanduser(), download, train=True))
+        self._test = TorchvisionSplit(_open(name, Path(root).expanduser(), download, train=False))
 
     def train(self) -> Split:
         return self._train
@@ -44,7 +63,8 @@ class TorchvisionSplit(Split):
     def __init__(self, dataset: Any) -> None:
         super().__init__()
         self._dataset = dataset
-        labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels  # STL-10: -1 where unlabelled
+        # of STL-10, -1 where unlabelled
+        labels = dataset.labels if isinstance(dataset, datasets.STL10) else dataset.targets
         self.labels = [int(label) for label in labels]
         # ImageNet's classes are tuples of synonyms
         self.classes = [name if isinstance(name, str) else ", ".join(name) for name in dataset.classes]
@@ -56,31 +76,29 @@ class TorchvisionSplit(Split):
         return self._dataset[index][0]
 
 
-def _open(opener: Callable[..., Any], spec: Spec, which: dict[str, Any]) -> Any:
-    root = Path(spec.root).expanduser()
-    options: dict[str, Any] = {"download": spec.download}
-    if spec.kind_name() == "imagenet":  # files, which torchvision would read in a way of its own
+def _open(name: str, root: Path, download: bool, *, train: bool) -> Any:
+    opener, to_train, to_test = _OPENERS[name]
+    options: dict[str, Any] = {"download": download}
+    if name == "imagenet":  # files, which torchvision would read in a way of its own
         options = {"loader": partial(images.read, max_pixels=MAX_PIXELS)}
     try:
-        return opener(str(root), **which, **options)
+        return opener(str(root), **(to_train if train else to_test), **options)
     except ImportError as error:  # scipy, for the devkit of ImageNet
-        raise ContralexError(
-            f"data.kind {spec.kind_name()} needs a package: {_first_line(error)}; pip install it."
-        ) from error
+        raise ContralexError(f"data.kind {name} needs a package: {_first_line(error)}; pip install it.") from error
     except (RuntimeError, OSError) as error:
-        raise ContralexError(_advice(spec, root, error)) from error
+        raise ContralexError(_advice(name, root, download, error)) from error
 
 
-def _advice(spec: Spec, root: Path, error: Exception) -> str:
-    if spec.kind_name() == "imagenet":
+def _advice(name: str, root: Path, download: bool, error: Exception) -> str:
+    if name == "imagenet":
         return (
             f"ImageNet is not in data.root {root}; put ILSVRC2012_devkit_t12.tar.gz, ILSVRC2012_img_train.tar and "
             "ILSVRC2012_img_val.tar there, which image-net.org gives after registration."
         )
-    if spec.download:
-        return f"{spec.kind_name()} could not be downloaded into data.root {root}: {_first_line(error)}."
+    if download:
+        return f"{name} could not be downloaded into data.root {root}: {_first_line(error)}."
     return (
-        f"{spec.kind_name()} is not in data.root {root}, or is damaged there; set data.download=true to download it, "
+        f"{name} is not in data.root {root}, or is damaged there; set data.download=true to download it, "
         "or data.root to the folder that has it."
     )
 
