@@ -16,13 +16,13 @@ from contralex.plugins.registry import registry
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.schedules import Cosine, Linear, Steps
 from contralex.training import devices
-from contralex_cmc.spec import Lab
+from contralex_cmc.spec import LabSpec
 
 # A schedule's own numbers are bounded by the field that it stands in; they are only finite.
 BOUNDED_ELSEWHERE = {(Cosine, "start"), (Cosine, "end"), (Cosine, "warmup_start"), (Linear, "start"), (Linear, "end")}
 BOUNDED_ELSEWHERE |= {(Steps, "start")}
 # Of these a validator of the whole block says more than a bound would; tests/plugins/test_cmc.py has it.
-BOUNDED_ELSEWHERE |= {(Lab, "split"), (Lab, "mean"), (Lab, "std")}
+BOUNDED_ELSEWHERE |= {(LabSpec, "split"), (LabSpec, "mean"), (LabSpec, "std")}
 
 
 def specs() -> Iterator[type[Spec]]:

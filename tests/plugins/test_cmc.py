@@ -17,8 +17,9 @@ from contralex.data.loading import ViewDataset
 from contralex.lookup.clock import Clock
 from contralex.plugin import ContralexError, Match, MemoryBankSource, Rows, Step
 from contralex.recipes.layers import resolve
+from contralex_cmc.alexnet import alexnet_bn
 from contralex_cmc.colours import SCALE, convert, rgb_to_lab
-from contralex_cmc.spec import AlexNetBN, Lab
+from contralex_cmc.spec import LabSpec
 
 AUGMENT: dict[str, Any] = {
     "order": ["crop", "jitter", "flip"],
@@ -29,7 +30,7 @@ AUGMENT: dict[str, Any] = {
 
 
 def lab(**fields: Any) -> Any:
-    return Lab.model_validate({"augment": AUGMENT, **fields}).build()
+    return LabSpec.model_validate({"augment": AUGMENT, **fields}).build()
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -168,7 +169,7 @@ def test_a_view_is_looked_up_in_the_other_views_memory() -> None:
 
 def test_half_an_alexnet_has_the_layers_of_the_paper() -> None:
     torch.manual_seed(0)
-    model, width = AlexNetBN(channels=2).build()
+    model, width = alexnet_bn(channels=2)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in convolutions] == [
         (2, 48, 11, 4, 2),

@@ -24,9 +24,9 @@ from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex.training.checkpoints import write
 from contralex_crd.memory import OtherClassesMemory
-from contralex_crd.objective import CRDLoss, DistillationTargets
+from contralex_crd.objective import DistillationTargets
 from contralex_crd.resnet import Block
-from contralex_crd.spec import CRD, CifarResNet, Distilled, OtherClasses, Same
+from contralex_crd.spec import CifarResNetSpec, CRDSpec, DistilledSpec, OtherClassesSpec, SameSpec
 
 B, K, E, C = 6, 400, 8, 3
 LABELS = torch.tensor([(7 * index) % 5 % 3 for index in range(20)])  # 8, 8 and 4 of them
@@ -37,7 +37,7 @@ CONV = {"kind": "conv", "widths": (6, 8), "strides": (2, 2)}
 
 def student(**fields: Any) -> Any:
     torch.manual_seed(0)
-    return Distilled.model_validate({"backbone": CONV, "classes": C, "width": E, "teacher": None, **fields}).build()
+    return DistilledSpec.model_validate({"backbone": CONV, "classes": C, "width": E, "teacher": None, **fields}).build()
 
 
 def context(encoder: Any = None, labels: Tensor | None = LABELS) -> BuildContext:
@@ -47,7 +47,7 @@ def context(encoder: Any = None, labels: Tensor | None = LABELS) -> BuildContext
 
 def memory(**fields: Any) -> OtherClassesMemory:
     """Whose rows say where they are from: the sample's number, a hundred for the view."""
-    part = OtherClasses.model_validate({"draws": K, **fields}).build(context())
+    part = OtherClassesSpec.model_validate({"draws": K, **fields}).build(context())
     assert isinstance(part, OtherClassesMemory)
     for view in (0, 1):
         part.bank.bank(view).copy_(torch.arange(20.0).unsqueeze(1) + 100 * view)
@@ -119,13 +119,13 @@ def test_a_view_that_looks_itself_up_is_compared_with_the_classes() -> None:
     [
         (None, "20 of 20 have none"),
         (torch.where(torch.arange(20) < 4, -1, LABELS), "4 of 20 have none"),
-        (LABELS + 1, "the data have a class 3, counted from 0; set it to 4"),
+        (LABELS + 1, "the data have a class 3, counted from 0. Try:\n  --set method.encoder.classes=4"),
         (LABELS * 0, "and the data have one"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels: Tensor | None, sentence: str) -> None:
     with pytest.raises(ContralexError, match=sentence):
-        OtherClasses(draws=K).build(context(labels=labels))
+        OtherClassesSpec(draws=K).build(context(labels=labels))
 
 
 # Student and teacher
@@ -199,14 +199,14 @@ def test_a_third_view_is_refused() -> None:
 def test_the_three_losses_are_hintons_and_instdiscs(tmp_path: Path) -> None:
     encoder = student(teacher=teacher_of(tmp_path), classes=10)
     known = context(encoder)
-    loss: Any = CRDLoss(CRD(contrast=0.7, cross_entropy=1.3, distillation=0.4, softness=3, temperature=0.2), known)
+    loss: Any = CRDSpec(contrast=0.7, cross_entropy=1.3, distillation=0.4, softness=3, temperature=0.2).build(known)
     student_logits, teacher_logits = torch.randn(B, 10, requires_grad=True), 3 * torch.randn(B, 10)
     embedding = torch.zeros(B, E)
     queries = Rows.from_view(torch.cat([embedding, student_logits], dim=1), SAMPLE, 0)
     order = torch.randperm(B)  # keys may stand in any order
     keys = Rows.from_view(torch.cat([embedding, teacher_logits], dim=1)[order], SAMPLE[order], 1)
     dictionary = Dictionary(shared=torch.eye(10), span=(E, E + 10))
-    targets = DistillationTargets(known)(queries, keys, dictionary, Match(0, 0), STEP)
+    targets = DistillationTargets(encoder, LABELS, len(LABELS))(queries, keys, dictionary, Match(0, 0), STEP)
     found = loss(queries, dictionary, targets, STEP)
     expected = torch.zeros(())
     for logits, theirs, sample in zip(student_logits, teacher_logits, SAMPLE, strict=True):
@@ -220,13 +220,13 @@ def test_the_three_losses_are_hintons_and_instdiscs(tmp_path: Path) -> None:
 
 def test_logits_of_no_classifier_cannot_be_distilled() -> None:
     with pytest.raises(ContralexError, match=r"method\.encoder\.teacher is no classifier"):
-        CRDLoss(CRD(distillation=1), context())
+        CRDSpec(distillation=1).build(context())
 
 
 def test_distillation_without_the_teachers_view_is_refused_when_it_is_built(tmp_path: Path) -> None:
     known = replace(context(student(teacher=teacher_of(tmp_path), classes=10)), key_views=(0,))
     with pytest.raises(ContralexError, match=r"add 0->1 to method\.matches"):
-        CRDLoss(CRD(distillation=1), known)
+        CRDSpec(distillation=1).build(known)
 
 
 # Views and backbone
@@ -248,7 +248,7 @@ AUGMENT: dict[str, Any] = {
 
 
 def test_student_and_teacher_see_the_same_pixels() -> None:
-    views = Same.model_validate({"augment": AUGMENT, "pad": 4}).build()
+    views = SameSpec.model_validate({"augment": AUGMENT, "pad": 4}).build()
     made = [ViewDataset(Pictures(), views, seed=1, batch=3)[epoch, 4]["views"] for epoch in (0, 1)]
     assert all(torch.equal(both[0], both[1]) for both in made)
     assert not torch.equal(made[0][0], made[1][0])
@@ -260,7 +260,7 @@ def test_padding_and_a_crop_of_constant_size_are_the_usual_random_crop() -> None
     padded = v2.functional.to_image(v2.functional.pad(image, [4]))
     whole = [padded[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)]
     allowed = {crop.numpy().tobytes() for each in whole for crop in (each, each.flip(-1))}
-    views = Same.model_validate({"augment": AUGMENT, "pad": 4}).build()
+    views = SameSpec.model_validate({"augment": AUGMENT, "pad": 4}).build()
     torch.manual_seed(0)
     made = {(views.make(image, 0) * 255).round().to(torch.uint8).numpy().tobytes() for _ in range(300)}
     assert made <= allowed and len(made) > 100  # of 162
@@ -270,7 +270,7 @@ def test_padding_and_a_crop_of_constant_size_are_the_usual_random_crop() -> None
 @pytest.mark.parametrize(("depth", "blocks"), [(8, 1), (32, 5)])
 def test_resnets_for_small_images(depth: int, blocks: int) -> None:
     torch.manual_seed(0)
-    model, width = CifarResNet(depth=depth, widths=(32, 64, 128, 256)).build()
+    model, width = CifarResNetSpec(depth=depth, widths=(32, 64, 128, 256)).build()
     branches = [m for m in model.modules() if isinstance(m, Block)]
     convolutions = [m for b in branches for m in b.branch if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [w for w in (64, 128, 256) for _ in range(2 * blocks)]
@@ -283,4 +283,4 @@ def test_resnets_for_small_images(depth: int, blocks: int) -> None:
 
 def test_a_depth_without_whole_blocks_is_refused() -> None:
     with pytest.raises(ValidationError, match="6n \\+ 2, so 8 or 14"):
-        CifarResNet(depth=10)
+        CifarResNetSpec(depth=10)

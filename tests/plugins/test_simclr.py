@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 from contralex.lookup.clock import Clock
 from contralex.lookup.values import Match, Rows, Step
-from contralex.plugins.building import BuildContext
-from contralex_simclr.resnet import Bottleneck, SelectiveKernel, SKResNet
-from contralex_simclr.spec import BatchAndQueue
-from contralex_simclr.spec import SKResNet as SKResNetSpec
+from contralex_simclr.memory import BatchAndQueue
+from contralex_simclr.resnet import Bottleneck, SelectiveKernel, SKResNet, sk_resnet
 
 # Table 1 of the official README, in millions. Running means and variances are variables of TensorFlow's, so they count.
 PUBLISHED = {
@@ -38,7 +36,7 @@ PUBLISHED = {
 @pytest.mark.parametrize(("depth", "width", "selective"), PUBLISHED)
 def test_parameters_are_as_many_as_published(depth: Any, width: int, selective: bool) -> None:
     with torch.device("meta"):
-        made, features = SKResNetSpec(depth=depth, width=width, sk_ratio=0.0625 if selective else 0).build()
+        made, features = sk_resnet(depth=depth, width=width, sk_ratio=0.0625 if selective else 0)
     count = sum(tensor.numel() for tensor in made.state_dict().values())
     assert round(count / 1e6) == PUBLISHED[depth, width, selective]
     assert features == 2048 * width
@@ -105,7 +103,7 @@ def test_without_selective_kernels_it_is_the_usual_resnet() -> None:
     from torchvision.models import resnet50
 
     torch.manual_seed(0)
-    mine, theirs = SKResNet(SKResNetSpec(depth=50, sk_ratio=0)), resnet50(weights=None)
+    mine, theirs = SKResNet(depth=50, sk_ratio=0), resnet50(weights=None)
     theirs.fc = torch.nn.Identity()
     mine.load_state_dict(dict(zip(mine.state_dict(), _in_my_order(theirs), strict=True)))
     x = torch.rand(2, 3, 64, 64)
@@ -128,9 +126,8 @@ def _in_my_order(model: Any) -> list[Tensor]:
 
 def test_batch_and_queue_is_both_and_no_row_is_its_own_key() -> None:
     generator = torch.Generator().manual_seed(0)
-    unused: Any = None
     torch.manual_seed(0)
-    source: Any = BatchAndQueue(size=6).build(BuildContext(5, 40, 3, (0, 1), encoder=unused, fresh_encoder=unused))
+    source: Any = BatchAndQueue(size=6, dim=5)
     sample = torch.tensor([7, 2, 9])
     step = Step(Clock(0, 10, 5), seed=0, batch=3)
 
@@ -161,8 +158,7 @@ def test_batch_and_queue_is_both_and_no_row_is_its_own_key() -> None:
 
 
 def test_the_queue_is_written_after_the_look_up() -> None:
-    unused: Any = None
-    source: Any = BatchAndQueue(size=4).build(BuildContext(5, 40, 2, (0, 1), encoder=unused, fresh_encoder=unused))
+    source: Any = BatchAndQueue(size=4, dim=5)
     keys = Rows.from_view(F.normalize(torch.randn(2, 5), dim=1), torch.tensor([1, 2]), 0)
     step = Step(Clock(0, 10, 5), seed=0, batch=2)
     before = source.queue.vectors.clone()

@@ -23,12 +23,12 @@ class ContralexError(Exception):
 
 
 @contextmanager
-def named(place: str) -> Iterator[None]:
-    """Mistakes that are found within get the place of the spec before their sentence."""
+def error_at(path: str) -> Iterator[None]:
+    """Put the path in the spec, such as ``method.encoder``, before the sentence of a mistake that is found within."""
     try:
         yield
     except ContralexError as error:
-        error.args = (f"{place}: {error}",)
+        error.args = (f"{path}: {error}",)
         raise
 
 

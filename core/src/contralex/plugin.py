@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contralex.data.paths import Paths
     from contralex.data.texts import Texts
     from contralex.data.views import Views
-    from contralex.errors import ContralexError, remedy
+    from contralex.errors import ContralexError, error_at, remedy
     from contralex.files import path_exists
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
@@ -81,6 +81,7 @@ _WHERE = {
     "contralex.data.views": ("Views",),
     "contralex.errors": (
         "ContralexError",
+        "error_at",
         "remedy",
     ),
     "contralex.files": ("path_exists",),
@@ -293,6 +294,7 @@ __all__ = [
     "compact",
     "conv_backbone",
     "distributed",
+    "error_at",
     "headers",
     "hookimpl",
     "images",

@@ -1,7 +1,8 @@
 """From a spec to its part: written once, for every kind.
 
 A spec names its part, ``builds = ".loss:MyLoss"``, by a string, so that it imports no torch. The part takes plain
-keyword arguments: the spec's fields, and whatever it asks by name of the build context.
+keyword arguments: the spec's fields, and whatever it asks by name of the build context. A part that needs another part
+of a block, with weights of its own, asks for a function: ``fresh_backbone`` builds the field ``backbone`` once more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +61,7 @@ def build(spec: Spec, context: BuildContext | None = None) -> Any:
     signature asks of ``context``. Raises TypeError where the part asks for what neither has."""
     part = part_of(type(spec))
     given = {name: _built(getattr(spec, name), context) for name in type(spec).model_fields if name != "kind"}
-    return part(**given, **_asked(part, given, type(spec), context))
+    return part(**given, **_asked(part, given, spec, context))
 
 
 def part_of(spec: type[Spec]) -> Callable[..., Any]:
@@ -92,17 +94,22 @@ def _built(value: Any, context: BuildContext | None) -> Any:
 
 
 def _asked(
-    part: Callable[..., Any], given: Mapping[str, Any], spec: type[Spec], context: BuildContext | None
+    part: Callable[..., Any], given: Mapping[str, Any], spec: Spec, context: BuildContext | None
 ) -> dict[str, Any]:
+    from contralex.plugins.spec import Spec
+
+    blocks = {f"fresh_{name}": block for name, block in spec if isinstance(block, Spec)}
     asked = {}
     for name, parameter in inspect.signature(part).parameters.items():
         if name in given or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if name in _CONTEXT and context is not None:
             asked[name] = getattr(context, name)
+        elif name in blocks:
+            asked[name] = partial(blocks[name].build, context)
         elif parameter.default is parameter.empty:
             raise TypeError(
-                f"{spec.builds} asks for {name}, which is no field of {spec.__name__}"
+                f"{spec.builds} asks for {name}, which is no field of {type(spec).__name__}"
                 + ("" if name in _CONTEXT else f" and nothing of the build context ({', '.join(_CONTEXT)})")
                 + (" and needs a build context" if name in _CONTEXT else "")
             )

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contralex.errors import ContralexError, named
+from contralex.errors import ContralexError, error_at
 from contralex.training.checkpoints import header
 from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
@@ -37,7 +37,7 @@ class Plan:
 
 def plan(encoder: Encoder, spec: InitSpec) -> Plan:
     """What fits by name and shape, and is not to be left out. Reads headers alone."""
-    with named("init.checkpoint"):
+    with error_at("init.checkpoint"):
         found = open_checkpoint(Path(spec.checkpoint))
     there = {stored.name: stored.shape for stored in header.read(found.folder / MODEL)}
     own = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}

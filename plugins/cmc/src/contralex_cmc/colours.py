@@ -19,17 +19,18 @@ SCALE = {
 
 
 def convert(rgb: Tensor, space: str) -> Tensor:
-    return rgb_to_lab(rgb) if space == "lab" else _mixed(rgb, _YDBDR)
+    """The channels of a colour space by its name, ``lab`` or ``ydbdr``."""
+    return rgb_to_lab(rgb) if space == "lab" else _multiply(rgb, _YDBDR)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """CIE L*a*b* of sRGB: L in [0, 100], a and b about ±100."""
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    relative = _mixed(linear, _XYZ) / rgb.new_tensor(_WHITE).view(3, 1, 1)
+    relative = _multiply(linear, _XYZ) / rgb.new_tensor(_WHITE).view(3, 1, 1)
     f = torch.where(relative > 0.008856, relative.clamp_min(0) ** (1 / 3), 7.787 * relative + 16 / 116)
     x, y, z = f.unbind(dim=-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
 
 
-def _mixed(channels: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+def _multiply(channels: Tensor, matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     return torch.einsum("ij,...jhw->...ihw", channels.new_tensor(matrix), channels)

@@ -6,17 +6,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_cmc.spec import AlexNetBN, Lab
+from contralex_cmc.spec import AlexNetBNSpec, LabSpec
 
 
 @hookimpl
 def contralex_views() -> list[type[Spec]]:
-    return [Lab]
+    return [LabSpec]
 
 
 @hookimpl
 def contralex_backbones() -> list[type[Spec]]:
-    return [AlexNetBN]
+    return [AlexNetBNSpec]
 
 
 @hookimpl

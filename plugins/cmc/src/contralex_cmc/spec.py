@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from contralex.plugin import Augment, Spec
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from contralex.plugin import Views
-
 _CHANNELS = 3
+_LARGEST = 1000  # what a mean or deviation of a channel may be
 
 
-class Lab(Spec):
+class LabSpec(Spec):
     """The channels of one augmented image as views: L and ab of the same crop."""
 
     kind: Literal["lab"] = "lab"
+    builds = ".views:LabViews"
     augment: Augment
     """What happens to the image before its colours are taken apart."""
     space: Literal["lab", "ydbdr"] = "lab"
@@ -36,15 +33,15 @@ class Lab(Spec):
     example = {"augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}}}
 
     @model_validator(mode="after")
-    def _channels(self) -> Lab:
+    def _channels(self) -> LabSpec:
         if sum(self.split) != _CHANNELS or min(self.split) < 1:
             raise ValueError(
                 f"split shares out {_CHANNELS} channels, at least one to a view, such as [1, 2] or [1, 1, 1], "
                 f"and here it is {list(self.split)}"
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if values and not all(abs(value) <= _FAR for value in values):
-                raise ValueError(f"{name} is of channels, which stay within {_FAR}, and here it is {list(values)}")
+            if values and not all(abs(value) <= _LARGEST for value in values):
+                raise ValueError(f"{name} is of channels, which stay within {_LARGEST}, and here it is {list(values)}")
         if self.std and min(self.std) <= 0:
             raise ValueError(f"std divides, so each is above 0, and here it is {list(self.std)}")
         if self.augment.normalize is not None:
@@ -58,19 +55,12 @@ class Lab(Spec):
         """Every view may be a key."""
         return [True] * len(self.split)
 
-    def build(self) -> Views:
-        from contralex_cmc.views import LabViews
 
-        return LabViews(self)
-
-
-_FAR = 1000
-
-
-class AlexNetBN(Spec):
+class AlexNetBNSpec(Spec):
     """AlexNet with BatchNorm after each of its seven layers, the linear ones too, for images of 224 pixels."""
 
     kind: Literal["alexnet_bn"] = "alexnet_bn"
+    builds = ".alexnet:alexnet_bn"
     width: float = Field(0.5, gt=0, le=8)
     """Multiplies the channels of every layer; .5 is the half that CMC gives each view."""
     channels: int = Field(3, gt=0, le=4096)
@@ -80,8 +70,3 @@ class AlexNetBN(Spec):
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None
-
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex_cmc.alexnet import alexnet
-
-        return alexnet(self)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from contralex.plugin import CropViews, Group, Views
+from contralex.plugin import Augment, CropViews, Group, Views
 from contralex_cmc.colours import SCALE, convert
 
-if TYPE_CHECKING:
-    from contralex_cmc.spec import Lab
+Channels = tuple[float, float, float]
 
 
 class LabViews(Views):
-    """View v has the v-th share of the channels; evaluation sees all of them, in the same order."""
+    """The colour channels of one augmented RGB image of PIL: view v has the v-th part of them. Evaluation sees all
+    channels, in the same order.
 
-    def __init__(self, spec: Lab) -> None:
-        self.count = len(spec.split)
-        self.split = spec.split
-        self.space = spec.space
-        self._rgb = CropViews(groups={"crop": Group(augment=spec.augment)})
-        mean, std = SCALE[spec.space]
-        self.mean = torch.tensor(spec.mean or mean).view(3, 1, 1)
-        self.std = torch.tensor(spec.std or std).view(3, 1, 1)
+    ``augment``: what happens to the image first. ``space``: CIE L*a*b* of D65, or luma and the chroma differences of
+    SECAM. ``split``: channels of each view. ``mean`` is subtracted from the three channels, and ``std`` divides them;
+    None: the middle, and half the width, of what colours can reach.
+    """
+
+    def __init__(
+        self,
+        augment: Augment,
+        space: Literal["lab", "ydbdr"] = "lab",
+        split: tuple[int, ...] = (1, 2),
+        mean: Channels | None = None,
+        std: Channels | None = None,
+    ) -> None:
+        self.count = len(split)
+        self.split = split
+        self.space = space
+        self._rgb = CropViews(groups={"crop": Group(augment=augment)})
+        middle, half_width = SCALE[space]
+        self.mean = torch.tensor(mean or middle).view(3, 1, 1)
+        self.std = torch.tensor(std or half_width).view(3, 1, 1)
 
     def draw(self, view: int) -> int:
         return 0  # channels of the same crop, the same mirror image

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.errors import named
-from contralex.plugin import ContralexError, Encoder, ImageEncoder
-
-if TYPE_CHECKING:
-    from contralex_crd.spec import Distilled
+import contralex
+from contralex.plugin import Backbone, ContralexError, Encoder, ImageEncoder, error_at
 
 STUDENT, TEACHER = 0, 1  # the views
 
@@ -22,19 +18,29 @@ class DistilledEncoder(Encoder):
     """View 0 through the student, view 1 through the teacher, each to [embedding (E) | logits (C)].
 
     The teacher learns nothing and keeps its BatchNorm statistics; the linear layer on its features is trained.
+
+    ``backbone``: the student's network. ``classes``: C. ``width``: E. ``teacher``: the folder of a run, or one of its
+    checkpoints; None: a network of ``fresh_backbone``, with random weights.
     """
 
     backbone: nn.Module
 
-    def __init__(self, spec: Distilled) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        teacher: str | None,
+        fresh_backbone: Callable[[], Backbone],
+        width: int = 128,
+    ) -> None:
         super().__init__()
-        self.backbone, width = spec.backbone.build()
-        self.classifier = nn.Linear(width, spec.classes)
-        self.student_embedding = nn.Linear(width, spec.width)
-        self.teacher = Teacher(spec)
-        self.teacher_embedding = nn.Linear(self.teacher.width, spec.width)
-        self.classes, self.width = spec.classes, spec.width
-        self.dim = spec.width + spec.classes
+        self.backbone, features = backbone
+        self.classifier = nn.Linear(features, classes)
+        self.student_embedding = nn.Linear(features, width)
+        self.teacher = Teacher(*fresh_backbone(), classes) if teacher is None else load_teacher(teacher, classes)
+        self.teacher_embedding = nn.Linear(self.teacher.dim, width)
+        self.classes, self.width = classes, width
+        self.dim = width + classes
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self._embedded(view, image) for view, image in views.items()}
@@ -67,30 +73,19 @@ class DistilledEncoder(Encoder):
 
 
 class Teacher(nn.Module):
-    """A frozen image encoder: images to features (B, F) and, where it is a classifier, logits (B, C); else zeros."""
+    """A frozen network: images to features (B, ``dim``) and logits (B, ``classes``), which are zeros without a ``head``
+    on the features."""
 
-    def __init__(self, spec: Distilled) -> None:
+    def __init__(self, backbone: nn.Module, dim: int, classes: int, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.classes = spec.classes
-        self.head: nn.Module | None = None
-        if spec.teacher is None:
-            self.backbone, self.width = spec.backbone.build()
-        else:
-            from contralex import load_encoder
-
-            with named("method.encoder.teacher"):
-                found = load_encoder(spec.teacher)
-                if not isinstance(found, ImageEncoder):
-                    raise ContralexError(
-                        f"{spec.teacher} holds an encoder of type {type(found).__name__}; give a run whose "
-                        "method.encoder is of kind image."
-                    )
-            self.backbone, self.width = found.backbone, found.feature_dim
-            self.head = found.projector if found.dim == spec.classes and not found.normalize else None
+        self.backbone, self.dim = backbone, dim
+        self.classes = classes
+        self.head = head
         self.requires_grad_(False).eval()
 
     @property
     def classifies(self) -> bool:
+        """Whether it has logits of its own."""
         return self.head is not None
 
     def train(self, mode: bool = True) -> Teacher:
@@ -101,3 +96,16 @@ class Teacher(nn.Module):
         features = self.backbone(image).flatten(1)
         logits = features.new_zeros(len(features), self.classes) if self.head is None else self.head(features)
         return features, logits
+
+
+def load_teacher(path: str, classes: int) -> Teacher:
+    """The teacher that a run has trained. It has logits where its encoder ends in ``classes`` of them."""
+    with error_at("method.encoder.teacher"):
+        encoder = contralex.load_encoder(path)
+        if not isinstance(encoder, ImageEncoder):
+            raise ContralexError(
+                f"{path} holds an encoder of type {type(encoder).__name__}; give a run whose method.encoder is of kind "
+                "image."
+            )
+    ends_in_logits = encoder.dim == classes and not encoder.normalize
+    return Teacher(encoder.backbone, encoder.feature_dim, classes, encoder.projector if ends_in_logits else None)

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import (
     NCE,
-    BuildContext,
     ContralexError,
     Dictionary,
     Loss,
     Match,
     Rows,
+    Schedule,
     Step,
     TargetGenerator,
     Targets,
     remedy,
 )
 from contralex_crd.encoder import TEACHER, DistilledEncoder
-from contralex_crd.memory import embedding_and_classes, labels_of
-
-if TYPE_CHECKING:
-    from contralex_crd.spec import CRD
+from contralex_crd.memory import check_labels
 
 
 class DistillationTargets(TargetGenerator):
-    """In memory, the positive. Among classes, the label and, of a teacher that classifies, its probabilities."""
+    """In memory, the positive. Among classes, the label and, if the teacher classifies, its probabilities.
+
+    ``encoder``: whose embeddings and logits are looked up. ``labels`` (``dataset_size``,): the class of each sample.
+    """
 
     labels: Tensor
 
-    def __init__(self, context: BuildContext) -> None:
+    def __init__(self, encoder: DistilledEncoder, labels: Tensor | None, dataset_size: int) -> None:
         super().__init__()
-        width, classes = embedding_and_classes(context)
-        self.logits = slice(width, width + classes)
-        self.classifies = classifies(context)
-        self.register_buffer("labels", labels_of(context, classes), persistent=False)
+        self.logits = slice(encoder.width, encoder.width + encoder.classes)
+        self.classifies = encoder.teacher.classifies
+        self.register_buffer("labels", check_labels(labels, dataset_size, encoder.classes), persistent=False)
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
@@ -56,20 +53,34 @@ class CRDLoss(Loss):
     """β·NCE for a match in memory; γ·CE(label) + α·T²·KL(teacher ‖ student) for one among the classes.
 
     Summed over the matches student→teacher, teacher→student and student→classes it is the paper's Eq. 20.
+
+    ``temperature`` (τ, above 0) divides the scores of NCE, and may be a schedule. ``contrast`` (β), ``cross_entropy``
+    (γ) and ``distillation`` (α) are weights, and ``softness`` (T) divides the logits of both sides. ``encoder``: whose
+    teacher is distilled. ``query_views`` and ``key_views``: those of the matches.
     """
 
-    def __init__(self, spec: CRD, context: BuildContext) -> None:
+    def __init__(
+        self,
+        encoder: DistilledEncoder,
+        query_views: tuple[int, ...],
+        key_views: tuple[int, ...],
+        temperature: float | Schedule = 0.07,
+        contrast: float = 0.8,
+        cross_entropy: float = 1.0,
+        distillation: float = 0.0,
+        softness: float = 4.0,
+    ) -> None:
         super().__init__()
-        self.nce = NCE(spec.temperature, "each_view", context.query_views)
-        self.contrast, self.cross_entropy = spec.contrast, spec.cross_entropy
-        self.distillation, self.softness = spec.distillation, spec.softness
-        if spec.distillation and not classifies(context):
+        self.nce = NCE(temperature, "each_view", query_views)
+        self.contrast, self.cross_entropy = contrast, cross_entropy
+        self.distillation, self.softness = distillation, softness
+        if distillation and not encoder.teacher.classifies:
             raise ContralexError(
                 "method.loss.distillation needs the teacher's logits, and method.encoder.teacher is no classifier of "
-                "as many classes; set it to 0, or give a teacher whose encoder ends in method.encoder.classes numbers "
+                "as many classes; set it to 0, or give a teacher whose encoder ends in method.encoder.classes logits "
                 "without normalize."
             )
-        if spec.distillation and TEACHER not in context.key_views:
+        if distillation and TEACHER not in key_views:
             raise ContralexError(
                 f"method.loss.distillation needs the teacher's logits, and no match has view {TEACHER}, the teacher, "
                 "as its key; add 0->1 to method.matches, or try:" + remedy("--set", "method.loss.distillation=0")
@@ -90,10 +101,3 @@ class CRDLoss(Loss):
         teacher = F.log_softmax(targets.weights.clamp_min(torch.finfo(torch.float32).tiny).log() / self.softness, dim=1)
         student = F.log_softmax(logits / self.softness, dim=1)
         return self.softness**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-
-
-def classifies(context: BuildContext) -> bool:
-    """Whether the teacher has logits."""
-    encoder = context.encoder
-    assert isinstance(encoder, DistilledEncoder)
-    return encoder.teacher.classifies

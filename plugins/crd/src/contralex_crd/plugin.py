@@ -6,37 +6,44 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_crd.spec import CRD, CifarResNet, Distillation, Distilled, OtherClasses, Same
+from contralex_crd.spec import (
+    CifarResNetSpec,
+    CRDSpec,
+    DistillationSpec,
+    DistilledSpec,
+    OtherClassesSpec,
+    SameSpec,
+)
 
 
 @hookimpl
 def contralex_views() -> list[type[Spec]]:
-    return [Same]
+    return [SameSpec]
 
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [Distilled]
+    return [DistilledSpec]
 
 
 @hookimpl
 def contralex_backbones() -> list[type[Spec]]:
-    return [CifarResNet]
+    return [CifarResNetSpec]
 
 
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
-    return [OtherClasses]
+    return [OtherClassesSpec]
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [Distillation]
+    return [DistillationSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [CRD]
+    return [CRDSpec]
 
 
 @hookimpl

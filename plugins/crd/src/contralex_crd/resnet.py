@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from contralex_crd.spec import CifarResNet
+from contralex.plugin import Backbone
 
 
-def cifar_resnet(spec: CifarResNet) -> tuple[nn.Module, int]:
-    before, *stages = spec.widths
-    layers: list[nn.Module] = [*_convolution(spec.channels, before, 3, 1), nn.ReLU(inplace=True)]
+def cifar_resnet(depth: int, widths: Sequence[int] = (16, 16, 32, 64), channels: int = 3) -> Backbone:
+    """A 3x3 convolution and three stages of basic blocks.
+
+    ``depth``: layers in all, 6n + 2. ``widths``: channels of the first convolution and of the three stages, the last of
+    which is F. ``channels``: of the image.
+    """
+    before, *stages = widths
+    layers: list[nn.Module] = [*_convolution(channels, before, 3, 1), nn.ReLU(inplace=True)]
     for number, width in enumerate(stages):
-        for place in range((spec.depth - 2) // 6):
-            layers.append(Block(before, width, stride=2 if number and not place else 1))
+        for block in range((depth - 2) // 6):
+            layers.append(Block(before, width, stride=2 if number and not block else 1))
             before = width
     module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-    return module, before
+    return Backbone(module, before)
 
 
 class Block(nn.Module):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from contralex.plugin import Augment, LocalPath, Placement, Slot, Spec, StoredIn, Temperature
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from contralex.plugin import BuildContext, Encoder, Loss, NegativeSource, TargetGenerator, Views
-
 _BOTH = frozenset({"embedding and logits"})
 _MEMORY = frozenset({"classes beside memory"})
 
 
-class Same(Spec):
+class SameSpec(Spec):
     """One augmented image, ``count`` times, so that student and teacher see the same pixels."""
 
     kind: Literal["same"] = "same"
+    builds = ".views:SameViews"
     augment: Augment
     """What happens to the image."""
     count: int = Field(2, gt=0, le=16)
@@ -37,16 +33,12 @@ class Same(Spec):
         """Every view may be a key."""
         return [True] * self.count
 
-    def build(self) -> Views:
-        from contralex_crd.views import SameViews
 
-        return SameViews(self)
-
-
-class CifarResNet(Spec):
+class CifarResNetSpec(Spec):
     """The ResNet for 32x32 images: a 3x3 convolution and three stages of basic blocks, ``depth`` layers in all."""
 
     kind: Literal["cifar_resnet"] = "cifar_resnet"
+    builds = ".resnet:cifar_resnet"
     depth: int = Field(ge=8, le=1202)
     """Layers: 6n + 2."""
     widths: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field((16, 16, 32, 64), min_length=4, max_length=4)
@@ -67,19 +59,15 @@ class CifarResNet(Spec):
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex_crd.resnet import cifar_resnet
 
-        return cifar_resnet(self)
-
-
-class Distilled(Spec):
+class DistilledSpec(Spec):
     """A student with a classifier, and a frozen teacher. View 0 goes to the student, view 1 to the teacher.
 
     A vector is an embedding of unit length, which memory holds, beside logits, which tell the classes.
     """
 
     kind: Literal["distilled"] = "distilled"
+    builds = ".encoder:DistilledEncoder"
     backbone: Annotated[Spec, Slot("backbone")]
     """The student's network."""
     classes: int = Field(gt=1, le=1_000_000)
@@ -88,7 +76,7 @@ class Distilled(Spec):
     """Dimensions of the embeddings; both sides have a linear layer that makes them, and both layers are trained."""
     teacher: Annotated[str | None, LocalPath()]
     """The folder of a run, or one of its checkpoints, whose encoder is of kind image. Where that ends in ``classes``
-    numbers of any length it is a classifier, and its logits can be distilled. null: a backbone like the student's with
+    logits, without normalize, its logits can be distilled. null: a backbone like the student's with
     random weights, which teaches nothing."""
     needs = {"views": frozenset({"images"})}
     gives = _BOTH | {"one query a view"}
@@ -100,19 +88,15 @@ class Distilled(Spec):
         "teacher": None,
     }
 
-    def build(self) -> Encoder:
-        from contralex_crd.encoder import DistilledEncoder
 
-        return DistilledEncoder(self)
-
-
-class OtherClasses(Spec):
+class OtherClassesSpec(Spec):
     """A memory of both sides, of which a query sees its own sample and ``draws`` of other classes; and the classes.
 
     A view that looks another up is compared with that view's memory, and one that looks itself up with the classes.
     """
 
     kind: Literal["other_classes"] = "other_classes"
+    builds = ".memory:OtherClassesMemory"
     draws: int = Field(gt=0, le=10_000_000)
     """Rows of other classes that are drawn for each query."""
     positive: Literal["exact", "relax"] = "exact"
@@ -128,30 +112,22 @@ class OtherClasses(Spec):
     source = "CRD, arXiv:1910.10699, section 3.2; code: RepDistiller crd/memory.py, dataset/cifar100.py"
     example = {"draws": 16}
 
-    def build(self, context: BuildContext) -> NegativeSource:
-        from contralex_crd.memory import OtherClassesMemory
 
-        return OtherClassesMemory(self, context)
-
-
-class Distillation(Spec):
-    """Among the memory, the query's positive. Among the classes, its label and what the teacher says of it."""
+class DistillationSpec(Spec):
+    """Among the memory, the query's positive. Among the classes, its label and the teacher's probabilities."""
 
     kind: Literal["distillation"] = "distillation"
+    builds = ".objective:DistillationTargets"
     needs = {"data": frozenset({"labels"}), "encoder": _BOTH, "negatives": _MEMORY}
     gives = frozenset({"positive, label and teacher"})
     source = "CRD, arXiv:1910.10699, Eqs. 18-20; Hinton et al., arXiv:1503.02531, section 2"
 
-    def build(self, context: BuildContext) -> TargetGenerator:
-        from contralex_crd.objective import DistillationTargets
 
-        return DistillationTargets(context)
-
-
-class CRD(Spec):
+class CRDSpec(Spec):
     """NCE where there is a memory; cross-entropy and distillation of the teacher's logits where there are classes."""
 
     kind: Literal["crd"] = "crd"
+    builds = ".objective:CRDLoss"
     contrast: float = Field(0.8, ge=0, le=1e4)
     """The weight (β) of NCE, whose normaliser is each view's own."""
     temperature: Temperature = 0.07
@@ -165,8 +141,3 @@ class CRD(Spec):
     needs = {"targets": frozenset({"positive, label and teacher"}), "negatives": _MEMORY}
     source = "CRD, arXiv:1910.10699, Eqs. 18-20; code: RepDistiller train_student.py, crd/criterion.py"
     example = {"temperature": 0.2}
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_crd.objective import CRDLoss
-
-        return CRDLoss(self, context)

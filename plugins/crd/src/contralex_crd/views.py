@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import ImageOps
 from torch import Tensor
 
-from contralex.plugin import CropViews, Group, Views
-
-if TYPE_CHECKING:
-    from contralex_crd.spec import Same
+from contralex.plugin import Augment, CropViews, Group, Views
 
 
 class SameViews(Views):
-    """Every view draws the same random numbers, and so is the same tensor."""
+    """One augmented RGB image of PIL, ``count`` times, as (3, size, size) float32.
 
-    def __init__(self, spec: Same) -> None:
-        self.count = spec.count
-        self.pad = spec.pad
-        self._image = CropViews(groups={"image": Group(augment=spec.augment)})
+    ``augment``: what happens to the image. ``pad``: black pixels that are put around it on each side first.
+    """
+
+    def __init__(self, augment: Augment, count: int = 2, pad: int = 0) -> None:
+        self.count = count
+        self.pad = pad
+        self._image = CropViews(groups={"image": Group(augment=augment)})
 
     def draw(self, view: int) -> int:
-        return 0
+        return 0  # every view draws the same random numbers, and so is the same tensor
 
     def make(self, item: Any, view: int) -> Tensor:
         return self._image.make(ImageOps.expand(item, self.pad) if self.pad else item, 0)

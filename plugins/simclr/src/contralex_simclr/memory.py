@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
-from contralex.plugin import BuildContext, Dictionary, InBatchSource, Match, NegativeSource, QueueSource, Rows, Step
-
-if TYPE_CHECKING:
-    from contralex_simclr import spec as specs
+from contralex.plugin import Dictionary, InBatchSource, Match, NegativeSource, QueueSource, Rows, Step
 
 
 class BatchAndQueue(NegativeSource):
-    """All keys of the batch but the query's own view (SimCLR), then the queue of the last keys (MoCo)."""
+    """All keys of the batch but the query's own view (SimCLR), then the queue of the last keys (MoCo).
 
-    def __init__(self, spec: specs.BatchAndQueue, context: BuildContext) -> None:
+    ``size``: keys in the queue. ``dim``: dimensions of a key.
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
         super().__init__()
-        self.batch = InBatchSource("all")
-        self.queue = QueueSource(spec.size, context.dim)
+        self.batch = InBatchSource(views="all")
+        self.queue = QueueSource(size, dim)
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         batch = self.batch(queries, keys, match, step)
         stored = self.queue(queries, keys, match, step)
-        # What is remembered of a sample is of no view: it is never taken for the positive, which is in the batch.
+        # A remembered key is of no view: it is never taken for the positive, which is in the batch.
         no_view = torch.full_like(stored.rows.view, int(keys.view.max()) + 1)
         remembered = replace(stored.rows, vectors=stored.shared, view=no_view)
         rows = Rows.cat([batch.rows, remembered])

@@ -6,17 +6,17 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_simclr.spec import BatchAndQueue, SKResNet
+from contralex_simclr.spec import BatchAndQueueSpec, SKResNetSpec
 
 
 @hookimpl
 def contralex_backbones() -> list[type[Spec]]:
-    return [SKResNet]
+    return [SKResNetSpec]
 
 
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
-    return [BatchAndQueue]
+    return [BatchAndQueueSpec]
 
 
 @hookimpl

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from contralex_simclr import spec as specs
+from contralex.plugin import Backbone
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
-_LEAST = 32  # channels between the two 1x1 convolutions of a selective kernel
+_FEWEST = 32  # channels between the two 1x1 convolutions of a selective kernel
+
+
+Depth = Literal[50, 101, 152, 200]
+Stem = Literal["imagenet", "small"]
+
+
+def sk_resnet(depth: Depth = 50, width: int = 1, sk_ratio: float = 0.0625, stem: Stem = "imagenet") -> Backbone:
+    """A :class:`SKResNet` with its number of features."""
+    module = SKResNet(depth, width, sk_ratio, stem)
+    return Backbone(module, module.dim)
 
 
 class SKResNet(nn.Module):
-    """Images (B, 3, H, W) to features (B, 2048 times the width): stem, four groups of blocks, the mean over places."""
+    """Images (B, 3, H, W) to features (B, 2048 times the width): stem, four groups of blocks, the mean over positions.
 
-    def __init__(self, spec: specs.SKResNet) -> None:
+    ``depth``: layers. ``width`` multiplies the channels of every convolution. ``sk_ratio``: the channels of a selective
+    kernel that choose between its branches, for each channel of a branch; 0 makes a plain ResNet. ``stem``: the first
+    layers for large images (``imagenet``), or a 3x3 convolution of stride 1 (``small``).
+    """
+
+    def __init__(self, depth: Depth = 50, width: int = 1, sk_ratio: float = 0.0625, stem: Stem = "imagenet") -> None:
         super().__init__()
-        channels = 64 * spec.width
-        self.stem = _stem(spec, channels)
+        channels = 64 * width
+        self.stem = _stem(stem, channels, sk_ratio)
         groups = []
         before = channels
-        for number, count in enumerate(_BLOCKS[spec.depth]):
+        for number, count in enumerate(_BLOCKS[depth]):
             inside = channels * 2**number
-            for place in range(count):
-                stride = 2 if number > 0 and place == 0 else 1
-                groups.append(Bottleneck(before, inside, stride, spec.sk_ratio))
+            for block in range(count):
+                stride = 2 if number > 0 and block == 0 else 1
+                groups.append(Bottleneck(before, inside, stride, sk_ratio))
                 before = 4 * inside
         self.blocks = nn.Sequential(*groups)
-        self.width = before
+        self.dim = before
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _variance_scaling(module.weight)
@@ -42,7 +56,7 @@ class SKResNet(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (or a selective kernel), 1x1 to four times the channels; the last scale begins at 0.
 
-    The first of a group projects its shortcut; with selective kernels that averages 2x2 places first (ResNet-D).
+    The first of a group projects its shortcut; with selective kernels that averages 2x2 positions first (ResNet-D).
     """
 
     def __init__(self, before: int, inside: int, stride: int, sk_ratio: float) -> None:
@@ -51,9 +65,7 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(before, after, stride, averaged=sk_ratio > 0)
         middle = SelectiveKernel(inside, stride, sk_ratio) if sk_ratio > 0 else _conv(inside, inside, 3, stride)
         last = _conv(inside, after, 1, relu=False)
-        norm = last[1]
-        assert isinstance(norm, nn.BatchNorm2d)
-        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(last.get_parameter("1.weight"))  # BatchNorm's
         self.residual = nn.Sequential(_conv(before, inside, 1), middle, last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,29 +73,29 @@ class Bottleneck(nn.Module):
 
 
 class SelectiveKernel(nn.Module):
-    """Two 3x3 branches, mixed channel by channel: out = Σ_b softmax_b(a)·u_b, with a from the mean over places of their
-    sum (SKNet, arXiv:1903.06586, Eqs. 1 to 6). Both are 3x3 here, as in SimCLR v2, where SKNet's differ.
+    """Two 3x3 branches, mixed channel by channel: out = Σ_b softmax_b(a)·u_b, with a from the mean over positions of
+    their sum (SKNet, arXiv:1903.06586, Eqs. 1 to 6). Both are 3x3 here, as in SimCLR v2, where SKNet's differ.
     """
 
     def __init__(self, channels: int, stride: int, ratio: float) -> None:
         super().__init__()
-        between = max(int(channels * ratio), _LEAST)
+        between = max(int(channels * ratio), _FEWEST)
         self.branches = _conv(channels, 2 * channels, 3, stride)
         self.squeeze = _conv(channels, between, 1)
         self.excite = nn.Conv2d(between, 2 * channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         branches = self.branches(x).unflatten(1, (2, -1))  # (B, 2, C, H, W)
-        seen = branches.sum(dim=1).mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
-        shares = self.excite(self.squeeze(seen)).unflatten(1, (2, -1)).softmax(dim=1)  # (B, 2, C, 1, 1)
-        return (branches * shares).sum(dim=1)  # type: ignore[no-any-return]
+        mean = branches.sum(dim=1).mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
+        weights = self.excite(self.squeeze(mean)).unflatten(1, (2, -1)).softmax(dim=1)  # (B, 2, C, 1, 1)
+        return (branches * weights).sum(dim=1)  # type: ignore[no-any-return]
 
 
-def _stem(spec: specs.SKResNet, channels: int) -> nn.Sequential:
-    if spec.stem == "small":
+def _stem(stem: Stem, channels: int, sk_ratio: float) -> nn.Sequential:
+    if stem == "small":
         return _conv(3, channels, 3)
     pool = nn.MaxPool2d(3, 2, padding=1)
-    if spec.sk_ratio == 0:
+    if sk_ratio == 0:
         return nn.Sequential(_conv(3, channels, 7, 2), pool)
     half = channels // 2
     return nn.Sequential(_conv(3, half, 3, 2), _conv(half, half, 3), _conv(half, channels, 3), pool)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.plugin import ContralexError, Dictionary, Match, Rows, Step, remedy
+from contralex.plugin import ContralexError, Dictionary, Match, Rows, Step, StoredIn, remedy
 from contralex_swav.kmeans import kmeans, whiten
 from contralex_swav.memory import ClusterDictionary, ClusterMemory
 
@@ -42,7 +42,7 @@ class ClusterClassifier(ClusterMemory):
         pca: int | None = 256,
         iterations: int = 20,
         reassign: int = 1,
-        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        dtype: StoredIn = "float32",
     ) -> None:
         super().__init__(count, dim, dataset_size, key_views, 1, iterations, reassign, dtype)
         if pca is not None and pca > dim:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +13,7 @@ from contralex.plugin import (
     Rows,
     Schedule,
     Step,
+    StoredIn,
     TargetGenerator,
     Targets,
     distributed,
@@ -43,7 +42,7 @@ class SphericalClusters(ClusterMemory):
         heads: int = 3,
         iterations: int = 10,
         reassign: int = 1,
-        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        dtype: StoredIn = "float32",
     ) -> None:
         super().__init__(count, dim, dataset_size, key_views, heads, iterations, reassign, dtype)
         self.register_buffer("centroids", torch.zeros(heads, count, dim))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.plugin import Dictionary, NegativeSource, Rows, Step
+from contralex.plugin import Dictionary, NegativeSource, Rows, Step, StoredIn
 
 
 class ClusterDictionary(Dictionary):
@@ -54,7 +54,7 @@ class ClusterMemory(NegativeSource):
         heads: int,
         iterations: int,
         reassign: int = 1,
-        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        dtype: StoredIn = "float32",
     ) -> None:
         super().__init__()
         self.count, self.heads, self.iterations, self.reassign = count, heads, iterations, reassign

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex.plugin import Delay, Least, Slot, Spec, Temperature
+from contralex.plugin import Delay, Least, Slot, Spec, StoredIn, Temperature
 
 
 class CodeQueue(Spec):
@@ -59,7 +59,7 @@ class ClusterMemorySpec(Spec):
     """Rounds of k-means."""
     reassign: int = Field(1, gt=0, le=10**6)
     """Epochs from one clustering to the next."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: StoredIn = "float32"
     """What embeddings are remembered in; they are clustered in float32."""
 
     def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:

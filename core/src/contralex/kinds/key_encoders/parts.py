@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from contralex.errors import ContralexError, named
+from contralex.errors import ContralexError, error_at
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.slots import Encoder, KeyEncoder
@@ -158,7 +158,7 @@ def frozen_encoder(
     of the queries, which its keys must have."""
     if checkpoint is None:
         return FrozenEncoder(fresh_encoder())
-    with named("method.key_encoder.checkpoint"):
+    with error_at("method.key_encoder.checkpoint"):
         teacher = load_encoder(checkpoint)
     if teacher.dim != dim:
         raise ContralexError(
