@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex import progress
 from contralex.data.base import Source, as_tensor
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.features import Features, baseline_splits, features_of, labelled, pixels_in_words
 from contralex.lookup import distributed
-from contralex.plugin import progress
 
 if TYPE_CHECKING:
     from contralex.data.views import Views

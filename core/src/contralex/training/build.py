@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from contralex import progress
 from contralex.data.base import Source
 from contralex.errors import ContralexError
 from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match
-from contralex.plugin import progress
 from contralex.plugins.building import BuildContext
 from contralex.plugins.spec import Spec
 from contralex.recipes.code_files import permission

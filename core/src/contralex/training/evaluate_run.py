@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from contralex import progress
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.features import NoLabels
 from contralex.evaluation.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
 from contralex.evaluation.linear import LinearResult, evaluate_linear
-from contralex.plugin import progress
 from contralex.recipes.run_spec import EvalSpec, KNNSpec, LinearSpec
 from contralex.training import build, devices
 from contralex.training.build import load_encoder
