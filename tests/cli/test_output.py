@@ -18,7 +18,7 @@ import typer
 from contralex import resolve
 from contralex.cli.options import path, with_epochs
 from contralex.comparison.runs import _sentence
-from contralex.comparison.table import COLUMNS
+from contralex.comparison.table import columns
 from contralex.files import write_text
 from contralex.kinds.datasets.specs import ImageFolderSpec, LabelledSpec
 from contralex.plugin import ContralexError
@@ -258,10 +258,11 @@ def test_a_disk_that_fills_at_the_start_or_at_the_end_is_one_sentence(
     assert sentence == f"Error: The disk that holds {out / 'spec.yaml'} is full; make room, then begin it again with:"
     assert shlex.split(command) == ["contralex", "train", "--out", str(out), "--resume"]
 
-    row = dict.fromkeys(COLUMNS, 0.5) | {"name": "simclr-v1"}
+    row = dict.fromkeys(columns(), 0.5) | {"name": "simclr-v1"}
+    found = {"columns": columns(), "rows": [row], "failed": {}}
     monkeypatch.setattr("contralex.comparison.runs.run_all", lambda *given: {})
-    monkeypatch.setattr("contralex.comparison.table.summary", lambda *given: {"rows": [row], "failed": {}})
-    monkeypatch.setattr("contralex.comparison.table.cells", lambda row: ["simclr-v1", "50.0"])
+    monkeypatch.setattr("contralex.comparison.table.summary", lambda *given: found)
+    monkeypatch.setattr("contralex.comparison.table.cells", lambda *given: ["simclr-v1", "50.0"])
     monkeypatch.setattr("contralex.comparison.table.below", lambda result: [])
     monkeypatch.setattr("contralex.files.write_text", full)
     code, printed, err = call("compare", "simclr-v1", "--preset", "digits", "--out", str(tmp_path / "all"))

@@ -23,7 +23,17 @@ from typer.testing import CliRunner
 
 from contralex.cli.app import app
 from contralex.kinds.datasets.digits import DigitsSource
-from contralex.plugin import ContralexError, Dictionary, Encoder, Rows, Source, Split, Targets, Unreadable
+from contralex.plugin import (
+    ContralexError,
+    Dictionary,
+    Encoder,
+    EvalContext,
+    Rows,
+    Source,
+    Split,
+    Targets,
+    Unreadable,
+)
 from contralex.recipes.layers import resolve
 from contralex.training import build, optimizers
 from contralex.training.run import train
@@ -586,7 +596,8 @@ def test_shares_of_images_whose_class_is_first_and_among_five() -> None:
     # Two are right, of two the class is the third and the sixth, and one has no label.
     source = Coloured([3, 7, 4, 4, 5], [3, 7, 2, 9, -1])
     asked = zero_shot.prompts(source, templates=["a {}"])
-    result = zero_shot.judge(Nearest({"a {}": 0.0}), source, views_of_bytes(), asked, 2, torch.device("cpu"))
+    context = EvalContext(source, views_of_bytes(), 2, torch.device("cpu"))
+    result = zero_shot.evaluate(Nearest({"a {}": 0.0}), context, asked)
     assert result.protocol == {"classes": 10, "templates": 1, "test_samples": 4}
     assert (result.top1, result.top5) == (0.5, 0.75)
 

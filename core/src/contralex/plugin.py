@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contralex.data.texts import Texts
     from contralex.data.views import Views
     from contralex.errors import ContralexError, error_at, remedy
+    from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
     from contralex.files import path_exists
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec
     from contralex.recipes.paths import LocalPath
+    from contralex.recipes.run_spec import RunSpec
     from contralex.recipes.schedules import Fraction, Number, Rate, Temperature, bounds
 
 _WHERE = {
@@ -83,6 +85,15 @@ _WHERE = {
         "ContralexError",
         "error_at",
         "remedy",
+    ),
+    "contralex.evaluation.base": (
+        "Accuracy",
+        "EvalContext",
+        "Evaluator",
+        "NoLabels",
+        "PIXELS",
+        "THIS",
+        "UNTRAINED",
     ),
     "contralex.files": ("path_exists",),
     "contralex.kinds.backbones.parts": (
@@ -195,6 +206,7 @@ _WHERE = {
         "Spec",
     ),
     "contralex.recipes.paths": ("LocalPath",),
+    "contralex.recipes.run_spec": ("RunSpec",),
     "contralex.recipes.schedules": (
         "Fraction",
         "Number",
@@ -216,6 +228,10 @@ _MODULES = {
 __all__ = [
     "MAX_PIXELS",
     "NCE",
+    "PIXELS",
+    "THIS",
+    "UNTRAINED",
+    "Accuracy",
     "Augment",
     "Backbone",
     "Blur",
@@ -231,6 +247,8 @@ __all__ = [
     "Dictionary",
     "DigitsSource",
     "Encoder",
+    "EvalContext",
+    "Evaluator",
     "Flip",
     "FolderSource",
     "FolderSplit",
@@ -257,6 +275,7 @@ __all__ = [
     "MemoryBankSource",
     "MomentumEncoder",
     "NegativeSource",
+    "NoLabels",
     "NoNegatives",
     "Normalize",
     "Number",
@@ -268,6 +287,7 @@ __all__ = [
     "Rate",
     "Rows",
     "Run",
+    "RunSpec",
     "Schedule",
     "SharedKeyEncoder",
     "Slot",

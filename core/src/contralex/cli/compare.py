@@ -89,12 +89,13 @@ def compare(
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:
-    from contralex.comparison.table import COLUMNS, below, cells
+    from contralex.comparison.table import below, cells
 
     if as_json:
         print_json(result)
         return
-    print_table(list(COLUMNS.values()), [cells(row) for row in result["rows"]])
+    headings = result["columns"]
+    print_table(list(headings.values()), [cells(row, headings) for row in result["rows"]])
     for sentence in below(result):
         typer.echo(sentence)
 

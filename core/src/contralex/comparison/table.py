@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from contralex.comparison.plan import Plan
+from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Evaluator
+from contralex.evaluation.evaluators import OWN, evaluators
+from contralex.recipes.code_files import used_plugins
 
-# As in contralex.evaluation.knn, which imports torch.
-_WHO = {"": "this run", "untrained_": "untrained encoder", "pixels_": "raw pixels"}
-COLUMNS = {
-    "name": "method",
-    "knn": "kNN",
-    "linear": "linear",
-    "untrained_knn": "untrained kNN",
-    "untrained_linear": "untrained linear",
-    "pixels_knn": "pixels kNN",
-    "pixels_linear": "pixels linear",
-    "epochs": "epochs",
-    "seconds": "seconds",
-    "images_per_second": "images/s",
-}
-_SHARES = ("knn", "linear")
+_WHO = {"": THIS, "untrained_": UNTRAINED, "pixels_": PIXELS}
+_ALWAYS = [evaluator() for evaluator in OWN.values() if evaluator.has_baselines]
 
 
 def summary(plan: Plan, found: Mapping[str, dict[str, Any] | str]) -> dict[str, Any]:
     """What the comparison's ``results.json`` holds: a row for each method, best kNN first, and every run's results."""
     runs = {entry.name: entry.resolved.run for entry in plan.entries if entry.resolved is not None}
     done = {name: results for name, results in found.items() if isinstance(results, dict)}
-    rows = [_row(name, results, runs[name].train.batch_size) for name, results in done.items()]
+    shown = _evaluators(plan, done.values())
+    rows = [_row(name, results, runs[name].train.batch_size, shown) for name, results in done.items()]
     rows.sort(key=lambda row: (-(row["knn"] or 0.0), -(row["linear"] or 0.0), row["name"]))
     budget = plan.budget
     return {
@@ -37,62 +28,88 @@ def summary(plan: Plan, found: Mapping[str, dict[str, Any] | str]) -> dict[str, 
         "seed": budget.seed,
         "data": budget.data,
         "set": list(budget.sets),
+        "columns": columns(shown),
         "rows": rows,
         "failed": {name: reason for name, reason in found.items() if isinstance(reason, str)},
         "skipped": plan.skipped,
+        "protocols": list(_protocols(shown, done.values())),
         "notes": plan.notes,
         "runs": done,
     }
 
 
-def _row(name: str, results: dict[str, Any], batch: int) -> dict[str, Any]:
-    """``None`` where a figure is missing: the data have no labels, or the recipe does not judge by it."""
+def columns(shown: Sequence[Evaluator] = _ALWAYS) -> dict[str, str]:
+    """The headings of the columns, by the keys of a row."""
     figures = {
-        f"{prefix}{judge}": results.get(judge, {}).get(who, {}).get("top1")
+        f"{prefix}{evaluator.name}": f"{prefix.replace('_', ' ')}{evaluator.label}"
+        for prefix in _WHO
+        for evaluator in shown
+        if not prefix or evaluator.has_baselines
+    }
+    return {"name": "method", **figures, "epochs": "epochs", "seconds": "seconds", "images_per_second": "images/s"}
+
+
+def _evaluators(plan: Plan, results: Collection[Mapping[str, Any]]) -> list[Evaluator]:
+    """kNN and the linear probe, and what else any of the runs was evaluated by."""
+    shown: dict[str, Evaluator] = {evaluator.name: evaluator for evaluator in _ALWAYS}
+    reached = {name for each in results for name in each}
+    for resolved in (entry.resolved for entry in plan.entries if entry.resolved is not None):
+        for evaluator in evaluators(resolved.run, used_plugins(resolved.plugins, resolved.code)):
+            if evaluator.name in reached:
+                shown.setdefault(evaluator.name, evaluator)
+    return list(shown.values())
+
+
+def _row(name: str, results: dict[str, Any], batch: int, shown: Sequence[Evaluator]) -> dict[str, Any]:
+    """``None`` where a figure is missing: the data have no labels, or the recipe is not evaluated by it."""
+    figures = {
+        f"{prefix}{evaluator.name}": _reached(results.get(evaluator.name, {}), evaluator, who)
         for prefix, who in _WHO.items()
-        for judge in _SHARES
+        for evaluator in shown
+        if not prefix or evaluator.has_baselines
     }
     seconds = results["seconds"]
     speed = round(results["steps"] * batch / seconds, 1) if seconds else None
     return {"name": name, **figures, "epochs": results["epochs"], "seconds": seconds, "images_per_second": speed}
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
-    return [_cell(column, row[column]) for column in COLUMNS]
+def _reached(results: Mapping[str, Any], evaluator: Evaluator, who: str) -> float | None:
+    found = results.get(who, {}) if evaluator.has_baselines else results
+    figure: float | None = found.get(next(iter(evaluator.columns)))
+    return figure
+
+
+def cells(row: Mapping[str, Any], headings: Mapping[str, str]) -> list[str]:
+    return [_cell(column, row[column]) for column in headings]
 
 
 def _cell(column: str, value: Any) -> str:
     if value is None:
         return "-"
-    if column.endswith(_SHARES):
-        return f"{100 * value:.1f}"
-    return f"{value:.0f}" if isinstance(value, float) else str(value)
+    if column in ("name", "epochs"):
+        return str(value)
+    return f"{value:.0f}" if column in ("seconds", "images_per_second") else f"{100 * value:.1f}"
 
 
 def below(result: Mapping[str, Any]) -> list[str]:
     """The sentences under the table."""
     failed = [f"{name} failed: {reason}" for name, reason in result["failed"].items()]
     skipped = [f"Left out, for they have no preset {result['preset']}: {', '.join(result['skipped'])}."]
-    return [*_protocols(result["runs"]), *failed, *(skipped if result["skipped"] else []), *result["notes"]]
+    return [*result["protocols"], *failed, *(skipped if result["skipped"] else []), *result["notes"]]
 
 
-def _protocols(runs: Mapping[str, Any]) -> list[str]:
-    """How it was judged, where any method was; what differs between methods is among the notes."""
-    said = []
-    for judge, words in (
-        ("knn", "kNN: top-1 %, k={k}, temperature {temperature}, {features}."),
-        ("linear", "linear: top-1 %, logistic regression on {features} features, weight decay {weight_decay:g}."),
-    ):
-        for results in runs.values():
-            if judge in results:
-                said.append(words.format(**results[judge]["this run"]["protocol"]))
-                break
-    return said
+def _protocols(shown: Sequence[Evaluator], results: Collection[Mapping[str, Any]]) -> Iterator[str]:
+    """How it was evaluated, where any method was; what differs between methods is among the notes."""
+    for evaluator in shown:
+        first = next((each[evaluator.name] for each in results if evaluator.name in each), None)
+        if first is not None:
+            yield evaluator.footnote((first[THIS] if evaluator.has_baselines else first)["protocol"])
 
 
 def markdown(result: Mapping[str, Any], command: str) -> str:
-    head: Sequence[str] = list(COLUMNS.values())
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(cells(row) for row in result["rows"])]
+    headings = result["columns"]
+    head: Sequence[str] = list(headings.values())
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(cells(row, headings) for row in result["rows"])]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = "".join(f"* {' '.join(sentence.split())}\n" for sentence in below(result))
     return f"`{command}`\n\n{table}\n\n{notes}"

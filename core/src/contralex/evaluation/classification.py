@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from contralex.data.base import Source, as_tensor
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
-from contralex.evaluation.features import NoLabels, encoded, nothing_to_read, with_labels
+from contralex.evaluation.base import Accuracy, NoLabels
+from contralex.evaluation.features import encoded, nothing_to_read, with_labels
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -18,18 +18,9 @@ if TYPE_CHECKING:
     from contralex.lookup.slots import Encoder
 
 
-@dataclass(frozen=True)
-class Classified:
-    """Shares of the test samples in [0, 1] whose class has the highest, or one of the five highest, logits."""
-
-    top1: float
-    top5: float
-    protocol: dict[str, Any] = field(default_factory=dict)
-
-
 def evaluate_classifier(
     encoder: Encoder, source: Source, views: Views, batch_size: int, device: torch.device | str, workers: int = 0
-) -> Classified:
+) -> Accuracy:
     """Judges an encoder's vectors as logits on the test split. :class:`NoLabels` if there is none with labels.
 
     Processes share the samples out, and each has the figures. All call this.
@@ -55,4 +46,4 @@ def evaluate_classifier(
         )
     samples, first, five = (sum(parts) for parts in zip(*distributed.gather_objects([counts.tolist()]), strict=True))
     protocol = {"logits": "the encoder's vectors", "classes": width, "test_samples": samples}
-    return Classified(first / samples, five / samples, protocol)
+    return Accuracy(first / samples, five / samples, protocol)

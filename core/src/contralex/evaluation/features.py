@@ -23,6 +23,7 @@ from contralex.data.base import Source, Split, Subset, as_tensor, compact
 from contralex.data.loading import EvalDataset, collate_plain, load
 from contralex.data.skipped import Skipped
 from contralex.errors import ContralexError, remedy
+from contralex.evaluation.base import NoLabels
 from contralex.lookup import distributed
 from contralex.recipes.code_files import Portable
 
@@ -38,10 +39,6 @@ SIDE = 32  # pixels of an image's side, to which raw pixels are reduced
 VALUES = 16_384  # of a sample that is no image, to which they are reduced
 _WORTH_WORKERS = 2_000  # samples; fewer are read before workers have started
 _ROWS = 8192  # that are converted at a time
-
-
-class NoLabels(ContralexError):
-    """The data have no labels, or no split to judge with: there is nothing to evaluate."""
 
 
 class Features:

@@ -5,8 +5,7 @@ Source: InstDisc (arXiv:1805.01978), section 3.4; code: lemniscate.pytorch ``tes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from contralex import progress
 from contralex.data.base import Source, as_tensor
 from contralex.errors import ContralexError, remedy
+from contralex.evaluation.base import Accuracy
 from contralex.evaluation.features import Features, baseline_splits, features_of, labelled, pixels_in_words
 from contralex.lookup import distributed
 
@@ -23,21 +23,8 @@ if TYPE_CHECKING:
     from contralex.lookup.slots import Encoder
     from contralex.recipes.run_spec import KNNSpec
 
-
-# What a run's figures are called, in results and tables.
-THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
-
 _BLOCK = 65_536  # rows that queries are compared with at a time
 _CHUNK = 256  # queries of all processes at a time; four times as many where there is more than one block
-
-
-@dataclass(frozen=True)
-class KNNResult:
-    """Shares of the test samples in [0, 1], and everything that the figures depend on."""
-
-    top1: float
-    top5: float
-    protocol: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate_knn(
@@ -50,7 +37,7 @@ def evaluate_knn(
     workers: int = 0,
     *,
     baseline: bool = False,
-) -> KNNResult:
+) -> Accuracy:
     """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
     ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
@@ -78,7 +65,7 @@ def evaluate_knn(
         **of,
         **bank.precision(),
     }
-    return KNNResult(top1, top5, protocol)
+    return Accuracy(top1, top5, protocol)
 
 
 def weighted_knn(

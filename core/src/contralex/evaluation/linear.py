@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from contralex import progress
 from contralex.data.base import Source
 from contralex.errors import remedy
+from contralex.evaluation.base import Accuracy
 from contralex.evaluation.features import Features, baseline_splits, features_of, labelled, pixels_in_words
 from contralex.lookup import distributed
 
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("contralex")
 _ROWS = 8192  # that are in float64 at a time
 _WIDE = 4096  # features, of which a square matrix is too large
-
-
-@dataclass(frozen=True)
-class LinearResult:
-    """Shares of the test samples in [0, 1], and everything that the figures depend on."""
-
-    top1: float
-    top5: float
-    protocol: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def evaluate_linear(
     workers: int = 0,
     *,
     baseline: bool = False,
-) -> LinearResult:
+) -> Accuracy:
     """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
     ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
@@ -114,7 +106,7 @@ def evaluate_linear(
         **of,
         **features.precision(),
     }
-    return LinearResult(first / asked.total, five / asked.total, protocol)
+    return Accuracy(first / asked.total, five / asked.total, protocol)
 
 
 def fit(

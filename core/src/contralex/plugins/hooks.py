@@ -120,6 +120,12 @@ def contralex_recipes() -> Traversable:  # type: ignore[empty-body]
 
 
 @hookspec
+def contralex_evaluators(spec: Any) -> list[Any]:  # type: ignore[empty-body]
+    """The :class:`contralex.plugin.Evaluator` objects that a run with this :class:`RunSpec` is evaluated by, beside
+    those that its ``eval`` names. Asked of the plugins that the spec uses, and imports no torch."""
+
+
+@hookspec
 def contralex_commands() -> dict[str, Callable[..., None]]:  # type: ignore[empty-body]
     """Commands of the plugin's own, by their names: functions as typer takes them (``contralex NAME ...``).
 

@@ -12,7 +12,7 @@ import os
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -122,8 +122,10 @@ class Portable:
         self.dataset = pickle.loads(held) if isinstance(held, bytes) else held
 
 
-def plugin(path: str, sha256: str) -> Plugin:
-    return _loaded[path, sha256]
+def used_plugins(names: Iterable[str], files: Mapping[str, str]) -> list[Plugin]:
+    """The plugins whose hooks take part in a run: distributions by their names, and ``files`` by path and SHA-256."""
+    known = registry().plugins
+    return [*(known[name] for name in names if name in known), *(_loaded[file] for file in files.items())]
 
 
 def _is_entry(entry: dict[str, object]) -> bool:

@@ -22,7 +22,7 @@ from contralex.recipes.paths import missing
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import memory_checks, warm_start
 from contralex.training.checkpoints.manifest import MODEL
-from contralex.training.checkpoints.read import open_checkpoint
+from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
 from contralex.training.checkpoints.write import load_into
 
 
@@ -98,7 +98,12 @@ def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
     """
     checkpoint = open_checkpoint(Path(path))
     with permission(allow_code):
-        made = encoder(checkpoint.resolved().run)
+        return encoder_of(checkpoint, checkpoint.resolved().run)
+
+
+def encoder_of(checkpoint: Checkpoint, spec: RunSpec) -> Encoder:
+    """The query encoder of a checkpoint that is open, and whose spec is resolved, in evaluation mode."""
+    made = encoder(spec)
     prefix = "encoder."
     mine = {name[len(prefix) :]: t for name, t in checkpoint.tensors().items() if name.startswith(prefix)}
     load_into(made, mine, checkpoint.folder / MODEL)

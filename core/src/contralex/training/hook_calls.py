@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from copy import deepcopy
 from typing import Any
 
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
-from contralex.plugins.registry import Plugin, hook_manager, registry
-from contralex.recipes import code_files
+from contralex.plugins.registry import Plugin, hook_manager
 from contralex.training.stopping import Ending
 
 # What the run itself logs. A plugin that wrote under one of these names would pass for it.
-OWN_METRICS = frozenset(
+_OWN = frozenset(
     ("step", "epoch", "loss", "lookup_top1", "lr", "images_per_second", "knn_top1", "linear_top1", "classify_top1")
 )
 
@@ -27,17 +26,18 @@ class BadMetric(Exception):
 
 
 class LifeCycle:
-    """``used``: the distributions that the spec uses. Installing a plugin must not change training.
+    """``plugins``: those that the spec uses. Installing a plugin must not change training.
 
-    ``files``: the code files of the spec, with their hashes. A hook that fails is reported to ``ending``, on whichever
-    process it is; with ``on_error: warn`` it is reported once for each hook and plugin, and the run goes on. A hook
-    that raises ContralexError has not failed: it has found a mistake of the user's.
+    A hook that fails is reported to ``ending``, on whichever process it is; with ``on_error: warn`` it is reported once
+    for each hook and plugin, and the run goes on. A hook that raises ContralexError has not failed: it has found a
+    mistake of the user's. ``own_metrics``: names that the run logs beside those that every run does.
     """
 
-    def __init__(self, used: Iterable[str], files: dict[str, str], ending: Ending, on_error: str) -> None:
-        found = registry().plugins
-        plugins = [found[name] for name in used if name in found]
-        plugins += [code_files.plugin(path, sha256) for path, sha256 in files.items()]
+    def __init__(
+        self, plugins: Iterable[Plugin], ending: Ending, on_error: str, own_metrics: Iterable[str] = ()
+    ) -> None:
+        plugins = list(plugins)
+        self._own_metrics = _OWN | set(own_metrics)
         self.calling = ""  # the plugin whose hook is running
         self._ending = ending
         self._on_error = on_error
@@ -63,7 +63,7 @@ class LifeCycle:
         try:
             implementation.function(*(given[each] for each in implementation.argnames))
             if "metrics" in given:
-                _add(given["metrics"], arguments["metrics"])
+                _add(given["metrics"], arguments["metrics"], self._own_metrics)
             if "results" in given:
                 json.dumps(given["results"])
                 arguments["results"].update(given["results"])
@@ -98,11 +98,11 @@ def _hooks(plugin: Plugin) -> dict[str, Any]:
     }
 
 
-def _add(after: dict[str, Any], before: dict[str, Any]) -> None:
+def _add(after: dict[str, Any], before: dict[str, Any], own: Set[str]) -> None:
     """Takes over what a hook added, once it is known to be a number under a name of its own."""
     added = {key: value for key, value in after.items() if key not in before or before[key] is not value}
     for key, value in added.items():
-        if key in OWN_METRICS:
+        if key in own:
             raise BadMetric(f"the metric {key!r} is the run's own; log it under another name")
         is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
         if not isinstance(key, str) or not is_number:

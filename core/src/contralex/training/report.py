@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from rich.console import Console
@@ -22,10 +22,7 @@ from torch import Tensor
 from contralex import memory, progress, streams
 from contralex.data.skipped import Skipped
 from contralex.errors import remedy
-from contralex.evaluation.classification import Classified, evaluate_classifier
-from contralex.evaluation.features import NoLabels
-from contralex.evaluation.knn import PIXELS, THIS, UNTRAINED, KNNResult, evaluate_knn
-from contralex.evaluation.linear import LinearResult, evaluate_linear
+from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
 from contralex.files import write_text
 from contralex.lookup import distributed
 from contralex.training import devices, health
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
     from contralex.lookup.values import StepResult
     from contralex.training.run import Run
 
-_Result = TypeVar("_Result", KNNResult, LinearResult)
 _LARGE = 1 << 24  # bytes that a part keeps, such as a memory bank; fewer are not worth a line
 
 
@@ -185,65 +181,32 @@ class Report:
 
     # Evaluation
 
-    def judge(self, encoder: Encoder | None, *, baseline: bool = False) -> KNNResult | None:
-        """kNN of the encoder (None: of raw pixels), or None where the data has no labels, which is said once."""
-        return self._judged("kNN figure", evaluate_knn, encoder, self.run.spec.eval.knn, baseline)
-
-    def probe(self, encoder: Encoder | None, *, baseline: bool = False) -> LinearResult | None:
-        """A linear probe, likewise."""
-        return self._judged("linear probe", evaluate_linear, encoder, self.run.spec.eval.linear, baseline)
-
-    def _judged(
-        self, what: str, judge: Callable[..., _Result], encoder: Encoder | None, spec: Any, baseline: bool
-    ) -> _Result | None:
+    def evaluated(self, evaluator: Evaluator, encoder: Encoder | None, *, baseline: bool = False) -> Accuracy | None:
+        """The encoder (None: raw pixels), or None where the data does not allow it, which is said once."""
         run = self.run
         started = time.perf_counter()
         try:
-            settings = (spec, run.spec.eval.batch_size, run.device, self._workers())
-            return judge(encoder, run.source, run.views, *settings, baseline=baseline)
+            workers = devices.workers(run.spec.train.workers, run.device.type)
+            context = EvalContext(run.source, run.views, run.spec.eval.batch_size, run.device, workers)
+            return evaluator.evaluate(encoder, context, baseline=baseline)
         except NoLabels as reason:
-            if what not in self._absent:
-                by = "knn" if judge is evaluate_knn else "linear"
-                self.say(f"No {what}: {reason} To silence this:{remedy('--set', f'eval.{by}=null')}")
-            self._absent.add(what)
+            if evaluator.silenced_by and evaluator.name not in self._absent:
+                to_silence = remedy("--set", evaluator.silenced_by)
+                self.say(f"No {evaluator.figure}: {reason} To silence this:{to_silence}")
+            self._absent.add(evaluator.name)
             return None
         finally:
             self.since += time.perf_counter() - started  # images/s is about training
 
-    def classified(self, encoder: Encoder) -> Classified | None:
-        """How often the encoder's logits are right, or None where the data has no labels to judge with."""
-        run = self.run
-        started = time.perf_counter()
-        try:
-            settings = (run.spec.eval.batch_size, run.device, self._workers())
-            return evaluate_classifier(encoder, run.source, run.views, *settings)
-        except NoLabels as reason:
-            self.say(f"No accuracy: {reason} To silence this:{remedy('--set', 'eval.classify=null')}")
-            return None
-        finally:
-            self.since += time.perf_counter() - started
-
-    def _workers(self) -> int:
-        return devices.workers(self.run.spec.train.workers, self.run.device.type)
-
     def baselines(self, untrained: Encoder) -> dict[str, Any]:
-        """What raw pixels and the encoder reach before training, by ``knn`` and by ``linear``."""
-        spec = self.run.spec.eval
-        judged: dict[str, dict[str, KNNResult | LinearResult | None]] = {}
-        if spec.knn is not None and spec.knn.baselines:
-            judged["knn"] = {
-                UNTRAINED: self.judge(untrained, baseline=True),
-                PIXELS: self.judge(None, baseline=True),
-            }
-        if spec.linear is not None and spec.linear.baselines:
-            judged["linear"] = {
-                UNTRAINED: self.probe(untrained, baseline=True),
-                PIXELS: self.probe(None, baseline=True),
-            }
-        return {
-            by: {name: asdict(result) for name, result in found.items() if result is not None}
-            for by, found in judged.items()
-        }
+        """What raw pixels and the encoder reach before training, by the evaluators' names."""
+        found: dict[str, Any] = {}
+        for evaluator in self.run.evaluators:
+            if evaluator.baselines:
+                subjects = {UNTRAINED: untrained, PIXELS: None}
+                reached = {who: self.evaluated(evaluator, subjects[who], baseline=True) for who in evaluator.baselines}
+                found[evaluator.name] = {who: asdict(each) for who, each in reached.items() if each is not None}
+        return found
 
     # The end
 
@@ -268,18 +231,12 @@ class Report:
             "skipped_steps": run.skipped_steps,
             "warnings": [*run.warnings, *self.watch.signs, *_left_out(run)],
         }
-        if run.spec.eval.knn is not None:
-            final = self.judge(run.method.encoder)
-            if final is not None:
-                results["knn"] = {THIS: asdict(final), **baselines.get("knn", {})}
-        if run.spec.eval.linear is not None:
-            probed = self.probe(run.method.encoder)
-            if probed is not None:
-                results["linear"] = {THIS: asdict(probed), **baselines.get("linear", {})}
-        if run.spec.eval.classify is not None:
-            classified = self.classified(run.method.encoder)
-            if classified is not None:
-                results["classify"] = asdict(classified)
+        for evaluator in run.evaluators:
+            final = self.evaluated(evaluator, run.method.encoder)
+            if final is not None and evaluator.has_baselines:
+                results[evaluator.name] = {THIS: asdict(final), **baselines.get(evaluator.name, {})}
+            elif final is not None:
+                results[evaluator.name] = asdict(final)
         skipped = self._all_skipped()  # those that evaluation met, too
         return {**results, "skipped_images": sorted(skipped), "skipped_image_count": skipped.total}
 
@@ -310,14 +267,13 @@ class Report:
                 f"{results['seconds']:.0f} s; "
                 f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}"
             )
-        if "knn" in results or "linear" in results:
-            self.say(_table({by: results[by] for by in ("knn", "linear") if by in results}))
-        if "classify" in results:
-            found = results["classify"]
-            self.say(
-                f"Classified {found['protocol']['test_samples']} test samples: "
-                f"top-1 {found['top1']:.1%}, top-5 {found['top5']:.1%}"
-            )
+        shown = [evaluator for evaluator in self.run.evaluators if evaluator.name in results]
+        compared = {evaluator: results[evaluator.name] for evaluator in shown if evaluator.has_baselines}
+        if compared:
+            self.say(_table(compared))
+        for evaluator in shown:
+            if not evaluator.has_baselines:
+                self.say(evaluator.sentence(results[evaluator.name]))
         self.say(f"Saved in {self.run.folder}. To load it in Python, to evaluate it, to see what is wrong with it:")
         self.say(self._next_steps())
 
@@ -358,41 +314,30 @@ def _device(device: torch.device) -> str:
     )
 
 
-def _table(judged: dict[str, dict[str, Any]]) -> Table:
-    """``judged``: by ``knn``, ``linear`` or both; then by what was judged."""
-    table = Table(title="\n".join(_title(by, found) for by, found in judged.items()))
+def _table(found: Mapping[Evaluator, Mapping[str, Any]]) -> Table:
+    """``found``: for each evaluator the results by what was evaluated."""
+    table = Table(title="\n".join(_title(evaluator, results) for evaluator, results in found.items()))
     table.title_justify = "left"
     table.add_column("")
-    for by in judged:
-        for figure in ("top-1 %", "top-5 %"):
-            table.add_column(f"{_NAMES[by]} {figure}" if len(judged) > 1 else figure, justify="right")
-    for name in dict.fromkeys(name for found in judged.values() for name in found):
+    for evaluator in found:
+        for heading in evaluator.columns.values():
+            table.add_column(f"{evaluator.label} {heading}" if len(found) > 1 else heading, justify="right")
+    for name in dict.fromkeys(name for results in found.values() for name in results):
         cells = [
-            f"{100 * found[name][figure]:.1f}" if name in found else "-"
-            for found in judged.values()
-            for figure in ("top1", "top5")
+            f"{100 * results[name][figure]:.1f}" if name in results else "-"
+            for evaluator, results in found.items()
+            for figure in evaluator.columns
         ]
         table.add_row(name, *cells)
     return table
 
 
-_NAMES = {"knn": "kNN", "linear": "linear"}
-
-
-def _title(by: str, found: dict[str, Any]) -> str:
-    protocol = found[THIS]["protocol"]
-    features, train, test = (protocol[name] for name in ("features", "train_samples", "test_samples"))
-    if by == "knn":
-        settings, purpose = f"weighted kNN: k={protocol['k']}, temperature {protocol['temperature']}", "look among"
-    else:
-        scaled = ", standardised" if protocol["standardize"] else ""
-        settings, purpose = f"linear probe: weight decay {protocol['weight_decay']:g}{scaled}", "learn from"
-        if not protocol["converged"]:
-            settings += f", not converged in {protocol['iterations']} iterations (raise eval.linear.iterations)"
-    title = f"{settings}, {features};\n{train} to {purpose}, {test} to judge"
-    for name, other in ((name, result["protocol"]) for name, result in found.items()):
+def _title(evaluator: Evaluator, results: Mapping[str, Any]) -> str:
+    protocol = results[THIS]["protocol"]
+    title = f"{evaluator.settings(protocol)};\n{evaluator.samples(protocol)}"
+    for name, other in ((name, result["protocol"]) for name, result in results.items()):
         if "train_of" in other or "test_of" in other:
-            title += f"\n{name}: {other['train_samples']} to {purpose}, {other['test_samples']} to judge"
+            title += f"\n{name}: {evaluator.samples(other)}"
         if name == PIXELS and other.get("features", "pixels") != "pixels":
             title += f"\n{name}: {other['features']}"
     return title

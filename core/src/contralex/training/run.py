@@ -16,12 +16,14 @@ from torch import Tensor
 from contralex.data.base import Source
 from contralex.data.loading import Batch, ViewDataset, collate
 from contralex.errors import ContralexError, command_to_resume
+from contralex.evaluation.evaluators import evaluators
 from contralex.files import write_text
 from contralex.lookup import batch_norm, distributed, sharded_state
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Step, StepResult
 from contralex.recipes import delays
+from contralex.recipes.code_files import used_plugins
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import check_counts, check_share
@@ -147,7 +149,10 @@ class Run:
             scaler.load_state_dict(self.found.state["scaler"])
         self.plugins = resuming.plugins_of(self.found, resolved)
         self.ending = Ending()
-        self.hooks = LifeCycle(self.plugins, resolved.code, self.ending, train.on_hook_error)
+        used = used_plugins(self.plugins, resolved.code)
+        self.evaluators = evaluators(self.spec, used)
+        own = [f"{evaluator.name}_top1" for evaluator in self.evaluators]
+        self.hooks = LifeCycle(used, self.ending, train.on_hook_error, own)
         self.logged: dict[str, float] = {}
         self.saved_at = self.found.step if self.found is not None else None
         self.skipped_steps = int(self.found.state.get("skipped_steps", 0)) if self.found is not None else 0
@@ -395,21 +400,11 @@ def _is_due_by_steps(run: Run) -> bool:
 def _epoch_ends(run: Run, report: Report) -> None:
     spec = run.spec
     metrics: dict[str, float | Tensor] = {}
-    knn = spec.eval.knn
-    if knn is not None and knn.every and run.epoch % knn.every == 0 and run.step < run.total:
-        judged = report.judge(run.method.encoder)
-        if judged is not None:
-            metrics["knn_top1"] = judged.top1
-    linear = spec.eval.linear
-    if linear is not None and linear.every and run.epoch % linear.every == 0 and run.step < run.total:
-        probed = report.probe(run.method.encoder)
-        if probed is not None:
-            metrics["linear_top1"] = probed.top1
-    classify = spec.eval.classify
-    if classify is not None and classify.every and run.epoch % classify.every == 0 and run.step < run.total:
-        classified = report.classified(run.method.encoder)
-        if classified is not None:
-            metrics["classify_top1"] = classified.top1
+    for evaluator in run.evaluators:
+        if evaluator.every and run.epoch % evaluator.every == 0 and run.step < run.total:
+            found = report.evaluated(evaluator, run.method.encoder)
+            if found is not None:
+                metrics[f"{evaluator.name}_top1"] = found.top1
     run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
     report.epoch(metrics)
     if run.epoch % spec.train.checkpoint.every == 0 or _is_due_by_steps(run) or run.step == run.total:
@@ -451,8 +446,7 @@ def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None 
 
 def _baselines(run: Run, report: Report) -> None:
     """What raw pixels and the untrained encoder reach, before the first step; once in a run's life."""
-    judges = (run.spec.eval.knn, run.spec.eval.linear)
-    if run.found is None and any(judge is not None and judge.baselines for judge in judges):
+    if run.found is None and any(evaluator.baselines for evaluator in run.evaluators):
         run.baselines = report.baselines(build.encoder(run.spec).to(run.device))
 
 

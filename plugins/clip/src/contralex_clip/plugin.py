@@ -7,13 +7,14 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Evaluator, Spec, hookimpl
 from contralex_clip.command import zero_shot
 from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
+from contralex_clip.evaluator import ZeroShotEvaluator
 from contralex_clip.spec import Clip, ClipViT, ImageText, SharedTransformer, Sigmoid, Text
 
 if TYPE_CHECKING:
-    from contralex.training.run import Run
+    from contralex.plugin import Run, RunSpec
 
 
 @hookimpl
@@ -60,12 +61,9 @@ def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
 
 
 @hookimpl
-def contralex_run_end(run: Run, results: dict[str, object]) -> None:
-    """Adds zero-shot classification of the test split, where its labels have names."""
-    if isinstance(run.spec.method.views, ImageText):
-        from contralex_clip.zero_shot import at_the_end
-
-        results.update(at_the_end(run))
+def contralex_evaluators(spec: RunSpec) -> list[Evaluator]:
+    """Zero-shot classification of the test split, for encoders of images and captions."""
+    return [ZeroShotEvaluator()] if isinstance(spec.method.views, ImageText) else []
 
 
 @hookimpl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import load_encoder
 from contralex.data.loading import EvalDataset
 from contralex.evaluation.features import evaluating, extract
-from contralex.evaluation.knn import THIS, UNTRAINED
-from contralex.plugin import ContralexError, Encoder, Source, Split, Subset, progress
+from contralex.plugin import (
+    THIS,
+    UNTRAINED,
+    Accuracy,
+    ContralexError,
+    Encoder,
+    EvalContext,
+    NoLabels,
+    Source,
+    Split,
+    Subset,
+    progress,
+)
 from contralex.recipes.code_files import permission
 from contralex.training import build
 from contralex.training.checkpoints.read import open_checkpoint
@@ -23,7 +33,6 @@ from contralex_clip.views import ImageTextViews
 
 if TYPE_CHECKING:
     from contralex.plugin import Spec
-    from contralex.training.run import Run
 
 TEMPLATES = ("a photo of a {}.",)
 _WHOLE = {"order": ["crop"], "crop": {"size": 1, "scale": [1, 1]}}
@@ -47,15 +56,6 @@ _ANY_IMAGES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class ZeroShotResult:
-    """Shares of the images in [0, 1], and everything that the figures depend on."""
-
-    top1: float
-    top5: float
-    protocol: dict[str, Any] = field(default_factory=dict)
-
-
 def zero_shot(
     checkpoint: Path,
     data: str | None = None,
@@ -64,7 +64,7 @@ def zero_shot(
     templates: Sequence[str] | None = None,
     *,
     allow_code: bool = False,
-) -> dict[str, ZeroShotResult]:
+) -> dict[str, Accuracy]:
     """A checkpoint, and the same encoder untrained, on the labelled test split of its data or of other ``data``.
 
     ``classes``: names in the order of the labels, in place of the data's own. ``templates``: sentences in which ``{}``
@@ -85,22 +85,9 @@ def zero_shot(
         progress.say(f"{found.folder}; {judged.kind_name()}: {source.describe()}")
         asked = prompts(source, classes, templates)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoders = {THIS: load_encoder(found.folder), UNTRAINED: build.encoder(run)}
-        return {
-            name: judge(encoder.to(device), source, views, asked, run.eval.batch_size, device)
-            for name, encoder in encoders.items()
-        }
-
-
-def at_the_end(run: Run) -> dict[str, object]:
-    """What ``results.json`` gets of a run that is over; nothing where its data cannot be asked."""
-    try:
-        asked = prompts(run.source)
-    except ContralexError:
-        return {}
-    assert isinstance(run.views, ImageTextViews)
-    found = judge(run.method.encoder, run.source, run.views, asked, run.spec.eval.batch_size, run.device)
-    return {"zero_shot": asdict(found)}
+        encoders = {THIS: build.encoder_of(found, run), UNTRAINED: build.encoder(run)}
+        context = EvalContext(source, views, run.eval.batch_size, device)
+        return {name: evaluate(encoder.to(device), context, asked) for name, encoder in encoders.items()}
 
 
 @dataclass(frozen=True)
@@ -112,44 +99,48 @@ class Prompts:
 
 
 def prompts(source: Source, classes: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Prompts:
-    """What the data's images are asked. :class:`ContralexError` where there are no labels, or no names for them."""
-    test = source.test()
-    if test is None:
-        raise ContralexError("The data have no split to judge with, so there is no zero-shot classification.")
-    labels = [label for label in test.labels or () if label >= 0]
-    if not labels:
-        raise ContralexError("The data's test split has no labels, so there is no zero-shot classification.")
+    """What the data's images are asked. :class:`NoLabels` where there are no labels, or no names for them."""
+    test = _labelled_test(source)
+    highest = max(test.labels or ())
     names = classes or test.classes
     if names is None:
-        raise ContralexError("The data's labels are numbers without names; give the names, a line each, by --classes.")
-    if len(names) <= max(labels):
-        raise ContralexError(
-            f"There are {len(names)} names of classes, and the data have labels up to {max(labels)}, counted from 0; "
+        raise NoLabels("The data's labels are numbers without names; give the names, a line each, by --classes.")
+    if len(names) <= highest:
+        raise NoLabels(
+            f"There are {len(names)} names of classes, and the data have labels up to {highest}, counted from 0; "
             "give a name for each."
         )
     chosen = templates or getattr(test, "templates", None) or TEMPLATES
     without = next((template for template in chosen if "{}" not in template), None)
     if without is not None:
-        raise ContralexError(f"The template {without!r} has no {{}}, where the name of the class stands.")
+        raise NoLabels(f"The template {without!r} has no {{}}, where the name of the class stands.")
     return Prompts(names, chosen)
 
 
-def judge(
-    encoder: Encoder, source: Source, views: ImageTextViews, asked: Prompts, batch_size: int, device: torch.device
-) -> ZeroShotResult:
+def evaluate(encoder: Encoder, context: EvalContext, asked: Prompts) -> Accuracy:
     """Processes share the images out; all call this."""
-    test = source.test()
-    assert test is not None and test.labels is not None
-    judged: Split = Subset(test, [index for index, label in enumerate(test.labels) if label >= 0])
-    vectors, index = extract(View(encoder, 0), EvalDataset(judged, views), batch_size, device)
+    views, device = context.views, context.device
+    assert isinstance(views, ImageTextViews)
+    test = _labelled_test(context.source)
+    judged: Split = Subset(test, [index for index, label in enumerate(test.labels or ()) if label >= 0])
+    vectors, index = extract(View(encoder, 0), EvalDataset(judged, views), context.batch_size, device)
     truth = torch.as_tensor(judged.labels)[index].to(vectors.device)
     scores = vectors @ class_vectors(encoder, views, asked, device).T  # (N, C)
     ranked = scores.topk(min(5, len(asked.classes)), dim=1).indices == truth.unsqueeze(1)
-    return ZeroShotResult(
+    return Accuracy(
         int(ranked[:, 0].sum()) / len(truth),
         int(ranked.any(dim=1).sum()) / len(truth),
         {"classes": len(asked.classes), "templates": len(asked.templates), "test_samples": len(truth)},
     )
+
+
+def _labelled_test(source: Source) -> Split:
+    test = source.test()
+    if test is None:
+        raise NoLabels("The data have no split to judge with, so there is no zero-shot classification.")
+    if not any(label >= 0 for label in test.labels or ()):
+        raise NoLabels("The data's test split has no labels, so there is no zero-shot classification.")
+    return test
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 from contralex import resolve
 from contralex.comparison.figure import is_possible
 from contralex.comparison.runs import differences, finished, has_checkpoint
-from contralex.evaluation.knn import THIS
+from contralex.evaluation.base import THIS
 from contralex.files import read_json, write_text
 from contralex.plugin import ContralexError, Source, progress
 from contralex.recipes.code_files import permission

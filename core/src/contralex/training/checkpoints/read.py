@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,14 +43,15 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
-    def resolved(self) -> Resolved:
-        """The spec that the run had. Plugins that are missing are an error, and other versions of them a warning."""
+    def resolved(self, *, data: str | None = None, sets: Sequence[str] = ()) -> Resolved:
+        """The spec that the run had. Plugins that are missing are an error, and other versions of them a warning.
+        ``data`` and ``sets`` change it as ``--data`` and ``--set`` do."""
         from contralex.recipes.layers import resolve_data
         from contralex.training import resuming
 
         for change in resuming.of_plugins(self):
             logging.getLogger("contralex").warning("%s was made with another version: %s.", self.folder, change)
-        return resolve_data(self.state["spec"], where=str(self.folder / STATE))
+        return resolve_data(self.state["spec"], data=data, sets=sets, where=str(self.folder / STATE))
 
     def tensors(self, name: str = MODEL) -> dict[str, Tensor]:
         from safetensors import SafetensorError
