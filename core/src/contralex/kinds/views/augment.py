@@ -7,7 +7,7 @@ So what one recipe changes of another's is one line, and ``null`` takes an opera
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -177,7 +177,7 @@ class Augment(Spec):
     """The mean and deviation by which pixel values are normalised; null: they stay in [0, 1]."""
 
     def model_post_init(self, context: object) -> None:
-        missing = [name for name in _OPERATIONS if getattr(self, name) is not None and name not in self.order]
+        missing = [name for name in get_args(Operation) if getattr(self, name) is not None and name not in self.order]
         if missing:
             raise ValueError(f"order does not say when {' and '.join(missing)} happens; add it to order")
         if len(set(self.order)) != len(self.order):
@@ -189,9 +189,6 @@ class Augment(Spec):
                 f"jigsaw.cell is {self.jigsaw.cell}, and a crop of {self.crop.size} pixels has cells of "
                 f"{self.crop.size // self.jigsaw.grid}; lower cell, or raise crop.size"
             )
-
-
-_OPERATIONS = ("crop", "jitter", "gray", "flip", "blur", "solarize", "rand_augment", "jigsaw")
 
 
 class Group(Spec):
