@@ -37,74 +37,78 @@ class Recent(Spec):
     """The query's own positive, then the keys of the last steps."""
 
     kind: Literal["recent"] = "recent"
+    builds = ":make_recent"
     size: int = Field(12, gt=0, description="keys")
     gives = frozenset({"entries", "positive", "recent keys"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.plugin import Dictionary, NegativeSource
+def make_recent(dim: Any, size: Any) -> Any:
+    import torch
 
-        class Part(NegativeSource):
-            kept: torch.Tensor
+    from contralex.plugin import Dictionary, NegativeSource
 
-            def __init__(self, size: int) -> None:
-                super().__init__()
-                self.register_buffer("kept", torch.nn.functional.normalize(torch.randn(size, context.dim), dim=1))
+    class Part(NegativeSource):
+        kept: torch.Tensor
 
-            def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
-                step.cache["right"] = keys.vectors.detach()  # which update() finds: it gets the same step
-                return Dictionary(own=own, shared=self.kept.clone())
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.register_buffer("kept", torch.nn.functional.normalize(torch.randn(size, dim), dim=1))
 
-            def update(self, keys: Any, step: Any) -> None:
-                self.kept.copy_(torch.cat([step.cache["right"], self.kept])[: len(self.kept)])
+        def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
+            own = keys.select_matching(queries, match).vectors.unsqueeze(1)
+            step.cache["right"] = keys.vectors.detach()  # which update() finds: it gets the same step
+            return Dictionary(own=own, shared=self.kept.clone())
 
-        return Part(self.size)
+        def update(self, keys: Any, step: Any) -> None:
+            self.kept.copy_(torch.cat([step.cache["right"], self.kept])[: len(self.kept)])
+
+    return Part(size)
 
 
 class Smoothed(Spec):
     """Most of the weight on the positive, and the rest spread over all other entries."""
 
     kind: Literal["smoothed"] = "smoothed"
+    builds = ":make_smoothed"
     rest: float = Field(0.1, gt=0, lt=1)
     needs = {"negatives": frozenset({"recent keys"})}
     gives = frozenset({"smoothed weights"})
     source = "label smoothing: Szegedy et al., arXiv:1512.00567, section 7"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.plugin import TargetGenerator, Targets
+def make_smoothed(rest: Any) -> Any:
+    import torch
 
-        rest = self.rest
+    from contralex.plugin import TargetGenerator, Targets
 
-        class Part(TargetGenerator):
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                weights = torch.full_like(dictionary.scores(queries.vectors.detach()), rest / len(dictionary.shared))
-                weights[:, 0] = 1 - rest
-                return Targets(weights=weights)
+    class Part(TargetGenerator):
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            weights = torch.full_like(dictionary.scores(queries.vectors.detach()), rest / len(dictionary.shared))
+            weights[:, 0] = 1 - rest
+            return Targets(weights=weights)
 
-        return Part()
+    return Part()
 
 
 class Smooth(Spec):
     """Cross-entropy between the targets' distribution and the softmax of the scores."""
 
     kind: Literal["smooth"] = "smooth"
+    builds = ":make_smooth"
     needs = {"targets": frozenset({"smoothed weights"}), "negatives": frozenset({"entries"})}
     source = "SwAV, arXiv:2006.09882, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from contralex.plugin import Loss
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                log_p = (dictionary.scores(queries.vectors) / 0.2).log_softmax(dim=1)
-                return -(targets.weights * log_p).sum(dim=1).mean()
+def make_smooth() -> Any:
+    from contralex.plugin import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            log_p = (dictionary.scores(queries.vectors) / 0.2).log_softmax(dim=1)
+            return -(targets.weights * log_p).sum(dim=1).mean()
+
+    return Part()
 
 
 @hookimpl

@@ -181,32 +181,34 @@ class Unlabelled(Spec):
     """Four numbers, and a label too few."""
 
     kind: Literal["unlabelled"] = "unlabelled"
+    builds = ":make_part"
     source = "made up"
 
     @classmethod
     def tiny(cls, folder: str) -> "Unlabelled":
         return cls()
 
-    def build(self) -> Any:
-        from contralex.plugin import Source, Split
 
-        class Four(Split):
-            labels = (0, 0, 1)
+def make_part() -> Any:
+    from contralex.plugin import Source, Split
 
-            def __len__(self) -> int:
-                return 4
+    class Four(Split):
+        labels = (0, 0, 1)
 
-            def __getitem__(self, index: int) -> Any:
-                return index
+        def __len__(self) -> int:
+            return 4
 
-        class Part(Source):
-            def train(self) -> Any:
-                return Four()
+        def __getitem__(self, index: int) -> Any:
+            return index
 
-            def test(self) -> Any:
-                return None
+    class Part(Source):
+        def train(self) -> Any:
+            return Four()
 
-        return Part()
+        def test(self) -> Any:
+            return None
+
+    return Part()
 
 
 @hookimpl
@@ -353,19 +355,20 @@ class Raises(Spec):
     """It divides by how much the vectors differ."""
 
     kind: Literal["raises"] = "raises"
+    builds = ":make_part"
     gives = frozenset({"vectors"})
     source = "arXiv:0000.00000"
 
-    def build(self, context):
-        from contralex.plugin import TargetGenerator, Targets
+def make_part():
+    from contralex.plugin import TargetGenerator, Targets
 
-        class Part(TargetGenerator):
-            def forward(self, queries, keys, dictionary, match, step):
-                if not keys.vectors.std(dim=0).any():
-                    raise ZeroDivisionError("there is no difference")
-                return Targets(vectors=keys.select_matching(queries, match).vectors)
+    class Part(TargetGenerator):
+        def forward(self, queries, keys, dictionary, match, step):
+            if not keys.vectors.std(dim=0).any():
+                raise ZeroDivisionError("there is no difference")
+            return Targets(vectors=keys.select_matching(queries, match).vectors)
 
-        return Part()
+    return Part()
 
 @hookimpl
 def contralex_target_generators():

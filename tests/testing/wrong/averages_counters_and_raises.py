@@ -15,37 +15,39 @@ class Wrong(Spec):
     """A moving average of the encoder."""
 
     kind: Literal["averages_counters_and_raises"] = "averages_counters_and_raises"
+    builds = ":make_part"
     gives = frozenset({"keys"})
     source = "MoCo, arXiv:1911.05722, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import copy
 
-        import torch
+def make_part(encoder: Any) -> Any:
+    import copy
 
-        from contralex.lookup.slots import KeyEncoder
-        from contralex.lookup.values import Rows
+    import torch
 
-        class Part(KeyEncoder):
-            def __init__(self) -> None:
-                super().__init__()
-                self.encoder = copy.deepcopy(context.encoder).requires_grad_(False)
-                self.online = (context.encoder,)
+    from contralex.lookup.slots import KeyEncoder
+    from contralex.lookup.values import Rows
 
-            def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
-                with torch.no_grad():
-                    found = self.encoder.keys(self.encoder(views))
-                    return Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
+    class Part(KeyEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+            self.online = (encoder,)
 
-            def update(self, step: Any) -> None:
-                pairs = zip(self.encoder.parameters(), self.online[0].parameters(), strict=True)
-                for mine, theirs in pairs:
-                    mine.lerp_(theirs, 0.1)
-                buffers = zip(self.encoder.buffers(), self.online[0].buffers(), strict=True)
-                for mine, theirs in buffers:
-                    mine.lerp_(theirs, 0.01)
+        def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
+            with torch.no_grad():
+                found = self.encoder.keys(self.encoder(views))
+                return Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
 
-        return Part()
+        def update(self, step: Any) -> None:
+            pairs = zip(self.encoder.parameters(), self.online[0].parameters(), strict=True)
+            for mine, theirs in pairs:
+                mine.lerp_(theirs, 0.1)
+            buffers = zip(self.encoder.buffers(), self.online[0].buffers(), strict=True)
+            for mine, theirs in buffers:
+                mine.lerp_(theirs, 0.01)
+
+    return Part()
 
 
 @hookimpl

@@ -14,24 +14,26 @@ class Wrong(Spec):
     """What should be found, wrongly."""
 
     kind: Literal["buffer_registered_late"] = "buffer_registered_late"
+    builds = ":make_part"
     needs = {"negatives": frozenset({"no entries"})}
     gives = frozenset({"vectors"})
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
-    def build(self, context: Any) -> Any:
-        from contralex.lookup.slots import TargetGenerator
-        from contralex.lookup.values import Targets
 
-        class Part(TargetGenerator):
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.select_matching(queries, match).vectors
-                centre = getattr(self, "centre", 0.0)
-                return Targets(vectors=(vectors - centre).detach())
+def make_part() -> Any:
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.lookup.values import Targets
 
-            def update(self, keys: Any, step: Any) -> None:
-                self.register_buffer("centre", keys.vectors.mean(dim=0))
+    class Part(TargetGenerator):
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            vectors = keys.select_matching(queries, match).vectors
+            centre = getattr(self, "centre", 0.0)
+            return Targets(vectors=(vectors - centre).detach())
 
-        return Part()
+        def update(self, keys: Any, step: Any) -> None:
+            self.register_buffer("centre", keys.vectors.mean(dim=0))
+
+    return Part()
 
 
 @hookimpl

@@ -14,31 +14,33 @@ class Wrong(Spec):
     """What should be found, wrongly."""
 
     kind: Literal["buffer_that_grows"] = "buffer_that_grows"
+    builds = ":make_part"
     needs = {"negatives": frozenset({"no entries"})}
     gives = frozenset({"vectors"})
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.lookup.slots import TargetGenerator
-        from contralex.lookup.values import Targets
+def make_part(dim: Any) -> Any:
+    import torch
 
-        class Part(TargetGenerator):
-            seen: torch.Tensor
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.lookup.values import Targets
 
-            def __init__(self) -> None:
-                super().__init__()
-                self.register_buffer("seen", torch.zeros(0, context.dim))
+    class Part(TargetGenerator):
+        seen: torch.Tensor
 
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.select_matching(queries, match).vectors
-                return Targets(vectors=vectors.detach())
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(0, dim))
 
-            def update(self, keys: Any, step: Any) -> None:
-                self.seen = torch.cat([self.seen, keys.vectors])
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            vectors = keys.select_matching(queries, match).vectors
+            return Targets(vectors=vectors.detach())
 
-        return Part()
+        def update(self, keys: Any, step: Any) -> None:
+            self.seen = torch.cat([self.seen, keys.vectors])
+
+    return Part()
 
 
 @hookimpl

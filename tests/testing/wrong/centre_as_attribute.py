@@ -14,29 +14,31 @@ class Wrong(Spec):
     """What should be found, wrongly."""
 
     kind: Literal["centre_as_attribute"] = "centre_as_attribute"
+    builds = ":make_part"
     needs = {"negatives": frozenset({"no entries"})}
     gives = frozenset({"vectors"})
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.lookup.slots import TargetGenerator
-        from contralex.lookup.values import Targets
+def make_part(dim: Any) -> Any:
+    import torch
 
-        class Part(TargetGenerator):
-            def __init__(self) -> None:
-                super().__init__()
-                self.centre = torch.zeros(context.dim)
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.lookup.values import Targets
 
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.select_matching(queries, match).vectors
-                return Targets(vectors=(vectors - self.centre).detach())
+    class Part(TargetGenerator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.centre = torch.zeros(dim)
 
-            def update(self, keys: Any, step: Any) -> None:
-                self.centre = 0.9 * self.centre + 0.1 * keys.vectors.mean(dim=0)
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            vectors = keys.select_matching(queries, match).vectors
+            return Targets(vectors=(vectors - self.centre).detach())
 
-        return Part()
+        def update(self, keys: Any, step: Any) -> None:
+            self.centre = 0.9 * self.centre + 0.1 * keys.vectors.mean(dim=0)
+
+    return Part()
 
 
 @hookimpl

@@ -14,31 +14,33 @@ class Wrong(Spec):
     """What should be found, wrongly."""
 
     kind: Literal["centre_not_persistent"] = "centre_not_persistent"
+    builds = ":make_part"
     needs = {"negatives": frozenset({"no entries"})}
     gives = frozenset({"vectors"})
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.lookup.slots import TargetGenerator
-        from contralex.lookup.values import Targets
+def make_part(dim: Any) -> Any:
+    import torch
 
-        class Part(TargetGenerator):
-            centre: torch.Tensor
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.lookup.values import Targets
 
-            def __init__(self) -> None:
-                super().__init__()
-                self.register_buffer("centre", torch.zeros(context.dim), persistent=False)
+    class Part(TargetGenerator):
+        centre: torch.Tensor
 
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                vectors = keys.select_matching(queries, match).vectors
-                return Targets(vectors=(vectors - self.centre).detach())
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(dim), persistent=False)
 
-            def update(self, keys: Any, step: Any) -> None:
-                self.centre.lerp_(keys.vectors.mean(dim=0), 0.1)
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            vectors = keys.select_matching(queries, match).vectors
+            return Targets(vectors=(vectors - self.centre).detach())
 
-        return Part()
+        def update(self, keys: Any, step: Any) -> None:
+            self.centre.lerp_(keys.vectors.mean(dim=0), 0.1)
+
+    return Part()
 
 
 @hookimpl

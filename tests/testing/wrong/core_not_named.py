@@ -15,19 +15,21 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["core_not_named"] = "core_not_named"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+def make_part() -> Any:
+    from torch.nn import functional as F
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+    return Part()
 
 
 @hookimpl

@@ -14,22 +14,24 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["correlation_of_own_rows"] = "correlation_of_own_rows"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import torch
-        from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+def make_part() -> Any:
+    import torch
+    from torch.nn import functional as F
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                one, other = (F.normalize(v - v.mean(dim=0), dim=0) for v in (queries.vectors, targets.vectors))
-                matrix = one.T @ other
-                return (matrix - torch.eye(len(matrix))).pow(2).sum()
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            one, other = (F.normalize(v - v.mean(dim=0), dim=0) for v in (queries.vectors, targets.vectors))
+            matrix = one.T @ other
+            return (matrix - torch.eye(len(matrix))).pow(2).sum()
+
+    return Part()
 
 
 @hookimpl

@@ -14,28 +14,30 @@ class Wrong(Spec):
     """The positive, and keys of the last steps."""
 
     kind: Literal["enqueues_first"] = "enqueues_first"
+    builds = ":make_part"
     gives = frozenset({"entries", "positive"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.lookup.slots import NegativeSource
-        from contralex.lookup.values import Dictionary
+def make_part(dim: Any) -> Any:
+    import torch
 
-        class Part(NegativeSource):
-            queue: torch.Tensor
+    from contralex.lookup.slots import NegativeSource
+    from contralex.lookup.values import Dictionary
 
-            def __init__(self) -> None:
-                super().__init__()
-                self.register_buffer("queue", torch.randn(12, context.dim))
+    class Part(NegativeSource):
+        queue: torch.Tensor
 
-            def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
-                self.queue.copy_(torch.cat([keys.vectors.detach(), self.queue])[:12])
-                return Dictionary(own=own, shared=self.queue.clone())
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("queue", torch.randn(12, dim))
 
-        return Part()
+        def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
+            own = keys.select_matching(queries, match).vectors.unsqueeze(1)
+            self.queue.copy_(torch.cat([keys.vectors.detach(), self.queue])[:12])
+            return Dictionary(own=own, shared=self.queue.clone())
+
+    return Part()
 
 
 @hookimpl

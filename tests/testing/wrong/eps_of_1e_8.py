@@ -14,32 +14,32 @@ class Wrong(Spec):
     """A linear layer over the mean colour."""
 
     kind: Literal["eps_of_1e_8"] = "eps_of_1e_8"
+    builds = ":make_part"
     needs = {"views": frozenset({"images"})}
     gives = frozenset({"one query a view", "unit length"})
     source = "made up"
 
-    def build(self) -> Any:
-        from torch import nn
 
-        from contralex.lookup.slots import Encoder
+def make_part() -> Any:
+    from torch import nn
 
-        class Part(Encoder):
-            dim = 8
+    from contralex.lookup.slots import Encoder
 
-            def __init__(self) -> None:
-                super().__init__()
-                self.layer = nn.Linear(3, 8, bias=False)
+    class Part(Encoder):
+        dim = 8
 
-            def forward(self, views: Any) -> Any:
-                out = {view: self.layer(self.features(images)) for view, images in views.items()}
-                return {
-                    view: v / ((v * v).sum(dim=1, keepdim=True).sqrt().to(v.dtype) + 1e-8) for view, v in out.items()
-                }
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 8, bias=False)
 
-            def features(self, view: Any) -> Any:
-                return view.mean(dim=(2, 3))
+        def forward(self, views: Any) -> Any:
+            out = {view: self.layer(self.features(images)) for view, images in views.items()}
+            return {view: v / ((v * v).sum(dim=1, keepdim=True).sqrt().to(v.dtype) + 1e-8) for view, v in out.items()}
 
-        return Part()
+        def features(self, view: Any) -> Any:
+            return view.mean(dim=(2, 3))
+
+    return Part()
 
 
 @hookimpl

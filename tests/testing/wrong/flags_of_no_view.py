@@ -14,6 +14,7 @@ class Wrong(Spec):
     """One view of an image, in 8x8 pixels."""
 
     kind: Literal["flags_of_no_view"] = "flags_of_no_view"
+    builds = ":make_part"
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images"})
     source = "SimCLR, arXiv:2002.05709, appendix A"
@@ -21,21 +22,22 @@ class Wrong(Spec):
     def key_flags(self) -> list[bool]:
         return [True, True, False]
 
-    def build(self) -> Any:
-        from torchvision.transforms.v2 import functional as V
 
-        from contralex.data.views import Views
+def make_part() -> Any:
+    from torchvision.transforms.v2 import functional as V
 
-        class Part(Views):
-            count = 1
+    from contralex.data.views import Views
 
-            def make(self, item: Any, view: int) -> Any:
-                return V.to_image(item.resize((8, 8))).float() / 255
+    class Part(Views):
+        count = 1
 
-            def plain(self, item: Any) -> Any:
-                return V.to_image(item.resize((8, 8))).float() / 255
+        def make(self, item: Any, view: int) -> Any:
+            return V.to_image(item.resize((8, 8))).float() / 255
 
-        return Part()
+        def plain(self, item: Any) -> Any:
+            return V.to_image(item.resize((8, 8))).float() / 255
+
+    return Part()
 
 
 @hookimpl

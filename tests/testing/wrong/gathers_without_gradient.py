@@ -14,29 +14,31 @@ class Wrong(Spec):
     """The positive, and keys of the last steps."""
 
     kind: Literal["gathers_without_gradient"] = "gathers_without_gradient"
+    builds = ":make_part"
     gives = frozenset({"entries", "positive"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
 
-    def build(self, context: Any) -> Any:
-        import torch
-        import torch.distributed as dist
 
-        from contralex.lookup import distributed
-        from contralex.lookup.slots import NegativeSource
-        from contralex.lookup.values import Dictionary
+def make_part() -> Any:
+    import torch
+    import torch.distributed as dist
 
-        class Part(NegativeSource):
-            def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
-                everyone = queries.vectors
-                if distributed.world() > 1:
-                    parts = [torch.empty_like(everyone) for _ in range(distributed.world())]
-                    dist.all_gather(parts, everyone.detach())
-                    parts[distributed.rank()] = everyone
-                    everyone = torch.cat(parts)
-                return Dictionary(own=own, shared=everyone)
+    from contralex.lookup import distributed
+    from contralex.lookup.slots import NegativeSource
+    from contralex.lookup.values import Dictionary
 
-        return Part()
+    class Part(NegativeSource):
+        def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
+            own = keys.select_matching(queries, match).vectors.unsqueeze(1)
+            everyone = queries.vectors
+            if distributed.world() > 1:
+                parts = [torch.empty_like(everyone) for _ in range(distributed.world())]
+                dist.all_gather(parts, everyone.detach())
+                parts[distributed.rank()] = everyone
+                everyone = torch.cat(parts)
+            return Dictionary(own=own, shared=everyone)
+
+    return Part()
 
 
 @hookimpl

@@ -14,26 +14,28 @@ class Wrong(Spec):
     """The positive, and keys of the last steps."""
 
     kind: Literal["keeps_a_list"] = "keeps_a_list"
+    builds = ":make_part"
     gives = frozenset({"entries", "positive"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.lookup.slots import NegativeSource
-        from contralex.lookup.values import Dictionary
+def make_part(dim: Any) -> Any:
+    import torch
 
-        class Part(NegativeSource):
-            def __init__(self) -> None:
-                super().__init__()
-                self.kept: list[Any] = [torch.randn(4, context.dim)]
+    from contralex.lookup.slots import NegativeSource
+    from contralex.lookup.values import Dictionary
 
-            def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
-                own = keys.select_matching(queries, match).vectors.unsqueeze(1)
-                self.kept = [*self.kept, keys.vectors.detach()][-2:]
-                return Dictionary(own=own, shared=torch.cat(self.kept))
+    class Part(NegativeSource):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept: list[Any] = [torch.randn(4, dim)]
 
-        return Part()
+        def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
+            own = keys.select_matching(queries, match).vectors.unsqueeze(1)
+            self.kept = [*self.kept, keys.vectors.detach()][-2:]
+            return Dictionary(own=own, shared=torch.cat(self.kept))
+
+    return Part()
 
 
 @hookimpl

@@ -14,36 +14,38 @@ class Wrong(Spec):
     """A moving average of the encoder."""
 
     kind: Literal["keys_of_the_batch_mean"] = "keys_of_the_batch_mean"
+    builds = ":make_part"
     gives = frozenset({"keys"})
     source = "MoCo, arXiv:1911.05722, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import copy
-        from dataclasses import replace
 
-        import torch
+def make_part(encoder: Any) -> Any:
+    import copy
+    from dataclasses import replace
 
-        from contralex.lookup.slots import KeyEncoder
-        from contralex.lookup.values import Rows
+    import torch
 
-        class Part(KeyEncoder):
-            def __init__(self) -> None:
-                super().__init__()
-                self.encoder = copy.deepcopy(context.encoder).requires_grad_(False)
-                self.online = (context.encoder,)
+    from contralex.lookup.slots import KeyEncoder
+    from contralex.lookup.values import Rows
 
-            def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
-                with torch.no_grad():
-                    found = self.encoder.keys(self.encoder(views))
-                    rows = Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
-                    return replace(rows, vectors=rows.vectors - rows.vectors.mean(dim=0))
+    class Part(KeyEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+            self.online = (encoder,)
 
-            def update(self, step: Any) -> None:
-                pairs = zip(self.encoder.parameters(), self.online[0].parameters(), strict=True)
-                for mine, theirs in pairs:
-                    mine.lerp_(theirs, 0.1)
+        def forward(self, encoder: Any, views: Any, embedded: Any, sample: Any, step: Any) -> Any:
+            with torch.no_grad():
+                found = self.encoder.keys(self.encoder(views))
+                rows = Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in found.items()])
+                return replace(rows, vectors=rows.vectors - rows.vectors.mean(dim=0))
 
-        return Part()
+        def update(self, step: Any) -> None:
+            pairs = zip(self.encoder.parameters(), self.online[0].parameters(), strict=True)
+            for mine, theirs in pairs:
+                mine.lerp_(theirs, 0.1)
+
+    return Part()
 
 
 @hookimpl

@@ -14,6 +14,7 @@ class Wrong(Spec):
     """Four grey images of two kinds."""
 
     kind: Literal["label_without_class"] = "label_without_class"
+    builds = ":make_part"
     gives = frozenset({"images", "labels"})
     source = "made up"
 
@@ -21,29 +22,30 @@ class Wrong(Spec):
     def tiny(cls, folder: str) -> Wrong:
         return cls()
 
-    def build(self) -> Any:
-        from PIL import Image
 
-        from contralex.data.base import Source, Split
+def make_part() -> Any:
+    from PIL import Image
 
-        class Four(Split):
-            labels = (1, 1, 2, 2)
-            classes = ("light", "dark")
+    from contralex.data.base import Source, Split
 
-            def __len__(self) -> int:
-                return 4
+    class Four(Split):
+        labels = (1, 1, 2, 2)
+        classes = ("light", "dark")
 
-            def __getitem__(self, index: int) -> Any:
-                return Image.new("RGB", (8, 8), (60 * index,) * 3)
+        def __len__(self) -> int:
+            return 4
 
-        class Part(Source):
-            def train(self) -> Any:
-                return Four()
+        def __getitem__(self, index: int) -> Any:
+            return Image.new("RGB", (8, 8), (60 * index,) * 3)
 
-            def test(self) -> Any:
-                return None
+    class Part(Source):
+        def train(self) -> Any:
+            return Four()
 
-        return Part()
+        def test(self) -> Any:
+            return None
+
+    return Part()
 
 
 @hookimpl

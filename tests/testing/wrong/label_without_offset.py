@@ -15,21 +15,23 @@ class Wrong(Spec):
     """What should be found, wrongly."""
 
     kind: Literal["label_without_offset"] = "label_without_offset"
+    builds = ":make_part"
     needs = {"negatives": frozenset({"positive"})}
     gives = frozenset({"index"})
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
-    def build(self, context: Any) -> Any:
-        import torch
 
-        from contralex.lookup.slots import TargetGenerator
-        from contralex.lookup.values import Targets
+def make_part() -> Any:
+    import torch
 
-        class Part(TargetGenerator):
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                return Targets(index=torch.arange(len(queries)))
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.lookup.values import Targets
 
-        return Part()
+    class Part(TargetGenerator):
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            return Targets(index=torch.arange(len(queries)))
+
+    return Part()
 
 
 @hookimpl

@@ -14,18 +14,20 @@ class Wrong(Spec):
     """The sample's own key, as a vector to regress on."""
 
     kind: Literal["last_row_for_absent"] = "last_row_for_absent"
+    builds = ":make_part"
     gives = frozenset({"vectors"})
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from contralex.plugin import TargetGenerator, Targets
 
-        class Part(TargetGenerator):
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                wanted = keys.select_view(match.key)
-                return Targets(vectors=wanted.vectors[queries.find_in(wanted, same_view=False)])
+def make_part() -> Any:
+    from contralex.plugin import TargetGenerator, Targets
 
-        return Part()
+    class Part(TargetGenerator):
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            wanted = keys.select_view(match.key)
+            return Targets(vectors=wanted.vectors[queries.find_in(wanted, same_view=False)])
+
+    return Part()
 
 
 @hookimpl

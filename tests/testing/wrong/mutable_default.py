@@ -15,11 +15,13 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["mutable_default"] = "mutable_default"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        return _class()()
+
+def make_part() -> Any:
+    return _class()()
 
 
 @functools.cache

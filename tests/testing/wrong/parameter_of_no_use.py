@@ -14,24 +14,26 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["parameter_of_no_use"] = "parameter_of_no_use"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import torch
-        from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+def make_part() -> Any:
+    import torch
+    from torch.nn import functional as F
 
-        class Part(Loss):
-            def __init__(self) -> None:
-                super().__init__()
-                self.scale = torch.nn.Parameter(torch.ones(()))
+    from contralex.lookup.slots import Loss
 
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+    class Part(Loss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
 
-        return Part()
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+    return Part()
 
 
 @hookimpl

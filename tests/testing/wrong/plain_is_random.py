@@ -14,26 +14,28 @@ class Wrong(Spec):
     """One view of an image, in 8x8 pixels."""
 
     kind: Literal["plain_is_random"] = "plain_is_random"
+    builds = ":make_part"
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images"})
     source = "SimCLR, arXiv:2002.05709, appendix A"
 
-    def build(self) -> Any:
-        import torch
-        from torchvision.transforms.v2 import functional as V
 
-        from contralex.data.views import Views
+def make_part() -> Any:
+    import torch
+    from torchvision.transforms.v2 import functional as V
 
-        class Part(Views):
-            count = 1
+    from contralex.data.views import Views
 
-            def make(self, item: Any, view: int) -> Any:
-                return V.to_image(item.resize((8, 8))).float() / 255
+    class Part(Views):
+        count = 1
 
-            def plain(self, item: Any) -> Any:
-                return V.to_image(item.resize((8, 8))).float() / 255 + torch.rand(())
+        def make(self, item: Any, view: int) -> Any:
+            return V.to_image(item.resize((8, 8))).float() / 255
 
-        return Part()
+        def plain(self, item: Any) -> Any:
+            return V.to_image(item.resize((8, 8))).float() / 255 + torch.rand(())
+
+    return Part()
 
 
 @hookimpl

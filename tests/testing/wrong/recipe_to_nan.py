@@ -37,20 +37,22 @@ class Wrong(Spec):
     """Two minus two cosines, until the third step."""
 
     kind: Literal["until_nan"] = "until_nan"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "made up"
 
-    def build(self, context: Any) -> Any:
-        from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+def make_part() -> Any:
+    from torch.nn import functional as F
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                loss = (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
-                return loss * float("nan") if step.clock.step == 2 else loss
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            loss = (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+            return loss * float("nan") if step.clock.step == 2 else loss
+
+    return Part()
 
 
 @hookimpl

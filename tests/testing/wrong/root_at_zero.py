@@ -14,17 +14,19 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["root_at_zero"] = "root_at_zero"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from contralex.lookup.slots import Loss
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                return (queries.vectors - targets.vectors).pow(2).sum(dim=1).sqrt().mean()
+def make_part() -> Any:
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            return (queries.vectors - targets.vectors).pow(2).sum(dim=1).sqrt().mean()
+
+    return Part()
 
 
 @hookimpl

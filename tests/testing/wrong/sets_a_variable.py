@@ -14,23 +14,25 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["sets_a_variable"] = "sets_a_variable"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import os
 
-        from torch.nn import functional as F
+def make_part() -> Any:
+    import os
 
-        os.environ["WRONG_MODE"] = "1"
+    from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+    os.environ["WRONG_MODE"] = "1"
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+    return Part()
 
 
 @hookimpl

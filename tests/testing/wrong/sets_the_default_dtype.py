@@ -14,22 +14,24 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["sets_the_default_dtype"] = "sets_the_default_dtype"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import torch
-        from torch.nn import functional as F
 
-        torch.set_default_dtype(torch.float64)
+def make_part() -> Any:
+    import torch
+    from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+    torch.set_default_dtype(torch.float64)
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            return (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+    return Part()
 
 
 @hookimpl

@@ -14,18 +14,20 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["similarities_in_bf16"] = "similarities_in_bf16"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from contralex.lookup.slots import Loss
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                scores = queries.vectors.bfloat16() @ targets.vectors.bfloat16().T
-                return -scores.softmax(dim=1).diagonal().float().clamp(min=1e-6).log().mean()
+def make_part() -> Any:
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            scores = queries.vectors.bfloat16() @ targets.vectors.bfloat16().T
+            return -scores.softmax(dim=1).diagonal().float().clamp(min=1e-6).log().mean()
+
+    return Part()
 
 
 @hookimpl

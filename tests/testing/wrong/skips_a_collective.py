@@ -14,24 +14,26 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["skips_a_collective"] = "skips_a_collective"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import torch.distributed as dist
-        from torch.nn import functional as F
 
-        from contralex.lookup import distributed
-        from contralex.lookup.slots import Loss
+def make_part() -> Any:
+    import torch.distributed as dist
+    from torch.nn import functional as F
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                loss = (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
-                if distributed.world() > 1 and distributed.rank() == 0:
-                    dist.all_reduce(loss.detach().clone())
-                return loss
+    from contralex.lookup import distributed
+    from contralex.lookup.slots import Loss
 
-        return Part()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            loss = (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+            if distributed.world() > 1 and distributed.rank() == 0:
+                dist.all_reduce(loss.detach().clone())
+            return loss
+
+    return Part()
 
 
 @hookimpl

@@ -14,19 +14,21 @@ class Wrong(Spec):
     """What should be found, wrongly."""
 
     kind: Literal["targets_with_gradient"] = "targets_with_gradient"
+    builds = ":make_part"
     needs = {"negatives": frozenset({"positive"})}
     gives = frozenset({"weights"})
     source = "DINO, arXiv:2104.14294, Eq. 4"
 
-    def build(self, context: Any) -> Any:
-        from contralex.lookup.slots import TargetGenerator
-        from contralex.lookup.values import Targets
 
-        class Part(TargetGenerator):
-            def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
-                return Targets(weights=dictionary.scores(queries.vectors).softmax(dim=1))
+def make_part() -> Any:
+    from contralex.lookup.slots import TargetGenerator
+    from contralex.lookup.values import Targets
 
-        return Part()
+    class Part(TargetGenerator):
+        def forward(self, queries: Any, keys: Any, dictionary: Any, match: Any, step: Any) -> Any:
+            return Targets(weights=dictionary.scores(queries.vectors).softmax(dim=1))
+
+    return Part()
 
 
 @hookimpl

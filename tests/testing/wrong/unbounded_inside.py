@@ -14,24 +14,24 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["unbounded_inside"] = "unbounded_inside"
+    builds = ":make_part"
     weights: tuple[float, ...] = (2.0, 2.0)
     margin: float | None = None
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from torch.nn import functional as F
 
-        weights = self.weights
+def make_part(weights: Any, margin: Any) -> Any:
+    from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+    from contralex.lookup.slots import Loss
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                cosine = F.cosine_similarity(queries.vectors, targets.vectors, dim=1)
-                return (weights[0] - weights[1] * cosine).mean()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            cosine = F.cosine_similarity(queries.vectors, targets.vectors, dim=1)
+            return (weights[0] - weights[1] * cosine).mean()
 
-        return Part()
+    return Part()
 
 
 @hookimpl

@@ -14,23 +14,23 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["unbounded_number"] = "unbounded_number"
+    builds = ":make_part"
     temperature: float = 1.0
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        from torch.nn import functional as F
 
-        temperature = self.temperature
+def make_part(temperature: Any) -> Any:
+    from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+    from contralex.lookup.slots import Loss
 
-        class Part(Loss):
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                cosine = F.cosine_similarity(queries.vectors, targets.vectors, dim=1)
-                return ((1 - cosine) / temperature).mean()
+    class Part(Loss):
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            cosine = F.cosine_similarity(queries.vectors, targets.vectors, dim=1)
+            return ((1 - cosine) / temperature).mean()
 
-        return Part()
+    return Part()
 
 
 @hookimpl

@@ -14,6 +14,7 @@ class Wrong(Spec):
     """Four grey images of two kinds."""
 
     kind: Literal["unreadable_items"] = "unreadable_items"
+    builds = ":make_part"
     gives = frozenset({"images", "labels"})
     source = "made up"
 
@@ -21,31 +22,32 @@ class Wrong(Spec):
     def tiny(cls, folder: str) -> Wrong:
         return cls()
 
-    def build(self) -> Any:
-        from PIL import Image
 
-        from contralex.data.base import Source, Split, Unreadable
+def make_part() -> Any:
+    from PIL import Image
 
-        class Four(Split):
-            labels = (0, 0, 1, 1)
-            classes = ("light", "dark")
+    from contralex.data.base import Source, Split, Unreadable
 
-            def __len__(self) -> int:
-                return 4
+    class Four(Split):
+        labels = (0, 0, 1, 1)
+        classes = ("light", "dark")
 
-            def __getitem__(self, index: int) -> Any:
-                if index == 3:
-                    raise Unreadable("item 3", "it is damaged")
-                return Image.new("RGB", (8, 8), (60 * index,) * 3)
+        def __len__(self) -> int:
+            return 4
 
-        class Part(Source):
-            def train(self) -> Any:
-                return Four()
+        def __getitem__(self, index: int) -> Any:
+            if index == 3:
+                raise Unreadable("item 3", "it is damaged")
+            return Image.new("RGB", (8, 8), (60 * index,) * 3)
 
-            def test(self) -> Any:
-                return None
+    class Part(Source):
+        def train(self) -> Any:
+            return Four()
 
-        return Part()
+        def test(self) -> Any:
+            return None
+
+    return Part()
 
 
 @hookimpl

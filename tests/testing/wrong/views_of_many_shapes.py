@@ -15,28 +15,30 @@ class Wrong(Spec):
     """One view of an image, in 8x8 pixels."""
 
     kind: Literal["views_of_many_shapes"] = "views_of_many_shapes"
+    builds = ":make_part"
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images"})
     source = "SimCLR, arXiv:2002.05709, appendix A"
 
-    def build(self) -> Any:
-        from torchvision.transforms.v2 import functional as V
 
-        heights = itertools.count(8)
+def make_part() -> Any:
+    from torchvision.transforms.v2 import functional as V
 
-        from contralex.data.views import Views
+    heights = itertools.count(8)
 
-        class Part(Views):
-            count = 1
+    from contralex.data.views import Views
 
-            def make(self, item: Any, view: int) -> Any:
-                height = next(heights)
-                return V.to_image(item.resize((8, height))).float() / 255
+    class Part(Views):
+        count = 1
 
-            def plain(self, item: Any) -> Any:
-                return V.to_image(item.resize((8, 8))).float() / 255
+        def make(self, item: Any, view: int) -> Any:
+            height = next(heights)
+            return V.to_image(item.resize((8, height))).float() / 255
 
-        return Part()
+        def plain(self, item: Any) -> Any:
+            return V.to_image(item.resize((8, 8))).float() / 255
+
+    return Part()
 
 
 @hookimpl

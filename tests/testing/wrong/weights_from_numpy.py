@@ -14,25 +14,27 @@ class Wrong(Spec):
     """Two minus two cosines."""
 
     kind: Literal["weights_from_numpy"] = "weights_from_numpy"
+    builds = ":make_part"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2"
 
-    def build(self, context: Any) -> Any:
-        import numpy as np
-        import torch
-        from torch.nn import functional as F
 
-        from contralex.lookup.slots import Loss
+def make_part() -> Any:
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
 
-        class Part(Loss):
-            def __init__(self) -> None:
-                super().__init__()
-                self.scale = torch.nn.Parameter(torch.tensor(np.random.rand(), dtype=torch.float32))
+    from contralex.lookup.slots import Loss
 
-            def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
-                return self.scale.abs() * (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+    class Part(Loss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(np.random.rand(), dtype=torch.float32))
 
-        return Part()
+        def forward(self, queries: Any, dictionary: Any, targets: Any, step: Any) -> Any:
+            return self.scale.abs() * (2 - 2 * F.cosine_similarity(queries.vectors, targets.vectors, dim=1)).mean()
+
+    return Part()
 
 
 @hookimpl

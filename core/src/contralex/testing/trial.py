@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
+from contralex.kinds.key_encoders.specs import SharedSpec
+from contralex.kinds.negatives.specs import InBatchSpec
 from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
@@ -214,8 +216,8 @@ def _views(data: Spec, views: Spec) -> dict[int, Tensor]:
 
 def _name(spec: Spec) -> str:
     kind = spec.kind_name()
-    if "gradient" in type(spec).model_fields:
-        kind += " with gradient" if spec.gradient else " without gradient"  # type: ignore[attr-defined]
-    if getattr(spec, "views", None) == "all":
+    if isinstance(spec, SharedSpec):
+        kind += " with gradient" if spec.gradient else " without gradient"
+    if isinstance(spec, InBatchSpec) and spec.views == "all":
         kind += " of all views"
     return kind
