@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from contralex import compat
 from contralex.data.loading import EpochSampler, ViewDataset, collate
 from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
@@ -192,7 +193,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     optimizer = optimizers.build(spec.train.optimizer, model)
     module: nn.Module = model
     if distributed.world() > 1:
-        with distributed.buffers_stay_apart():
+        with compat.broadcast_buffers_argument():
             module = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     data = ViewDataset(split, views, spec.train.seed, B)
     first = min(FIRST, data.order.steps * 2 - 2)  # the steps cross the end of an epoch where there are few

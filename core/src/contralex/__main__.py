@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 
@@ -54,12 +53,14 @@ def _command() -> int:
 
 
 def _leave(code: int) -> None:
-    """Ends one of several processes without Python's own shutdown.
+    """End one of several processes without Python's own shutdown.
 
     DistributedDataParallel keeps gloo's threads beyond the process group. One that still lets go of a tensor while
     Python shuts down aborts the process, and a run that is complete would end with an error.
     """
-    atexit._run_exitfuncs()  # trackers send there what they have left
+    from contralex.compat import run_exit_functions
+
+    run_exit_functions()  # trackers send there what they have left
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from contralex.compat import BatchNorm, copy_each
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
 
@@ -44,7 +45,7 @@ def current_rows_per_sample() -> int:
     return _ROWS.get()
 
 
-class _AnyDimensions(nn.modules.batchnorm._BatchNorm):
+class _AnyDimensions(BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
             raise ValueError(f"BatchNorm takes (N, C, ...), not {tuple(input.shape)}")
@@ -157,10 +158,10 @@ def average_running_statistics(module: nn.Module) -> None:
     if distributed.world() == 1:
         return
     synchronised = (SyncBatchNorm, nn.SyncBatchNorm)
-    norms = (norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm))
+    norms = (norm for norm in module.modules() if isinstance(norm, BatchNorm))
     local = [norm for norm in norms if norm.training and not isinstance(norm, synchronised)]
     running = [each for norm in local for each in (norm.running_mean, norm.running_var) if each is not None]
     if running:
         flat = torch.cat([each.flatten() for each in running])  # one collective, not two for each layer
         dist.all_reduce(flat)
-        torch._foreach_copy_(running, list((flat / distributed.world()).split([each.numel() for each in running])))
+        copy_each(running, list((flat / distributed.world()).split([each.numel() for each in running])))

@@ -8,15 +8,14 @@ DistributedDataParallel takes of every parameter's gradient, that is the exact g
 from __future__ import annotations
 
 import pickle
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store  # torch has no public name for it
+
+from contralex.compat import default_store
 
 _Made = TypeVar("_Made")
 
@@ -78,7 +77,7 @@ def make_on_main(name: str, make: Callable[[], _Made]) -> _Made:
     """
     if world() == 1:
         return make()
-    store = _get_default_store()
+    store = default_store()
     if rank() == 0:
         made = make()
         store.set(f"contralex/{name}", pickle.dumps(made))  # type: ignore[arg-type, unused-ignore]  # bytes may be
@@ -121,15 +120,6 @@ def exchange_rows(rows: Tensor, send: list[int], receive: list[int]) -> Tensor:
 def own_slice(rows: int) -> slice:
     """The slice of this process's ``rows`` in the result of :func:`gather`."""
     return slice(rank() * rows, (rank() + 1) * rows)
-
-
-@contextmanager
-def buffers_stay_apart() -> Iterator[None]:
-    """Around ``DistributedDataParallel(..., broadcast_buffers=False)``: torch 2.15 announces another name for it; the
-    old one works from 2.4 on."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        yield
 
 
 def _all_gather(tensor: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from contralex.compat import keep_from_broadcasts
 from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
 from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, Targets
@@ -48,7 +49,7 @@ class LookUp(nn.Module):
         self.key_views = tuple(sorted({match.key for match in matches}))
         sharded = list(sharded_buffers(self))
         if sharded:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
-            self._ddp_params_and_buffers_to_ignore = sharded
+            keep_from_broadcasts(self, sharded)
 
     def forward(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> StepResult:
         """One step on this process's part of the batch: ``views`` (B, ...) each, of the samples ``sample`` (B,)."""

@@ -13,9 +13,9 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from contralex.compat import record_folder
 from contralex.plugins.hooks import PROJECT
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -83,7 +83,7 @@ def name_of(distribution: metadata.Distribution) -> str:
         name = distribution.metadata["Name"]
     except Exception:  # every kind of damage raises something else, and none is worth a traceback
         name = None
-    return str(name) if name else _folder(distribution).name.rpartition(".")[0].partition("-")[0]
+    return str(name) if name else record_folder(distribution).name.rpartition(".")[0].partition("-")[0]
 
 
 def version_of(distribution: metadata.Distribution) -> str:
@@ -126,9 +126,11 @@ def _read(distribution: metadata.Distribution, lines: list[str]) -> InstalledPlu
     try:
         requires, misfit = _bounds(distribution)
         if not distribution.metadata["Name"]:
-            problem = f"its metadata in {_folder(distribution)} state no name; {again}"
+            problem = f"its metadata in {record_folder(distribution)} state no name; {again}"
     except Exception as error:
-        problem = f"its metadata in {_folder(distribution)} cannot be read ({type(error).__name__}: {error}); {again}"
+        problem = (
+            f"its metadata in {record_folder(distribution)} cannot be read ({type(error).__name__}: {error}); {again}"
+        )
     if not problem and len(lines) > 1:
         problem = f"its distribution has {len(lines)} entry points in the group {PROJECT}; one is allowed"
     if not problem and not _MODULE.fullmatch(lines[0].partition("=")[2].strip()):
@@ -168,12 +170,7 @@ def _is_shadowed(distribution: metadata.Distribution, name: str) -> bool:
         first = metadata.distribution(name)
     except Exception:
         return False
-    return _folder(first) != _folder(distribution)
-
-
-def _folder(distribution: metadata.Distribution) -> Path:
-    """Where the record lies. The standard library keeps it in a private name, and has no public one."""
-    return Path(str(getattr(distribution, "_path", distribution.locate_file(""))))
+    return record_folder(first) != record_folder(distribution)
 
 
 def records(names: Container[str]) -> dict[str, list[str]]:

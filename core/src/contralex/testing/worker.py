@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from contralex import compat
 from contralex.lookup import distributed
 from contralex.testing.outcome import as_reason
 from contralex.testing.trial import SEEDS, Trial
@@ -29,7 +30,7 @@ def _steps(trial: Trial) -> dict[str, dict[str, Tensor]]:
     optimizer = trial.optimizer(model)
     module: nn.Module = model
     if distributed.world() > 1:
-        with distributed.buffers_stay_apart():
+        with compat.broadcast_buffers_argument():
             module = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     loss = distributed.mean_over_processes(trial.advance(model, optimizer, 0, module).loss.detach())
     grad = {f"the gradient of {name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

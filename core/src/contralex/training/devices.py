@@ -11,8 +11,8 @@ from multiprocessing.context import BaseContext
 
 import torch
 import torch.distributed as dist
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from contralex.compat import accelerate_states
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
 from contralex.training import parent, signals
@@ -82,7 +82,7 @@ def process_group_closed() -> Iterator[None]:
     Accelerate keeps one state for the whole process. The caller's own, where there is any, is back afterwards.
     """
     threads = torch.get_num_threads()
-    states = [state._shared_state for state in (PartialState, AcceleratorState, GradientState)]
+    states = accelerate_states()
     before = [dict(state) for state in states]
     for state in states:
         state.clear()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from contralex.compat import multiply_each, norm_each
 from contralex.errors import ContralexError
 from contralex.lookup.clock import Clock, value_at
 from contralex.recipes import run_spec as specs
@@ -66,8 +67,8 @@ def clip_each(parameters: Iterable[Tensor], largest: float) -> None:
     """Shortens each parameter's gradient to the norm ``largest``, by itself (DINO's code)."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if gradients:
-        norms = torch.stack(torch._foreach_norm(gradients))
-        torch._foreach_mul_(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0)))
+        norms = torch.stack(norm_each(gradients))
+        multiply_each(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0)))
 
 
 def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from contralex.compat import BatchNorm
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
 from contralex.lookup.batch_norm import current_rows_per_sample
@@ -76,7 +76,7 @@ def _batch_norms(module: nn.Module) -> Iterator[list[_Seen]]:
     """What each BatchNorm in training mode sees within."""
     seen: list[_Seen] = []
 
-    def look(name: str, norm: _BatchNorm, inputs: tuple[Any, ...]) -> None:
+    def look(name: str, norm: BatchNorm, inputs: tuple[Any, ...]) -> None:
         x = inputs[0]
         if norm.training:
             seen.append(_Seen(f"method.encoder's {name}", len(x), x.numel() // x.shape[1], current_rows_per_sample()))
@@ -84,7 +84,7 @@ def _batch_norms(module: nn.Module) -> Iterator[list[_Seen]]:
     hooks = [
         norm.register_forward_pre_hook(lambda norm, inputs, name=name: look(name, norm, inputs))
         for name, norm in module.named_modules()
-        if isinstance(norm, _BatchNorm)
+        if isinstance(norm, BatchNorm)
     ]
     try:
         yield seen

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from contralex import compat
 from contralex.data.base import Source
 from contralex.data.loading import Batch, ViewDataset, collate
 from contralex.errors import ContralexError, command_to_resume
@@ -142,7 +143,7 @@ class Run:
             self.seconds = float(self.found.state.get("seconds", 0.0))
             self.baselines = self.found.state.get("baselines", {})
         # Prepared after loading, so that what Accelerate wraps has its final tensors.
-        with distributed.buffers_stay_apart():
+        with compat.broadcast_buffers_argument():
             self.model, self.prepared = self.accelerator.prepare(self.method, self.optimizer)
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from contralex.compat import make_resnet_stage
 from contralex.errors import ContralexError
 from contralex.lookup.slots import Backbone
 
@@ -80,7 +81,7 @@ def _widen(model: nn.Module, name: str, width: float, zero_init_residual: bool) 
     for stage, stride in enumerate((1, 2, 2, 2)):
         blocks: Any = getattr(model, f"layer{stage + 1}")
         planes = round(64 * 2**stage * width)
-        setattr(model, f"layer{stage + 1}", model._make_layer(type(blocks[0]), planes, len(blocks), stride))
+        setattr(model, f"layer{stage + 1}", make_resnet_stage(model, type(blocks[0]), planes, len(blocks), stride))
     model.fc = nn.Linear(model.inplanes, 1)  # taken off again
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

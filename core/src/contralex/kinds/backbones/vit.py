@@ -98,6 +98,7 @@ class VisionTransformer(timm.VisionTransformer):
         return features
 
     def _pos_embed(self, x: Tensor) -> Tensor:
+        # timm's ``forward_features`` calls this name; it has no public one.
         if not self.dynamic_img_size:
             tokens: Tensor = super()._pos_embed(x)
             return tokens

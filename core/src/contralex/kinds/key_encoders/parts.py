@@ -16,8 +16,8 @@ from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from contralex.compat import BatchNorm, lerp_each
 from contralex.errors import ContralexError, error_at
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
@@ -119,7 +119,7 @@ class MomentumEncoder(KeyEncoder):
         for online, twin in self._pairs:
             mine: list[Tensor] = list(twin.parameters())
             theirs: list[Tensor] = [parameter.detach() for parameter in online.parameters()]
-            torch._foreach_lerp_(mine, theirs, 1.0 - momentum)
+            lerp_each(mine, theirs, 1.0 - momentum)
 
 
 class FrozenEncoder(KeyEncoder):
@@ -190,7 +190,7 @@ def _disable_noise(module: M) -> M:
     Noise is recognised by the lack of buffers, because every library has a class of its own for it.
     """
     for each in module.modules():
-        if not isinstance(each, _BatchNorm) and not any(True for _ in each.buffers(recurse=False)):
+        if not isinstance(each, BatchNorm) and not any(True for _ in each.buffers(recurse=False)):
             each.training = False
     return module
 

@@ -1,0 +1,124 @@
+"""The private names of other libraries, and what differs between their versions; each with the reason.
+
+Nothing else in the package touches a private name of another library. A method that a subclass overrides because the
+library calls it stays in that subclass. torch is imported inside the functions, because commands that need no torch
+import this module.
+"""
+
+from __future__ import annotations
+
+import atexit
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.distributed.distributed_c10d import Store
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    BatchNorm = _BatchNorm
+
+
+def __getattr__(name: str) -> Any:
+    """``BatchNorm``, what torch's BatchNorm layers of all dimensions have in common. torch has no public name for it,
+    and a list of its public subclasses would miss those of other libraries."""
+    if name != "BatchNorm":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return _BatchNorm
+
+
+# Python
+
+
+def run_exit_functions() -> None:
+    """Run the functions that were registered with ``atexit``, before a process leaves with ``os._exit``, which skips
+    them. Python has no public name for it."""
+    atexit._run_exitfuncs()
+
+
+def record_folder(distribution: metadata.Distribution) -> Path:
+    """The folder of a distribution's record (``*.dist-info``). The standard library keeps it in a private attribute of
+    one of its classes and has no public one; another class says only where its files are installed."""
+    return Path(str(getattr(distribution, "_path", distribution.locate_file(""))))
+
+
+# torch: one kernel for a list of tensors. The public optimisers use these functions, which have no public names; a loop
+# over the tensors launches hundreds of kernels where one or two will do.
+
+
+def lerp_each(tensors: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
+    """Move each of ``tensors`` towards its end by the fraction ``weight``, in place."""
+    import torch
+
+    torch._foreach_lerp_(list(tensors), list(ends), weight)
+
+
+def copy_each(tensors: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its tensor."""
+    import torch
+
+    torch._foreach_copy_(list(tensors), list(sources))
+
+
+def multiply_each(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+    """Multiply each of ``tensors`` by its scalar factor, in place."""
+    import torch
+
+    torch._foreach_mul_(list(tensors), list(factors))
+
+
+def norm_each(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each tensor, a list of scalars."""
+    import torch
+
+    return list(torch._foreach_norm(list(tensors)))
+
+
+# torch: processes
+
+
+def default_store() -> Store:
+    """The key-value store by which the processes met. torch gives the default group's store no public name; a second
+    store would need a port of its own."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
+
+def keep_from_broadcasts(module: nn.Module, names: Sequence[str]) -> None:
+    """Have ``DistributedDataParallel`` leave these buffers and parameters of ``module`` alone. torch documents no other
+    way, and reads this attribute of the module that it wraps."""
+    module._ddp_params_and_buffers_to_ignore = list(names)  # type: ignore[assignment]
+
+
+@contextmanager
+def broadcast_buffers_argument() -> Iterator[None]:
+    """Around ``DistributedDataParallel(..., broadcast_buffers=False)``: torch 2.15 announces another name for the
+    argument; the old one works from 2.4 on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        yield
+
+
+# Other libraries
+
+
+def make_resnet_stage(resnet: Any, block: type[nn.Module], planes: int, blocks: int, stride: int) -> nn.Module:
+    """Make a stage of torchvision's ResNet with another width. Its public functions make four stages of fixed widths,
+    and blocks that are put together here could differ from torchvision's."""
+    stage: nn.Module = resnet._make_layer(block, planes, blocks, stride)
+    return stage
+
+
+def accelerate_states() -> list[dict[str, Any]]:
+    """The dictionaries in which Accelerate keeps its state for the whole process. It has no public way to put an
+    earlier state back."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    return [state._shared_state for state in (PartialState, AcceleratorState, GradientState)]
