@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import contralex
+import contralex.plugin
 from contralex.cli import new
 from contralex.cli.app import app
 from contralex.cli.check import STATES
@@ -278,4 +278,4 @@ def test_the_map_names_every_hook_and_every_check() -> None:
 
 def test_the_policy_names_what_is_public() -> None:
     named = set(_WORD.findall((EXTEND / "compatibility.md").read_text("utf-8")))
-    assert set(contralex.__all__) - named == set()
+    assert set(contralex.plugin.__all__) - named == set()
