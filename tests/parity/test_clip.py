@@ -53,7 +53,7 @@ def made(recipe: str, *sets: str) -> LookUp:
 
 def pairs() -> dict[int, Tensor]:
     spec: Any = resolve("clip", preset="digits").run.method.views
-    tokens = Tokens(spec.tokenizer, CONTEXT)
+    tokens = Tokens(spec.tokenizer.build(), CONTEXT)
     images = torch.rand(B, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     return {0: images, 1: torch.stack([tokens(caption) for caption in CAPTIONS])}
 
@@ -230,7 +230,7 @@ def test_the_text_tower_equals_open_clips() -> None:
 def test_the_bpe_tokens_are_open_clips() -> None:
     tokenizer = pytest.importorskip("open_clip.tokenizer")
     spec: Any = resolve("clip").run.method.views
-    ours, theirs = Tokens(spec.tokenizer, 77), tokenizer.SimpleTokenizer()
+    ours, theirs = Tokens(spec.tokenizer.build(), 77), tokenizer.SimpleTokenizer()
     for caption in (*CAPTIONS, "word " * 100):
         assert torch.equal(ours(caption), theirs([caption])[0].long())
 

@@ -16,8 +16,8 @@ from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
 from contralex.training import build, optimizers
 from contralex_clip.encoders import TextEncoder
-from contralex_clip.spec import ClipViT, Text
-from contralex_clip.start import as_clip, as_siglip
+from contralex_clip.initialization import clip_vit, init_as_clip, init_as_siglip
+from contralex_clip.spec import ClipViTSpec
 
 pytest.importorskip("timm")
 W, LAYERS, HEADS, PATCH, SIZE, DIM = 192, 3, 4, 16, 160, 96
@@ -60,7 +60,7 @@ def test_the_image_tower_begins_as_clips() -> None:
     torch.manual_seed(0)
     theirs = transformer.VisionTransformer(SIZE, PATCH, W, LAYERS, HEADS, 4.0, output_dim=DIM)
     ours = timm_vit(pre_norm=True)
-    as_clip(ours)
+    init_as_clip(ours)
     alike("class token", ours.cls_token, theirs.class_embedding)
     alike("positions", ours.pos_embed, theirs.positional_embedding)
     alike("patches", ours.patch_embed.proj.weight, theirs.conv1.weight)
@@ -82,7 +82,7 @@ def test_the_text_tower_begins_as_clips() -> None:
     theirs = transformer.TextTransformer(
         context_length=77, vocab_size=258, width=W, heads=HEADS, layers=LAYERS, output_dim=DIM
     )
-    ours = TextEncoder(Text(vocab=258, context=77, width=W, heads=HEADS, layers=LAYERS, dim=DIM))
+    ours = TextEncoder(vocab=258, context=77, width=W, heads=HEADS, layers=LAYERS, dim=DIM)
     alike("tokens", ours.stem.tokens.weight, theirs.token_embedding.weight)
     alike("positions", ours.stem.positions, theirs.positional_embedding)
     alike("projection", ours.projection.weight, theirs.text_projection)
@@ -96,7 +96,7 @@ def test_the_recipes_backbone_begins_so() -> None:
     torch.manual_seed(0)
     recipe: Any = resolve("clip").run.method.encoder
     backbone = recipe.towers["image"].backbone
-    assert isinstance(backbone, ClipViT)
+    assert isinstance(backbone, ClipViTSpec)
     vit: Any = backbone.build()[0]
     assert moments(vit.cls_token)[1] == pytest.approx(768**-0.5, rel=0.1)
     assert moments(vit.pos_embed)[1] == pytest.approx(768**-0.5, rel=0.02)
@@ -142,7 +142,7 @@ def siglip_layers(prefix: str, linears: dict[str, nn.Linear]) -> None:
 def test_siglips_towers_begin_as_big_visions() -> None:
     torch.manual_seed(0)
     vit = timm_vit(class_token=False, global_pool="map")
-    as_siglip(vit)
+    init_as_siglip(vit)
     law("positions", vit.pos_embed, W**-0.5, NORMAL)
     law("latent", vit.attn_pool.latent, xavier(1, W), UNIFORM)
     law("patches", vit.patch_embed.proj.weight, (3 * PATCH**2) ** -0.5, 2.4)  # of a normal law that is cut at two
@@ -153,10 +153,9 @@ def test_siglips_towers_begin_as_big_visions() -> None:
     siglip_layers(
         "pool ", {"q": pool.q, "kv": pool.kv, "out": pool.proj, "widen": pool.mlp.fc1, "narrow": pool.mlp.fc2}
     )
-    spec = Text(
+    tower = TextEncoder(
         vocab=258, context=16, width=W, heads=HEADS, layers=LAYERS, dim=DIM, init="siglip", projection_bias=True
     )
-    tower = TextEncoder(spec)
     law("tokens", tower.stem.tokens.weight, W**-0.5, NORMAL)
     law("text positions", tower.stem.positions, W**-0.5, NORMAL)
     law("projection", tower.projection.weight, W**-0.5, 2.4)
@@ -172,4 +171,4 @@ def test_the_siglip_recipe_says_so() -> None:
 
 def test_a_network_that_is_no_vit_is_refused() -> None:
     with pytest.raises(ContralexError, match="resnet10t is no ViT of timm's"):
-        ClipViT(name="resnet10t").build()
+        clip_vit("resnet10t")

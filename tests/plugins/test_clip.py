@@ -22,10 +22,10 @@ from torchvision.transforms import v2
 from typer.testing import CliRunner
 
 from contralex.cli.app import app
-from contralex.kinds.datasets.digits import DigitsSource
 from contralex.plugin import (
     ContralexError,
     Dictionary,
+    DigitsSource,
     Encoder,
     EvalContext,
     Rows,
@@ -38,9 +38,11 @@ from contralex.recipes.layers import resolve
 from contralex.training import build, optimizers
 from contralex.training.run import train
 from contralex_clip import captions, tokens, zero_shot
-from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
-from contralex_clip.spec import Bytes, Clip, ImageText, Sigmoid, Text
-from contralex_clip.tokens import Tokens
+from contralex_clip.data_spec import DigitCaptionsSpec, ImageCaptionsSpec, WebDatasetSpec
+from contralex_clip.encoders import TextEncoder
+from contralex_clip.losses import ClipLoss, ScaledLoss, SigmoidLoss
+from contralex_clip.spec import ImageTextSpec, TextEncoderSpec
+from contralex_clip.tokens import ByteTokenizer, Tokens
 from contralex_clip.views import ImageTextViews
 from tests.parity.test_clip import SETS, SHARED, SMALL
 from tests.parity.test_methods import step
@@ -49,13 +51,13 @@ from tests.parity.test_methods import step
 
 
 def test_bytes_stand_between_their_ends() -> None:
-    row = Tokens(Bytes(), 8)("Añ\n b")
+    row = Tokens(ByteTokenizer(), 8)("Añ\n b")
     assert row.tolist() == [256, 97, 195, 177, 32, 98, 257, 0]
     assert row.dtype == torch.long
 
 
 def test_a_long_caption_is_cut_and_keeps_its_end_and_an_empty_one_has_its_ends() -> None:
-    make = Tokens(Bytes(), 5)
+    make = Tokens(ByteTokenizer(), 5)
     assert make("abcdef").tolist() == [256, 97, 98, 99, 257]
     assert make("abc").tolist() == [256, 97, 98, 99, 257]
     assert make(" ").tolist() == [256, 257, 0, 0, 0]
@@ -73,11 +75,11 @@ def test_without_open_clip_the_bpe_says_what_to_install(monkeypatch: pytest.Monk
 
 def text_tower(**changes: Any) -> Encoder:
     torch.manual_seed(0)
-    return Text(**{**Text.example, **changes}).build()
+    return TextEncoder(**{**TextEncoderSpec.example, **changes})
 
 
 def test_what_follows_the_end_of_a_caption_changes_nothing() -> None:
-    tower, row = text_tower(layers=2), Tokens(Bytes(), 40)("a caption")
+    tower, row = text_tower(layers=2), Tokens(ByteTokenizer(), 40)("a caption")
     after = row.clone()
     after[int(row.argmax()) + 1 :] = 7
     assert torch.equal(tower.features(row[None]), tower.features(after[None]))
@@ -112,9 +114,9 @@ def asked(count: int, dim: int = 6) -> tuple[Rows, Tensor]:
     return Rows(queries, torch.arange(count), zero, zero), F.normalize(torch.randn(count + 2, dim), dim=1)
 
 
-@pytest.mark.parametrize("spec", [Clip(), Sigmoid()])
-def test_an_entry_that_may_not_be_found_counts_for_nothing(spec: Any) -> None:
-    loss = spec.build(None)
+@pytest.mark.parametrize("part", [ClipLoss, SigmoidLoss])
+def test_an_entry_that_may_not_be_found_counts_for_nothing(part: type[ScaledLoss]) -> None:
+    loss: Any = part()
     queries, entries = asked(3)
     index = torch.arange(3)
     mask = torch.ones(3, 5, dtype=torch.bool)
@@ -134,7 +136,7 @@ def test_an_entry_that_may_not_be_found_counts_for_nothing(spec: Any) -> None:
 
 @pytest.mark.parametrize(("t", "scale"), [(10.0, 100.0), (-3.0, 1.0), (2.0, math.exp(2))])
 def test_the_scale_stays_between_1_and_100_and_can_come_back(t: float, scale: float) -> None:
-    loss: Any = Clip().build(None)
+    loss: Any = ClipLoss()
     with torch.no_grad():
         loss.log_scale.fill_(t)
     queries, entries = asked(3)
@@ -147,7 +149,7 @@ def test_the_scale_stays_between_1_and_100_and_can_come_back(t: float, scale: fl
 
 
 def test_siglip_divides_by_the_batch_and_not_by_the_pairs() -> None:
-    loss = Sigmoid(bias=0, scale=1).build(None)
+    loss = SigmoidLoss(bias=0, scale=1)
     queries, _ = asked(4)
     nothing = torch.zeros(8, 6)  # every logit is 0, and so every pair costs log 2
     found = loss(queries, Dictionary(shared=nothing), Targets(index=torch.arange(4)), step())
@@ -168,11 +170,14 @@ def test_what_is_learned_beside_the_weights_has_no_decay(recipe: str) -> None:
 # Views
 
 
-VIEWS = {"augment": {"order": ("crop",), "crop": {"size": 8, "scale": (1, 1), "ratio": (1, 1)}}, "tokenizer": Bytes()}
+VIEWS = {
+    "augment": {"order": ("crop",), "crop": {"size": 8, "scale": (1, 1), "ratio": (1, 1)}},
+    "tokenizer": {"kind": "bytes"},
+}
 
 
 def test_the_only_chance_is_where_the_square_lies() -> None:
-    views = ImageTextViews(ImageText(**VIEWS))
+    views = ImageTextSpec(**VIEWS).build()
     wide = Image.new("RGB", (24, 8))
     wide.putdata([(10 * (place % 24), 0, 0) for place in range(24 * 8)])
     wide = captions.with_caption(wide, "wide")
@@ -203,7 +208,7 @@ def test_siglip_squeezes_the_whole_image_into_a_square() -> None:
 
 
 def test_captions_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    ImageCaptions.tiny(str(tmp_path))
+    ImageCaptionsSpec.tiny(str(tmp_path))
     with pytest.raises(ContralexError) as refusal:
         resolve("clip", preset="digits", sets=[f"data={{kind: image_folder, root: {tmp_path}}}"])
     said = str(refusal.value)
@@ -233,7 +238,7 @@ def test_a_shared_transformer_takes_images_of_its_size() -> None:
 
 
 def test_captioned_images_train_a_method_of_images(tmp_path: Path) -> None:
-    ImageCaptions.tiny(str(tmp_path))
+    ImageCaptionsSpec.tiny(str(tmp_path))
     spec = resolve(
         "simclr-v1", preset="digits", sets=[f"data={{kind: image_captions, root: {tmp_path}}}", "train.batch_size=8"]
     ).run
@@ -244,7 +249,7 @@ def test_captioned_images_train_a_method_of_images(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_captions_beside_the_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = ImageCaptions.tiny(str(tmp_path)).build()
+    source = ImageCaptionsSpec.tiny(str(tmp_path)).build()
     train, test = source.train(), source.test()
     assert test is not None and len(train) + len(test) == 30
     assert train.classes == ["class-0", "class-1", "class-2"]
@@ -257,7 +262,7 @@ def test_a_folder_with_captions_beside_the_images(tmp_path: Path, caplog: pytest
     (tmp_path / "class-0" / "0.txt").unlink()
     (tmp_path / "class-1" / "1.txt").write_bytes(b"\xff\xfe\xff")
     (tmp_path / "class-2" / "2.png").write_bytes(b"no image")
-    again = ImageCaptions(root=str(tmp_path), held_out=0).build().train()
+    again = ImageCaptionsSpec(root=str(tmp_path), held_out=0).build().train()
     assert len(again) == 28 and again.labels.count(0) == 9
     assert "0.png is skipped: there is no 0.txt beside it." in caplog.text
     assert "2.png is skipped: it is no image" in caplog.text
@@ -267,11 +272,11 @@ def test_a_folder_with_captions_beside_the_images(tmp_path: Path, caplog: pytest
 
 
 def test_a_folder_without_captions_is_refused(tmp_path: Path) -> None:
-    ImageCaptions.tiny(str(tmp_path))
+    ImageCaptionsSpec.tiny(str(tmp_path))
     for path in tmp_path.rglob("*.txt"):
         path.unlink()
     with pytest.raises(ContralexError, match=r"none has a caption; put the caption of 0\.png beside it, as 0\.txt\.$"):
-        ImageCaptions(root=str(tmp_path)).build()
+        ImageCaptionsSpec(root=str(tmp_path)).build()
 
 
 ROWS = [("a/0.png", "the first", "x"), ("1.png", "", "y"), ("2.png", 'one, "two"\nthree', ""), ("gone.png", "no", "x")]
@@ -293,16 +298,16 @@ def table(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("end", ["csv", "tsv", "jsonl"])
 def test_a_table(table: Path, end: str, caplog: pytest.LogCaptureFixture) -> None:
     path = str(table / f"t.{end}")
-    source = ImageCaptions(root=path, test=path, label="class").build()
+    source = ImageCaptionsSpec(root=path, test=path, label="class").build()
     for split in (source.train(), source.test()):
         assert split is not None
         assert [split[index].info["caption"] for index in range(len(split))] == [row[1] for row in ROWS[:3]]
         assert split[0].getpixel((0, 0)) == (7, 0, 0)
         assert split.labels == [0, 1, -1] and split.classes == ["x", "y"]
     assert "gone.png is skipped: there is no such file" in caplog.text
-    assert ImageCaptions(root=path).build().test() is None
-    assert "labels" not in ImageCaptions(root=path).offers()
-    assert "labels" in ImageCaptions(root=path, label="class").offers()
+    assert ImageCaptionsSpec(root=path).build().test() is None
+    assert "labels" not in ImageCaptionsSpec(root=path).offers()
+    assert "labels" in ImageCaptionsSpec(root=path, label="class").offers()
 
 
 @pytest.mark.parametrize(
@@ -330,7 +335,7 @@ def test_a_table_that_cannot_be_read_is_refused(table: Path, changes: dict[str, 
     (table / "ragged.csv").write_text("image,caption\n1.png\n")
     places = {key: str(table / value) for key, value in changes.items() if key in ("root", "test")}
     with pytest.raises(ContralexError, match=sentence):
-        ImageCaptions(**{"root": str(table / "t.csv"), **changes, **places}).build()
+        ImageCaptionsSpec(**{"root": str(table / "t.csv"), **changes, **places}).build()
 
 
 @pytest.mark.parametrize("end", ["csv", "tsv", "txt"])
@@ -340,7 +345,7 @@ def test_the_separator_is_recognised(table: Path, end: str, separator: str, capl
     path = table / f"s.{end}"
     with path.open("w", newline="", encoding="utf-8-sig") as file:  # with the mark that Excel puts first
         csv.writer(file, delimiter=separator).writerows(lines)
-    assert ImageCaptions(root=str(path)).build().train().captions == [caption for _, caption in lines[1:]]
+    assert ImageCaptionsSpec(root=str(path)).build().train().captions == [caption for _, caption in lines[1:]]
     assert not caplog.text
 
 
@@ -349,7 +354,7 @@ def test_a_line_with_another_number_of_cells_is_named_and_left_out(
 ) -> None:
     text = 'image,caption\n1.png,"a photo, of a cat"\n1.png,a photo, of a dog\n\n1.png\n1.png,\n,alone\n1.png,end\n'
     (table / "c.csv").write_text(text)
-    split = ImageCaptions(root=str(table / "c.csv")).build().train()
+    split = ImageCaptionsSpec(root=str(table / "c.csv")).build().train()
     assert split.captions == ["a photo, of a cat", "", "end"]
     end = ", and the first line has 2; a text with a comma in it stands in double quotes."
     assert caplog.messages == [
@@ -362,7 +367,7 @@ def test_a_line_with_another_number_of_cells_is_named_and_left_out(
 
 def test_a_quote_that_is_not_closed_swallows_no_lines(table: Path, caplog: pytest.LogCaptureFixture) -> None:
     (table / "q.csv").write_text('image,caption\n1.png,"open\n1.png,b\n1.png,c\n1.png,"closed"\n1.png,"two\nlines"\n')
-    split = ImageCaptions(root=str(table / "q.csv")).build().train()
+    split = ImageCaptionsSpec(root=str(table / "q.csv")).build().train()
     assert split.captions[-1] == "two\nlines" and not any("1.png" in caption for caption in split.captions)
     assert "q.csv, line 2 is skipped: " in caplog.text
 
@@ -386,7 +391,7 @@ def test_a_quote_that_is_not_closed_swallows_no_lines(table: Path, caplog: pytes
 def test_hostile_tables_are_sentences(table: Path, name: str, content: bytes, sentence: str) -> None:
     (table / name).write_bytes(content)
     with pytest.raises(ContralexError, match=f"(?s){sentence}") as refused:
-        ImageCaptions(root=str(table / name)).build()
+        ImageCaptionsSpec(root=str(table / name)).build()
     assert "None" not in str(refused.value)
 
 
@@ -394,22 +399,22 @@ def test_lines_of_other_splits_are_not_trained_on(table: Path) -> None:
     splits = ["train", "Train", "restval", "", "val", "test", "test"]
     lines = "".join(f"1.png;caption {number};{split}\n" for number, split in enumerate(splits))
     (table / "s.csv").write_text(f"image;caption;split\n{lines}")
-    source = ImageCaptions(root=str(table / "s.csv")).build()
+    source = ImageCaptionsSpec(root=str(table / "s.csv")).build()
     assert source.train().captions == [f"caption {number}" for number in range(4)]
     assert source.test().captions == ["caption 4"]
     assert source.describe() == (
         "4 images with captions to train on without labels; 1 to evaluate on (split val); split test (2) is left out"
     )
-    assert len(ImageCaptions(root=str(table / "s.csv"), split=None).build().train()) == 7
+    assert len(ImageCaptionsSpec(root=str(table / "s.csv"), split=None).build().train()) == 7
     with pytest.raises(ContralexError, match=r"data\.split is part, and line 1 of .* has no such column"):
-        ImageCaptions(root=str(table / "s.csv"), split="part").build()
+        ImageCaptionsSpec(root=str(table / "s.csv"), split="part").build()
 
 
 def test_captions_of_files_whose_names_are_not_utf_8(table: Path) -> None:
     strange = os.fsdecode(b"caf\xe9.png")
     Image.new("RGB", (9, 9)).save(table / strange, "png")
     (table / "n.csv").write_bytes(b"image,caption\ncaf\xe9.png,a\n")
-    split = ImageCaptions(root=str(table / "n.csv")).build().train()
+    split = ImageCaptionsSpec(root=str(table / "n.csv")).build().train()
     assert split.captions == ["a"] and split[0].size == (9, 9)
 
 
@@ -419,7 +424,7 @@ def test_what_is_for_a_table_is_refused_of_a_folder() -> None:
 
 
 def test_tar_files_are_read_at_any_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = WebDataset.tiny(str(tmp_path)).build()
+    source = WebDatasetSpec.tiny(str(tmp_path)).build()
     split = source.train()
     assert len(split) == 30 and source.test() is None
     for index in (29, 0, 14, 15, 7):
@@ -436,7 +441,7 @@ def test_tar_files_are_read_at_any_place(tmp_path: Path, caplog: pytest.LogCaptu
             elif name == "broken.png":
                 held.write_bytes(held.read_bytes()[:40])
             tar.add(held, f"folder/{name}")
-    more = WebDataset(shards=f"{tmp_path}/{{0001..0002}}.tar", test=f"{tmp_path}/0000.tar").build()
+    more = WebDatasetSpec(shards=f"{tmp_path}/{{0001..0002}}.tar", test=f"{tmp_path}/0000.tar").build()
     assert len(more.train()) == 17 and len(more.test() or ()) == 15 and more.train().labels is None
     assert more.train()[15].info["caption"] == "said"
     assert "folder/alone is skipped: it has no caption." in caplog.text
@@ -446,15 +451,15 @@ def test_tar_files_are_read_at_any_place(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_shards_of_several_splits_are_refused(tmp_path: Path) -> None:
     for name in ("train", "val"):
-        WebDataset.tiny(str(tmp_path / name))
+        WebDatasetSpec.tiny(str(tmp_path / name))
         for shard in sorted((tmp_path / name).glob("*.tar")):
             shard.rename(tmp_path / f"{name}-{shard.name}")
     with pytest.raises(ContralexError, match=r"stands for .*train-0000\.tar and for .*val-0000\.tar"):
-        WebDataset(shards=f"{tmp_path}/*.tar").build()
+        WebDatasetSpec(shards=f"{tmp_path}/*.tar").build()
     train, val = (f"{tmp_path}/{name}-*.tar" for name in ("train", "val"))
-    assert WebDataset(shards=train, test=val).build().describe().endswith(f"; 30 to evaluate on ({val})")
+    assert WebDatasetSpec(shards=train, test=val).build().describe().endswith(f"; 30 to evaluate on ({val})")
     with pytest.raises(ContralexError, match=r"train-0000\.tar, which data\.shards .* has as well"):
-        WebDataset(shards=train, test=f"{tmp_path}/train-0000.tar").build()
+        WebDatasetSpec(shards=train, test=f"{tmp_path}/train-0000.tar").build()
 
 
 def test_images_in_tar_files_have_the_law_of_all_images(tmp_path: Path) -> None:
@@ -468,16 +473,16 @@ def test_images_in_tar_files_have_the_law_of_all_images(tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(held)
             tar.addfile(member, io.BytesIO(held))
-    split = WebDataset(shards=f"{tmp_path}/a.tar").build().train()
+    split = WebDatasetSpec(shards=f"{tmp_path}/a.tar").build().train()
     assert split[0].size == (4, 8) and split[0].getpixel((0, 0)) == (255, 255, 255)
     assert split.skipped == [f"{tmp_path}/a.tar: caf\\udce92"]
-    small = WebDataset(shards=f"{tmp_path}/a.tar", max_pixels=31).build().train()
+    small = WebDatasetSpec(shards=f"{tmp_path}/a.tar", max_pixels=31).build().train()
     with pytest.raises(Unreadable, match=r"it has 32 pixels, and data\.max_pixels allows 31"):
         small[0]
 
 
 def test_tar_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    WebDataset.tiny(str(tmp_path))
+    WebDatasetSpec.tiny(str(tmp_path))
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as tar:
         tar.add(tmp_path / "0000.tar")
     with tarfile.open(tmp_path / "other.tar", "w") as tar:
@@ -493,13 +498,13 @@ def test_tar_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         ("cut.tar", "cannot be read as a tar file"),
     ):
         with pytest.raises(ContralexError, match=sentence):
-            WebDataset(shards=f"{tmp_path}/{shards}").build()
+            WebDatasetSpec(shards=f"{tmp_path}/{shards}").build()
     with pytest.raises(ContralexError, match="holds 'noise number 0', and not the number of a class"):
-        WebDataset(shards=f"{tmp_path}/0000.tar", caption="cls", label="txt").build()
+        WebDatasetSpec(shards=f"{tmp_path}/0000.tar", caption="cls", label="txt").build()
 
 
 def test_digits_have_captions_that_say_their_class() -> None:
-    one, again = (DigitCaptions(scene="plain").build() for _ in range(2))
+    one, again = (DigitCaptionsSpec(scene="plain").build() for _ in range(2))
     plain = DigitsSource(scene="plain")
     for split, same, digits in (
         (one.train(), again.train(), plain.train()),
@@ -511,7 +516,7 @@ def test_digits_have_captions_that_say_their_class() -> None:
         assert all(captions.WORDS[label] in text for label, text in zip(split.labels, said, strict=True))
         assert split[3].tobytes() == digits[3].tobytes()
     assert len({text.replace(word, "{}") for text, word in _said(one.train())}) == len(captions.TEMPLATES)
-    other = DigitCaptions(scene="plain", seed=1).build().train()
+    other = DigitCaptionsSpec(scene="plain", seed=1).build().train()
     assert [text for text, _ in _said(other)] != [text for text, _ in _said(one.train())]
 
 
@@ -578,7 +583,8 @@ class _ColouredSplit(Split):
 
 
 def views_of_bytes() -> ImageTextViews:
-    return ImageTextViews(ImageText(**VIEWS, context=40))
+    views: ImageTextViews = ImageTextSpec(**VIEWS, context=40).build()
+    return views
 
 
 def test_a_class_is_the_mean_over_its_templates() -> None:
@@ -641,7 +647,7 @@ def test_the_command(run: Path, tmp_path: Path) -> None:
 
     (tmp_path / "classes").write_text("\n".join(f"number {number}" for number in range(10)))
     (tmp_path / "templates").write_text("a {}\n\nthe {}\n")
-    ImageCaptions.tiny(str(tmp_path / "images"))
+    ImageCaptionsSpec.tiny(str(tmp_path / "images"))
     options = ["--classes", str(tmp_path / "classes"), "--templates", str(tmp_path / "templates")]
     done = CliRunner().invoke(app, ["zero-shot", str(run), *options, "--data", str(tmp_path / "images")])
     assert done.exit_code == 0, done.output

@@ -19,9 +19,9 @@ pytest.importorskip("timm")
 
 
 def spec(**changes: Any) -> Any:
-    from contralex_mae.spec import Masked
+    from contralex_mae.spec import MaskedViewsSpec
 
-    return Masked.model_validate({**Masked.example, **changes})
+    return MaskedViewsSpec.model_validate({**MaskedViewsSpec.example, **changes})
 
 
 @pytest.mark.parametrize(("share", "visible"), [(0.75, 49), (0.6, 78), (0.9, 19)])

@@ -55,7 +55,7 @@ def to_disk(path: Path) -> None:
         os.close(file)
 
 
-def expanded(text: str) -> Path:
+def expand_user(text: str) -> Path:
     """A path that somebody wrote, with ``~`` for a home; as it stands, where there is no such home."""
     try:
         return Path(text).expanduser()
@@ -65,7 +65,7 @@ def expanded(text: str) -> Path:
 
 def path_exists(text: str) -> bool:
     """Whether anything is at a path that somebody wrote; False where the text is no path."""
-    return mode(expanded(text)) != 0
+    return mode(expand_user(text)) != 0
 
 
 def mode(path: Path) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contralex.data.views import Views
     from contralex.errors import ContralexError, error_at, remedy
     from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
-    from contralex.files import path_exists
+    from contralex.files import expand_user, path_exists
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
     from contralex.kinds.backbones.vit import sincos_positions, vit_backbone
@@ -95,7 +95,10 @@ _WHERE = {
         "THIS",
         "UNTRAINED",
     ),
-    "contralex.files": ("path_exists",),
+    "contralex.files": (
+        "expand_user",
+        "path_exists",
+    ),
     "contralex.kinds.backbones.parts": (
         "conv_backbone",
         "timm_backbone",
@@ -315,6 +318,7 @@ __all__ = [
     "conv_backbone",
     "distributed",
     "error_at",
+    "expand_user",
     "headers",
     "hookimpl",
     "images",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from contralex.errors import ContralexError
-from contralex.files import expanded
+from contralex.files import expand_user
 from contralex.streams import can_print
 
 _NAME_LIMIT = 255  # bytes of a file's name, on every system that is in use
@@ -20,7 +20,7 @@ _NAME_LIMIT = 255  # bytes of a file's name, on every system that is in use
 
 def path(text: str | Path) -> Path:
     """A path that a user gave: ``~`` is a home, and what no system takes is refused before anything is done."""
-    given = expanded(str(text))
+    given = expand_user(str(text))
     if not str(text).strip():
         raise typer.BadParameter("it is empty; give a path, or leave the option out")
     if "\0" in str(text):

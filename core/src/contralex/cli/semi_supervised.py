@@ -171,11 +171,11 @@ def _classes(source: Source) -> int:
 def _student(
     wanted: str, preset: str | None, teacher: dict[str, Any], from_layer: int | None, allow_code: bool
 ) -> Student:
-    from contralex.files import expanded, mode
+    from contralex.files import expand_user, mode
     from contralex.recipes.layers import resolve
     from contralex.recipes.semi_supervised import Student
 
-    folder = expanded(wanted)
+    folder = expand_user(wanted)
     is_run = wanted != "self" and stat.S_ISDIR(mode(folder)) and bool(wanted.strip())
     if preset is not None and (wanted == "self" or is_run):
         raise ContralexError("--preset is one of a recipe's; give the recipe with --student")

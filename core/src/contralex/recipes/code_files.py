@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from contralex.errors import ContralexError
-from contralex.files import expanded
+from contralex.files import expand_user
 from contralex.plugins.guard import guarded
 from contralex.plugins.registry import Plugin, hook_manager, registry, take
 
@@ -71,7 +71,7 @@ def of(recipe: Recipe) -> list[File]:
             raise recipe.mistake("code", "is the path of a Python file such as ./my_part.py, or a list of paths")
         if "\0" in entry["file"]:
             raise recipe.mistake("code", "is the path of a Python file, and no path has a NUL in it")
-        path = Path(os.path.realpath(base / expanded(entry["file"])))
+        path = Path(os.path.realpath(base / expand_user(entry["file"])))
         files.append(File(path, entry.get("sha256"), place))
     return files
 

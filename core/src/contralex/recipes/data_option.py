@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contralex.errors import ContralexError
-from contralex.files import expanded, mode
+from contralex.files import expand_user, mode
 from contralex.plugins.registry import registry
 
 
@@ -17,7 +17,7 @@ def block(text: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         return {"kind": text}
     if not text.strip():
         raise ContralexError("--data is empty; give a folder or file, or a kind such as digits")
-    path = expanded(text)
+    path = expand_user(text)
     if mode(path):
         found = _read_by(path, _needed_by_views(spec))
         if found is None:

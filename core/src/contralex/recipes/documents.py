@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contralex.errors import ContralexError
-from contralex.files import expanded, mode
+from contralex.files import expand_user, mode
 from contralex.plugins.hooks import SLOTS
 from contralex.plugins.registry import Plugin, registry
 from contralex.recipes import limits, yaml
@@ -122,7 +122,7 @@ def _open(wanted: str, child: Recipe | None) -> Recipe:
 
 
 def _file(wanted: str, child: Recipe | None) -> Recipe:
-    path = expanded(wanted)
+    path = expand_user(wanted)
     if child is not None and isinstance(child.file, Path):
         path = child.file.parent / path
     elif child is not None and child.plugin is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contralex.files import expanded, mode
+from contralex.files import expand_user, mode
 from contralex.plugins.spec import Spec
 
 Keys = tuple[str | int, ...]
@@ -26,7 +26,7 @@ class LocalPath:
 
 def absolute(text: str) -> str:
     try:
-        path = expanded(text).absolute()
+        path = expand_user(text).absolute()
         return str(path.resolve() if ".." in path.parts else path)
     except OSError:  # the present folder was removed
         return text
@@ -44,7 +44,7 @@ def anchored(spec: Any) -> Any:
         for name, field in type(spec).model_fields.items():
             value, marker = getattr(spec, name), _marker(field.metadata)
             new = anchored(value)
-            if marker is not None and isinstance(value, str) and (mode(expanded(value)) or not marker.may_be_a_name):
+            if marker is not None and isinstance(value, str) and (mode(expand_user(value)) or not marker.may_be_a_name):
                 new = absolute(value)
             if new is not value:
                 changed[name] = new
@@ -58,7 +58,7 @@ def anchored(spec: Any) -> Any:
 
 def missing(spec: Spec) -> list[Path]:
     """The files and folders that a spec names, and that are not there."""
-    return [path for text in local_paths(spec).values() if not mode(path := expanded(text)) and "*" not in text]
+    return [path for text in local_paths(spec).values() if not mode(path := expand_user(text)) and "*" not in text]
 
 
 def _found(value: Any, keys: Keys) -> Iterator[tuple[Keys, str, LocalPath]]:

@@ -8,31 +8,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from contralex.data import headers, images
-from contralex.data.base import Subset, compact, printable
-from contralex.data.layout import role_of
-from contralex.data.paths import Paths
-from contralex.files import expanded
 from contralex.plugin import (
+    MAX_PIXELS,
     ContralexError,
     DigitsSource,
     FolderSource,
     FolderSplit,
+    Paths,
     Source,
     Split,
+    Subset,
     Unreadable,
+    compact,
+    expand_user,
+    headers,
+    images,
+    layout,
+    printable,
     remedy,
     write_tiny_folder,
 )
 from contralex_clip import tables
-
-if TYPE_CHECKING:
-    from contralex_clip import data_spec as specs
+from contralex_clip.data_spec import is_table
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEMPLATES = (
@@ -47,8 +49,21 @@ TEMPLATES = (
 )
 
 
-def source_of(spec: specs.ImageCaptions) -> Source:
-    return TableSource(spec) if spec.is_table else CaptionFolderSource(spec)
+def image_captions(
+    root: str,
+    test: str | None = None,
+    image: str = "image",
+    caption: str = "caption",
+    label: str | None = None,
+    split: str | None = "split",
+    labels: Literal["auto", "folders", "none"] = "auto",
+    held_out: float = 0.2,
+    max_pixels: int = MAX_PIXELS,
+) -> Source:
+    """Open a table of images and captions, or a folder of images with a caption beside each."""
+    if is_table(root):
+        return TableSource(root, test, tables.Columns(image, caption, label, split), max_pixels)
+    return CaptionFolderSource(root, labels, held_out, max_pixels)
 
 
 # A folder
@@ -59,12 +74,18 @@ class CaptionFolderSource(Source):
 
     items = "images with captions"
 
-    def __init__(self, spec: specs.ImageCaptions) -> None:
-        found = FolderSource(spec.root, spec.labels, spec.held_out, spec.max_pixels)
-        self.notes = found.notes
-        self._train = _captioned(found.train())
-        judged = found.test()
-        self._test = None if judged is None else _captioned(judged)
+    def __init__(
+        self,
+        root: str,
+        labels: Literal["auto", "folders", "none"] = "auto",
+        held_out: float = 0.2,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        folder = FolderSource(root, labels, held_out, max_pixels)
+        self.notes = folder.notes
+        train, test = folder.train(), folder.test()
+        self._train = CaptionFolderSplit(train, _captioned(train))
+        self._test = None if test is None else CaptionFolderSplit(test, _captioned(test))
 
     def train(self) -> Split:
         return self._train
@@ -85,8 +106,8 @@ class CaptionFolderSplit(Subset):
         return with_caption(image, _read_text(_caption_of(self.paths[index])))
 
 
-def _captioned(split: Split) -> CaptionFolderSplit:
-    assert isinstance(split, FolderSplit)
+def _captioned(split: FolderSplit) -> Sequence[int]:
+    """The indices of the images that have a caption; the others are named."""
 
     def fault(index: int) -> str | None:
         caption = _caption_of(split.paths[index])
@@ -103,7 +124,7 @@ def _captioned(split: Split) -> CaptionFolderSplit:
         )
     for index, reason in faults.items():
         split.skip(str(split.paths[index]), reason)
-    return CaptionFolderSplit(split, compact(index for index in range(count) if index not in faults))
+    return compact(index for index in range(count) if index not in faults)
 
 
 def _caption_of(image: Path) -> Path:
@@ -125,19 +146,26 @@ class TableSource(Source):
 
     items = "images with captions"
 
-    def __init__(self, spec: specs.ImageCaptions) -> None:
-        path = expanded(spec.root)
-        parts = _by_split(tables.read(path, spec, "root"), printable(path))
-        train, test, self.notes = parts
-        self._train = TableSplit(path, spec, train, "root")
+    def __init__(
+        self,
+        root: str,
+        test: str | None = None,
+        columns: tables.Columns = tables.COLUMNS,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        path = expand_user(root)
+        train_rows, test_rows, self.notes = _divide(tables.read(path, columns, "root"), printable(path))
+        is_labelled = columns.label is not None
+        self._train = TableSplit(path, train_rows, "root", is_labelled, max_pixels)
         self._test: TableSplit | None = None
-        if spec.test is not None:
-            other = expanded(spec.test)
-            self._test = TableSplit(other, spec, tables.read(other, spec, "test"), "test", self._train.classes)
+        if test is not None:
+            other = expand_user(test)
+            rows = tables.read(other, columns, "test")
+            self._test = TableSplit(other, rows, "test", is_labelled, max_pixels, self._train.classes)
             self._test.origin = printable(other.name)
-        elif test is not None:
-            self._test = TableSplit(path, spec, test, "root", self._train.classes)
-            self._test.origin = f"{spec.split} {test.splits[0]}"
+        elif test_rows is not None:
+            self._test = TableSplit(path, test_rows, "root", is_labelled, max_pixels, self._train.classes)
+            self._test.origin = f"{columns.split} {test_rows.splits[0]}"
         if self._test is not None:
             self._train.skipped.merge([self._test.skipped])
             self._test.skipped = self._train.skipped  # one count for both
@@ -149,22 +177,22 @@ class TableSource(Source):
         return self._test
 
 
-def _by_split(rows: tables.Rows, name: str) -> tuple[tables.Rows, tables.Rows | None, list[str]]:
+def _divide(rows: tables.Rows, name: str) -> tuple[tables.Rows, tables.Rows | None, list[str]]:
     """The lines to train on, those to evaluate on, and what is left out. A line without a split is to train on."""
     by_split: dict[str, list[int]] = defaultdict(list)
     for index, split in enumerate(rows.splits):
         by_split[split].append(index)
-    roles = {split: role_of(split) for split in by_split if split}
+    roles = {split: layout.role_of(split) for split in by_split if split}
     trained = [split for split in by_split if not split or (roles[split] or ("train",))[0] == "train"]
     if not trained:
         raise ContralexError(
             f"{name} has the splits {', '.join(map(printable, sorted(roles)))}, and no line to train on; name those "
             f"train. To train on every line:{remedy('--set', 'data.split=null')}"
         )
-    judged = sorted((role[0] != "val", split) for split, role in roles.items() if role and role[0] != "train")
-    notes = [f"split {printable(split)} ({len(by_split[split]):,}) is left out" for _, split in judged[1:]]
+    evaluated = sorted((role[0] != "val", split) for split, role in roles.items() if role and role[0] != "train")
+    notes = [f"split {printable(split)} ({len(by_split[split]):,}) is left out" for _, split in evaluated[1:]]
     train = rows.select(sorted(index for split in trained for index in by_split[split]))
-    return train, rows.select(by_split[judged[0][1]]) if judged else None, notes
+    return train, rows.select(by_split[evaluated[0][1]]) if evaluated else None, notes
 
 
 class TableSplit(Split):
@@ -177,15 +205,18 @@ class TableSplit(Split):
     def __init__(
         self,
         path: Path,
-        spec: specs.ImageCaptions,
         rows: tables.Rows,
         field: str,
-        known: Sequence[str] | None = None,
+        is_labelled: bool,
+        max_pixels: int,
+        classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self._max_pixels = spec.max_pixels
+        self._max_pixels = max_pixels
         files = Paths(path.parent, rows.images)
-        found = headers.faults(files, lambda index: rows.faults.get(index) or _fault(files[index], spec), str(path))
+        found = headers.faults(
+            files, lambda index: rows.faults.get(index) or _fault(files[index], max_pixels), str(path)
+        )
         faults = {**rows.faults, **found}
         for index in sorted(faults):
             line = f"{path}, line {rows.lines[index]}" if index in rows.faults else str(files[index])
@@ -198,9 +229,9 @@ class TableSplit(Split):
         rows = rows.select(index for index in range(len(rows)) if index not in faults)
         self.paths = Paths(path.parent, rows.images)
         self.captions = rows.captions
-        if spec.label is not None:
+        if is_labelled:
             names = {name for name in rows.labels if name}
-            self.classes = known or sorted(names)
+            self.classes = classes or sorted(names)
             number = {name: label for label, name in enumerate(self.classes)}
             if strange := sorted(names - number.keys()):
                 raise ContralexError(
@@ -216,24 +247,34 @@ class TableSplit(Split):
         return with_caption(images.read(self.paths[index], self._max_pixels), self.captions[index])
 
 
-def _fault(path: Path, spec: specs.ImageCaptions) -> str | None:
+def _fault(path: Path, max_pixels: int) -> str | None:
     try:
-        there = path.is_file()
+        is_file = path.is_file()
     except (OSError, ValueError):  # a name that is too long, or with a zero byte
-        there = False
-    return images.header_fault(path, spec.max_pixels) if there else "there is no such file"
+        is_file = False
+    return images.header_fault(path, max_pixels) if is_file else "there is no such file"
 
 
 # Digits
 
 
+class TemplateSplit(Split):
+    """Captions that are made of ``templates``, in which {} is the name of the class. Zero-shot classification uses the
+    same sentences."""
+
+    templates: Sequence[str]
+
+
 class DigitCaptionsSource(Source):
+    """Handwritten digits, each with a caption that says which it is. ``seed`` draws the scenes and the captions."""
+
     items = "images with captions"
 
-    def __init__(self, spec: specs.DigitCaptions) -> None:
-        found = DigitsSource(spec.scene, spec.seed)
-        self._train = DigitCaptionsSplit(found.train(), [spec.seed, 0])
-        self._test = DigitCaptionsSplit(found.test(), [spec.seed, 1])
+    def __init__(self, scene: Literal["plain", "hard"] = "hard", seed: int = 0) -> None:
+        digits = DigitsSource(scene, seed)
+        train, test = digits.train(), digits.test()
+        self._train = DigitCaptionsSplit(train, train.labels, [seed, 0])
+        self._test = DigitCaptionsSplit(test, test.labels, [seed, 1])
 
     def train(self) -> Split:
         return self._train
@@ -242,16 +283,15 @@ class DigitCaptionsSource(Source):
         return self._test
 
 
-class DigitCaptionsSplit(Split):
-    """``templates``: the sentences that captions are made of, which zero-shot classification asks with."""
+class DigitCaptionsSplit(TemplateSplit):
+    """``seed`` draws which sentence a digit gets."""
 
     templates = TEMPLATES
 
-    def __init__(self, digits: Split, seed: Sequence[int]) -> None:
+    def __init__(self, digits: Split, labels: Sequence[int], seed: Sequence[int]) -> None:
         super().__init__()
-        assert digits.labels is not None
         self._digits = digits
-        self.labels, self.classes = digits.labels, WORDS
+        self.labels, self.classes = labels, WORDS
         drawn = np.random.default_rng(list(seed)).integers(len(TEMPLATES), size=len(digits))
         self.captions = [TEMPLATES[which].format(WORDS[label]) for which, label in zip(drawn, self.labels, strict=True)]
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contralex.files import expanded, mode
-from contralex.plugin import MAX_PIXELS, LocalPath, MaxPixels, Spec
-
-if TYPE_CHECKING:
-    from contralex.plugin import Source
+from contralex.plugin import MAX_PIXELS, LocalPath, MaxPixels, Spec, path_exists
 
 _GIVES = frozenset({"images", "captions", "labels"})
 TABLES = (".csv", ".tsv", ".txt", ".jsonl")
 
 
-class ImageCaptions(Spec):
+def is_table(root: str) -> bool:
+    """Whether ``data.root`` names a table, and not a folder."""
+    return root.lower().endswith(TABLES)
+
+
+class ImageCaptionsSpec(Spec):
     """Images with a caption each: in a folder, or in a table."""
 
     kind: Literal["image_captions"] = "image_captions"
+    builds = ".captions:image_captions"
     root: Annotated[str, LocalPath()]
-    """A folder of images, flat, nested or in class folders, where the caption of ``cat.jpg`` stands beside it in
-    ``cat.txt``; or a table (``.csv``, ``.tsv``, ``.txt`` or ``.jsonl``) with a line for each pair."""
+    """A folder of images, flat, nested or in class folders, where the caption of ``cat.jpg`` is in
+    ``cat.txt`` beside it; or a table (``.csv``, ``.tsv``, ``.txt`` or ``.jsonl``) with a line for each pair."""
     test: Annotated[str | None, LocalPath()] = None
     """Another table, to evaluate on."""
     image: str = "image"
@@ -49,13 +51,9 @@ class ImageCaptions(Spec):
     def of_path(cls, path: Path) -> dict[str, str] | None:
         return {"root": str(path)} if path.is_dir() or path.suffix.lower() in TABLES else None
 
-    @property
-    def is_table(self) -> bool:
-        return self.root.lower().endswith(TABLES)
-
     @model_validator(mode="after")
-    def _of_a_table(self) -> ImageCaptions:
-        if not self.is_table:
+    def _check_table(self) -> ImageCaptionsSpec:
+        if not is_table(self.root):
             for field in ("test", "label"):
                 if getattr(self, field) is not None:
                     raise ValueError(
@@ -65,35 +63,31 @@ class ImageCaptions(Spec):
         return self
 
     def offers(self) -> frozenset[str]:
-        unlabelled = self.label is None if self.is_table else self.labels == "none"
+        unlabelled = self.label is None if is_table(self.root) else self.labels == "none"
         return self.gives - {"labels"} if unlabelled else self.gives
 
     def read_from(self) -> str:
         return self.root
 
     def absent(self) -> tuple[str, str] | None:
-        return None if mode(expanded(self.root)) else ("root", self.root)
-
-    def build(self) -> Source:
-        from contralex_clip.captions import source_of
-
-        return source_of(self)
+        return None if path_exists(self.root) else ("root", self.root)
 
     @classmethod
-    def tiny(cls, folder: str) -> ImageCaptions:
+    def tiny(cls, folder: str) -> ImageCaptionsSpec:
         from contralex_clip.captions import write_tiny
 
         write_tiny(folder)
         return cls(root=folder)
 
 
-class WebDataset(Spec):
+class WebDatasetSpec(Spec):
     """Images and captions in tar files, as img2dataset writes them: ``000017.jpg`` beside ``000017.txt``.
 
     The files' headers are read when a run begins; samples are then read from their place, in any order.
     """
 
     kind: Literal["webdataset"] = "webdataset"
+    builds = ".tars:TarSource"
     shards: Annotated[str, LocalPath()]
     """The tar files to train on; ``data/*.tar`` and ``data/{0000..0099}.tar`` stand for many."""
     test: Annotated[str | None, LocalPath()] = None
@@ -120,26 +114,22 @@ class WebDataset(Spec):
     def of_path(cls, path: Path) -> dict[str, str] | None:
         return {"shards": str(path)} if path.suffix.lower() == ".tar" and path.is_file() else None
 
-    def build(self) -> Source:
-        from contralex_clip.tars import TarSource
-
-        return TarSource(self)
-
     @classmethod
-    def tiny(cls, folder: str) -> WebDataset:
+    def tiny(cls, folder: str) -> WebDatasetSpec:
         from contralex_clip.tars import write_tiny
 
         write_tiny(folder)
         return cls(shards=f"{folder}/*.tar", label="cls")
 
 
-class DigitCaptions(Spec):
+class DigitCaptionsSpec(Spec):
     """scikit-learn's handwritten digits with captions such as "a handwritten seven", offline; with labels.
 
     ``scene`` and ``seed``: as of ``digits``; the seed also draws which sentence a digit gets.
     """
 
     kind: Literal["digit_captions"] = "digit_captions"
+    builds = ".captions:DigitCaptionsSource"
     scene: Literal["plain", "hard"] = "hard"
     """As of ``digits``."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
@@ -147,11 +137,6 @@ class DigitCaptions(Spec):
     gives = _GIVES
     source = "as digits; the captions are ours"
 
-    def build(self) -> Source:
-        from contralex_clip.captions import DigitCaptionsSource
-
-        return DigitCaptionsSource(self)
-
     @classmethod
-    def tiny(cls, folder: str) -> DigitCaptions:
+    def tiny(cls, folder: str) -> DigitCaptionsSpec:
         return cls()

@@ -3,61 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.plugin import Encoder
-from contralex_clip.start import text_as_siglip
-from contralex_clip.transformer import Transformer
-
-if TYPE_CHECKING:
-    from contralex_clip import spec as specs
+from contralex_clip.initialization import init_text_as_siglip
+from contralex_clip.spec import BPE_VOCAB
+from contralex_clip.transformer import Activation, Transformer
 
 
 class TextEncoder(Encoder):
-    """Token ids (B, T) to the transformer's last vector at the end of the text, and its projection (CLIP, §2.4)."""
+    """Token ids (B, T) to a transformer's last vector at the end of the text, projected to ``dim`` (CLIP, §2.4).
 
-    def __init__(self, spec: specs.Text) -> None:
+    ``vocab``: how many ids there are; ``context``: T.
+    """
+
+    def __init__(
+        self,
+        vocab: int = BPE_VOCAB,
+        context: int = 77,
+        width: int = 512,
+        layers: int = 12,
+        heads: int = 8,
+        dim: int = 512,
+        activation: Activation = "quick_gelu",
+        normalize: bool = True,
+        causal: bool = True,
+        pool: Literal["end", "last"] = "end",
+        projection_bias: bool = False,
+        init: Literal["clip", "siglip"] = "clip",
+    ) -> None:
         super().__init__()
-        self.dim = spec.dim
-        self.stem = TextStem(spec.vocab, spec.context, spec.width)
-        self.transformer = Transformer(spec.width, spec.layers, spec.heads, spec.activation)
-        self.norm = nn.LayerNorm(spec.width)
-        self.projection = projection(spec.width, spec.dim, bias=spec.projection_bias)
-        self.causal, self.pool, self.normalize = spec.causal, spec.pool, spec.normalize
-        if spec.init == "siglip":
-            text_as_siglip(self)
+        self.dim = dim
+        self.stem = TextStem(vocab, context, width)
+        self.transformer = Transformer(width, layers, heads, activation)
+        self.norm = nn.LayerNorm(width)
+        self.projection = projection(width, dim, bias=projection_bias)
+        self.causal, self.pool, self.normalize = causal, pool, normalize
+        if init == "siglip":
+            init_text_as_siglip(self.stem, self.transformer, self.projection)
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.projection(self.features(tokens)) for view, tokens in views.items()}
 
     def features(self, view: Tensor) -> Tensor:
-        places = self.norm(self.transformer(self.stem(view), self.causal))  # (B, T, W)
-        return places[:, -1] if self.pool == "last" else at_end(places, view)
+        tokens = self.norm(self.transformer(self.stem(view), self.causal))  # (B, T, W)
+        return tokens[:, -1] if self.pool == "last" else at_end(tokens, view)
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        return {view: (scaled(vectors, self.normalize), None) for view, vectors in embedded.items()}
+        return {view: (scale(vectors, self.normalize), None) for view, vectors in embedded.items()}
 
 
 class SharedTransformer(Encoder):
     """Images (B, 3, H, W) and token ids (B, T) through one transformer, one last norm and one projection.
 
-    What is a modality's own is how it enters: patches or tokens, and their positions. An image is read at a place of
-    its own before the patches, which see each other; a text at its end, where a place sees those before it.
+    Only the stems differ: patches or tokens, and their positions. An image is read at a class token before its patches,
+    which all attend to each other; a text at its end, where a token attends to those before it.
     """
 
-    def __init__(self, spec: specs.SharedTransformer) -> None:
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch: int = 32,
+        vocab: int = BPE_VOCAB,
+        context: int = 77,
+        width: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        dim: int = 512,
+        activation: Activation = "quick_gelu",
+        normalize: bool = True,
+    ) -> None:
         super().__init__()
-        self.dim = spec.dim
-        self.image_stem = ImageStem(spec.image_size, spec.patch, spec.width)
-        self.text_stem = TextStem(spec.vocab, spec.context, spec.width)
-        self.transformer = Transformer(spec.width, spec.layers, spec.heads, spec.activation)
-        self.norm = nn.LayerNorm(spec.width)
-        self.projection = projection(spec.width, spec.dim)
-        self.normalize = spec.normalize
+        self.dim = dim
+        self.image_stem = ImageStem(image_size, patch, width)
+        self.text_stem = TextStem(vocab, context, width)
+        self.transformer = Transformer(width, layers, heads, activation)
+        self.norm = nn.LayerNorm(width)
+        self.projection = projection(width, dim)
+        self.normalize = normalize
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.projection(self.features(item)) for view, item in views.items()}
@@ -68,11 +95,11 @@ class SharedTransformer(Encoder):
         return at_end(self.norm(self.transformer(self.text_stem(view), causal=True)), view)
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        return {view: (scaled(vectors, self.normalize), None) for view, vectors in embedded.items()}
+        return {view: (scale(vectors, self.normalize), None) for view, vectors in embedded.items()}
 
 
 class TextStem(nn.Module):
-    """Token ids (B, T) to (B, T, W): a vector for each token and each place."""
+    """Token ids (B, T) to (B, T, W): a vector for each token plus one for its position."""
 
     def __init__(self, vocab: int, context: int, width: int) -> None:
         super().__init__()
@@ -86,7 +113,7 @@ class TextStem(nn.Module):
 
 
 class ImageStem(nn.Module):
-    """Images (B, 3, H, W) to (B, 1+P, W): a place of the image's own, then its patches; positions; a norm."""
+    """Images (B, 3, H, W) to (B, 1+P, W): a class token, then its patches; positions; a norm."""
 
     def __init__(self, size: int, patch: int, width: int) -> None:
         super().__init__()
@@ -111,11 +138,11 @@ def projection(width: int, dim: int, *, bias: bool = False) -> nn.Linear:
     return linear
 
 
-def at_end(places: Tensor, tokens: Tensor) -> Tensor:
-    """(B, T, W) to (B, W): the place where each text ends, whose token has the highest id of all."""
-    return places[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]
+def at_end(vectors: Tensor, tokens: Tensor) -> Tensor:
+    """(B, T, W) to (B, W): the vector where each text ends, whose token has the highest id of all."""
+    return vectors[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]
 
 
-def scaled(vectors: Tensor, unit: bool) -> Tensor:
-    """Of unit length, in float32 even under autocast, where that is asked for."""
+def scale(vectors: Tensor, unit: bool) -> Tensor:
+    """The vectors brought to unit length, in float32 even under autocast; or as they are, where not ``unit``."""
     return F.normalize(vectors.float(), dim=1) if unit else vectors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -11,59 +11,64 @@ from torch.nn import functional as F
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
-if TYPE_CHECKING:
-    from contralex_clip import spec as specs
+
+class ScaledLoss(Loss):
+    """A loss that multiplies scores by exp(``log_scale``), which it learns."""
+
+    log_scale: nn.Parameter
+
+    @abstractmethod
+    def learned(self) -> dict[str, Tensor]:
+        """The learned numbers that are logged, by their names."""
 
 
-class ClipLoss(Loss):
+class ClipLoss(ScaledLoss):
     """−log softmax of the positive among all entries, of scores that are multiplied by exp(t) (CLIP, Figure 3).
 
     ``log_scale`` is t. It is brought back to [0, log of the largest scale] before it is used: where a step has left
     that range, the gradient can lead it back, which it could not from beyond a clamp in the formula.
     """
 
-    def __init__(self, spec: specs.Clip) -> None:
+    def __init__(self, temperature: float = 0.07, max_scale: float = 100.0) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(spec.temperature)))
-        self.largest = math.log(spec.max_scale)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.largest = math.log(max_scale)
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         with torch.no_grad():
             self.log_scale.clamp_(0, self.largest)
-        scores, absent = _finite(dictionary.scores(queries.vectors))
+        scores, absent = _split_absent(dictionary.scores(queries.vectors))
         logits = (scores * self.log_scale.exp()).masked_fill(absent, float("-inf"))  # (N, P+M)
         return F.cross_entropy(logits, targets.index)
 
     def learned(self) -> dict[str, Tensor]:
-        """What is logged."""
         return {"logit_scale": self.log_scale.detach().exp()}
 
 
-class SigmoidLoss(Loss):
+class SigmoidLoss(ScaledLoss):
     """−Σ_j log σ(z_ij·(exp(t')·q_i·k_j + b)), the mean over queries i; z is 1 for the query's own entry, and else −1
     (SigLIP, Eq. 3; Algorithm 1). ``log_scale`` is t', ``bias`` is b.
 
     The sum over all pairs is divided by the batch, not by the number of pairs.
     """
 
-    def __init__(self, spec: specs.Sigmoid) -> None:
+    def __init__(self, scale: float = 10.0, bias: float = -10.0) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(spec.scale)))
-        self.bias = nn.Parameter(torch.tensor(float(spec.bias)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        scores, absent = _finite(dictionary.scores(queries.vectors))
+        scores, absent = _split_absent(dictionary.scores(queries.vectors))
         logits = scores * self.log_scale.exp() + self.bias  # (N, P+M)
         own = F.one_hot(targets.index, logits.shape[1])  # (N, P+M)
         pairs = F.logsigmoid((2 * own - 1) * logits).masked_fill(absent, 0.0)
         return -pairs.sum(dim=1).mean()
 
     def learned(self) -> dict[str, Tensor]:
-        """What is logged."""
         return {"logit_scale": self.log_scale.detach().exp(), "logit_bias": self.bias.detach().clone()}
 
 
-def _finite(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores with 0 for entries that may not be found, and which these are: ∞·0 in the gradient of the scale is NaN."""
+def _split_absent(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores with 0 for masked entries, and a mask of those: ∞·0 in the gradient of the scale is NaN."""
     absent = scores == float("-inf")
     return scores.masked_fill(absent, 0.0), absent

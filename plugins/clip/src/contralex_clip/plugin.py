@@ -7,39 +7,46 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from contralex.plugin import Evaluator, Spec, hookimpl
+from contralex.plugin import Evaluator, Run, RunSpec, Spec, hookimpl
 from contralex_clip.command import zero_shot
-from contralex_clip.data_spec import DigitCaptions, ImageCaptions, WebDataset
+from contralex_clip.data_spec import DigitCaptionsSpec, ImageCaptionsSpec, WebDatasetSpec
 from contralex_clip.evaluator import ZeroShotEvaluator
-from contralex_clip.spec import Clip, ClipViT, ImageText, SharedTransformer, Sigmoid, Text
+from contralex_clip.spec import (
+    ClipLossSpec,
+    ClipViTSpec,
+    ImageTextSpec,
+    SharedTransformerSpec,
+    SigmoidLossSpec,
+    TextEncoderSpec,
+)
 
 if TYPE_CHECKING:
-    from contralex.plugin import Run, RunSpec
+    from torch import Tensor
 
 
 @hookimpl
 def contralex_backbones() -> list[type[Spec]]:
-    return [ClipViT]
+    return [ClipViTSpec]
 
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [Text, SharedTransformer]
+    return [TextEncoderSpec, SharedTransformerSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [Clip, Sigmoid]
+    return [ClipLossSpec, SigmoidLossSpec]
 
 
 @hookimpl
 def contralex_views() -> list[type[Spec]]:
-    return [ImageText]
+    return [ImageTextSpec]
 
 
 @hookimpl
 def contralex_datasets() -> list[type[Spec]]:
-    return [ImageCaptions, WebDataset, DigitCaptions]
+    return [ImageCaptionsSpec, WebDatasetSpec, DigitCaptionsSpec]
 
 
 @hookimpl
@@ -53,22 +60,23 @@ def contralex_commands() -> dict[str, Callable[..., None]]:
 
 
 @hookimpl
-def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
+def contralex_step_end(run: Run, metrics: dict[str, float | Tensor]) -> None:
     """Logs the learned scale, and SigLIP's bias."""
-    learned = getattr(run.method.loss, "learned", None)
-    if callable(learned):
-        metrics.update(learned())
+    from contralex_clip.losses import ScaledLoss
+
+    if isinstance(run.method.loss, ScaledLoss):
+        metrics.update(run.method.loss.learned())
 
 
 @hookimpl
 def contralex_evaluators(spec: RunSpec) -> list[Evaluator]:
     """Zero-shot classification of the test split, for encoders of images and captions."""
-    return [ZeroShotEvaluator()] if isinstance(spec.method.views, ImageText) else []
+    return [ZeroShotEvaluator()] if isinstance(spec.method.views, ImageTextSpec) else []
 
 
 @hookimpl
 def contralex_expected_failures() -> dict[str, str]:
     return {
-        "builds_alike[encoder text, nothing that fits]": "a text tower is one of two: it stands in `towers`, "
+        "builds_alike[encoder text, nothing that fits]": "a text tower is one of two: it is used in `towers`, "
         "beside that of the images, which the recipes try"
     }

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from contralex.plugin import Augment, Spec
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from contralex.plugin import BuildContext, Encoder, Loss, Views
 
 Width = Annotated[int, Field(gt=0, le=65536)]
 Layers = Annotated[int, Field(gt=0, le=1024)]
@@ -24,11 +19,15 @@ Context = Annotated[int, Field(gt=2, le=65536, description="token ids of a capti
 _SAME_IDS, _SAME_SIZE = "the same context and vocabulary", "the same image size"
 
 
-def _ids(context: int, vocab: int) -> str:
+BYTES_VOCAB = 258  # a token for each byte, and two for a caption's ends
+BPE_VOCAB = 49408
+
+
+def _describe_ids(context: int, vocab: int) -> str:
     return f"captions of {context} ids out of {vocab}"
 
 
-class _Texts(Spec):
+class _TextSpec(Spec):
     """What encoders of token ids share. ``vocab`` and ``context`` are those of the views' tokenizer."""
 
     vocab: Vocabulary
@@ -49,24 +48,25 @@ class _Texts(Spec):
     """Whether vectors are brought to unit length."""
 
     @model_validator(mode="after")
-    def _shared_out(self) -> _Texts:
+    def _check_heads(self) -> _TextSpec:
         if self.width % self.heads:
             raise ValueError(f"width is {self.width}, which {self.heads} heads cannot share evenly")
         return self
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
-        return [*super().requires(), ("views", frozenset({_ids(self.context, self.vocab), _SAME_IDS}))]
+        return [*super().requires(), ("views", frozenset({_describe_ids(self.context, self.vocab), _SAME_IDS}))]
 
     def offers(self) -> frozenset[str]:
         return self.gives - {"any length" if self.normalize else "unit length"}
 
 
-class ClipViT(Spec):
+class ClipViTSpec(Spec):
     """A ViT of timm's by name (``pip install 'contralex[timm]'``), whose weights begin as those of CLIP's or SigLIP's
     official code do.
     """
 
     kind: Literal["clip_vit"] = "clip_vit"
+    builds = ".initialization:clip_vit"
     name: str
     """The name of a timm ViT."""
     init: Literal["clip", "siglip"] = "clip"
@@ -76,17 +76,13 @@ class ClipViT(Spec):
     source = "CLIP, arXiv:2103.00020; code: openai/CLIP model.py, google-research/big_vision vit.py"
     example = {"name": "test_vit"}
 
-    def build(self) -> tuple[nn.Module, int]:
-        from contralex_clip.start import clip_vit
 
-        return clip_vit(self)
-
-
-class Text(_Texts):
+class TextEncoderSpec(_TextSpec):
     """CLIP's text tower: token ids through a transformer, read where the caption ends, then projected."""
 
     kind: Literal["text"] = "text"
-    vocab: Vocabulary = 49408
+    builds = ".encoders:TextEncoder"
+    vocab: Vocabulary = BPE_VOCAB
     """Tokens of the vocabulary, as the views' tokenizer has them."""
     context: Context = 77
     """Tokens of a text, as the views make them."""
@@ -111,26 +107,22 @@ class Text(_Texts):
     source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP model.py"
     example = {"vocab": 258, "context": 40, "width": 8, "layers": 1, "heads": 2, "dim": 8}
 
-    def build(self) -> Encoder:
-        from contralex_clip.encoders import TextEncoder
 
-        return TextEncoder(self)
-
-
-class SharedTransformer(_Texts):
+class SharedTransformerSpec(_TextSpec):
     """One transformer for images and captions, with one last norm and one projection; only what enters it differs.
 
-    ``image_size`` and ``patch``, in pixels: a square image is cut into square patches, each a place of the transformer.
+    ``image_size`` and ``patch``, in pixels: a square image is cut into square patches, each a token of the transformer.
     ``vocab`` and ``context``: as the views' tokenizer has them. ``width``, ``layers``, ``heads``, ``dim``,
     ``activation`` and ``normalize``: as of ``text``.
     """
 
     kind: Literal["shared_transformer"] = "shared_transformer"
+    builds = ".encoders:SharedTransformer"
     image_size: int = Field(224, gt=0, le=8192)
     """Pixels of a side."""
     patch: int = Field(32, gt=0, le=8192)
     """Pixels of a patch's side."""
-    vocab: Vocabulary = 49408
+    vocab: Vocabulary = BPE_VOCAB
     """Tokens of the vocabulary."""
     context: Context = 77
     """Tokens of a text, with its beginning and its end."""
@@ -150,7 +142,7 @@ class SharedTransformer(_Texts):
     }
 
     @model_validator(mode="after")
-    def _cut_evenly(self) -> SharedTransformer:
+    def _check_patches(self) -> SharedTransformerSpec:
         if self.image_size % self.patch:
             raise ValueError(
                 f"image_size is {self.image_size}, which patches of {self.patch} pixels do not fill evenly"
@@ -161,43 +153,41 @@ class SharedTransformer(_Texts):
         size = self.image_size
         return [*super().requires(), ("views", frozenset({f"images of {size}x{size}", _SAME_SIZE}))]
 
-    def build(self) -> Encoder:
-        from contralex_clip.encoders import SharedTransformer as Part
 
-        return Part(self)
-
-
-class Bytes(Spec):
+class ByteTokenizerSpec(Spec):
     """A token for each byte of the caption, in lower case, and two for its ends: 258 ids. It needs no package."""
 
     kind: Literal["bytes"] = "bytes"
+    builds = ".tokens:ByteTokenizer"
 
     @property
     def vocab(self) -> int:
-        return 258
+        return BYTES_VOCAB
 
 
-class ClipBPE(Spec):
+class ClipTokenizerSpec(Spec):
     """CLIP's byte-pair encoding of 49408 ids, from the package open_clip_torch, which brings its table along."""
 
     kind: Literal["clip_bpe"] = "clip_bpe"
+    builds = ".tokens:ClipTokenizer"
 
     @property
     def vocab(self) -> int:
-        return 49408
+        return BPE_VOCAB
 
 
-Tokenizer = Annotated[Bytes | ClipBPE, Field(discriminator="kind")]
+Tokenizer = Annotated[ByteTokenizerSpec | ClipTokenizerSpec, Field(discriminator="kind")]
 
 
-class ImageText(Spec):
+class ImageTextSpec(Spec):
     """View 0 is the image, view 1 its caption as token ids. Evaluation sees the middle square."""
 
     kind: Literal["image_text"] = "image_text"
+    builds = ".views:ImageTextViews"
     augment: Augment
     """What happens to the image."""
     square: bool = True
-    """Whether a random square, as large as the image allows, is taken before ``augment``, which is all the augmentation
+    """Whether a random square, as large as the image allows, is cropped before ``augment``. It is all the augmentation
     that CLIP has."""
     tokenizer: Tokenizer
     """How a caption becomes tokens: its ``bytes``, or CLIP's byte pairs (``clip_bpe``)."""
@@ -217,13 +207,8 @@ class ImageText(Spec):
 
     def offers(self) -> frozenset[str]:
         size = self.augment.crop.size
-        given = {_ids(self.context, self.tokenizer.vocab), f"images of {size}x{size}"}
+        given = {_describe_ids(self.context, self.tokenizer.vocab), f"images of {size}x{size}"}
         return self.gives - {_SAME_IDS, _SAME_SIZE} | given
-
-    def build(self) -> Views:
-        from contralex_clip.views import ImageTextViews
-
-        return ImageTextViews(self)
 
 
 # Scores are cosines, which the learned scale is made for.
@@ -234,10 +219,11 @@ _NEEDS = {
 }
 
 
-class Clip(Spec):
+class ClipLossSpec(Spec):
     """Softmax cross-entropy of the positive against all entries, with a temperature that is learned."""
 
     kind: Literal["clip"] = "clip"
+    builds = ".losses:ClipLoss"
     temperature: float = Field(0.07, gt=0, le=1)
     """The first value of the learnt temperature."""
     max_scale: float = Field(100.0, gt=1, le=1e4)
@@ -247,7 +233,7 @@ class Clip(Spec):
     source = "CLIP, arXiv:2103.00020, Figure 3 and section 2.5; code: openai/CLIP model.py, open_clip loss.py"
 
     @model_validator(mode="after")
-    def _in_range(self) -> Clip:
+    def _check_scale(self) -> ClipLossSpec:
         if 1 / self.temperature > self.max_scale * (1 + 1e-9):
             raise ValueError(
                 f"temperature {self.temperature:g} multiplies scores by {1 / self.temperature:g}, which is above "
@@ -255,19 +241,15 @@ class Clip(Spec):
             )
         return self
 
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_clip.losses import ClipLoss
 
-        return ClipLoss(self)
-
-
-class Sigmoid(Spec):
+class SigmoidLossSpec(Spec):
     """Each pair of a query and an entry is a question of its own, whether they belong together, answered by a sigmoid.
 
     ``scale`` multiplies the scores and ``bias`` is added to them; both are what the learned values start from.
     """
 
     kind: Literal["sigmoid"] = "sigmoid"
+    builds = ".losses:SigmoidLoss"
     scale: float = Field(10.0, gt=0, le=1e4)
     """The first value of the learnt factor of the scores."""
     bias: float = Field(-10.0, ge=-1e3, le=1e3)
@@ -275,8 +257,3 @@ class Sigmoid(Spec):
     needs = _NEEDS
     learns = True
     source = "SigLIP, arXiv:2303.15343, Eq. 3 and Algorithm 1; code: big_vision siglip.py, open_clip loss.py"
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_clip.losses import SigmoidLoss
-
-        return SigmoidLoss(self)

@@ -7,18 +7,24 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from contralex.data.base import printable
-from contralex.data.texts import Texts
-from contralex.plugin import ContralexError, remedy
-
-if TYPE_CHECKING:
-    from contralex_clip import data_spec as specs
+from contralex.plugin import ContralexError, Texts, printable, remedy
 
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
-_COLUMNS = ("image", "caption", "label", "split")
-_DEFAULT_SPLIT = "split"  # a table need not have this column; one that a spec names it must
+_DEFAULT_SPLIT = "split"  # a table need not have this column; one that a recipe names it must
+
+
+class Columns(NamedTuple):
+    """The names of the table's columns; None where there is none."""
+
+    image: str = "image"
+    caption: str = "caption"
+    label: str | None = None
+    split: str | None = "split"
+
+
+COLUMNS = Columns()
 
 
 class Row(NamedTuple):
@@ -61,15 +67,16 @@ class Rows:
         return Row(self.lines[index], image, caption, label, split, self.faults.get(index))
 
 
-def read(path: Path, spec: specs.ImageCaptions, field: str) -> Rows:
+def read(path: Path, columns: Columns, field: str) -> Rows:
+    """The lines of the table that the recipe names as ``data.FIELD``."""
     name = printable(path)
     if not path.is_file():
         raise ContralexError(f"data.{field} {name} does not exist; give the table of images and captions.")
     try:
         # Names of files may be any bytes, which come back as they were; captions with such bytes are refused below.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            lines = _objects(file) if path.suffix.lower() == ".jsonl" else _cells(file, spec, f"data.{field} {name}")
-            rows = Rows(_row(line, cells, spec, name) for line, cells in lines)
+            lines = _objects(file) if path.suffix.lower() == ".jsonl" else _cells(file, columns, f"data.{field} {name}")
+            rows = Rows(_row(line, cells, columns, name) for line, cells in lines)
     except (OSError, ValueError, csv.Error) as error:  # json's errors are ValueErrors
         raise ContralexError(f"data.{field} {name} cannot be read: {str(error).rstrip('.')}.") from error
     if not len(rows):
@@ -77,12 +84,11 @@ def read(path: Path, spec: specs.ImageCaptions, field: str) -> Rows:
     return rows
 
 
-def _row(line: int, cells: Mapping[str, Any] | str, spec: specs.ImageCaptions, name: str) -> Row:
+def _row(line: int, cells: Mapping[str, Any] | str, columns: Columns, name: str) -> Row:
     if isinstance(cells, str):
         return Row(line, "", "", "", "", cells)
-    _check_columns(list(cells), spec, line, name)
-    columns = {option: getattr(spec, option) for option in _COLUMNS}
-    found = {option: None if column is None else cells.get(column) for option, column in columns.items()}
+    _check_columns(list(cells), columns, line, name)
+    found = {option: None if column is None else cells.get(column) for option, column in columns._asdict().items()}
     texts = {option: "" if cell is None else str(cell) for option, cell in found.items()}
     texts["caption"] = texts["caption"].strip()
     if any(isinstance(cell, dict | list) for cell in found.values()):
@@ -119,15 +125,15 @@ def _objects(file: IO[str]) -> Iterator[tuple[int, dict[str, Any]]]:
 # Lines of cells
 
 
-def _cells(file: IO[str], spec: specs.ImageCaptions, where: str) -> Iterator[tuple[int, dict[str, str] | str]]:
+def _cells(file: IO[str], columns: Columns, where: str) -> Iterator[tuple[int, dict[str, str] | str]]:
     head = file.readline()
     if "\0" in head:
         raise ValueError("it holds zero bytes; save it as text in UTF-8")
     if not head.strip():
         return
-    separator = _separator(head, spec)
+    separator = _separator(head, columns)
     header = [cell.strip() for cell in next(csv.reader([head], delimiter=separator))]
-    _check_header(header, separator, spec, where)
+    _check_header(header, separator, columns, where)
     reader = csv.reader(file, delimiter=separator)
     before = 1
     for cells in reader:
@@ -142,56 +148,53 @@ def _cells(file: IO[str], spec: specs.ImageCaptions, where: str) -> Iterator[tup
                     f"a text with {_SEPARATORS[separator]} in it stands in double quotes"
                 ),
             )
-        elif any(_swallowed(cell, separator, len(header)) for cell in cells):
+        elif any(_holds_lines(cell, separator, len(header)) for cell in cells):
             yield first, f"a quote that it opens is closed on line {before} only"
         else:
             yield first, dict(zip(header, cells, strict=True))
 
 
-def _separator(head: str, spec: specs.ImageCaptions) -> str:
+def _separator(head: str, columns: Columns) -> str:
     """The one that finds the columns that are asked for; else the one that finds most cells."""
-    columns = {column for option in _COLUMNS if (column := getattr(spec, option)) is not None}
 
-    def found(separator: str) -> tuple[int, int]:
+    def count_columns(separator: str) -> tuple[int, int]:
         cells = [cell.strip() for cell in next(csv.reader([head], delimiter=separator))]
-        return len(columns.intersection(cells)), len(cells)
+        return len(set(columns).intersection(cells)), len(cells)
 
-    return max(_SEPARATORS, key=found)
+    return max(_SEPARATORS, key=count_columns)
 
 
-def _check_header(header: list[str], separator: str, spec: specs.ImageCaptions, where: str) -> None:
+def _check_header(header: list[str], separator: str, columns: Columns, where: str) -> None:
     if twice := sorted({name for name in header if header.count(name) > 1}):
         raise ContralexError(
             f"{where} has more than one column {printable(twice[0]) or 'without a name'}; name each apart."
         )
-    missing = [option for option in ("image", "caption") if getattr(spec, option) not in header]
+    missing = [column for column in (columns.image, columns.caption) if column not in header]
     if len(missing) == 2 and any(Path(cell).suffix and " " not in cell for cell in header):  # a.jpg, and not its name
-        wanted = ("<tab>" if separator == "\t" else separator).join((spec.image, spec.caption))
+        wanted = ("<tab>" if separator == "\t" else separator).join((columns.image, columns.caption))
         raise ContralexError(
             f"{where} begins with {printable(separator.join(header))}, which does not name columns; put a first "
             f"line into it that does: {wanted}"
         )
-    _check_columns(header, spec, 1, where.partition(" ")[2])
+    _check_columns(header, columns, 1, where.partition(" ")[2])
 
 
-def _check_columns(there: list[str], spec: specs.ImageCaptions, line: int, name: str) -> None:
+def _check_columns(there: list[str], columns: Columns, line: int, name: str) -> None:
     """Of a table's first line, or of a line of JSON, which names its own columns."""
-    for option in _COLUMNS:
-        column = getattr(spec, option)
+    for option, column in columns._asdict().items():
         if column is not None and column not in there and (option, column) != ("split", _DEFAULT_SPLIT):
             raise ContralexError(
                 f"data.{option} is {column}, and line {line} of {name} has no such column; "
                 f"it has {', '.join(map(printable, there))}. Name the right one:"
-                + remedy("--set", f"data.{option}={printable(_other(there, spec))}")
+                + remedy("--set", f"data.{option}={printable(_other(there, columns))}")
             )
 
 
-def _other(header: list[str], spec: specs.ImageCaptions) -> str:
-    """The first column that the spec does not name."""
-    named = {getattr(spec, option) for option in _COLUMNS}
-    return next((name for name in header if name not in named), header[0] if header else "NAME")
+def _other(header: list[str], columns: Columns) -> str:
+    """The first column that the recipe does not name."""
+    return next((name for name in header if name not in columns), header[0] if header else "NAME")
 
 
-def _swallowed(cell: str, separator: str, count: int) -> bool:
+def _holds_lines(cell: str, separator: str, count: int) -> bool:
     """Whether a cell of several lines holds whole lines of the table, as behind a quote that is not closed."""
     return any(line.count(separator) == count - 1 for line in cell.splitlines()[1:-1])

@@ -14,43 +14,51 @@ from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralex.data import images
-from contralex.data.base import printable
-from contralex.data.layout import role_of
-from contralex.plugin import ContralexError, Source, Split, Unreadable
+from contralex.plugin import MAX_PIXELS, ContralexError, Source, Split, Unreadable, images, layout, printable
 from contralex_clip.captions import with_caption
-
-if TYPE_CHECKING:
-    from contralex_clip import data_spec as specs
 
 _THREADS = 8  # shards whose headers are read at a time
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_Place = tuple[int, int]  # of a file in a shard: its first byte, and how many
+_Bytes = tuple[int, int]  # of a file in a shard: its first byte, and how many
 
 
 class TarSource(Source):
+    """The samples of the tar files that the patterns ``shards`` and ``test`` name.
+
+    ``image``: endings of images; ``caption`` and ``label``: those of the files beside them.
+    """
+
     items = "images with captions"
 
-    def __init__(self, spec: specs.WebDataset) -> None:
-        shards = shards_of(spec.shards, "shards")
-        _check_splits(shards, spec.shards)
-        self._train = TarSplit(shards, spec)
+    def __init__(
+        self,
+        shards: str,
+        test: str | None = None,
+        image: Sequence[str] = ("jpg", "jpeg", "png", "webp"),
+        caption: str = "txt",
+        label: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        endings = Endings(image, caption, label)
+        train_shards = find_shards(shards, "shards")
+        _check_splits(train_shards, shards)
+        self._train = TarSplit(train_shards, endings, max_pixels)
         self._test: TarSplit | None = None
-        if spec.test is not None:
-            judged = shards_of(spec.test, "test")
-            if both := sorted({path.resolve() for path in shards} & {path.resolve() for path in judged}):
+        if test is not None:
+            test_shards = find_shards(test, "test")
+            if both := sorted({path.resolve() for path in train_shards} & {path.resolve() for path in test_shards}):
                 raise ContralexError(
-                    f"data.test {spec.test} has {printable(both[0])}, which data.shards {spec.shards} has as well, so "
+                    f"data.test {test} has {printable(both[0])}, which data.shards {shards} has as well, so "
                     "that it would be trained on; give other shards to evaluate on."
                 )
-            self._test = TarSplit(judged, spec)
-            self._test.origin = spec.test
+            self._test = TarSplit(test_shards, endings, max_pixels)
+            self._test.origin = test
 
     def train(self) -> Split:
         return self._train
@@ -63,7 +71,7 @@ def _check_splits(shards: Sequence[Path], pattern: str) -> None:
     """Refuse a pattern that stands for shards of several splits, such as train-0000.tar and val-0000.tar."""
     names: dict[str, Path] = {}
     for path in shards:
-        if (found := role_of(path.stem)) or (found := role_of(path.parent.name)):
+        if (found := layout.role_of(path.stem)) or (found := layout.role_of(path.parent.name)):
             names.setdefault(found[0], path)
     if "train" in names and len(names) > 1:
         other = next(path for role, path in names.items() if role != "train")
@@ -73,16 +81,24 @@ def _check_splits(shards: Sequence[Path], pattern: str) -> None:
         )
 
 
-class TarSplit(Split):
-    """``places`` (N, 5): a sample's shard, and where its image and its caption begin and how many bytes they have."""
+class Endings(NamedTuple):
+    """The endings of the files of a sample, in lower case; ``label`` is None where there are no labels."""
 
-    def __init__(self, shards: Sequence[Path], spec: specs.WebDataset) -> None:
+    image: Sequence[str]
+    caption: str
+    label: str | None
+
+
+class TarSplit(Split):
+    """``offsets`` (N, 5): a sample's shard, and where its image and its caption begin and how many bytes they have."""
+
+    def __init__(self, shards: Sequence[Path], endings: Endings, max_pixels: int) -> None:
         super().__init__()
         self.shards = shards
-        self._max_pixels = spec.max_pixels
+        self._max_pixels = max_pixels
         rows, labels = array("q"), array("q")
         with ThreadPoolExecutor(_THREADS) as pool:
-            for number, samples in enumerate(pool.map(lambda shard: _samples(shard, spec), shards)):
+            for number, samples in enumerate(pool.map(lambda shard: _samples(shard, endings), shards)):
                 for name, (image, caption, label) in samples.items():
                     if image is None or caption is None:
                         self.skip(f"{shards[number]}: {name}", f"it has no {'image' if image is None else 'caption'}")
@@ -92,17 +108,17 @@ class TarSplit(Split):
         if not labels:
             raise ContralexError(
                 f"data.shards: {shards[0]} and the others ({len(shards)} in all) hold no file that ends in "
-                f".{' or .'.join(spec.image)} with a .{spec.caption} of the same name."
+                f".{' or .'.join(endings.image)} with a .{endings.caption} of the same name."
             )
-        self.places: NDArray[np.int64] = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5)
-        if spec.label is not None:
+        self.offsets: NDArray[np.int64] = np.frombuffer(rows, dtype=np.int64).reshape(-1, 5)
+        if endings.label is not None:
             self.labels = labels
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.offsets)
 
     def __getitem__(self, index: int) -> Image.Image:
-        shard, image, image_bytes, caption, caption_bytes = self.places[index].tolist()
+        shard, image, image_bytes, caption, caption_bytes = self.offsets[index].tolist()
         path = self.shards[shard]
         try:
             with path.open("rb") as file:
@@ -121,9 +137,9 @@ def _read(file: io.BufferedReader, start: int, count: int) -> bytes:
     return found
 
 
-def _samples(shard: Path, spec: specs.WebDataset) -> dict[str, tuple[_Place | None, _Place | None, int | None]]:
+def _samples(shard: Path, endings: Endings) -> dict[str, tuple[_Bytes | None, _Bytes | None, int | None]]:
     """By the name that a sample's files share up to the first dot: its image, its caption, its label."""
-    found: dict[str, tuple[_Place | None, _Place | None, int | None]] = {}
+    found: dict[str, tuple[_Bytes | None, _Bytes | None, int | None]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:  # not compressed: only so can it be read at any place
             for member in tar:
@@ -133,12 +149,12 @@ def _samples(shard: Path, spec: specs.WebDataset) -> dict[str, tuple[_Place | No
                     continue
                 name = f"{head}/{stem}" if head else stem
                 image, caption, label = found.get(name, (None, None, None))
-                place = (member.offset_data, member.size)
-                if end.lower() in spec.image:
-                    image = place
-                elif end.lower() == spec.caption:
-                    caption = place
-                elif end.lower() == spec.label:
+                span = (member.offset_data, member.size)
+                if end.lower() in endings.image:
+                    image = span
+                elif end.lower() == endings.caption:
+                    caption = span
+                elif end.lower() == endings.label:
                     label = _label(tar, member, shard)
                 else:
                     continue
@@ -160,9 +176,9 @@ def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> int:
     return int(text)
 
 
-def shards_of(pattern: str, field: str) -> list[Path]:
+def find_shards(pattern: str, field: str) -> list[Path]:
     """The tar files that a pattern stands for, each once, in the order of their names in each of its ranges."""
-    found = [path for one in _spelled_out(pattern) for path in _existing(str(Path(one).expanduser()), field)]
+    found = [path for one in _expand_ranges(pattern) for path in _existing_files(str(Path(one).expanduser()), field)]
     if not found:
         raise ContralexError(
             f"data.{field} {pattern} stands for no file; give tar files, such as data/*.tar or data/{{000..099}}.tar."
@@ -170,7 +186,7 @@ def shards_of(pattern: str, field: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _spelled_out(pattern: str) -> Iterator[str]:
+def _expand_ranges(pattern: str) -> Iterator[str]:
     """``a-{08..10}.tar`` to a-08.tar, a-09.tar and a-10.tar."""
     match = _RANGE.search(pattern)
     if match is None:
@@ -181,10 +197,10 @@ def _spelled_out(pattern: str) -> Iterator[str]:
         raise ContralexError(f"data.shards: {match[0]} counts up, and to no more than a million shards.")
     for number in range(first, last + 1):
         text = str(number).zfill(len(match[1]))
-        yield from _spelled_out(f"{pattern[: match.start()]}{text}{pattern[match.end() :]}")
+        yield from _expand_ranges(f"{pattern[: match.start()]}{text}{pattern[match.end() :]}")
 
 
-def _existing(path: str, field: str) -> list[Path]:
+def _existing_files(path: str, field: str) -> list[Path]:
     if glob.has_magic(path) and not Path(path).exists():
         return [Path(each) for each in sorted(glob.glob(path))]
     if not Path(path).is_file():

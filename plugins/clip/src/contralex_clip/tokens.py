@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from contralex.plugin import ContralexError
+from contralex_clip.spec import BPE_VOCAB, BYTES_VOCAB
 
-if TYPE_CHECKING:
-    from contralex_clip import spec as specs
+
+class Tokenizer(ABC):
+    """A caption to token ids, without its ends. ``vocab``: how many ids there are, with those of the two ends."""
+
+    vocab: int
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]: ...
+
+
+class ByteTokenizer(Tokenizer):
+    """A token for each byte of the caption, in lower case, with single spaces."""
+
+    vocab = BYTES_VOCAB
+
+    def encode(self, text: str) -> list[int]:
+        return list(" ".join(text.lower().split()).encode())
+
+
+class ClipTokenizer(Tokenizer):
+    """CLIP's byte-pair encoding, from the package open_clip_torch."""
+
+    vocab = BPE_VOCAB
+
+    def __init__(self) -> None:
+        _bpe()  # so that a package that is missing shows before any data are read
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = _bpe().encode(text)
+        return ids
 
 
 class Tokens:
@@ -21,22 +51,15 @@ class Tokens:
     cut, and keeps its end.
     """
 
-    def __init__(self, spec: specs.Tokenizer, context: int) -> None:
-        self.kind, self.vocab, self.context = spec.kind, spec.vocab, context
-        self._ids("")  # so that a package that is missing shows before any data are read
+    def __init__(self, tokenizer: Tokenizer, context: int = 77) -> None:
+        self.tokenizer, self.context = tokenizer, context
 
     def __call__(self, text: str) -> Tensor:
         """(context,) int64."""
-        ids = self._ids(text)[: self.context - 2]
+        ids = self.tokenizer.encode(text)[: self.context - 2]
         row = torch.zeros(self.context, dtype=torch.long)
-        row[: len(ids) + 2] = torch.tensor([self.vocab - 2, *ids, self.vocab - 1])
+        row[: len(ids) + 2] = torch.tensor([self.tokenizer.vocab - 2, *ids, self.tokenizer.vocab - 1])
         return row
-
-    def _ids(self, text: str) -> list[int]:
-        if self.kind == "bytes":
-            return list(" ".join(text.lower().split()).encode())
-        ids: list[int] = _bpe().encode(text)
-        return ids
 
 
 @lru_cache(maxsize=1)  # once in each process that makes views

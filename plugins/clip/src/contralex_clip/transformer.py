@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Activation = Literal["quick_gelu", "gelu"]
 
 
 class QuickGELU(nn.Module):
@@ -17,19 +21,19 @@ class QuickGELU(nn.Module):
 class Transformer(nn.Module):
     """``layers`` blocks of self-attention and an MLP four times as wide, each behind a LayerNorm, each residual."""
 
-    def __init__(self, width: int, layers: int, heads: int, activation: str) -> None:
+    def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(Block(width, layers, heads, activation) for _ in range(layers)))
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
-        """(B, T, W) to the same; ``causal``: a place sees itself and those before it."""
+        """(B, T, W) to the same; ``causal``: a token attends to itself and those before it."""
         for block in self.blocks:
             x = block(x, causal)
         return x
 
 
 class Block(nn.Module):
-    def __init__(self, width: int, layers: int, heads: int, activation: str) -> None:
+    def __init__(self, width: int, layers: int, heads: int, activation: Activation) -> None:
         super().__init__()
         self.heads = heads
         self.norm_1 = nn.LayerNorm(width)
@@ -39,9 +43,9 @@ class Block(nn.Module):
         self.widen = nn.Linear(width, 4 * width)
         self.activation = QuickGELU() if activation == "quick_gelu" else nn.GELU()
         self.narrow = nn.Linear(4 * width, width)
-        self._start(width, layers)
+        self._init_weights(width, layers)
 
-    def _start(self, width: int, layers: int) -> None:
+    def _init_weights(self, width: int, layers: int) -> None:
         """As openai/CLIP's model.py: what enters the residual stream is smaller, the more layers there are. It names no
         biases, so the MLP's are torch's, and attention's zero."""
         into = width**-0.5 * (2 * layers) ** -0.5

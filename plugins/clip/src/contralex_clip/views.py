@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,33 +11,31 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from contralex.plugin import Augment, CropViews, Group, Views, to_tensor_steps, trim_long_image
-from contralex_clip.tokens import Tokens
-
-if TYPE_CHECKING:
-    from contralex_clip import spec as specs
+from contralex_clip.tokens import Tokenizer, Tokens
 
 
 class ImageTextViews(Views):
-    """View 0 is the image, view 1 the caption, which a data set leaves in ``image.info["caption"]``."""
+    """View 0 is the image (3, H, W), view 1 the ids (``context``,) of its caption, which a data set leaves in
+    ``image.info["caption"]``. ``square``: whether a random square is cropped before ``augment``."""
 
     count = 2
 
-    def __init__(self, spec: specs.ImageText) -> None:
-        self.square = spec.square
-        self.tokens = Tokens(spec.tokenizer, spec.context)
-        self._augmented = CropViews(groups={"image": Group(augment=spec.augment)})
-        self._plain = _evaluation(spec.augment, spec.square)
+    def __init__(self, augment: Augment, tokenizer: Tokenizer, square: bool = True, context: int = 77) -> None:
+        self.square = square
+        self.tokens = Tokens(tokenizer, context)
+        self._augmented = CropViews(groups={"image": Group(augment=augment)})
+        self._plain = _evaluation(augment, square)
 
     def make(self, item: Image.Image, view: int) -> Tensor:
         if view == 1:
             return self.tokens(item.info["caption"])
-        return self._augmented.make(_square(item) if self.square else item, 0)
+        return self._augmented.make(_crop_square(item) if self.square else item, 0)
 
     def plain(self, item: Image.Image) -> Tensor:
         return self._plain(item)
 
 
-def _square(image: Image.Image) -> Image.Image:
+def _crop_square(image: Image.Image) -> Image.Image:
     """A random square, as large as the image allows."""
     side = min(image.size)
     left, top = (int(torch.randint(length - side + 1, ())) for length in image.size)

@@ -29,6 +29,7 @@ from contralex.plugin import (
 from contralex.recipes.code_files import permission
 from contralex.training import build
 from contralex.training.checkpoints.read import open_checkpoint
+from contralex_clip.captions import TemplateSplit
 from contralex_clip.views import ImageTextViews
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def prompts(source: Source, classes: Sequence[str] | None = None, templates: Seq
             f"There are {len(names)} names of classes, and the data have labels up to {highest}, counted from 0; "
             "give a name for each."
         )
-    chosen = templates or getattr(test, "templates", None) or TEMPLATES
+    chosen = templates or (test.templates if isinstance(test, TemplateSplit) else TEMPLATES)
     without = next((template for template in chosen if "{}" not in template), None)
     if without is not None:
         raise NoLabels(f"The template {without!r} has no {{}}, where the name of the class stands.")

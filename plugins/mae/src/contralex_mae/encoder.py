@@ -4,64 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from contralex.plugin import ContralexError, Encoder, sincos_positions
-
-if TYPE_CHECKING:
-    from contralex_mae.spec import MAE, Decoder
+from contralex.plugin import Backbone, ContralexError, Encoder, sincos_positions
+from contralex_mae.spec import DECODER, Decoder
 
 
 class MaskedAutoencoder(Encoder):
-    """Views (B, C + 1, H, W) to a prediction (B, Q, D) for each hidden patch, D = C·patch² numbers.
+    """Views (B, C + 1, H, W) to a prediction (B, Q, D) for each hidden patch, D = C·patch² pixel values.
 
-    A query is tagged with the place that is hidden, so what it should find is the patch that stands there.
+    A query is tagged with the position that is hidden, so its target is the patch at that position. ``backbone``: a
+    timm Vision Transformer, such as :func:`contralex.plugin.vit_backbone` makes.
     """
 
     backbone: Any  # timm's VisionTransformer, whose parts are used one by one
 
-    def __init__(self, spec: MAE) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder = DECODER) -> None:
         super().__init__()
-        self.backbone, width = spec.backbone.build()
+        self.backbone = backbone.module
         nn.init.normal_(self.backbone.cls_token, std=0.02)
-        self.patch = spec.backbone.patch
-        self.dim = spec.backbone.channels * self.patch**2
-        self.decoder = MaskDecoder(spec.decoder, width, self.dim, spec.backbone.image_size // self.patch)
+        self.patch: int = self.backbone.patch_embed.patch_size[0]
+        self.dim: int = self.backbone.patch_embed.proj.in_channels * self.patch**2
+        self.decoder = MaskDecoder(decoder, backbone.dim, self.dim, self.backbone.patch_embed.grid_size[0])
 
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.visible(masked) for view, masked in views.items()}
 
     def features(self, view: Tensor) -> Tensor:
-        """Of the whole image: nothing is hidden."""
+        """(B, F) of the complete image: nothing is hidden."""
         features: Tensor = self.backbone(view)
         return features
 
     def embedding(self, view: Tensor) -> Tensor:
-        """What is looked up is pixels, so the mean of the image's patches."""
+        """(B, D) the mean of the image's patches, because keys are pixels."""
         return patches(view, self.patch).mean(dim=1)
 
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         return {view: self.decoder(seen) for view, seen in embedded.items()}
 
     def visible(self, masked: Tensor) -> Tensor:
-        """(B, 1 + V, width + 1): the class token and the visible ones, encoded, each with the place where it stands as
-        its last number (-1: the class token). The decoder must know the places, and an embedding is one tensor."""
+        """(B, 1 + V, width + 1): the class token and the visible tokens, encoded, with their positions in the last
+        dimension (-1: the class token). The decoder needs the positions, and an embedding is one tensor."""
         vit, image = self.backbone, masked[:, :-1]
-        at = self._visible_places(masked)  # (B, V)
+        position = self._visible_positions(masked)  # (B, V)
         tokens = vit.patch_embed(image) + vit.pos_embed[:, 1:]
-        tokens = tokens.gather(1, at.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
+        tokens = tokens.gather(1, position.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         first = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         tokens = torch.cat([first, tokens], dim=1)
         for block in vit.blocks:
             tokens = block(tokens)
-        place = nn.functional.pad(at, (1, 0), value=-1).unsqueeze(2)
-        return torch.cat([vit.norm(tokens).float(), place], dim=2)
+        with_class = nn.functional.pad(position, (1, 0), value=-1).unsqueeze(2)
+        return torch.cat([vit.norm(tokens).float(), with_class], dim=2)
 
-    def _visible_places(self, masked: Tensor) -> Tensor:
+    def _visible_positions(self, masked: Tensor) -> Tensor:
         vit, size = self.backbone, masked.shape[-1]
         if size != vit.patch_embed.img_size[0]:
             raise ContralexError(
@@ -85,21 +84,21 @@ class MaskedAutoencoder(Encoder):
 
 
 class MaskDecoder(nn.Module):
-    """Tokens of the visible places to pixels of the hidden ones: where a token is missing stands a learnt one."""
+    """Tokens of the visible patches to pixels of the hidden ones, for which a learnt mask token stands in."""
 
-    places: Tensor
+    positions: Tensor
 
-    def __init__(self, spec: Decoder, before: int, pixels: int, grid: int) -> None:
+    def __init__(self, sizes: Decoder, before: int, pixels: int, grid: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(before, spec.width)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.width))
-        self.register_buffer("places", sincos_positions(grid, spec.width).unsqueeze(0), persistent=False)
+        self.embed = nn.Linear(before, sizes.width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, sizes.width))
+        self.register_buffer("positions", sincos_positions(grid, sizes.width).unsqueeze(0), persistent=False)
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(
-            Block(spec.width, spec.heads, qkv_bias=True, norm_layer=norm) for _ in range(spec.depth)
+            Block(sizes.width, sizes.heads, qkv_bias=True, norm_layer=norm) for _ in range(sizes.depth)
         )
-        self.norm = norm(spec.width)
-        self.predict = nn.Linear(spec.width, pixels)
+        self.norm = norm(sizes.width)
+        self.predict = nn.Linear(sizes.width, pixels)
         nn.init.normal_(self.mask_token, std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
@@ -108,17 +107,17 @@ class MaskDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """What is visible (B, 1 + V, width + 1) to predictions of what is not (B, Q, D), and their places (B, Q)."""
-        batch, place = len(seen), seen[:, 1:, -1].long()  # (B, V)
+        """Visible tokens (B, 1 + V, width + 1) to predictions of the others (B, Q, D) and their positions (B, Q)."""
+        batch, position = len(seen), seen[:, 1:, -1].long()  # (B, V)
         tokens = self.embed(seen[..., :-1])
-        count = self.places.shape[1] - 1
+        count = self.positions.shape[1] - 1
         full = self.mask_token.to(tokens.dtype).expand(batch, count, -1)
-        full = full.scatter(1, place.unsqueeze(2).expand(-1, -1, tokens.shape[2]), tokens[:, 1:])
-        tokens = torch.cat([tokens[:, :1], full], dim=1) + self.places
+        full = full.scatter(1, position.unsqueeze(2).expand(-1, -1, tokens.shape[2]), tokens[:, 1:])
+        tokens = torch.cat([tokens[:, :1], full], dim=1) + self.positions
         for block in self.blocks:
             tokens = block(tokens)
-        absent = torch.ones(batch, count, device=seen.device).scatter(1, place, 0.0)
-        hidden = absent.argsort(dim=1, descending=True, stable=True)[:, : count - place.shape[1]]
+        absent = torch.ones(batch, count, device=seen.device).scatter(1, position, 0.0)
+        hidden = absent.argsort(dim=1, descending=True, stable=True)[:, : count - position.shape[1]]
         tokens = tokens[:, 1:].gather(1, hidden.unsqueeze(2).expand(-1, -1, tokens.shape[2]))
         return self.predict(self.norm(tokens)), hidden
 

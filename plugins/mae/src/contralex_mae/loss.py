@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
 
-class MeanSquaredError(Loss):
-    """(1/N)·Σ_i ‖q_i − k_i‖²/D over the queries i: in MAE the hidden patches, and the visible ones play no part."""
+class SquaredError(Loss):
+    """(1/N)·Σ_i ‖q_i − k_i‖²/D over the queries i: in MAE the hidden patches alone."""
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         return F.mse_loss(queries.vectors.float(), targets.vectors.float())

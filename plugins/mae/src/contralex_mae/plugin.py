@@ -6,27 +6,27 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
-from contralex_mae.spec import MAE, Masked, Patches, SquaredError
+from contralex_mae.spec import MAESpec, MaskedViewsSpec, PatchKeysSpec, SquaredErrorSpec
 
 
 @hookimpl
 def contralex_views() -> list[type[Spec]]:
-    return [Masked]
+    return [MaskedViewsSpec]
 
 
 @hookimpl
 def contralex_encoders() -> list[type[Spec]]:
-    return [MAE]
+    return [MAESpec]
 
 
 @hookimpl
 def contralex_key_encoders() -> list[type[Spec]]:
-    return [Patches]
+    return [PatchKeysSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [SquaredError]
+    return [SquaredErrorSpec]
 
 
 @hookimpl

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from contralex.plugin import Augment, Spec, ViTSpec
 
-if TYPE_CHECKING:
-    from contralex.plugin import BuildContext, Encoder, KeyEncoder, Loss, Views
+
+def hidden_patches(patches: int, fraction: float) -> int:
+    """How many of an image's patches are hidden; the visible ones are rounded down, as in the official code."""
+    return patches - int(patches * (1 - fraction))
 
 
-class Masked(Spec):
+class MaskedViewsSpec(Spec):
     """One view: an augmented crop, and a further channel that is 1 where a patch is hidden and 0 elsewhere."""
 
     kind: Literal["masked"] = "masked"
+    builds = ".views:MaskedViews"
     augment: Augment
     """The crop, and what else happens to the image."""
     patch: int = Field(16, gt=0, le=1024)
@@ -33,13 +36,12 @@ class Masked(Spec):
 
     @property
     def hidden(self) -> int:
-        """How many patches are hidden; the visible ones are rounded down, as in the official code."""
-        return self.patches - int(self.patches * (1 - self.share))
+        return hidden_patches(self.patches, self.share)
 
     @model_validator(mode="after")
-    def _some_of_each(self) -> Masked:
+    def _check_patches(self) -> MaskedViewsSpec:
         if self.augment.jigsaw:
-            raise ValueError("jigsaw makes pieces of an image, and patches of a whole one are hidden; leave it out")
+            raise ValueError("jigsaw cuts an image into pieces, and here patches of one image are hidden; leave it out")
         if self.augment.crop.size % self.patch:
             raise ValueError(
                 f"patch is {self.patch}, which does not divide a crop of {self.augment.crop.size} pixels; change one"
@@ -54,14 +56,9 @@ class Masked(Spec):
     def key_flags(self) -> list[bool]:
         return [True]
 
-    def build(self) -> Views:
-        from contralex_mae.views import MaskedViews
-
-        return MaskedViews(self)
-
 
 class Decoder(Spec):
-    """A narrow Transformer that sees every place: ``depth`` blocks of ``width``, with ``heads`` of attention."""
+    """A narrow Transformer over all patches: ``depth`` blocks of ``width``, with ``heads`` of attention."""
 
     width: int = Field(512, gt=0, le=65536, multiple_of=4)
     """Dimensions of a token."""
@@ -71,19 +68,23 @@ class Decoder(Spec):
     """Heads of attention in each block."""
 
     @model_validator(mode="after")
-    def _whole_heads(self) -> Decoder:
+    def _check_heads(self) -> Decoder:
         if self.width % self.heads:
             raise ValueError(f"width is {self.width}, which {self.heads} heads do not divide; change one of the two")
         return self
 
 
-class MAE(Spec):
+DECODER = Decoder()
+
+
+class MAESpec(Spec):
     """A Vision Transformer that reads the visible patches alone, and a decoder that predicts the pixels of the rest."""
 
     kind: Literal["mae"] = "mae"
+    builds = ".encoder:MaskedAutoencoder"
     backbone: ViTSpec
     """The encoder, of kind ``vit``; features are of the whole image."""
-    decoder: Decoder = Decoder()
+    decoder: Decoder = DECODER
     """The decoder, which is left behind after training."""
     needs = {"views": frozenset({"masked images"}), "key_encoder": frozenset({"patches as keys"})}
     gives = frozenset({"predicted patches", "queries at positions", "any length"})
@@ -95,21 +96,17 @@ class MAE(Spec):
 
     @field_validator("backbone")
     @classmethod
-    def _of_one_size(cls, value: ViTSpec) -> ViTSpec:
+    def _check_size(cls, value: ViTSpec) -> ViTSpec:
         if value.any_size:
             raise ValueError("any_size is for crops of several sizes, and here every image has one; set it to false")
         return value
 
-    def build(self) -> Encoder:
-        from contralex_mae.encoder import MaskedAutoencoder
 
-        return MaskedAutoencoder(self)
-
-
-class Patches(Spec):
+class PatchKeysSpec(Spec):
     """The image's patches themselves, as pixels; nothing is encoded."""
 
     kind: Literal["patches"] = "patches"
+    builds = ".keys:PatchKeys"
     normalize: bool = True
     """Whether each patch is brought to mean 0 and standard deviation 1."""
     needs = {"encoder": frozenset({"predicted patches"}), "negatives": frozenset({"no entries"})}
@@ -117,20 +114,11 @@ class Patches(Spec):
     key_weights = "fixed"  # there are none
     source = "MAE, arXiv:2111.06377, section 3 (reconstruction target); code: mae models_mae.py forward_loss"
 
-    def build(self, context: BuildContext) -> KeyEncoder:
-        from contralex_mae.keys import PatchKeys
 
-        return PatchKeys(self, context)
-
-
-class SquaredError(Spec):
+class SquaredErrorSpec(Spec):
     """The squared difference between the query and the target vector, the mean over dimensions and queries."""
 
     kind: Literal["squared_error"] = "squared_error"
+    builds = ".loss:SquaredError"
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "MAE, arXiv:2111.06377, section 3 (reconstruction target)"
-
-    def build(self, context: BuildContext) -> Loss:
-        from contralex_mae.loss import MeanSquaredError
-
-        return MeanSquaredError()

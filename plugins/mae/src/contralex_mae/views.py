@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from contralex.plugin import CropViews, Group, Views
-
-if TYPE_CHECKING:
-    from contralex_mae.spec import Masked
+from contralex.plugin import Augment, CropViews, Group, Views
+from contralex_mae.spec import hidden_patches
 
 
 class MaskedViews(Views):
-    """An image to (C + 1, H, W): its channels, and the mask, which like the crop is of this sample and epoch."""
+    """An RGB image of PIL to (C + 1, H, W): an augmented crop, and a mask that is 1 where a patch is hidden.
+
+    ``patch``: pixels of a patch's side. ``share``: the fraction of patches that is hidden. The mask, as the crop, is a
+    function of the sample and the epoch.
+    """
 
     count = 1
 
-    def __init__(self, spec: Masked) -> None:
-        self.crops = CropViews(groups={"image": Group(augment=spec.augment)})
-        self.patch, self.patches, self.hidden = spec.patch, spec.patches, spec.hidden
+    def __init__(self, augment: Augment, patch: int = 16, share: float = 0.75) -> None:
+        self.crops = CropViews(groups={"image": Group(augment=augment)})
+        self.patch = patch
+        self.patches = (augment.crop.size // patch) ** 2
+        self.hidden = hidden_patches(self.patches, share)
 
     def make(self, item: Any, view: int) -> Tensor:
         image = self.crops.make(item, 0)

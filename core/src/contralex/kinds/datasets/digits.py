@@ -52,6 +52,8 @@ class DigitsSource(Source):
 
 
 class DigitsSplit(Split):
+    labels: Sequence[int]
+
     def __init__(self, pictures: Sequence[Image.Image], labels: NDArray[np.int64], which: NDArray[np.int64]) -> None:
         super().__init__()
         self._pictures: list[Image.Image] = [pictures[index] for index in which.tolist()]

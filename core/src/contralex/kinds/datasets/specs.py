@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from contralex.files import expanded, mode
+from contralex.files import expand_user, mode, path_exists
 from contralex.kinds.datasets.limits import MAX_PIXELS, MaxPixels
 from contralex.plugins.spec import Slot, Spec
 from contralex.recipes.paths import LocalPath
@@ -61,7 +61,7 @@ class ImageFolderSpec(Spec):
         return self.root
 
     def absent(self) -> tuple[str, str] | None:
-        return None if mode(expanded(self.root)) else ("root", self.root)
+        return None if path_exists(self.root) else ("root", self.root)
 
     @classmethod
     def of_path(cls, path: Path) -> dict[str, str] | None:
@@ -89,7 +89,7 @@ class TorchvisionSpec(Spec):
         return self.root
 
     def absent(self) -> tuple[str, str] | None:
-        there = self.download or any(mode(expanded(self.root) / name) for name in self.files)
+        there = self.download or any(mode(expand_user(self.root) / name) for name in self.files)
         return None if there else ("root", self.root)
 
 

@@ -8,32 +8,33 @@ text_transformer.py. Both towers are drawn alike.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from contralex.plugin import Backbone, ContralexError, timm_backbone
 
 if TYPE_CHECKING:
-    from contralex_clip import spec as specs
-    from contralex_clip.encoders import TextEncoder
+    from contralex_clip.encoders import TextStem
+    from contralex_clip.transformer import Transformer
 
 _TINY = 1e-6  # of the biases of SigLIP's MLPs
 
 
-def clip_vit(spec: specs.ClipViT) -> Backbone:
-    module, width = timm_backbone(spec.name, drop_path=spec.drop_path)
+def clip_vit(name: str, init: Literal["clip", "siglip"] = "clip", drop_path: float = 0.0) -> Backbone:
+    """Make timm's ViT of this name, with first weights as in CLIP's or SigLIP's official code."""
+    backbone = timm_backbone(name, drop_path=drop_path)
     from timm.models.vision_transformer import VisionTransformer  # an extra, which build asks for
 
-    if not isinstance(module, VisionTransformer):
+    if not isinstance(backbone.module, VisionTransformer):
         raise ContralexError(
-            f"method.encoder.backbone.name: {spec.name} is no ViT of timm's; choose one, or a backbone of kind timm."
+            f"method.encoder.backbone.name: {name} is no ViT of timm's; choose one, or a backbone of kind timm."
         )
-    as_clip(module) if spec.init == "clip" else as_siglip(module)
-    return Backbone(module, width)
+    init_as_clip(backbone.module) if init == "clip" else init_as_siglip(backbone.module)
+    return backbone
 
 
-def as_clip(vit: Any) -> None:
+def init_as_clip(vit: Any) -> None:
     """Of timm's ViT, the class token and the positions are drawn with 1/√width, and linear layers as those of torch's
     attention are, where q, k and v are one matrix to Xavier's law, and as torch's own."""
     for table in (vit.cls_token, vit.pos_embed):
@@ -48,7 +49,7 @@ def as_clip(vit: Any) -> None:
         block.mlp.fc2.reset_parameters()
 
 
-def as_siglip(vit: Any) -> None:
+def init_as_siglip(vit: Any) -> None:
     """Of timm's ViT, positions are drawn with 1/√width, and linear layers by Xavier's law, q, k and v each alone."""
     if vit.pos_embed is not None:
         nn.init.normal_(vit.pos_embed, std=vit.embed_dim**-0.5)
@@ -60,13 +61,13 @@ def as_siglip(vit: Any) -> None:
         _uniform(vit.attn_pool.latent, 1 + vit.embed_dim)
 
 
-def text_as_siglip(tower: TextEncoder) -> None:
+def init_text_as_siglip(stem: TextStem, transformer: Transformer, projection: nn.Linear) -> None:
     """As the image tower. The projection is flax's dense layer, and tokens are drawn with 1/√width."""
-    width = tower.stem.positions.shape[1]
-    nn.init.normal_(tower.stem.tokens.weight, std=width**-0.5)
-    nn.init.normal_(tower.stem.positions, std=width**-0.5)
-    _xavier(tower.transformer)
-    _lecun(tower.projection.weight)
+    width = stem.positions.shape[1]
+    nn.init.normal_(stem.tokens.weight, std=width**-0.5)
+    nn.init.normal_(stem.positions, std=width**-0.5)
+    _xavier(transformer)
+    _lecun(projection.weight)
 
 
 _PARTS = {"qkv": 3, "kv": 2}  # layers that are one here, and several there
