@@ -285,7 +285,7 @@ def test_a_scene_is_a_function_of_its_seed() -> None:
 def test_the_digit_stands_out_of_its_ground_in_luminance() -> None:
     stroke = np.ones((8, 8))
     for seed in range(50):
-        picture = np.asarray(digits._hard(stroke, np.random.default_rng(seed)).convert("L"), dtype=float)
+        picture = np.asarray(digits._draw_hard(stroke, np.random.default_rng(seed)).convert("L"), dtype=float)
         values = np.sort(picture.ravel())
         assert values[-100:].mean() - values[:100].mean() > 60
 

@@ -209,6 +209,11 @@ def test_encoders(
     assert torch.equal(one.backbone(image).flatten(1), one.features(image))
 
 
+def test_pieces_need_a_head() -> None:
+    with pytest.raises(ContralexError, match=r"A view is cut into pieces, and method\.encoder\.jigsaw, .* is null"):
+        ImageEncoder(conv_backbone(**SMALL))({0: torch.rand(2, 4, 3, 6, 6)})
+
+
 def test_an_encoder_without_a_backbone_has_none() -> None:
     from contralex.plugin import Encoder
 

@@ -34,7 +34,7 @@ def torchvision_backbone(
 
     names = models.list_models(module=models)
     if name not in names:
-        raise ContralexError(f"method.encoder.backbone.name: torchvision has no model {name!r}{_close(name, names)}.")
+        raise ContralexError(f"method.encoder.backbone.name: torchvision has no model {name!r}{_suggest(name, names)}.")
     options: dict[str, Any] = {}
     if zero_init_residual:
         if not name.startswith(("resnet", "resnext", "wide_resnet")):
@@ -48,18 +48,18 @@ def torchvision_backbone(
     if channels != 3:
         _take_channels(model, name, channels)
     if stem == "small":
-        if not hasattr(model, "maxpool") or not isinstance(getattr(model, "conv1", None), nn.Conv2d):
+        if not isinstance(model, models.ResNet):
             raise ContralexError(
                 f"method.encoder.backbone.stem: small is for ResNets, and {name} is none: set it to imagenet."
             )
         model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
-    return Backbone(model, _without_classifier(model, name))
+    return Backbone(model, _remove_classifier(model, name))
 
 
 def _widen(model: nn.Module, name: str, width: float, zero_init_residual: bool) -> None:
-    """Makes every layer of a ResNet anew with ``width`` times its channels, initialised as torchvision does.
+    """Make every layer of a ResNet anew with ``width`` times its channels, initialised as torchvision does.
 
     torchvision's own ``width_per_group`` widens the middle of each bottleneck alone.
     """
@@ -82,7 +82,7 @@ def _widen(model: nn.Module, name: str, width: float, zero_init_residual: bool) 
         blocks: Any = getattr(model, f"layer{stage + 1}")
         planes = round(64 * 2**stage * width)
         setattr(model, f"layer{stage + 1}", make_resnet_stage(model, type(blocks[0]), planes, len(blocks), stride))
-    model.fc = nn.Linear(model.inplanes, 1)  # taken off again
+    model.fc = nn.Linear(model.inplanes, 1)  # _remove_classifier takes it off again
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -91,7 +91,7 @@ def _widen(model: nn.Module, name: str, width: float, zero_init_residual: bool) 
 
 
 def _take_channels(model: nn.Module, model_name: str, channels: int) -> None:
-    """Makes the first convolution anew, for images of another number of channels."""
+    """Make the first convolution anew, for images of another number of channels."""
     name, old = next(((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if old is None or old.in_channels != 3 or old.groups != 1:
         raise ContralexError(
@@ -106,8 +106,8 @@ def _take_channels(model: nn.Module, model_name: str, channels: int) -> None:
     setattr(model.get_submodule(parent), last, new)
 
 
-def _without_classifier(model: nn.Module, name: str) -> int:
-    """Replaces torchvision's last linear layer, whatever the family calls it, and returns its input's width."""
+def _remove_classifier(model: nn.Module, name: str) -> int:
+    """Replace torchvision's last linear layer, whatever the family calls it, and return its input's width."""
     for attribute in ("fc", "heads", "head", "classifier"):
         head = getattr(model, attribute, None)
         if isinstance(head, nn.Linear):
@@ -137,7 +137,7 @@ def timm_backbone(name: str, pretrained: bool = False, drop_path: float = 0.0, c
         ) from error
     if not timm.is_model(name):
         raise ContralexError(
-            f"method.encoder.backbone.name: timm has no model {name!r}{_close(name, timm.list_models())}."
+            f"method.encoder.backbone.name: timm has no model {name!r}{_suggest(name, timm.list_models())}."
         )
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if channels != 3:
@@ -156,7 +156,7 @@ def timm_backbone(name: str, pretrained: bool = False, drop_path: float = 0.0, c
 def conv_backbone(
     widths: Sequence[int] = (32, 64, 64, 128, 256), strides: Sequence[int] = (1, 2, 1, 2, 2), channels: int = 3
 ) -> Backbone:
-    """3x3 convolutions with BatchNorm and ReLU, then the mean over places: a small network for small images.
+    """3x3 convolutions with BatchNorm and ReLU, then a spatial mean: a small network for small images.
 
     ``widths``: channels of each layer, the last of which is F. ``strides``: of each layer. ``channels``: of the images.
     """
@@ -173,7 +173,7 @@ def conv_backbone(
     return Backbone(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before)
 
 
-def _close(name: str, known: Sequence[str]) -> str:
+def _suggest(name: str, known: Sequence[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, known, n=3)

@@ -59,7 +59,7 @@ class TimmBackboneSpec(Spec):
 
 
 class ConvBackboneSpec(Spec):
-    """A plain stack of 3x3 convolutions with BatchNorm and ReLU, then the mean over places; for small images."""
+    """A plain stack of 3x3 convolutions with BatchNorm and ReLU, then a spatial mean; for small images."""
 
     kind: Literal["conv"] = "conv"
     builds = ".parts:conv_backbone"
@@ -96,9 +96,9 @@ class ViTSpec(Spec):
     drop_path: float = Field(0.0, ge=0, lt=1)
     """The rate at which the last block is left out in training; it rises from 0 at the first."""
     any_size: bool = False
-    """Whether images of other sizes are taken too, with positions interpolated as DINO's code does (multi-crop)."""
+    """Whether it takes images of other sizes too, with positions interpolated as DINO's code does (multi-crop)."""
     positions: Literal["learned", "sincos"] = "learned"
-    """Embeddings of the places: ``learned``, or fixed sines and cosines of two dimensions (``sincos``)."""
+    """Embeddings of the positions: ``learned``, or fixed sines and cosines of two dimensions (``sincos``)."""
     frozen_patches: bool = False
     """Whether the patches' embedding stays as it began, at random (MoCo v3)."""
     init: Literal["trunc_normal", "xavier"] = "trunc_normal"

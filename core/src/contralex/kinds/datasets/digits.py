@@ -37,7 +37,7 @@ class DigitsSource(Source):
     def __init__(self, scene: Literal["plain", "hard"] = "hard", seed: int = 0) -> None:
         images, labels = _load()
         pictures = [
-            _plain(image) if scene == "plain" else _hard(image, np.random.default_rng([seed, index]))
+            _draw_plain(image) if scene == "plain" else _draw_hard(image, np.random.default_rng([seed, index]))
             for index, image in enumerate(images)
         ]
         train, test = _split(labels)
@@ -88,11 +88,11 @@ def _split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return np.setdiff1d(np.arange(len(labels)), test), test
 
 
-def _plain(stroke: Array) -> Image.Image:
+def _draw_plain(stroke: Array) -> Image.Image:
     return Image.fromarray((_resize(stroke, SIZE) * 255).astype(np.uint8)).convert("RGB")
 
 
-def _hard(stroke: Array, rng: np.random.Generator) -> Image.Image:
+def _draw_hard(stroke: Array, rng: np.random.Generator) -> Image.Image:
     """The digit on a texture. Only the strokes' shape tells the class: place, size, colour and polarity (bright
     on dark or dark on bright) are drawn. Textures are of a few mild kinds, so that they do not tell one picture
     from every other; they would be the easier thing to learn."""

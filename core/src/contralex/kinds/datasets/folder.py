@@ -42,7 +42,7 @@ class FolderSource(Source):
         folder = Path(root).expanduser()
         _check_folder(folder)
         listing = layout.walk(folder, _extensions(), _NOT_READ)
-        others = _others(listing)
+        others = _describe_others(listing)
         if not listing.files:
             raise ContralexError(
                 f"data.root {printable(folder)} has no images: no file in it, or in a folder below, ends in .jpg, .png "
@@ -77,7 +77,7 @@ class FolderSplit(Split):
         if classes is not None:
             self.classes = [printable(name) for name in classes]
             number = {name: label for label, name in enumerate(self.classes)}
-            self.labels = [number[printable(_class_of(name))] for name in paths.names]
+            self.labels = [number[printable(_class_name(name))] for name in paths.names]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -133,7 +133,7 @@ def _extensions() -> frozenset[str]:
     return frozenset(end for end, name in known.items() if name in Image.OPEN) - {".mpg", ".mpeg", ".hdf", ".h5"}
 
 
-def _others(listing: layout.Listing) -> str:
+def _describe_others(listing: layout.Listing) -> str:
     """A sentence about files that are pictures, and that PIL does not read; empty where there are none."""
     ends = {end: count for end, count in sorted(listing.others.items()) if end not in _extensions()}
     counts = " and ".join(f"{count:,} of {end}" for end, count in ends.items())
@@ -148,7 +148,7 @@ def _check_folder(root: Path) -> None:
         raise ContralexError(f"data.root {root} does not exist; give the folder that holds the images.")
 
 
-def _class_of(name: str) -> str:
+def _class_name(name: str) -> str:
     return name.partition(os.sep)[0]
 
 

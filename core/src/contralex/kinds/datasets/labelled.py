@@ -1,4 +1,4 @@
-"""A share of the labels of another data set, balanced over its classes."""
+"""A fraction of the labels of another data set, balanced over its classes."""
 
 from __future__ import annotations
 

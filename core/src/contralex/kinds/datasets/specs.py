@@ -181,7 +181,7 @@ class LabelledSpec(Spec):
 
     @field_validator("of")
     @classmethod
-    def _has_labels(cls, value: Spec) -> Spec:
+    def _check_labels(cls, value: Spec) -> Spec:
         if "labels" not in value.offers():
             raise ValueError(f"these data ({value.kind_name()}) have no labels to take a share of")
         return value

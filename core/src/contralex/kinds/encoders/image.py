@@ -55,22 +55,26 @@ class ImageEncoder(Encoder):
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         in_pieces = {view: pieces for view, pieces in views.items() if pieces.dim() == 5}
         if in_pieces:
-            whole = {view: image for view, image in views.items() if view not in in_pieces}
-            return {**(self(whole) if whole else {}), **{view: self._joined(p) for view, p in in_pieces.items()}}
+            images = {view: image for view, image in views.items() if view not in in_pieces}
+            return {
+                **(self(images) if images else {}),
+                **{view: self._embed_pieces(p) for view, p in in_pieces.items()},
+            }
         if not self.together:
             return {view: self.projector(self.features(image)) for view, image in views.items()}
         features: list[Tensor] = []
-        for group in _by_shape(views):  # crops of one size in one batch, as SwAV's multi-crop does
+        for group in _group_by_shape(views):  # crops of one size in one batch, as SwAV's multi-crop does
             features.extend(self.features(torch.cat(group)).split([len(image) for image in group]))
         embedded = self.projector(torch.cat(features)).split([len(image) for image in features])
-        return dict(zip([view for view, _ in _ordered(views)], embedded, strict=True))
+        return dict(zip([view for view, _ in _sort_by_shape(views)], embedded, strict=True))
 
     def features(self, view: Tensor) -> Tensor:
         return self.backbone(view).flatten(1)  # type: ignore[no-any-return]
 
-    def _joined(self, pieces: Tensor) -> Tensor:
+    def _embed_pieces(self, pieces: Tensor) -> Tensor:
         """(B, P, C, H, W), the pieces of a jigsaw, to (B, D)."""
-        assert self.jigsaw is not None  # the spec refuses pieces without a head for them
+        if self.jigsaw is None:  # a recipe is refused before; made by hand, it is said here
+            raise ContralexError("A view is cut into pieces, and method.encoder.jigsaw, the head for them, is null.")
         with rows_per_sample(pieces.shape[1]):
             features = self.features(pieces.flatten(0, 1)).unflatten(0, pieces.shape[:2])
         vectors: Tensor = self.jigsaw(features)
@@ -80,14 +84,14 @@ class ImageEncoder(Encoder):
         if self.together and len(self.predictor):
             predicted = self.predictor(torch.cat(list(embedded.values())))
             parts = predicted.split([len(vectors) for vectors in embedded.values()])
-            return {view: (self._scaled(part), None) for view, part in zip(embedded, parts, strict=True)}
-        return {view: (self._scaled(self.predictor(vectors)), None) for view, vectors in embedded.items()}
+            return {view: (self._scale(part), None) for view, part in zip(embedded, parts, strict=True)}
+        return {view: (self._scale(self.predictor(vectors)), None) for view, vectors in embedded.items()}
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        return {view: (self._scaled(vectors), None) for view, vectors in embedded.items()}
+        return {view: (self._scale(vectors), None) for view, vectors in embedded.items()}
 
-    def _scaled(self, vectors: Tensor) -> Tensor:
-        # In float32 even under autocast: in half precision the guard against a zero length is itself zero.
+    def _scale(self, vectors: Tensor) -> Tensor:
+        # In float32 even under autocast: in float16 the guard against a zero length is itself zero.
         return F.normalize(vectors.float(), dim=1) if self.normalize else vectors
 
 
@@ -117,14 +121,14 @@ class PieceHead(nn.Module):
         return joined
 
 
-def _ordered(views: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
+def _sort_by_shape(views: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
     shapes = list(dict.fromkeys(image.shape for image in views.values()))
     return sorted(views.items(), key=lambda item: shapes.index(item[1].shape))
 
 
-def _by_shape(views: Mapping[int, Tensor]) -> list[list[Tensor]]:
+def _group_by_shape(views: Mapping[int, Tensor]) -> list[list[Tensor]]:
     groups: dict[torch.Size, list[Tensor]] = {}
-    for _, image in _ordered(views):
+    for _, image in _sort_by_shape(views):
         groups.setdefault(image.shape, []).append(image)
     return list(groups.values())
 

@@ -86,11 +86,11 @@ class ImageSpec(Spec):
                 f"--from-layer {from_layer}: the projector has {count} layers; give a number from 0 to {count}."
             )
         kept = self.projector[:from_layer]
-        place = sum(1 + (layer.norm != "none") + (layer.activation != "none") for layer in kept)  # of modules
+        index = sum(1 + (layer.norm != "none") + (layer.activation != "none") for layer in kept)  # among the modules
         logits = Layer(width=classes, init_std=0.0)  # begins without an opinion
         # A head for pieces goes, too: a classifier sees none.
         made = {"projector": (*kept, logits), "predictor": (), "normalize": False, "jigsaw": None}
-        return self.model_copy(update=made), f"projector.{place}"
+        return self.model_copy(update=made), f"projector.{index}"
 
 
 class TowersSpec(Spec):
@@ -110,7 +110,7 @@ class TowersSpec(Spec):
     example = {"features": "first", "towers": {"one": _TINY, "other": _TINY}}
 
     @model_validator(mode="after")
-    def _checked(self) -> TowersSpec:
+    def _check(self) -> TowersSpec:
         if len(self.towers) < 2:
             raise ValueError("towers needs an encoder for each of at least two views; for one, write it alone")
         check_channels(self.channels, self.features, len(self.towers))
@@ -125,7 +125,7 @@ class TowersSpec(Spec):
 
 
 def check_channels(channels: Sequence[int], features: str, towers: int) -> None:
-    """Raises ValueError where channels are not given for each tower, or are given though none are shared out."""
+    """Raises ValueError where channels are missing for a tower, or are given although towers do not share an image."""
     wanted = towers if features == "concatenated" else 0
     if len(channels) != wanted:
         raise ValueError(

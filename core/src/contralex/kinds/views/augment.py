@@ -16,7 +16,7 @@ from contralex.plugins.spec import Spec
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+def _check_range(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 < value[0] <= value[1] <= 1e3:
         raise ValueError(
             f"two numbers above 0 and up to 1000, the smaller first, and here they are {value[0]:g} and {value[1]:g}"
@@ -24,7 +24,7 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Range = Annotated[tuple[float, float], AfterValidator(_check_range)]
 
 
 class Crop(Spec):
@@ -85,7 +85,7 @@ class Blur(Spec):
 
     @field_validator("kernel")
     @classmethod
-    def _odd(cls, value: int | None) -> int | None:
+    def _check_odd(cls, value: int | None) -> int | None:
         if value is not None and value % 2 == 0:
             raise ValueError(f"a kernel has an odd number of pixels, so {value - 1} or {value + 1}, not {value}")
         return value
@@ -153,7 +153,7 @@ Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize", "rand_
 
 
 class Augment(Spec):
-    """What happens to an image, in ``order``; then pixels become numbers in [0, 1], and ``normalize`` applies."""
+    """What happens to an image, in ``order``; then pixels become values in [0, 1], and ``normalize`` applies."""
 
     order: tuple[Operation, ...]
     """The operations, in the order in which they happen."""

@@ -46,8 +46,8 @@ class TensorFlowRandAugment(nn.Module):
         """In units of the scale's end."""
         if not self.spread:
             return self.magnitude / _SCALE
-        drawn = self.magnitude + self.spread * float(torch.randn(()))
-        return min(max(drawn, 0.0), _SCALE) / _SCALE
+        magnitude = self.magnitude + self.spread * float(torch.randn(()))
+        return min(max(magnitude, 0.0), _SCALE) / _SCALE
 
 
 def operations(translate: int, cutout: int | None) -> Mapping[str, Operation]:
@@ -56,46 +56,46 @@ def operations(translate: int, cutout: int | None) -> Mapping[str, Operation]:
         "autocontrast": lambda image, _: ImageOps.autocontrast(image),
         "equalize": lambda image, _: ImageOps.equalize(image),
         "invert": lambda image, _: ImageOps.invert(image),
-        "rotate": lambda image, level: image.rotate(_either(30 * level), fillcolor=_GREY),
+        "rotate": lambda image, level: image.rotate(_random_sign(30 * level), fillcolor=_GREY),
         "posterize": lambda image, level: _posterize(image, int(4 * level)),
-        "solarize": lambda image, level: image.point(_each(lambda v: v if v < int(256 * level) else 255 - v)),
+        "solarize": lambda image, level: image.point(_table(lambda v: v if v < int(256 * level) else 255 - v)),
         "solarize_add": lambda image, level: image.point(
-            _each(lambda v: min(v + int(110 * level), 255) if v < 128 else v)
+            _table(lambda v: min(v + int(110 * level), 255) if v < 128 else v)
         ),
-        "color": lambda image, level: ImageEnhance.Color(image).enhance(_factor(level)),
-        "contrast": lambda image, level: _contrast(image, _factor(level)),
-        "brightness": lambda image, level: ImageEnhance.Brightness(image).enhance(_factor(level)),
-        "sharpness": lambda image, level: ImageEnhance.Sharpness(image).enhance(_factor(level)),
-        "shear_x": lambda image, level: _moved(image, 1, _either(0.3 * level), 0, 0, 1, 0),
-        "shear_y": lambda image, level: _moved(image, 1, 0, 0, _either(0.3 * level), 1, 0),
-        "translate_x": lambda image, level: _moved(image, 1, 0, _either(translate * level), 0, 1, 0),
-        "translate_y": lambda image, level: _moved(image, 1, 0, 0, 0, 1, _either(translate * level)),
+        "color": lambda image, level: ImageEnhance.Color(image).enhance(_enhancement(level)),
+        "contrast": lambda image, level: _contrast(image, _enhancement(level)),
+        "brightness": lambda image, level: ImageEnhance.Brightness(image).enhance(_enhancement(level)),
+        "sharpness": lambda image, level: ImageEnhance.Sharpness(image).enhance(_enhancement(level)),
+        "shear_x": lambda image, level: _transform(image, 1, _random_sign(0.3 * level), 0, 0, 1, 0),
+        "shear_y": lambda image, level: _transform(image, 1, 0, 0, _random_sign(0.3 * level), 1, 0),
+        "translate_x": lambda image, level: _transform(image, 1, 0, _random_sign(translate * level), 0, 1, 0),
+        "translate_y": lambda image, level: _transform(image, 1, 0, 0, 0, 1, _random_sign(translate * level)),
     }
     if cutout is not None:
         all_of_them["cutout"] = lambda image, level: _cut_out(image, int(cutout * level))
     return all_of_them
 
 
-def _either(value: float) -> float:
+def _random_sign(value: float) -> float:
     return value if float(torch.rand(())) < 0.5 else -value
 
 
-def _factor(level: float) -> float:
+def _enhancement(level: float) -> float:
     return 1.8 * level + 0.1
 
 
-def _each(of: Callable[[int], int]) -> list[int]:
-    return [of(value) for value in range(256)] * 3
+def _table(function: Callable[[int], int]) -> list[int]:
+    return [function(value) for value in range(256)] * 3
 
 
-def _moved(image: Image.Image, *affine: float) -> Image.Image:
+def _transform(image: Image.Image, *affine: float) -> Image.Image:
     return image.transform(image.size, Image.Transform.AFFINE, affine, fillcolor=_GREY)
 
 
 def _posterize(image: Image.Image, bits: int) -> Image.Image:
     if bits >= 8:
         return image
-    return image.point(_each(lambda value: value >> (8 - bits) << (8 - bits)))
+    return image.point(_table(lambda value: value >> (8 - bits) << (8 - bits)))
 
 
 def _contrast(image: Image.Image, factor: float) -> Image.Image:
@@ -107,7 +107,7 @@ def _contrast(image: Image.Image, factor: float) -> Image.Image:
 def _cut_out(image: Image.Image, reach: int) -> Image.Image:
     """A grey square that reaches so far from a random pixel."""
     x, y = (int(torch.randint(length, ())) for length in image.size)
-    found = image.copy()
+    copy = image.copy()
     if reach:
-        ImageDraw.Draw(found).rectangle((x - reach, y - reach, x + reach - 1, y + reach - 1), fill=_GREY)
-    return found
+        ImageDraw.Draw(copy).rectangle((x - reach, y - reach, x + reach - 1, y + reach - 1), fill=_GREY)
+    return copy
