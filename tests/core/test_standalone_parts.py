@@ -65,7 +65,7 @@ class SmallEncoder(Encoder):
 
 def rows(view: int, seed: int) -> Rows:
     vectors = torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(seed))
-    return Rows.of(F.normalize(vectors, dim=1), SAMPLE, view)
+    return Rows.from_view(F.normalize(vectors, dim=1), SAMPLE, view)
 
 
 QUERIES = rows(0, seed=1)
