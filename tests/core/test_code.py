@@ -189,5 +189,5 @@ def test_the_example_in_the_documentation_works(tmp_path: Path) -> None:
     (tmp_path / "my_part.py").write_text(part)
     run = resolve(str(tmp_path / "mine.yaml"), preset="digits", allow_code=True).run
     assert run.method.loss.kind_name() == "my_loss"
-    loss: Any = build.look_up(run, population=2000).loss
+    loss: Any = build.look_up(run, dataset_size=2000).loss
     assert loss.temperature == 0.2  # what the file says, and not the preset of moco-v2

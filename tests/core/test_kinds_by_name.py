@@ -145,7 +145,7 @@ def test_a_field_called_size_is_no_queue_unless_its_spec_says_so(
 def test_a_queue_within_a_source_may_have_another_size(name: str, queue: str) -> None:
     def model(size: int) -> torch.nn.Module:
         sets = [f"method.negatives.size={size}", "method.encoder.backbone={kind: conv, widths: [4], strides: [2]}"]
-        return build.look_up(resolve(name, preset="digits", sets=sets).run, population=1437)
+        return build.look_up(resolve(name, preset="digits", sets=sets).run, dataset_size=1437)
 
     before, after = model(512), model(300)
     keys = torch.arange(400)

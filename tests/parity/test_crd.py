@@ -13,6 +13,7 @@ from contralex.lookup.step import LookUp
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex.training.checkpoints import write
+from contralex.training.checkpoints.state import CheckpointState
 from tests.parity.test_methods import LABELS, POPULATION, SAMPLE, B, images, made, normal, same, step
 
 K, TEMPERATURE, CLASSES = 16, 0.3, 10
@@ -24,7 +25,8 @@ def teacher(folder: Path) -> str:
     found = resolve("crd-teacher", preset="digits", sets=small)
     model = build.look_up(found.run, POPULATION, LABELS)
     model.train()(images(1), SAMPLE, step())  # BatchNorm has seen something
-    write.save(folder, 1, model.state_dict(), torch.optim.SGD(model.parameters(), lr=0.1), found, {})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    write.save(folder, CheckpointState.make(found, 1), model.state_dict(), optimizer)
     return str(folder / "step-1")
 
 

@@ -23,6 +23,7 @@ from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, Ro
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex.training.checkpoints import write
+from contralex.training.checkpoints.state import CheckpointState
 from contralex_crd.memory import OtherClassesMemory
 from contralex_crd.objective import DistillationTargets
 from contralex_crd.resnet import Block
@@ -161,7 +162,7 @@ def teacher_of(folder: Path, *sets: str) -> str:
     found = resolve("crd-teacher", preset="digits", sets=small)
     model = build.look_up(found.run, 20, (LABELS % 10).tolist())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    write.save(folder, 1, model.state_dict(), optimizer, found, {})
+    write.save(folder, CheckpointState.make(found, 1), model.state_dict(), optimizer)
     return str(folder / "step-1")
 
 
@@ -183,7 +184,8 @@ def test_a_teacher_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_another_kind_of_teacher_is_refused(tmp_path: Path) -> None:
     found = resolve("crd", preset="digits")
     model = build.look_up(found.run, 20, LABELS.tolist())
-    write.save(tmp_path, 1, model.state_dict(), torch.optim.SGD(model.parameters(), lr=0.1), found, {})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    write.save(tmp_path, CheckpointState.make(found, 1), model.state_dict(), optimizer)
     with pytest.raises(ContralexError, match="holds an encoder of type DistilledEncoder; give a run whose"):
         student(teacher=str(tmp_path / "step-1"))
 

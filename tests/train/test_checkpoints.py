@@ -26,6 +26,7 @@ from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import CheckpointSpec
 from contralex.training import build
 from contralex.training.checkpoints import read, retention, write
+from contralex.training.checkpoints.state import CheckpointState
 from contralex.training.run import train
 
 Save = Callable[..., Path]
@@ -51,8 +52,8 @@ def folder(tmp_path: Path) -> Path:
 def save(folder: Path) -> Save:
     def saved(step: int, *, metrics: dict[str, float] | None = None, **extra: Any) -> Path:
         made, optimizer = model(seed=step)
-        state: dict[str, Tensor] = made.state_dict()
-        return write.save(folder, step, state, optimizer, MOCO, {"epoch": step / 10, **extra}, metrics)
+        state = CheckpointState.make(MOCO, step, metrics, **{"epoch": step / 10, **extra})
+        return write.save(folder, state, made.state_dict(), optimizer)
 
     return saved
 
@@ -75,7 +76,7 @@ def test_what_is_saved_is_what_is_restored(save: Save, folder: Path) -> None:
     assert names(folder) == ["last", "step-10"]
     assert names(target) == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
     found = read.open_checkpoint(folder.parent)
-    assert (found.step, found.state["metrics"]) == (10, {"loss": 0.5})
+    assert (found.step, found.state.metrics) == (10, {"loss": 0.5})
     before, optimizer = model(seed=10)
     after, other = model(seed=11)
     write.restore(found, after, other)
@@ -150,14 +151,15 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from contralex.training.checkpoints import write
+from contralex.training.checkpoints.state import CheckpointState
 from tests.train.test_checkpoints import MOCO, model
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 made, optimizer = model()
 folder = Path(sys.argv[1])
-write.save(folder, 1, made.state_dict(), optimizer, MOCO, {})
+write.save(folder, CheckpointState.make(MOCO, 1), made.state_dict(), optimizer)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
-    write.save(folder, 2, made.state_dict(), optimizer, MOCO, {})
+    write.save(folder, CheckpointState.make(MOCO, 2), made.state_dict(), optimizer)
 except write.NotSaved as error:
     sys.stderr.write(str(error)[:80])
     raise SystemExit(7)

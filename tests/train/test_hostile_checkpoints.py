@@ -18,6 +18,7 @@ from contralex.cli.inspect import contents
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
 from contralex.training.checkpoints import manifest, read, write
+from contralex.training.checkpoints.state import CheckpointState
 
 FUZZ = settings(
     max_examples=60,
@@ -42,8 +43,9 @@ def model() -> tuple[nn.Module, torch.optim.Optimizer]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "checkpoints"
     made, optimizer = model()
-    extra = {"seconds": 1.0, "baselines": {}, "scaler": None, "epoch": 1.0, "drift": []}
-    return write.save(folder, 3, made.state_dict(), optimizer, resolve("simclr-v1"), extra, {"loss": 0.5})
+    extra: dict[str, Any] = {"seconds": 1.0, "baselines": {}, "scaler": None, "epoch": 1.0, "drift": []}
+    state = CheckpointState.make(resolve("simclr-v1"), 3, {"loss": 0.5}, **extra)
+    return write.save(folder, state, made.state_dict(), optimizer)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
     from contralex.training.checkpoints.header import Stored
+    from contralex.training.checkpoints.state import CheckpointState
 
 
 def inspect(
@@ -43,7 +44,7 @@ def contents(path: Path) -> dict[str, Any]:
     folder = path if read.names_a_step(path) else read.open_checkpoint(path).folder
     files = manifest.files_of(folder)
     problems = [f"{folder / file.name}: {file.problem}" for file in files if file.problem]
-    state: dict[str, Any] = {}
+    state: CheckpointState | None = None
     try:
         state = read.read_state(folder)
         read.open_checkpoint(folder)
@@ -59,9 +60,9 @@ def contents(path: Path) -> dict[str, Any]:
                 problems.append(str(error))
     return {
         "folder": str(folder),
-        **{key: state.get(key) for key in ("step", "epoch", "digest", "metrics", "drift", "spec")},
-        "plugins": [_plugin(name, version) for name, version in state.get("plugins", {}).items()],
-        "code": [_code(entry) for entry in _entries(state)],
+        **{key: getattr(state, key, None) for key in ("step", "epoch", "digest", "metrics", "drift", "spec")},
+        "plugins": [_plugin(name, version) for name, version in (state.plugins if state else {}).items()],
+        "code": [_code(entry) for entry in _entries(state.spec if state else {})],
         "tensors": listed,
         "files": [asdict(file) for file in files],
         "problems": problems,
@@ -80,8 +81,8 @@ def _plugin(name: str, version: str) -> dict[str, Any]:
     return {"name": name, "version": version, "installed": installed}
 
 
-def _entries(state: dict[str, Any]) -> list[dict[str, str]]:
-    code = state.get("spec", {}).get("code")
+def _entries(spec: dict[str, Any]) -> list[dict[str, str]]:
+    code = spec.get("code")
     entries = code if isinstance(code, list) else []
     return [entry for entry in entries if isinstance(entry, dict) and all(isinstance(v, str) for v in entry.values())]
 

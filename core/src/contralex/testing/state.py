@@ -15,6 +15,7 @@ from contralex.testing.steps import copied, equal_to
 from contralex.testing.trial import Trial
 from contralex.training.checkpoints import write
 from contralex.training.checkpoints.read import open_checkpoint
+from contralex.training.checkpoints.state import CheckpointState
 
 
 def through_safetensors(trial: Trial) -> None:
@@ -40,7 +41,7 @@ def resumes(trial: Trial) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(2):
             trial.advance(straight, optimizer, number)
-        write.save(Path(folder), 2, straight.state_dict(), optimizer, resolve_data(trial.data), {})
+        write.save(Path(folder), CheckpointState.make(resolve_data(trial.data), 2), straight.state_dict(), optimizer)
         resumed = trial.build()
         restored = trial.optimizer(resumed)
         write.restore(open_checkpoint(Path(folder) / "step-2"), resumed, restored)

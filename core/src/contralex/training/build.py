@@ -26,12 +26,23 @@ from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
 from contralex.training.checkpoints.write import load_into
 
 
-def look_up(spec: RunSpec, population: int, labels: Sequence[int] | None = None, *, fresh: bool = True) -> LookUp:
-    """The method of a spec, for a training set of ``population`` samples with these labels, if it has any. Weights are
-    a function of the seed, and of the checkpoint that ``init`` names, which is only read for a ``fresh`` run."""
+def look_up(
+    spec: RunSpec,
+    dataset_size: int,
+    labels: Sequence[int] | None = None,
+    *,
+    fresh: bool = True,
+    start: Checkpoint | None = None,
+) -> LookUp:
+    """The method of a spec, for a training set of ``dataset_size`` samples with these labels, if it has any. Weights
+    are a function of the seed, and of the checkpoint that ``init`` names, which is only read for a ``fresh`` run.
+    ``start``: that checkpoint, where it is open already."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        return _assemble(spec, population, labels, fresh)
+        made: Encoder = _part(spec, "encoder")
+        if spec.init is not None and fresh:  # before a key encoder copies the weights
+            warm_start.load(made, spec.init, start or warm_start.open_start(spec.init))
+        return _assemble(spec, made, dataset_size, labels)
 
 
 def source(spec: Spec) -> Source:
@@ -54,15 +65,12 @@ def encoder(spec: RunSpec) -> Encoder:
         return made
 
 
-def _assemble(spec: RunSpec, population: int, labels: Sequence[int] | None, fresh: bool = True) -> LookUp:
+def _assemble(spec: RunSpec, made: Encoder, dataset_size: int, labels: Sequence[int] | None) -> LookUp:
     method = spec.method
-    made: Encoder = _part(spec, "encoder")
-    if spec.init is not None and fresh:  # before a key encoder copies the weights
-        warm_start.load(made, spec.init)
     matches = [Match(query, key) for query, key in spec.matches()]
     context = BuildContext(
         dim=made.dim,
-        dataset_size=population,
+        dataset_size=dataset_size,
         batch_size=spec.train.batch_size,
         key_views=tuple(sorted({match.key for match in matches})),
         encoder=made,

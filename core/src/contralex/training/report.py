@@ -26,6 +26,7 @@ from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalCon
 from contralex.files import write_text
 from contralex.lookup import distributed
 from contralex.training import devices, health
+from contralex.training.checkpoints.state import Pending
 from contralex.training.notebook_bar import NotebookBar, is_notebook
 from contralex.training.progress_bar import Bar
 
@@ -62,10 +63,10 @@ class Report:
         self.watch = health.Watch()
         self._forget()
         if run.found is not None:
-            before = run.found.state.get("pending", {"loss": 0.0, "accuracy": 0.0, "steps": 0})
-            self.loss += before["loss"]
-            self.accuracy += before["accuracy"]
-            self.steps = before["steps"]
+            before = run.found.state.pending
+            self.loss += before.loss
+            self.accuracy += before.accuracy
+            self.steps = before.steps
 
     def __enter__(self) -> Report:
         if self.run.main:
@@ -121,10 +122,10 @@ class Report:
         for sign in self.watch.new_signs(run.logged):
             self.say(f"Warning: {sign}")
 
-    def pending(self) -> dict[str, float]:
+    def pending(self) -> Pending:
         """What was counted since the last line of ``metrics.jsonl``, so that a resumed run's next line is the same."""
         loss, accuracy = self._sums()
-        return {"loss": loss, "accuracy": accuracy, "steps": self.steps}
+        return Pending(loss=loss, accuracy=accuracy, steps=self.steps)
 
     def _sums(self) -> list[float]:
         sums: list[float] = distributed.mean_over_processes(torch.stack([self.loss, self.accuracy])).tolist()

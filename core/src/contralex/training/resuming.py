@@ -26,7 +26,7 @@ def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) ->
     """The ``drift`` of the checkpoints to come. Refuses what differs unless it is ``allowed``, which is warned of."""
     plugins = list(of_plugins(found, needed=resolved.plugins if allowed else None))
     changes = [*of_spec(found, resolved, allowed), *plugins]
-    before = list(found.state.get("drift", []))
+    before = list(found.state.drift)
     if not changes:
         return before
     listed = "; ".join(changes)
@@ -48,7 +48,7 @@ def of_plugins(found: Checkpoint, needed: Mapping[str, str] | None = None) -> It
     """Versions that differ. A plugin that is missing is refused, unless it is not among ``needed`` any more."""
     from contralex.plugins.registry import registry
 
-    for name, version in found.state["plugins"].items():
+    for name, version in found.state.plugins.items():
         plugin = registry().plugins.get(name)
         if plugin is not None and plugin.usable:
             if plugin.version != version:
@@ -68,13 +68,15 @@ def of_spec(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
     from contralex.recipes.diff import changes, diff
     from contralex.recipes.layers import NOT_COMPUTED, resolve_data
 
+    if found.state.digest == resolved.digest:
+        return []
     # Resolved again: a default that was added to a spec since changes an older run's digest as it changes this one's.
     try:
-        begun = resolve_data(found.state["spec"], where=str(found.folder / "state.json"))
+        begun = resolve_data(found.state.spec, where=str(found.folder / "state.json"))
     except ContralexError:
         if not allowed:
             raise
-        found_changes = changes(found.state["spec"], resolved.data)  # its parts are not all installed any more
+        found_changes = changes(found.state.spec, resolved.data)  # its parts are not all installed any more
     else:
         if begun.digest == resolved.digest:
             return []
@@ -92,7 +94,7 @@ def samples_of(split: Split) -> dict[str, Any]:
 
 def check_samples(found: Checkpoint, now: dict[str, Any], allowed: bool) -> list[dict[str, Any]]:
     """What to add to the ``drift``. A step's samples go by their number, so more or fewer of them are another run."""
-    before = found.state.get("samples") or now  # of an older run it is not known
+    before = found.state.samples or now  # of an older run it is not known
     if before == now:
         return []
     counts = f"{before.get('count')} samples → {now['count']}"
@@ -114,14 +116,14 @@ def plugins_of(found: Checkpoint | None, resolved: Resolved) -> dict[str, str]:
     """
     from contralex.plugins.registry import registry
 
-    used = {**(found.state["plugins"] if found is not None else {}), **resolved.plugins}
+    used = {**(found.state.plugins if found is not None else {}), **resolved.plugins}
     known = registry().plugins
     return {name: known[name].version for name in used if name in known and known[name].usable}
 
 
 def _check_groups(found: Checkpoint, resolved: Resolved) -> None:
     """The optimiser's state goes by the order of its parameters, which the groups make."""
-    optimizer = found.state["spec"].get("train", {}).get("optimizer", {})
+    optimizer = found.state.spec.get("train", {}).get("optimizer", {})
     before = [group.get("match") for group in optimizer.get("groups", [])]
     now = [group.match for group in resolved.run.train.optimizer.groups]
     if before != now:

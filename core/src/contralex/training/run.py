@@ -44,6 +44,7 @@ from contralex.training import (
 )
 from contralex.training.batches import batches
 from contralex.training.checkpoints import read, retention, write
+from contralex.training.checkpoints.state import CheckpointState
 from contralex.training.hook_calls import LifeCycle
 from contralex.training.image_check import check_images
 from contralex.training.report import Report
@@ -123,7 +124,10 @@ class Run:
             self.total = min(self.total, train.max_steps)
         self.warnings = delays.too_long(self.spec, self.total / self.per_epoch)
 
-        self.method: LookUp = build.look_up(self.spec, population, self.split.labels, fresh=self.found is None)
+        fresh, init = self.found is None, self.spec.init
+        self.start = warm_start.open_start(init) if init is not None and fresh else None
+        labels = self.split.labels
+        self.method: LookUp = build.look_up(self.spec, population, labels, fresh=fresh, start=self.start)
         memory_checks.check_training(self.spec, self.method, self.device)
         views = self._two_samples()
         memory_checks.check_batch(self.spec, views, devices.workers(train.workers, self.device.type))
@@ -140,14 +144,14 @@ class Run:
         if self.found is not None:
             write.restore(self.found, self.method, self.optimizer, self._fitting)
             self.step = self.found.step
-            self.seconds = float(self.found.state.get("seconds", 0.0))
-            self.baselines = self.found.state.get("baselines", {})
+            self.seconds = self.found.state.seconds
+            self.baselines = self.found.state.baselines
         # Prepared after loading, so that what Accelerate wraps has its final tensors.
         with compat.broadcast_buffers_argument():
             self.model, self.prepared = self.accelerator.prepare(self.method, self.optimizer)
         scaler = self.accelerator.scaler
         if self.found is not None and scaler is not None:
-            scaler.load_state_dict(self.found.state["scaler"])
+            scaler.load_state_dict(self.found.state.scaler)
         self.plugins = resuming.plugins_of(self.found, resolved)
         self.ending = Ending()
         used = used_plugins(self.plugins, resolved.code)
@@ -156,7 +160,7 @@ class Run:
         self.hooks = LifeCycle(used, self.ending, train.on_hook_error, own)
         self.logged: dict[str, float] = {}
         self.saved_at = self.found.step if self.found is not None else None
-        self.skipped_steps = int(self.found.state.get("skipped_steps", 0)) if self.found is not None else 0
+        self.skipped_steps = self.found.state.skipped_steps if self.found is not None else 0
         self.skipped_in_a_row = 0
         self.folder = place.take(self.main)  # last, so that a run that cannot begin leaves no folder
         setup.begin_in(self.accelerator, self.folder)
@@ -234,8 +238,8 @@ def train(
                 report.say(f"{run.folder} has no checkpoint yet, so the run begins with its first step.")
             for warning in run.warnings:
                 report.say(f"Warning: {warning}")
-            if run.spec.init is not None and run.found is None:
-                report.say(warm_start.plan(run.method.encoder, run.spec.init).told())
+            if run.spec.init is not None and run.start is not None:
+                report.say(warm_start.match(run.method.encoder, run.spec.init, run.start).sentence())
             _baselines(run, report)
             run.hooks.call("contralex_run_start", run=run)
             _agree(run, report)
@@ -416,8 +420,8 @@ def _epoch_ends(run: Run, report: Report) -> None:
 def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None = None) -> Path:
     """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
     pending = report.pending()
-    state = sharded_state.gather_state(run.method)
-    bad = [*health.blown_up(state), *health.blown_up(write.flat(run.optimizer)[0])] if run.main else []
+    tensors = sharded_state.gather_state(run.method)
+    bad = [*health.blown_up(tensors), *health.blown_up(write.flat(run.optimizer)[0])] if run.main else []
     if run.ending.any_of(bool(bad)):
         raise _diverged(run, f"the weights are not finite after step {run.step} ({_listed(bad) if bad else ''})")
     saved = run.folder / "checkpoints"
@@ -425,20 +429,22 @@ def save(run: Run, report: Report, metrics: Mapping[str, float | Tensor] | None 
     if run.main:
         run.place.check()
         scaler = run.accelerator.scaler
-        extra = {
-            "seconds": run.seconds,
-            "baselines": run.baselines,
-            "scaler": scaler.state_dict() if scaler is not None else None,
-            "skipped_steps": run.skipped_steps,
-            "pending": pending,
-            "epoch": run.step / run.per_epoch,
-            "drift": run.drift,
-            "samples": run.samples,
-            "plugins": run.plugins,
-        }
-        figures = {**run.logged, **{name: float(value) for name, value in (metrics or {}).items()}}
-        write.save(saved, run.step, state, run.optimizer, run.resolved, extra, figures)
-        retention.prune(saved, run.spec.train.checkpoint, run.step)
+        state = CheckpointState.make(
+            run.resolved,
+            run.step,
+            {**run.logged, **{name: float(value) for name, value in (metrics or {}).items()}},
+            seconds=run.seconds,
+            baselines=run.baselines,
+            scaler=scaler.state_dict() if scaler is not None else None,
+            skipped_steps=run.skipped_steps,
+            pending=pending,
+            epoch=run.step / run.per_epoch,
+            drift=run.drift,
+            samples=run.samples,
+            plugins=run.plugins,
+        )
+        written = write.save(saved, state, tensors, run.optimizer)
+        retention.prune(saved, run.spec.train.checkpoint, run.step, written)
         run.hooks.call("contralex_checkpoint", run=run, folder=str(target))
     run.saved_at = run.step
     run.accelerator.wait_for_everyone()

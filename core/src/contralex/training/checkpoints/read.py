@@ -13,15 +13,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import ValidationError
 
 from contralex.errors import ContralexError, remedy
 from contralex.files import opened, read_json
 from contralex.recipes import limits
 from contralex.training.checkpoints import header, manifest
 from contralex.training.checkpoints.manifest import MANIFEST, MODEL, STATE
+from contralex.training.checkpoints.state import CheckpointState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,11 +38,11 @@ class Checkpoint:
     """A checkpoint on disk: its folder, and what ``state.json`` says."""
 
     folder: Path
-    state: dict[str, Any]
+    state: CheckpointState
 
     @property
     def step(self) -> int:
-        return int(self.state["step"])
+        return self.state.step
 
     def resolved(self, *, data: str | None = None, sets: Sequence[str] = ()) -> Resolved:
         """The spec that the run had. Plugins that are missing are an error, and other versions of them a warning.
@@ -51,7 +52,7 @@ class Checkpoint:
 
         for change in resuming.of_plugins(self):
             logging.getLogger("contralex").warning("%s was made with another version: %s.", self.folder, change)
-        return resolve_data(self.state["spec"], data=data, sets=sets, where=str(self.folder / STATE))
+        return resolve_data(self.state.spec, data=data, sets=sets, where=str(self.folder / STATE))
 
     def tensors(self, name: str = MODEL) -> dict[str, Tensor]:
         from safetensors import SafetensorError
@@ -107,60 +108,26 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> CheckpointState:
     """What ``state.json`` says, where it has all that a run goes on from, in bounds."""
     try:
-        state = read_json(folder / STATE)
+        data = read_json(folder / STATE)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _damaged(folder, STATE, str(reason)) from None
-    if isinstance(state, dict) and state.get("format") != 1:
-        found = f"{state.get('format')!r:.20}"
+    if isinstance(data, dict) and data.get("format") != 1:
+        found = f"{data.get('format')!r:.20}"
         raise ContralexError(f"{folder / STATE} has format {found}, and this contralex reads 1; update contralex.")
     try:
-        _State.model_validate(state)
-        limits.check_data(state, str(folder / STATE))
+        state = CheckpointState.model_validate(data)
+        limits.check_data(data, str(folder / STATE))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:80]
         raise _damaged(folder, STATE, f"{where}: {first['msg']}") from None
     except ContralexError as error:
         raise ContralexError(f"{error}, or take another checkpoint.") from None
-    known: dict[str, Any] = state
-    return known
-
-
-class _Pending(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    loss: FiniteFloat
-    accuracy: FiniteFloat
-    steps: int = Field(ge=0, lt=2**62)
-
-
-class _State(BaseModel):
-    """What is read of ``state.json``. It may hold more."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    step: int = Field(ge=0, lt=2**62)
-    spec: dict[str, Any]
-    digest: str = Field(pattern="^[0-9a-f]{64}$")
-    # Names and versions stand in commands that messages propose, so they are nothing but that.
-    plugins: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$")],
-        Annotated[str, Field(pattern=r"^[^\s;&|<>$`'\"\\]{1,100}$")],
-    ]
-    optimizer: dict[str, FiniteFloat | bool | None]
-    seconds: FiniteFloat = 0.0
-    epoch: FiniteFloat = 0.0
-    baselines: dict[str, Any] = {}
-    scaler: dict[str, Any] | None = None
-    skipped_steps: int = Field(0, ge=0, lt=2**62)
-    pending: _Pending = _Pending(loss=0.0, accuracy=0.0, steps=0)
-    metrics: dict[str, FiniteFloat] = {}
-    drift: list[dict[str, Any]] = []
-    samples: dict[str, Any] = {}
+    return state
 
 
 def _steps_folder(path: Path) -> Path | None:
@@ -231,8 +198,8 @@ def _whole(folder: Path) -> Checkpoint:
             raise _damaged(folder, file.name, file.problem)
     state = read_state(folder)
     name = _NAME.fullmatch(folder.name)
-    if name and int(name[1]) != state["step"]:
-        raise _damaged(folder, STATE, f"it is of step {state['step']}")
+    if name and int(name[1]) != state.step:
+        raise _damaged(folder, STATE, f"it is of step {state.step}")
     for tensors in (MODEL, manifest.OPTIMIZER):
         header.read(folder / tensors)
     return Checkpoint(folder, state)

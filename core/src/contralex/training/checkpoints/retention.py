@@ -5,21 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from contralex.errors import ContralexError
 from contralex.recipes.run_spec import CheckpointSpec
 from contralex.training.checkpoints import read
+from contralex.training.checkpoints.state import CheckpointState
 
 
-def prune(folder: Path, spec: CheckpointSpec, step: int) -> None:
+def prune(folder: Path, spec: CheckpointSpec, step: int, written: Path | None = None) -> None:
     """Removes what need not be kept, and what a killed run left; never the newest that is whole.
 
-    ``step`` is the run's. A checkpoint that is damaged, or of a later step, from which somebody went back, is not
-    counted, and is left to its owner.
+    ``step`` is the run's. ``written``: the checkpoint that it has just written, and so need not check. A checkpoint
+    that is damaged, or of a later step, from which somebody went back, is not counted, and is left to its owner.
     """
     complete = [path for path in read.steps(folder, until=step) if read.is_complete(path)]
-    newest = next((path for path in complete if read.is_whole(path)), None)
+    newest = next((path for path in complete if path == written or read.is_whole(path)), None)
     if newest is None:  # then what a killed run left may be the only one
         return
     states = {path: state for path in complete if (state := _state(path)) is not None}
@@ -28,7 +28,7 @@ def prune(folder: Path, spec: CheckpointSpec, step: int) -> None:
         remove(path)
 
 
-def retained(states: dict[Path, dict[str, Any]], spec: CheckpointSpec) -> list[Path]:
+def retained(states: dict[Path, CheckpointState], spec: CheckpointSpec) -> list[Path]:
     """``states``: what each checkpoint's ``state.json`` says, newest first."""
     newest = list(states)[: spec.keep_last]
     for_good = [path for path, state in states.items() if _is_kept_for_good(state, spec)]
@@ -42,14 +42,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_kept_for_good(state: dict[str, Any], spec: CheckpointSpec) -> bool:
-    epoch = state.get("epoch", 0)
-    return spec.keep_every is not None and epoch > 0 and epoch % spec.keep_every == 0
+def _is_kept_for_good(state: CheckpointState, spec: CheckpointSpec) -> bool:
+    return spec.keep_every is not None and state.epoch > 0 and state.epoch % spec.keep_every == 0
 
 
-def _best(states: dict[Path, dict[str, Any]], spec: CheckpointSpec) -> Sequence[Path]:
+def _best(states: dict[Path, CheckpointState], spec: CheckpointSpec) -> Sequence[Path]:
     """The best one by the metric; of equals, the older one, so that it is not written in vain."""
-    figures = {path: state.get("metrics", {}).get(spec.best) for path, state in states.items()}
+    figures = {path: None if spec.best is None else state.metrics.get(spec.best) for path, state in states.items()}
     known = {path: figure for path, figure in reversed(figures.items()) if figure is not None}
     if not known:
         return []
@@ -57,7 +56,7 @@ def _best(states: dict[Path, dict[str, Any]], spec: CheckpointSpec) -> Sequence[
     return [choose(known, key=lambda path: known[path])]
 
 
-def _state(path: Path) -> dict[str, Any] | None:
+def _state(path: Path) -> CheckpointState | None:
     try:
         return read.read_state(path)
     except ContralexError:

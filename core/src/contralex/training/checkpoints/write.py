@@ -9,14 +9,12 @@ needs to be kept. :mod:`contralex.training.checkpoints.read` finds one that is w
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,10 +27,8 @@ from contralex.files import to_disk, write_text
 from contralex.training.checkpoints import manifest, read, retention
 from contralex.training.checkpoints.manifest import MODEL, OPTIMIZER, STATE
 from contralex.training.checkpoints.read import Checkpoint
+from contralex.training.checkpoints.state import CheckpointState
 from contralex.training.optimizers import LARS
-
-if TYPE_CHECKING:
-    from contralex.recipes.layers import Resolved
 
 # What each optimiser keeps of a parameter once that has moved.
 _KEPT: dict[type[Optimizer], set[str]] = {
@@ -49,50 +45,28 @@ class NotSaved(ContralexError):
     exit_code = 1
 
 
-def save(
-    folder: Path,
-    step: int,
-    state: dict[str, Tensor],
-    optimizer: Optimizer,
-    resolved: Resolved,
-    extra: dict[str, Any],
-    metrics: Mapping[str, float] | None = None,
-) -> Path:
+def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optimizer: Optimizer) -> Path:
     """Writes ``folder/step-N`` at once: under another name first, then renamed, then named in ``last``.
 
-    ``state``: the model's. ``metrics``: what :mod:`contralex.training.checkpoints.retention` chooses the best one by.
+    ``tensors``: the model's. The optimiser's numbers are added to ``state``.
     """
-    tensors, numbers = flat(optimizer)
-    figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
-    text = json.dumps(
-        {
-            "format": 1,
-            "step": step,
-            "spec": resolved.data,
-            "digest": resolved.digest,
-            "plugins": resolved.plugins,
-            "optimizer": numbers,
-            "metrics": figures,
-            **extra,
-        },
-        indent=1,
-        allow_nan=False,
-    )
-    target = folder / f"step-{step}"
+    moments, numbers = flat(optimizer)
+    text = state.model_copy(update={"optimizer": numbers}).to_json()
+    target = folder / f"step-{state.step}"
     draft = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{target.name}-{os.getpid()}_{time.time_ns()}"
         draft.mkdir()
         (draft / STATE).write_text(text, "utf-8")
-        for name, content in ((MODEL, state), (OPTIMIZER, tensors)):
+        for name, content in ((MODEL, tensors), (OPTIMIZER, moments)):
             save_file(_contiguous(content), draft / name)
             shutil.copymode(draft / STATE, draft / name)  # safetensors lets its owner alone read it
         manifest.write(draft)
         _put(draft, target)
         write_text(folder / "last", target.name + "\n")
     except (OSError, SafetensorError) as error:
-        raise _not_saved(target, error, resolved) from error
+        raise _not_saved(target, error, state) from error
     finally:
         if draft is not None and draft.exists():
             retention.remove(draft)
@@ -116,11 +90,11 @@ def _put(draft: Path, target: Path) -> None:
         retention.remove(aside)
 
 
-def _not_saved(target: Path, error: OSError | SafetensorError, resolved: Resolved) -> NotSaved:
+def _not_saved(target: Path, error: OSError | SafetensorError, state: CheckpointState) -> NotSaved:
     folder = target.parent
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     good = next((path for path in read.steps(folder) if read.is_whole(path)), None) if folder.is_dir() else None
-    onward = command_to_resume(folder.parent, *(["--allow-code"] if resolved.code else []))
+    onward = command_to_resume(folder.parent, *(["--allow-code"] if state.has_code else []))
     way = f"the last good one is {good}, and the run goes on from it with:{onward}" if good else "there is no other"
     return NotSaved(f"The checkpoint {target} could not be written ({reason}); make room or mend the disk; {way}")
 
@@ -135,7 +109,7 @@ def restore(
     fit. ``transform`` is what becomes of the model's tensors before they are compared and loaded."""
     tensors = transform(checkpoint.tensors())
     state: dict[int, dict[str, Any]] = {}
-    for key, value in [*checkpoint.tensors(OPTIMIZER).items(), *checkpoint.state["optimizer"].items()]:
+    for key, value in [*checkpoint.tensors(OPTIMIZER).items(), *checkpoint.state.optimizer.items()]:
         place, _, name = key.partition(".")
         state.setdefault(int(place) if place.isdecimal() and len(place) < 10 else -1, {})[name] = value
     _check_tensors(model, tensors, checkpoint.folder / MODEL)
