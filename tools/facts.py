@@ -93,7 +93,9 @@ def known_json(plugins: dict[Path, Plugin]) -> str:
         if found:
             kinds[slot] = dict(sorted(found.items()))
     recipes = {recipe: plugin.name for plugin in plugins.values() for recipe in plugin.recipes}
-    return json.dumps({"kinds": kinds, "recipes": dict(sorted(recipes.items()))}, indent=2) + "\n"
+    commands = {command: plugin.name for plugin in plugins.values() for command in plugin.commands}
+    facts = {"kinds": kinds, "recipes": dict(sorted(recipes.items())), "commands": dict(sorted(commands.items()))}
+    return json.dumps(facts, indent=2) + "\n"
 
 
 def core_version() -> str:

@@ -197,6 +197,18 @@ def test_a_recipe_that_a_package_brings_says_which(
     assert err.endswith("it comes with contralex-wonder: pip install contralex-wonder\n")
 
 
+def test_a_command_that_a_package_brings_says_which(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("contralex.plugins.registry.known_commands", lambda: {"wonder": "contralex-wonder"})
+    code, _, err = call("wonder", "runs/mine")
+    assert code == 2
+    assert err == (
+        "Error: no command 'wonder' is installed; it comes with contralex-wonder: pip install contralex-wonder\n"
+    )
+    assert "No such command 'wander'" in call("wander")[2]
+
+
 def test_help_teaches(call: Callable[..., Result]) -> None:
     for words in (
         ["eval", "knn"],

@@ -14,7 +14,7 @@ from contralex.kinds.negatives.specs import ClassesSpec
 from contralex.kinds.targets.specs import ClassLabelSpec
 from contralex.plugins.building import BuildContext
 from contralex.recipes.layers import resolve, resolve_data
-from contralex.recipes.semi_supervised import Student, classifier, distilled, finetuned
+from contralex_simclr.semi_supervised import Student, add_classifier, derive_distillation, derive_finetuning
 
 # Shares of labels
 
@@ -102,7 +102,7 @@ V2 = resolve("simclr-v2").data
 
 
 def tuned(share: float = 0.1, samples: int = 128_117, **options: Any) -> dict[str, Any]:
-    data = finetuned(V2, "runs/a", data=V2["data"], share=share, classes=1000, samples=samples, **options)
+    data = derive_finetuning(V2, "runs/a", data=V2["data"], fraction=share, classes=1000, samples=samples, **options)
     return resolve_data(data).data
 
 
@@ -129,7 +129,7 @@ def test_the_papers_settings_for_imagenet() -> None:
 
 def test_distillation_has_the_schedule_of_pre_training() -> None:
     student = Student(tuned()["method"]["encoder"])
-    data = distilled(tuned(), "runs/b", student=student, samples=1_281_167, temperature=0.1)
+    data = derive_distillation(tuned(), "runs/b", student=student, samples=1_281_167, temperature=0.1)
     run = resolve_data(data).run
     rate: Any = run.train.optimizer.lr
     assert (run.train.epochs, run.train.batch_size, run.train.optimizer.weight_decay) == (400, 4096, 1e-4)
@@ -150,14 +150,14 @@ def test_small_sets_get_batches_that_they_can_fill() -> None:
 
 def test_what_the_new_layer_is_called() -> None:
     encoder = resolve("moco-v2").data["method"]["encoder"]  # linear, ReLU, linear
-    assert classifier(encoder, 10, 0)[1] == "projector.0"
-    assert classifier(encoder, 10, 1)[1] == "projector.2"
-    assert classifier(encoder, 10, 2)[1] == "projector.3"
+    assert add_classifier(encoder, 10, 0)[1] == "projector.0"
+    assert add_classifier(encoder, 10, 1)[1] == "projector.2"
+    assert add_classifier(encoder, 10, 2)[1] == "projector.3"
 
 
 def test_a_noisy_student_drops_paths_where_its_backbone_can() -> None:
     able = {**tuned()["method"]["encoder"], "backbone": {"kind": "timm", "name": "resnet10t", "drop_path": 0.1}}
-    data = distilled(tuned(), "runs/b", student=Student(able), samples=100, temperature=1.0, noisy=True)
+    data = derive_distillation(tuned(), "runs/b", student=Student(able), samples=100, temperature=1.0, noisy=True)
     assert data["method"]["encoder"]["backbone"]["drop_path"] == 0.2
     assert data["method"]["matches"] == ["0->1"]
 
@@ -165,4 +165,4 @@ def test_a_noisy_student_drops_paths_where_its_backbone_can() -> None:
 def test_other_encoders_and_views_are_refused() -> None:
     audio = resolve("cpc-audio").data
     with pytest.raises(ContralexError, match="cannot be made a classifier here"):
-        finetuned(audio, "runs/a", data=V2["data"], share=0.1, classes=10, samples=100)
+        derive_finetuning(audio, "runs/a", data=V2["data"], fraction=0.1, classes=10, samples=100)

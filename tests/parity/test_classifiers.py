@@ -13,15 +13,17 @@ from torch.nn import functional as F
 
 from contralex.lookup.step import LookUp
 from contralex.recipes.layers import resolve, resolve_data
-from contralex.recipes.semi_supervised import Student, distilled, finetuned
 from contralex.training import build
+from contralex_simclr.semi_supervised import Student, derive_distillation, derive_finetuning
 from tests.margins import same_counts, undecided
 from tests.parity.test_methods import LABELS, POPULATION, SAMPLE, SMALL, B, gradients, images, same, step
 
 CLASSES = 3
 PRETRAINED = resolve("simclr-v1", preset="digits", sets=SMALL).data
 TUNED = resolve_data(
-    finetuned(PRETRAINED, "runs/none", data=PRETRAINED["data"], share=0.5, classes=CLASSES, samples=POPULATION),
+    derive_finetuning(
+        PRETRAINED, "runs/none", data=PRETRAINED["data"], fraction=0.5, classes=CLASSES, samples=POPULATION
+    ),
     sets=["init=null", f"train.batch_size={B}"],
 ).data
 
@@ -32,7 +34,9 @@ def fine_tuned() -> LookUp:
 
 def student(**options: Any) -> tuple[LookUp, Any]:
     """A student, whose teacher has weights of its own, and a copy of that teacher."""
-    data = distilled(TUNED, "runs/none", student=Student(TUNED["method"]["encoder"], 1), samples=POPULATION, **options)
+    data = derive_distillation(
+        TUNED, "runs/none", student=Student(TUNED["method"]["encoder"], 1), samples=POPULATION, **options
+    )
     sets = ["method.key_encoder.checkpoint=null", f"train.batch_size={B}"]
     model = build.look_up(resolve_data(data, sets=sets).run, POPULATION).train()
     opinionated(model, min(0.5, options["temperature"] / 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve, resolve_data
 from contralex.training import build
 from contralex.training.run import train
+from contralex_simclr.resolving import resolve_distillation, resolve_finetuning
 
 Call = Callable[..., dict[str, Any]]
 _QUIET = ["train.workers=0", "train.precision=fp32", "eval.knn={k: 4, baselines: false}"]
@@ -153,6 +155,23 @@ def test_two_processes_tune_the_same(call: Call, pretrained: Path, tmp_path: Pat
         torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-4)
 
 
+def test_from_python_nothing_is_printed_or_started(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for handler in list(logging.getLogger("contralex.progress").handlers):  # of a command that ran before
+        monkeypatch.setattr(handler, "emit", lambda record: None)
+    tuning = resolve_finetuning(pretrained, labels=0.2, sets=["train.epochs=3"])
+    assert tuning.run.init is not None and tuning.run.train.epochs == 3
+    assert (tuning.data["data"]["share"], tuning.data["method"]["negatives"]["count"]) == (0.2, 2)
+    train(tuning, tmp_path / "tuned")
+    capfd.readouterr()
+    student = resolve_distillation(tmp_path / "tuned", student=str(pretrained), noisy=True)
+    assert student.run.init is not None and student.run.init.checkpoint.startswith(str(pretrained))
+    assert student.data["method"]["matches"] == ["0->1"]
+    assert capfd.readouterr() == ("", "") and [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
 def test_init_that_fits_nothing_is_refused(pretrained: Path, tmp_path: Path) -> None:
     data = {**resolve(str(pretrained / "spec.yaml")).data, "init": {"checkpoint": str(pretrained)}}
     other = resolve_data(data, sets=["method.encoder.backbone.widths=[9]", "method.encoder.projector=[{width: 4}]"])
@@ -182,7 +201,7 @@ def test_logits_are_not_taken_for_a_collapse() -> None:
 
 
 def test_mistakes_are_sentences(refused: Callable[..., str], pretrained: Path, tmp_path: Path, images: Path) -> None:
-    assert "--labels 0: give the share of the labels" in refused("finetune", pretrained, "--labels", "0")
+    assert "--labels 0: give the fraction of the labels" in refused("finetune", pretrained, "--labels", "0")
     assert "--from-layer 4: the projector has 3 layers" in refused("finetune", pretrained, "--from-layer", "4")
     assert "there is no folder nowhere" in refused("finetune", "nowhere")
     assert "is no classifier, so it has nothing to teach" in refused("distill", pretrained)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contralex import progress
     from contralex.cli import options as commands
+    from contralex.cli.starting import train_resolved
     from contralex.data import headers, images, layout
     from contralex.data.base import Source, Split, Subset, Unreadable, compact, printable
     from contralex.data.paths import Paths
@@ -59,18 +60,22 @@ if TYPE_CHECKING:
     from contralex.kinds.views.parts import CropViews, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
-    from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, Targets
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec
+    from contralex.recipes.code_files import permission
+    from contralex.recipes.layers import Resolved, resolve_data
     from contralex.recipes.paths import LocalPath
     from contralex.recipes.run_spec import RunSpec
     from contralex.recipes.schedules import Fraction, Number, Rate, Temperature, bounds
+    from contralex.training.build import read_source
+    from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
 
 _WHERE = {
+    "contralex.cli.starting": ("train_resolved",),
     "contralex.data.base": (
         "Source",
         "Split",
@@ -181,7 +186,6 @@ _WHERE = {
         "Schedule",
         "value_at",
     ),
-    "contralex.lookup.ring_buffer": ("write_to_ring",),
     "contralex.lookup.slots": (
         "Backbone",
         "Encoder",
@@ -210,6 +214,11 @@ _WHERE = {
         "Slot",
         "Spec",
     ),
+    "contralex.recipes.code_files": ("permission",),
+    "contralex.recipes.layers": (
+        "Resolved",
+        "resolve_data",
+    ),
     "contralex.recipes.paths": ("LocalPath",),
     "contralex.recipes.run_spec": ("RunSpec",),
     "contralex.recipes.schedules": (
@@ -218,6 +227,11 @@ _WHERE = {
         "Rate",
         "Temperature",
         "bounds",
+    ),
+    "contralex.training.build": ("read_source",),
+    "contralex.training.checkpoints.read": (
+        "Checkpoint",
+        "open_checkpoint",
     ),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
@@ -241,6 +255,7 @@ __all__ = [
     "Backbone",
     "Blur",
     "BuildContext",
+    "Checkpoint",
     "ClassLabelTargets",
     "ClassSource",
     "Clock",
@@ -290,6 +305,7 @@ __all__ = [
     "QueueSource",
     "RandAugment",
     "Rate",
+    "Resolved",
     "Rows",
     "Run",
     "RunSpec",
@@ -326,19 +342,23 @@ __all__ = [
     "images",
     "layout",
     "mlp",
+    "open_checkpoint",
     "path_exists",
+    "permission",
     "printable",
     "progress",
+    "read_source",
     "remedy",
+    "resolve_data",
     "sincos_positions",
     "timm_backbone",
     "to_tensor_steps",
     "torchvision_backbone",
+    "train_resolved",
     "trim_long_image",
     "value_at",
     "vit_backbone",
     "write_tiny_folder",
-    "write_to_ring",
 ]
 
 

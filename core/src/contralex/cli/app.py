@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import check, compare, doctor, explain, inspect, look, new, plugins, run, schema, semi_supervised
+from contralex.cli import check, compare, doctor, explain, inspect, look, new, plugins, run, schema
 from contralex.cli.plugin_commands import WithPlugins
 
 
@@ -110,20 +110,6 @@ app.command(
         "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
     )
 )(run.train)
-app.command(
-    epilog=examples(
-        "contralex finetune runs/mine --labels 0.1          on a tenth of the labels",
-        "contralex finetune runs/mine --labels 1 --from-layer 0",
-        "contralex finetune runs/mine --labels 0.01 --epochs 60 --set train.optimizer.lr=0.02",
-    )
-)(semi_supervised.finetune)
-app.command(
-    epilog=examples(
-        "contralex distill runs/tuned                       into the same network, from random weights",
-        "contralex distill runs/tuned --student runs/small  into another run's encoder",
-        "contralex distill runs/tuned --student simclr-v1 --noisy --threshold 0.3",
-    )
-)(semi_supervised.distill)
 app.command(
     epilog=examples(
         "contralex compare moco-v2 simclr-v1 byol --preset digits",

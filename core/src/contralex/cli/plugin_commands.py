@@ -10,6 +10,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from contralex.errors import ContralexError
+
 
 class WithPlugins(TyperGroup):
     """Plugins are asked for commands only where a name is not one of ours, or the list of all is wanted."""
@@ -22,7 +24,14 @@ class WithPlugins(TyperGroup):
         if own is not None:
             return own
         function = _offered().get(cmd_name)
-        return None if function is None else _command(cmd_name, function)
+        if function is not None:
+            return _command(cmd_name, function)
+
+        from contralex.plugins.registry import known_commands, registry
+
+        if cmd_name in known_commands():
+            raise ContralexError(registry().command_hint(cmd_name))
+        return None
 
 
 def _offered() -> dict[str, Any]:

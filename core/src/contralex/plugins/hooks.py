@@ -187,7 +187,7 @@ SLOTS = {
 # The commands of contralex itself, which no plugin may take.
 OWN_COMMANDS = frozenset(
     [
-        *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "finetune", "distill", "eval"),
+        *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "eval"),
         *("linear", "schema", "new", "check", "doctor", "inspect"),
     ]
 )

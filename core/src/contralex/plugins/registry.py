@@ -149,6 +149,10 @@ class Registry:
             f"no recipe {name!r} is installed, and no such file exists{self._way(wanted, name, list(self.recipes()))}"
         )
 
+    def command_hint(self, name: str) -> str:
+        """The sentence for a command of a first-party plugin that cannot be used."""
+        return f"no command {name!r} is installed{self._way(known_commands().get(name), name, [])}"
+
     def _way(self, distribution: str | None, name: str, known: list[str]) -> str:
         if distribution in self.plugins:
             plugin = self.plugins[distribution]
@@ -316,6 +320,12 @@ def known_kinds() -> dict[str, dict[str, str]]:
     """slot -> kind -> the first-party distribution that offers it, installed or not. Written by tools/facts.py."""
     kinds: dict[str, dict[str, str]] = _known()["kinds"]
     return kinds
+
+
+def known_commands() -> dict[str, str]:
+    """command -> the first-party distribution that offers it, installed or not."""
+    commands: dict[str, str] = _known()["commands"]
+    return commands
 
 
 def known_recipes() -> dict[str, str]:

@@ -45,8 +45,8 @@ def look_up(
         return _assemble(spec, made, dataset_size, labels)
 
 
-def source(spec: Spec) -> Source:
-    """The data. Where a folder is gone that a stored spec names, the mistake says how to find it again."""
+def read_source(spec: Spec) -> Source:
+    """Read the data that a spec names. Where a folder of a stored spec is gone, the mistake says how to find it."""
     try:
         with progress.during("Reading the data"):
             made: Source = spec.build()

@@ -38,7 +38,7 @@ def evaluate(
         run = resolved.run
         evaluator = evaluator_named(name, run, used_plugins(resolved.plugins, resolved.code))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        source, views = build.source(run.data), run.method.views.build()
+        source, views = build.read_source(run.data), run.method.views.build()
         progress.say(f"{found.folder} on {device.type}; {run.data.kind_name()}: {source.describe()}")
         encoders: dict[str, Encoder | None] = {THIS: build.encoder_of(found, run).to(device)}
         if UNTRAINED in evaluator.baselines:

@@ -109,7 +109,7 @@ class Run:
             self.drift = resuming.check(self.found, resolved, allow_drift, say=self.main)
 
         with self.accelerator.local_main_process_first():  # it may download or unpack what the others then read
-            self.source: Source = build.source(self.spec.data)
+            self.source: Source = build.read_source(self.spec.data)
         self.accelerator.wait_for_everyone()  # the others ask the main process what it found
         self.views = self.spec.method.views.build()
         self.split = self.source.train()

@@ -82,7 +82,7 @@ def zero_shot(
                 "zero-shot classification is for encoders of images and captions."
             )
         judged = _data(run.data, data, sets)
-        source = build.source(judged)
+        source = build.read_source(judged)
         progress.say(f"{found.folder}; {judged.kind_name()}: {source.describe()}")
         asked = prompts(source, classes, templates)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

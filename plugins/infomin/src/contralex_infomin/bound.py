@@ -24,7 +24,7 @@ _TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 def information(folder: Path, resolved: Resolved) -> float:
     """In bits, of the query and key view of the first match, over images that were held out where there are any."""
     run = resolved.run
-    source, views = build.source(run.data), run.method.views.build()
+    source, views = build.read_source(run.data), run.method.views.build()
     split = source.test() or source.train()
     among = min(AMONG, len(split))
     encoder = load_encoder(folder)

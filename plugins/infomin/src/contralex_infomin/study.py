@@ -97,7 +97,7 @@ def _row(strength: float, resolved: Resolved, place: Path) -> dict[str, float]:
 
 def _check_judged(base: Resolved) -> None:
     """Refuses before anything is trained what could not be compared afterwards."""
-    if base.run.eval.knn is None or not _has_labels(build.source(base.run.data)):
+    if base.run.eval.knn is None or not _has_labels(build.read_source(base.run.data)):
         raise ContralexError(
             "view-information compares with kNN accuracy, and there is none: it needs eval.knn, and data with labels "
             "and a split to judge with"

@@ -17,7 +17,6 @@ from contralex.plugin import (
     Targets,
     distributed,
     value_at,
-    write_to_ring,
 )
 
 
@@ -45,8 +44,10 @@ class NeighbourTargets(TargetGenerator):
         return Targets(vectors=self.support[nearest])
 
     def update(self, keys: Rows, step: Step) -> None:
-        written = write_to_ring(self.support, keys.select_view(self.view).vectors, self.pointer)
-        self.pointer.copy_((self.pointer + written) % self.size)
+        newest = keys.select_view(self.view).vectors[-self.size :]
+        places = (self.pointer + torch.arange(len(newest), device=self.support.device)) % self.size
+        self.support[places] = newest.to(self.support)
+        self.pointer.copy_((self.pointer + len(newest)) % self.size)
 
 
 class NeighbourNCELoss(Loss):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from contralex.plugin import Spec, hookimpl
+from contralex_simclr.commands import distill, finetune
 from contralex_simclr.spec import BatchAndQueueSpec, SKResNetSpec
 
 
@@ -22,3 +24,8 @@ def contralex_negative_sources() -> list[type[Spec]]:
 @hookimpl
 def contralex_recipes() -> Traversable:
     return files("contralex_simclr") / "recipes"
+
+
+@hookimpl
+def contralex_commands() -> dict[str, Callable[..., None]]:
+    return {"finetune": finetune, "distill": distill}

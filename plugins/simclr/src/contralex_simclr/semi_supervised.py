@@ -1,9 +1,9 @@
-"""The two runs that follow a pre-training, as specs: fine-tuning on some labels, and distilling what that makes.
+"""The two runs that follow a pre-training, as specs: fine-tuning on some labels, and distillation of the result.
 
-Both are look-ups like any other. A classifier is an encoder that ends in one number for each class, and its dictionary
-are the classes; fine-tuning looks the sample's label up in it, and distillation what a frozen teacher says.
+Both are look-ups like any other. A classifier is an encoder that ends in a logit for each class, and its dictionary is
+the classes: fine-tuning looks up the sample's label, and distillation the probabilities of a frozen teacher.
 
-Source: SimCLR v2 (arXiv:2006.10029), sections 2 and 3, which is what the settings below are, too; code:
+Source: SimCLR v2 (arXiv:2006.10029), sections 2 and 3, of which the settings below are, too; code:
 google-research/simclr ``README.md`` and ``run.py``. Imports no torch.
 """
 
@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contralex.errors import ContralexError, remedy
-from contralex.plugins.registry import registry
-from contralex.plugins.spec import Spec
+from contralex.plugin import ContralexError, Slot, Spec, remedy
 
 Data = dict[str, Any]
 
@@ -36,13 +34,13 @@ _SMALL_RAND_AUGMENT = {"ops": 2, "magnitude": 5, "law": "tensorflow"}
 _SMALL_IMAGE = 96  # pixels, below which an image is small
 _DROP_PATH = 0.2
 
-_KEPT_OF_TRAIN = ("precision", "seed", "workers", "log_every", "trackers", "on_hook_error", "on_bad_loss")
+_KEPT = ("precision", "seed", "workers", "log_every", "trackers", "on_hook_error", "on_bad_loss")
 
 
 @dataclass(frozen=True)
 class Student:
-    """What is distilled into. ``encoder``: an encoder's block, of which ``from_layer`` projector layers stay;
-    ``checkpoint``: where its first weights are from; ``code``: the files that its spec names."""
+    """The network that learns from a teacher. ``encoder``: an encoder's block, of which ``from_layer`` projector layers
+    stay; ``checkpoint``: where its first weights are from; ``code``: the files that its spec names."""
 
     encoder: Data
     from_layer: int = 0
@@ -50,27 +48,28 @@ class Student:
     code: tuple[Data, ...] = ()
 
 
-def finetuned(
+def derive_finetuning(
     pretrained: Mapping[str, Any],
     checkpoint: str,
     *,
     data: Data,
-    share: float,
+    fraction: float,
     classes: int,
     samples: int,
     from_layer: int | None = None,
 ) -> Data:
     """The run that trains the encoder of ``pretrained`` (a resolved spec), and a layer of ``classes`` logits on it.
 
-    ``data``: all data, of whose labels a ``share`` is used, which is ``samples``. ``from_layer``: how many layers of
-    the projector stay; None for the paper's choice, one, and none where all labels are there.
+    ``checkpoint``: where the first weights are from. ``data``: all data, of whose labels a ``fraction`` is used, that
+    of ``samples`` samples. ``from_layer``: how many layers of the projector stay; None for the paper's choice, one, and
+    none where all labels are used.
     """
     encoder = pretrained["method"]["encoder"]
     if from_layer is None:
-        from_layer = int(share < 1 and len(encoder.get("projector", ())) > 1)
-    made, last = classifier(encoder, classes, from_layer)
+        from_layer = int(fraction < 1 and len(encoder.get("projector", ())) > 1)
+    made, last = add_classifier(encoder, classes, from_layer)
     return {
-        **_common(pretrained, "finetuned", f"fine-tuned on {100 * share:.3g} % of the labels"),
+        **_header(pretrained, "finetuned", f"fine-tuned on {100 * fraction:.3g} % of the labels"),
         "init": {"checkpoint": checkpoint, "skip": [f"{last}.*"]},
         "method": {
             "views": _plain_views(pretrained["method"]["views"]),
@@ -81,13 +80,13 @@ def finetuned(
             "loss": {"kind": "info_nce", "temperature": 1.0},  # over the classes: the usual cross-entropy
             "matches": "self",
         },
-        "data": {"kind": "labelled", "of": data, "share": share},
-        "train": _finetune_settings(pretrained, share, samples, last),
-        "eval": _judged(pretrained, samples),
+        "data": {"kind": "labelled", "of": data, "share": fraction},
+        "train": _finetune_settings(pretrained, fraction, samples, last),
+        "eval": _evaluation(pretrained, samples),
     }
 
 
-def distilled(
+def derive_distillation(
     teacher: Mapping[str, Any],
     checkpoint: str,
     *,
@@ -98,27 +97,28 @@ def distilled(
     threshold: float | None = None,
     noisy: bool = False,
 ) -> Data:
-    """The run in which a student learns what ``teacher`` (a fine-tuned run's resolved spec) says of all its data, of
-    which there are ``samples``, without labels.
+    """The run in which a student learns the probabilities that ``teacher`` (a fine-tuned run's resolved spec) gives to
+    all its data, ``samples`` of them, without labels.
 
-    ``noisy``: the student sees strong views (and drops paths, where its backbone can), the teacher plain images.
+    ``checkpoint``: the teacher's weights. ``temperature`` divides the logits of both. ``hard``: teach the most likely
+    class alone. ``threshold``: the probability of it below which a sample is left out. ``noisy``: the student sees
+    strong views (and drops paths, where its backbone can), the teacher plain images.
     """
     method = teacher["method"]
-    negatives = _spec("negatives", method["negatives"])
-    if negatives is None or "classes" not in negatives.offers():
+    if "classes" not in _read_block("negatives", method["negatives"]).offers():
         raise ContralexError(
             f"{checkpoint} is no classifier, so it has nothing to teach; fine-tune it first:"
             + remedy("contralex", "finetune", checkpoint, "--labels", "0.1")
         )
-    made, last = classifier(student.encoder, method["negatives"]["count"], student.from_layer)
+    made, last = add_classifier(student.encoder, method["negatives"]["count"], student.from_layer)
     if noisy and "drop_path" in made["backbone"]:
         made["backbone"] = {**made["backbone"], "drop_path": max(made["backbone"]["drop_path"] or 0.0, _DROP_PATH)}
-    data = whole_data(teacher["data"])
-    start = {"checkpoint": student.checkpoint, "skip": [f"{last}.*"]} if student.checkpoint is not None else None
+    data = all_data(teacher["data"])
+    init = {"checkpoint": student.checkpoint, "skip": [f"{last}.*"]} if student.checkpoint is not None else None
     code = [*teacher.get("code", ()), *(file for file in student.code if file not in teacher.get("code", ()))]
     return {
-        **_common(teacher, "distilled", "distilled" + (" into a noisy student" if noisy else "")),
-        "init": start,
+        **_header(teacher, "distilled", "distilled" + (" into a noisy student" if noisy else "")),
+        "init": init,
         **({"code": code} if code else {}),
         "method": {
             "views": _noisy_views(method["views"]) if noisy else _plain_views(method["views"]),
@@ -136,15 +136,14 @@ def distilled(
         },
         "data": data,
         "train": _distill_settings(teacher, samples, 1.0 if hard else temperature),
-        "eval": _judged(teacher, samples),
+        "eval": _evaluation(teacher, samples),
     }
 
 
-def classifier(encoder: Mapping[str, Any], classes: int, from_layer: int) -> tuple[Data, str]:
+def add_classifier(encoder: Mapping[str, Any], classes: int, from_layer: int) -> tuple[Data, str]:
     """An image encoder's block that ends in logits after ``from_layer`` layers of its projector, and the name of the
     new layer among the encoder's modules."""
-    spec = _spec("encoder", encoder)
-    made = spec.with_logits(classes, from_layer) if spec is not None else None
+    made = _read_block("encoder", encoder).with_logits(classes, from_layer)
     if made is None:
         raise ContralexError(
             f"an encoder of kind {encoder['kind']} cannot be made a classifier here; write the run as a recipe of your "
@@ -154,25 +153,23 @@ def classifier(encoder: Mapping[str, Any], classes: int, from_layer: int) -> tup
     return block.model_dump(mode="json"), last
 
 
-def whole_data(data: Data) -> Data:
-    """The data set itself, where a run was trained on some of its samples."""
-    spec = _spec("data", data)
-    return data if spec is None or spec.whole_data() is spec else spec.whole_data().model_dump(mode="json")
+def all_data(data: Data) -> Data:
+    """The block of the data set itself, where a run was trained on some of its samples."""
+    spec = _read_block("data", data)
+    return data if spec.whole_data() is spec else spec.whole_data().model_dump(mode="json")
 
 
-def _spec(slot: str, block: Mapping[str, Any]) -> Spec | None:
-    kind = registry().find(slot, block["kind"])
-    return None if kind is None else kind.model_validate(block)
+def _read_block(slot: str, block: Mapping[str, Any]) -> Spec:
+    return Slot(slot).validate(block)
 
 
-def _common(of: Mapping[str, Any], suffix: str, what: str) -> Data:
-    kept = {name: of[name] for name in ("code", "plugins") if name in of}
-    return {"schema": 1, "name": f"{of['name']}-{suffix}", "summary": f"{of['name']}, {what}", **kept}
+def _header(before: Mapping[str, Any], suffix: str, what: str) -> Data:
+    kept = {name: before[name] for name in ("code", "plugins") if name in before}
+    return {"schema": 1, "name": f"{before['name']}-{suffix}", "summary": f"{before['name']}, {what}", **kept}
 
 
 def _first_augment(views: Mapping[str, Any]) -> Data:
-    spec = _spec("views", views)
-    augments = spec.augments() if spec is not None else None
+    augments = _read_block("views", views).augments()
     if not augments:
         raise ContralexError(
             f"views of kind {views['kind']} have no crop to take over, so write the run as a recipe of your own."
@@ -189,7 +186,7 @@ def _plain_views(views: Mapping[str, Any]) -> Data:
 
 
 def _noisy_views(views: Mapping[str, Any]) -> Data:
-    """The student's view, cropped, flipped and hit by RandAugment; and the teacher's, the whole image."""
+    """The student's view, cropped, flipped and changed by RandAugment; and the teacher's, the whole image."""
     strong = _plain_views(views)["groups"]["images"]["augment"]
     plain = {name: strong[name] for name in ("crop", "normalize") if name in strong}
     plain["crop"] = {**plain["crop"], "scale": [1.0, 1.0]}
@@ -209,28 +206,28 @@ def _rand_augment(size: int) -> Data:
     return {**_SMALL_RAND_AUGMENT, "translate": eighth, "cutout": eighth}
 
 
-def _finetune_settings(of: Mapping[str, Any], share: float, samples: int, last: str) -> Data:
-    epochs = 60 if share <= 0.01 else 30
+def _finetune_settings(before: Mapping[str, Any], fraction: float, samples: int, last: str) -> Data:
+    epochs = 60 if fraction <= 0.01 else 30
     if samples < _BATCHES * _FINETUNE_BATCH:
-        return _small(of, "finetune", samples, epochs, 1.0)
+        return _small_settings(before, "finetune", samples, epochs, 1.0)
     optimizer = _lars({"kind": "cosine", "start": _FINETUNE_LR}, 0.0, f"encoder.{last}.*")
-    return {**_settings(of), "epochs": epochs, "batch_size": _FINETUNE_BATCH, "optimizer": optimizer}
+    return {**_kept_settings(before), "epochs": epochs, "batch_size": _FINETUNE_BATCH, "optimizer": optimizer}
 
 
-def _distill_settings(of: Mapping[str, Any], samples: int, temperature: float) -> Data:
+def _distill_settings(before: Mapping[str, Any], samples: int, temperature: float) -> Data:
     if samples < _BATCHES * _DISTILL_BATCH:
-        return _small(of, "distill", samples, 30, temperature)
+        return _small_settings(before, "distill", samples, 30, temperature)
     rate = {"kind": "cosine", "start": _DISTILL_LR, "warmup_epochs": _DISTILL_EPOCHS * _WARMUP}
     settings = {"epochs": _DISTILL_EPOCHS, "batch_size": _DISTILL_BATCH, "optimizer": _lars(rate, 1e-4)}
-    return {**_settings(of), **settings}
+    return {**_kept_settings(before), **settings}
 
 
-def _small(of: Mapping[str, Any], what: str, samples: int, epochs: int, temperature: float) -> Data:
+def _small_settings(before: Mapping[str, Any], command: str, samples: int, epochs: int, temperature: float) -> Data:
     batch = min(_SMALL_BATCH, 2 ** max(int(math.log2(max(samples, 1) / 4)), 1))  # at least four batches, of two or more
     steps = max(samples // batch, 1)
     return {
-        **_settings(of),
-        "epochs": max(epochs, math.ceil(_SMALL_STEPS[what] / steps)),
+        **_kept_settings(before),
+        "epochs": max(epochs, math.ceil(_SMALL_STEPS[command] / steps)),
         "batch_size": batch,
         "optimizer": {
             "kind": "sgd",
@@ -241,8 +238,8 @@ def _small(of: Mapping[str, Any], what: str, samples: int, epochs: int, temperat
     }
 
 
-def _settings(of: Mapping[str, Any]) -> Data:
-    return {"batch_norm": "sync", **{name: of["train"][name] for name in _KEPT_OF_TRAIN}}
+def _kept_settings(before: Mapping[str, Any]) -> Data:
+    return {"batch_norm": "sync", **{name: before["train"][name] for name in _KEPT}}
 
 
 def _lars(rate: Data, decay: float, head: str | None = None) -> Data:
@@ -255,10 +252,10 @@ def _lars(rate: Data, decay: float, head: str | None = None) -> Data:
     return lars
 
 
-def _judged(of: Mapping[str, Any], samples: int) -> Data:
-    """By the logits, and by the neighbours among the samples that there are."""
-    judged = of["eval"]
-    knn = judged["knn"]
+def _evaluation(before: Mapping[str, Any], samples: int) -> Data:
+    """By the logits, and by the nearest neighbours among the samples that there are."""
+    evaluation = before["eval"]
+    knn = evaluation["knn"]
     if knn is not None:
         knn = {**knn, "k": min(knn["k"], samples)}
-    return {"knn": knn, "classify": {}, "batch_size": judged["batch_size"]}
+    return {"knn": knn, "classify": {}, "batch_size": evaluation["batch_size"]}
