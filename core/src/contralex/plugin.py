@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from contralex.kinds.views.parts import CropViews, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
+    from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, Targets
@@ -186,6 +187,7 @@ _WHERE = {
         "Schedule",
         "value_at",
     ),
+    "contralex.lookup.ring_buffer": ("write_to_ring",),
     "contralex.lookup.slots": (
         "Backbone",
         "Encoder",
@@ -359,6 +361,7 @@ __all__ = [
     "value_at",
     "vit_backbone",
     "write_tiny_folder",
+    "write_to_ring",
 ]
 
 

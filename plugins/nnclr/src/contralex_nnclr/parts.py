@@ -17,6 +17,7 @@ from contralex.plugin import (
     Targets,
     distributed,
     value_at,
+    write_to_ring,
 )
 
 
@@ -44,10 +45,8 @@ class NeighbourTargets(TargetGenerator):
         return Targets(vectors=self.support[nearest])
 
     def update(self, keys: Rows, step: Step) -> None:
-        newest = keys.select_view(self.view).vectors[-self.size :]
-        places = (self.pointer + torch.arange(len(newest), device=self.support.device)) % self.size
-        self.support[places] = newest.to(self.support)
-        self.pointer.copy_((self.pointer + len(newest)) % self.size)
+        written = write_to_ring(self.support, keys.select_view(self.view).vectors, self.pointer)
+        self.pointer.copy_((self.pointer + written) % self.size)
 
 
 class NeighbourNCELoss(Loss):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets
+from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets, write_to_ring
 from contralex_swav.spec import CodeQueue
 
 
@@ -69,11 +69,7 @@ class SinkhornTargets(TargetGenerator):
     def update(self, keys: Rows, step: Step) -> None:
         if self.queue is None or step.clock.epoch < self.queue.start_epoch:
             return
-        size = self.queue.size
-        count = 0
+        written = 0
         for view in self.views:
-            queue, newest = self.get_buffer(f"queue_{view}"), keys.select_view(view).vectors[-size:]
-            count = len(newest)
-            index = (self.filled + torch.arange(count, device=queue.device)) % size
-            queue[index] = newest.to(queue)
-        self.filled += count  # how many were ever written: both the pointer and whether it is full
+            written = write_to_ring(self.get_buffer(f"queue_{view}"), keys.select_view(view).vectors, self.filled)
+        self.filled += written  # how many were ever written: both the pointer and whether it is full

@@ -22,6 +22,7 @@ from contralex.errors import ContralexError
 from contralex.kinds.negatives.resizing import resize_queue
 from contralex.kinds.negatives.specs import Placement, StoredIn
 from contralex.lookup import distributed
+from contralex.lookup.ring_buffer import write_to_ring
 from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
 from contralex.lookup.values import Dictionary, Match, Rows, Step
@@ -101,15 +102,9 @@ class QueueSource(NegativeSource):
         return entries.replace(own=positive)
 
     def update(self, keys: Rows, step: Step) -> None:
-        # A batch larger than the queue leaves its newest keys; one that crosses the end goes on at the start.
-        newest, sample = keys.vectors[-self.size :], keys.sample[-self.size :]
-        index = (self.pointer + torch.arange(len(newest), device=self.vectors.device)) % self.size
-        self.sample[index] = sample
-        self.pointer.copy_((self.pointer + len(newest)) % self.size)
-        if self.sharded:
-            here, index = own_indices(index, self.size)
-            newest = newest[here]
-        self.vectors[index] = newest.to(self.vectors)
+        write_to_ring(self.vectors, keys.vectors, self.pointer, total=self.size if self.sharded else None)
+        written = write_to_ring(self.sample, keys.sample, self.pointer)
+        self.pointer.copy_((self.pointer + written) % self.size)
 
 
 class MemoryBankSource(NegativeSource):

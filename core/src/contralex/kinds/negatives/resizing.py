@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
+from contralex.lookup.ring_buffer import ring_indices
 
 _QUEUE = ("vectors", "sample", "pointer")
 
@@ -31,7 +32,7 @@ def resize_queue(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[s
     pointer = int(old["pointer"])
     if len(old["vectors"]) != size or not 0 <= pointer < size:
         raise ContralexError("negatives.pointer of the checkpoint is not within its queue; take another checkpoint.")
-    order = (pointer + torch.arange(size)) % size  # from the oldest
+    order = ring_indices(pointer, size, size)  # from the oldest
     written = order[old["sample"][order] >= 0]  # what no key was written to yet is random
     kept = written[max(0, len(written) - len(new["sample"])) :]
     made = {name: new[name].detach().cpu().clone() for name in _QUEUE}
