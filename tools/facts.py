@@ -18,7 +18,7 @@ import tomllib
 from pathlib import Path
 
 from contralex.errors import ContralexError
-from contralex.plugins.hooks import SLOTS
+from contralex.plugins.hooks import METHOD_SLOTS, SLOTS
 from contralex.plugins.registry import Plugin, Registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,12 +136,11 @@ def methods_table(plugins: dict[Path, Plugin]) -> str:
     """A row for each recipe: which kinds stand in the five slots."""
     from contralex.recipes.layers import resolve
 
-    slots = ("encoder", "key_encoder", "negatives", "targets", "loss")
-    lines = [f"| recipe | package | {' | '.join(slots)} |", "|---" * (len(slots) + 2) + "|"]
+    lines = [f"| recipe | package | {' | '.join(METHOD_SLOTS)} |", "|---" * (len(METHOD_SLOTS) + 2) + "|"]
     for folder, plugin in plugins.items():
         for recipe in sorted(plugin.recipes):
             method = resolve(recipe).run.method
-            kinds = (f"`{getattr(method, slot).kind_name()}`" for slot in slots)
+            kinds = (f"`{getattr(method, slot).kind_name()}`" for slot in METHOD_SLOTS)
             card = f"[{plugin.name}]({folder.relative_to(ROOT).as_posix()})"
             lines.append(f"| `{recipe}` | {card} | {' | '.join(kinds)} |")
     return "\n".join(["", *lines, "", ""])

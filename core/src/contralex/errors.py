@@ -1,10 +1,12 @@
 """The one exception that users see: a sentence that says what is wrong, where, and what to do."""
 
+import difflib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 _LONGEST = 4000  # characters of a message
+_LONGEST_NAME = 200  # characters of a name that others are compared with, which takes time
 
 
 class ContralexError(Exception):
@@ -41,3 +43,13 @@ def remedy(*words: object) -> str:
 def command_to_resume(folder: object, *more: str) -> str:
     """The command that goes on with the run in ``folder``, as the end of a sentence."""
     return remedy("contralex", "train", "--out", folder, "--resume", *more)
+
+
+def find_similar(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The ``most`` of the ``known`` names that are most like ``name``, the most similar first; none where none is."""
+    return difflib.get_close_matches(name, known, n=most) if len(name) <= _LONGEST_NAME else []
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """The question after a name that does not exist, with the ``names`` that may have been meant; empty for none."""
+    return f"did you mean {' or '.join(names)}?" if names else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from contralex.cli.options import print_json, print_table
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, did_you_mean, find_similar
 
 if TYPE_CHECKING:
     from contralex.plugins.spec import Spec
@@ -65,8 +64,7 @@ def _find(path: str) -> tuple[str, type[Spec]]:
 
     slot, dot, kind = path.removeprefix("method.").partition(".")
     if not dot or slot not in SLOTS:
-        near = difflib.get_close_matches(slot, SLOTS, n=1)
-        way = f"did you mean {near[0]}?" if near else f"the slots are {', '.join(SLOTS)}"
+        way = did_you_mean(find_similar(slot, SLOTS)) or f"the slots are {', '.join(SLOTS)}"
         raise ContralexError(f"--kind {path}: write it as SLOT.KIND, such as targets.key_vector; {way}")
     spec = registry().find(slot, kind)
     if spec is None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contralex.cli.kinds import show_kind
 from contralex.cli.options import Json, print_json, print_table
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, did_you_mean, find_similar
 
 if TYPE_CHECKING:
     from contralex.plugins.registry import Plugin
@@ -91,8 +90,7 @@ def _find(name: str) -> Plugin:
         return known[normal(name)]
     # People leave out the beginning that all first-party names have.
     near = [each for each in known if each == f"contralex-{normal(name)}"]
-    near = near or difflib.get_close_matches(normal(name), known, n=3)
-    way = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    way = did_you_mean(near or find_similar(normal(name), known, 3)) or f"there are {', '.join(known)}"
     raise ContralexError(f"plugins show: no plugin {name!r} is installed; {way}")
 
 

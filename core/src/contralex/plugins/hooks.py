@@ -172,6 +172,9 @@ def contralex_run_end(run: Run, results: dict[str, object]) -> None:
     """After the last step and the final evaluation. What is added to ``results`` goes to ``results.json``."""
 
 
+# The slots of a method, in the order in which they are built.
+METHOD_SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
+
 # slot of a spec -> the hook that fills it
 SLOTS = {
     "encoder": "contralex_encoders",

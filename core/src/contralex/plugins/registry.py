@@ -14,7 +14,6 @@ broken     its record or its entry module cannot be read, or it does not keep to
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -29,7 +28,7 @@ from typing import Any
 
 import pluggy
 
-from contralex.errors import ContralexError, remedy
+from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
 from contralex.plugins import hooks, table
 from contralex.plugins.discovery import Choice, InstalledPlugin, core_version, installed, normal
 from contralex.plugins.guard import Ended, guarded
@@ -164,8 +163,7 @@ class Registry:
         conflicts = [plugin for plugin in self.plugins.values() if plugin.state == "conflict" and name in plugin.reason]
         if conflicts:
             return f": {conflicts[0].reason}"
-        near = _near(name, known)
-        return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
+        return f"; {did_you_mean(_near(name, known)) or 'there are ' + ', '.join(known)}"
 
     # Discovery
 
@@ -274,7 +272,7 @@ def _near(name: str, known: list[str]) -> list[str]:
     if small in folded:
         return [repr(folded[small])]
     begun = [repr(each) for other, each in folded.items() if other.startswith(small)] if len(small) > 1 else []
-    return begun or [repr(folded[other]) for other in difflib.get_close_matches(small, folded, n=1)]
+    return begun or [repr(folded[other]) for other in find_similar(small, folded)]
 
 
 def _why_not_imported(distribution: str, name: str, error: BaseException) -> str:
@@ -292,8 +290,8 @@ def _why_not_imported(distribution: str, name: str, error: BaseException) -> str
 def _known_hooks(module: ModuleType) -> None:
     for name in dir(module):
         if name.startswith("contralex_") and name not in _HOOKS and hasattr(getattr(module, name), "contralex_impl"):
-            near = difflib.get_close_matches(name, _HOOKS, n=1)
-            raise ContralexError(f"there is no hook {name}" + (f"; did you mean {near[0]}?" if near else ""))
+            question = did_you_mean(find_similar(name, _HOOKS))
+            raise ContralexError(f"there is no hook {name}" + (f"; {question}" if question else ""))
 
 
 def _call(module: ModuleType, hook: str) -> Any:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from contralex.plugins.hooks import METHOD_SLOTS
 from contralex.plugins.spec import Spec
 from contralex.recipes.diff import differing, shown
 from contralex.recipes.layers import Resolved
 from contralex.recipes.merging import dotted
-
-_SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
 
 
 def story(before: Resolved, after: Resolved) -> list[str]:
@@ -21,7 +20,8 @@ def story(before: Resolved, after: Resolved) -> list[str]:
     one, other = before.run, after.run
     lines = [_line("method.views", _views(one.method.views, other.method.views))]
     lines += [
-        _line(f"method.{slot}", _leaves(getattr(one.method, slot), getattr(other.method, slot))) for slot in _SLOTS
+        _line(f"method.{slot}", _leaves(getattr(one.method, slot), getattr(other.method, slot)))
+        for slot in METHOD_SLOTS
     ]
     lines.append(_line("method.matches", _leaves(_looks_up(one), _looks_up(other))))
     lines.append(_line("data", _leaves(one.data, other.data)))

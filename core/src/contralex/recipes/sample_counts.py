@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from contralex.errors import ContralexError, remedy
+from contralex.plugins.hooks import METHOD_SLOTS
 from contralex.plugins.spec import Least
 from contralex.recipes.run_spec import RunSpec
 
 FIT = "To have all that depends on the data and the device set for you:" + remedy("--fit")
-_SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
 
 
 def check_counts(run: RunSpec, dataset_size: int, processes: int, where: str) -> None:
@@ -38,7 +38,7 @@ def misfits(run: RunSpec, dataset_size: int, processes: int, where: str) -> list
 
 def too_few(run: RunSpec, dataset_size: int, batch: int) -> Iterator[tuple[str, Least, int]]:
     """What the parts need of samples and do not have: the slot's path, the need, and how many there are."""
-    slots = {slot: getattr(run.method, slot) for slot in _SLOTS}
+    slots = {slot: getattr(run.method, slot) for slot in METHOD_SLOTS}
     offers = {slot: spec.offers() for slot, spec in slots.items()} | {"data": run.data.offers()}
     there = {"batch": batch, "epoch": dataset_size // batch * batch}
     for slot, spec in slots.items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
+from contralex.errors import did_you_mean, find_similar
 from contralex.plugins.registry import registry
 from contralex.plugins.spec import Slot, Spec
 from contralex.recipes.merging import Merged, dotted
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _AT_MOST = 5
-_MOST_NAMES, _LONGEST_NAME = 60, 200
+_MOST_NAMES = 60
 
 
 def sentences(error: ValidationError, merged: Merged, place: str) -> str:
@@ -176,9 +176,9 @@ _TYPES = {
 
 def near(word: str, known: list[str]) -> str:
     """The way out for a name that does not exist."""
-    close = difflib.get_close_matches(word, known, n=1) if len(word) <= _LONGEST_NAME else []
-    if close:
-        return f"did you mean {close[0]}?"
+    question = did_you_mean(find_similar(word, known))
+    if question:
+        return question
     more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
     return (
         f"there are {', '.join(known[:_MOST_NAMES])}{more}"

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from contralex.errors import ContralexError
-from contralex.plugins.hooks import PROJECT
+from contralex.plugins.hooks import METHOD_SLOTS, PROJECT
 from contralex.plugins.registry import registry
 from contralex.plugins.spec import Spec
 from contralex.recipes.documents import chain
 from contralex.testing.outcome import Failed, NotApplicable
 from contralex.testing.subjects import Kind, kinds_of
 
-METHOD = ("encoder", "key_encoder", "negatives", "targets", "loss")
 VARIED = ("key_encoder", "negatives")  # a part is tried with each of these that fits
-_SLOTS = ("data", "views", *METHOD)
+_SLOTS = ("data", "views", *METHOD_SLOTS)
 
 # In the order in which they are tried.
 _SMALL: dict[str, list[dict[str, Any]]] = {

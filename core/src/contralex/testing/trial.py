@@ -25,6 +25,7 @@ from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Step, StepResult
+from contralex.plugins.hooks import METHOD_SLOTS
 from contralex.plugins.registry import Plugin
 from contralex.plugins.spec import Spec
 from contralex.recipes.layers import resolve, resolve_data
@@ -147,7 +148,7 @@ def _set_rate(optimizer: torch.optim.Optimizer) -> None:
 def trials_of(plugin: Plugin) -> list[Trial]:
     """For each kind of the five slots, the small methods that it stands in; and each recipe that has a small preset."""
     own = kinds_of(plugin)
-    found = [trial for kind in own if kind.slot in companions.METHOD for trial in _of_kind(kind, own)]
+    found = [trial for kind in own if kind.slot in METHOD_SLOTS for trial in _of_kind(kind, own)]
     trials = [*found, *_of_recipes(plugin)]
     for trial in trials:
         trial.made = trials[0].made

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from torch import nn
 
 from contralex.compat import make_resnet_stage
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, did_you_mean, find_similar
 from contralex.lookup.slots import Backbone
 
 
@@ -174,7 +174,5 @@ def conv_backbone(
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=3)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""
+    question = did_you_mean(find_similar(name, known, 3))
+    return f" ({question})" if question else ""
