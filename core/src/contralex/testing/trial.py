@@ -94,7 +94,7 @@ class Trial:
         """The state in which building leaves torch's generator, where it began with this seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            build._assemble(self.spec, POPULATION, self._labels)
+            build.assemble(self.spec, POPULATION, self._labels)
             return torch.get_rng_state()
 
     @property

@@ -39,10 +39,9 @@ def look_up(
     ``start``: that checkpoint, where it is open already."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        made: Encoder = _part(spec, "encoder")
-        if spec.init is not None and fresh:  # before a key encoder copies the weights
-            warm_start.load(made, spec.init, start or warm_start.open_start(spec.init))
-        return _assemble(spec, made, dataset_size, labels)
+        if spec.init is not None and fresh:
+            start = start or warm_start.open_start(spec.init)
+        return assemble(spec, dataset_size, labels, start if fresh else None)
 
 
 def read_source(spec: Spec) -> Source:
@@ -65,8 +64,12 @@ def encoder(spec: RunSpec) -> Encoder:
         return made
 
 
-def _assemble(spec: RunSpec, made: Encoder, dataset_size: int, labels: Sequence[int] | None) -> LookUp:
+def assemble(spec: RunSpec, dataset_size: int, labels: Sequence[int] | None, start: Checkpoint | None = None) -> LookUp:
+    """As :func:`look_up`, with weights that are drawn from torch's generator as it stands."""
     method = spec.method
+    made: Encoder = _part(spec, "encoder")
+    if spec.init is not None and start is not None:  # before a key encoder copies the weights
+        warm_start.load(made, spec.init, start)
     matches = [Match(query, key) for query, key in spec.matches()]
     context = BuildContext(
         dim=made.dim,
