@@ -109,7 +109,6 @@ def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: 
         here = slice(start, start + chunk)
         queries = distributed.gather_unequal(F.normalize(asked[here], dim=1))
         truth = distributed.gather_unequal(asked.labels[here])
-        assert queries is not None and truth is not None
         cosine, label = _nearest(bank, queries, k)
         # Relative to the best neighbour: the same order of classes, and no overflow at a low temperature.
         weight = ((cosine - cosine[:, :1]) / temperature).exp()

@@ -140,7 +140,6 @@ def fit_features(
     ``flat``: the largest number of the gradient where it ends.
     """
     everyones = distributed.gather_unequal(features.labels.unique())
-    assert everyones is not None
     classes = everyones.unique().to(_exact(features.device))
     mean, scale = _moments(features)
     scale = scale if standardize else torch.ones_like(scale)  # the mean only moves the bias

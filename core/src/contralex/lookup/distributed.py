@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 import torch.distributed as dist
@@ -37,6 +37,14 @@ def gather(tensor: Tensor, *, gradient: bool = False) -> Tensor:
     if gradient and torch.is_grad_enabled():
         return _Gather.apply(tensor)  # type: ignore[no-any-return]
     return _all_gather(tensor.detach())
+
+
+@overload
+def gather_unequal(tensor: Tensor) -> Tensor: ...
+
+
+@overload
+def gather_unequal(tensor: Tensor | None) -> Tensor | None: ...
 
 
 def gather_unequal(tensor: Tensor | None) -> Tensor | None:

@@ -99,6 +99,13 @@ class Registry:
                     return spec
         return None
 
+    def get(self, slot: str, kind: str) -> type[Spec]:
+        """The spec of a kind; a ContralexError with the way out where there is none."""
+        spec = self.find(slot, kind)
+        if spec is None:
+            raise ContralexError(self.hint(slot, kind))
+        return spec
+
     def owner(self, slot: str, kind: str) -> Plugin | None:
         for plugin in self._usable():
             if any(spec.kind_name() == kind for spec in plugin.kinds.get(slot, [])):
@@ -110,14 +117,14 @@ class Registry:
 
     def giving(self, slot: str, wanted: Iterable[str]) -> list[str]:
         """Kinds of a slot that give one of the features."""
-        return [kind for kind in self.kinds(slot) if self._spec(slot, kind).gives & set(wanted)]
+        return [kind for kind in self.kinds(slot) if self.get(slot, kind).gives & set(wanted)]
 
     def content_with(self, slot: str, offers: Mapping[str, frozenset[str]]) -> list[str]:
         """Kinds of a slot that find all that they need in what the other slots offer."""
         return [
             kind
             for kind in self.kinds(slot)
-            if all(wanted & offers[other] for other, wanted in self._spec(slot, kind).needs.items())
+            if all(wanted & offers[other] for other, wanted in self.get(slot, kind).needs.items())
         ]
 
     # The code of a spec
@@ -228,11 +235,6 @@ class Registry:
 
     def _usable(self) -> list[Plugin]:
         return [plugin for plugin in self.plugins.values() if plugin.usable]
-
-    def _spec(self, slot: str, kind: str) -> type[Spec]:
-        spec = self.find(slot, kind)
-        assert spec is not None
-        return spec
 
 
 def hook_manager() -> pluggy.PluginManager:

@@ -100,16 +100,14 @@ def _usable(kind: Kind) -> bool:
 
 
 def _core(slot: str, values: dict[str, Any]) -> Spec:
-    cls = registry().find(slot, values["kind"])
-    assert cls is not None
+    cls = registry().get(slot, values["kind"])
     return cls.model_validate({**cls.example, **values})
 
 
 def data_for(views: Spec) -> Spec | None:
     """An example of a data kind that can make a tiny set of what these views need."""
     for name in registry().kinds("data"):
-        cls = registry().find("data", name)
-        assert cls is not None
+        cls = registry().get("data", name)
         if makes_tiny(cls) and all(wanted & cls.gives for slot, wanted in views.requires() if slot == "data"):
             return Kind("data", cls).example()
     return None

@@ -401,11 +401,8 @@ def close_to(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str, ro
     """Equal to rounding in float32, which is relative to a tensor's largest value; an absent gradient counts as zero.
     What is no floating-point number is equal or not."""
     for name in dict.fromkeys([*one, *other]):
-        left, right = one.get(name), other.get(name)
-        if left is None or right is None:
-            there = left if left is not None else right
-            assert there is not None
-            left, right = (torch.zeros_like(there) if side is None else side for side in (left, right))
+        left = one[name] if name in one else torch.zeros_like(other[name])
+        right = other[name] if name in other else torch.zeros_like(left)
         if left.shape != right.shape:
             raise Failed(f"{sentence} in {name}, whose shapes are {tuple(left.shape)} and {tuple(right.shape)}")
         if torch.equal(left, right):

@@ -136,13 +136,11 @@ class LARS(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, group)
+                    self._move(parameter, parameter.grad, group)
         return None
 
-    def _move(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         decay, rate = group["weight_decay"], group["lr"]
-        grad = parameter.grad
-        assert grad is not None
         update = grad + decay * parameter
         if group["trust_ratio"]:
             update = self._scaled(parameter, grad, update, decay)

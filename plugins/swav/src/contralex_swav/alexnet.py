@@ -55,8 +55,7 @@ def alexnet(dropout: float = 0.5, channels: int = 3, image_size: Literal[224] = 
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=0.01)
-        if isinstance(part, nn.Conv2d | nn.Linear):
-            assert part.bias is not None
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
     return Backbone(module, _WIDTH)
 
