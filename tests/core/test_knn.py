@@ -16,7 +16,7 @@ from contralex.data.base import Source, Split, Unreadable
 from contralex.data.loading import EvalDataset
 from contralex.data.views import Views
 from contralex.errors import ContralexError
-from contralex.evaluation.features import NoLabels, extract, raw_pixels
+from contralex.evaluation.features import NoLabels, extract_features, raw_pixels
 from contralex.evaluation.knn import evaluate_knn, weighted_knn
 from contralex.lookup.slots import Encoder
 from contralex.recipes.run_spec import KNNSpec
@@ -223,7 +223,7 @@ def test_samples_without_a_label_and_unreadable_ones_are_left_out() -> None:
 def test_extract_says_which_items_it_could_read() -> None:
     split = Rows(torch.arange(12.0).view(6, 2), None, broken=[0, 1, 4])  # the first batch has nothing to give
     for workers in (0, 1):
-        features, index = extract(raw_pixels, EvalDataset(split, AsIs()), 2, "cpu", workers)
+        features, index = extract_features(raw_pixels, EvalDataset(split, AsIs()), 2, "cpu", workers)
     assert index.tolist() == [2, 3, 5]
     assert split.skipped == ["0", "1", "4"]
     assert torch.equal(features, split.rows[index])

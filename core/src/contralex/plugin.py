@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from contralex.cli.starting import train_resolved
     from contralex.data import headers, images, layout
     from contralex.data.base import Source, Split, Subset, Unreadable, compact, printable
+    from contralex.data.loading import EvalDataset
     from contralex.data.paths import Paths
     from contralex.data.texts import Texts
     from contralex.data.views import Views
     from contralex.errors import ContralexError, error_at, remedy
     from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
+    from contralex.evaluation.features import evaluating, extract_features
     from contralex.files import expand_user, path_exists
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from contralex.recipes.schedules import Fraction, Number, Rate, Temperature, bounds
     from contralex.training.build import read_source
     from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
+    from contralex.training.evaluate_run import evaluate
 
 _WHERE = {
     "contralex.cli.starting": ("train_resolved",),
@@ -85,6 +88,7 @@ _WHERE = {
         "compact",
         "printable",
     ),
+    "contralex.data.loading": ("EvalDataset",),
     "contralex.data.paths": ("Paths",),
     "contralex.data.texts": ("Texts",),
     "contralex.data.views": ("Views",),
@@ -101,6 +105,10 @@ _WHERE = {
         "PIXELS",
         "THIS",
         "UNTRAINED",
+    ),
+    "contralex.evaluation.features": (
+        "evaluating",
+        "extract_features",
     ),
     "contralex.files": (
         "expand_user",
@@ -235,6 +243,7 @@ _WHERE = {
         "Checkpoint",
         "open_checkpoint",
     ),
+    "contralex.training.evaluate_run": ("evaluate",),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 _MODULES = {
@@ -270,6 +279,7 @@ __all__ = [
     "DigitsSource",
     "Encoder",
     "EvalContext",
+    "EvalDataset",
     "Evaluator",
     "Flip",
     "FolderSource",
@@ -338,7 +348,10 @@ __all__ = [
     "conv_backbone",
     "distributed",
     "error_at",
+    "evaluate",
+    "evaluating",
     "expand_user",
+    "extract_features",
     "headers",
     "hookimpl",
     "images",

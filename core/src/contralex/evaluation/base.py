@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from contralex.data.base import Source
     from contralex.data.views import Views
     from contralex.lookup.slots import Encoder
+    from contralex.plugins.spec import Spec
+    from contralex.recipes.run_spec import RunSpec
 
 # What is evaluated, in results and tables.
 THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
@@ -95,6 +97,13 @@ class Evaluator(ABC):
 
         Every process calls this, and gets the same. Raises :class:`NoLabels` where the data do not allow it.
         """
+
+    def choose_data(self, run: RunSpec, data: str | None, sets: Sequence[str]) -> Spec | None:
+        """The data to evaluate a checkpoint of ``run`` on, where its views need more of data than evaluation does.
+
+        ``data`` and ``sets``: the options ``--data`` and ``--set``. None: the run's own spec, changed by them.
+        """
+        return None
 
     def settings(self, protocol: Mapping[str, Any]) -> str:
         """How it was evaluated, for the title of a run's table and below a comparison's."""

@@ -109,7 +109,7 @@ def features_of(
 
 
 @torch.no_grad()
-def extract(
+def extract_features(
     function: Callable[[Tensor], Tensor],
     dataset: EvalDataset,
     batch_size: int,

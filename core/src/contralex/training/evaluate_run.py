@@ -10,7 +10,7 @@ import torch
 
 from contralex import progress
 from contralex.errors import ContralexError, remedy
-from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, NoLabels
+from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
 from contralex.evaluation.evaluators import evaluator_named
 from contralex.recipes.code_files import permission, used_plugins
 from contralex.training import build, devices
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    name: str, checkpoint: Path, data: str | None = None, sets: Sequence[str] = (), *, allow_code: bool = False
+    evaluator: str | Evaluator,
+    checkpoint: Path,
+    data: str | None = None,
+    sets: Sequence[str] = (),
+    *,
+    baselines: Sequence[str] | None = None,
+    allow_code: bool = False,
 ) -> dict[str, Accuracy]:
-    """A checkpoint's encoder by one evaluator (``knn``, ``linear``, ...), beside its baselines: the untrained encoder
-    and raw pixels.
+    """Evaluate a checkpoint's encoder by one evaluator: an object, or a name (``knn``, ``linear``, ...).
 
+    ``baselines``: what is evaluated beside it, ``UNTRAINED`` or ``PIXELS``; None: as the evaluator says.
     ``data`` and ``sets`` change the checkpoint's spec as ``--data`` and ``--set`` do: another data set, k, ...
     ``allow_code``: the Python files that it names in ``code`` may be run.
     Raises :class:`ContralexError` where the data has no labels or no split to judge with.
@@ -34,16 +40,22 @@ def evaluate(
         raise ContralexError("--set method.encoder: the encoder of a checkpoint cannot be changed.")
     with permission(allow_code):
         found = open_checkpoint(checkpoint)
-        resolved = found.resolved(data=data, sets=sets)
-        run = resolved.run
-        evaluator = evaluator_named(name, run, used_plugins(resolved.plugins, resolved.code))
+        if isinstance(evaluator, Evaluator):
+            run = found.resolved().run
+            data_spec = evaluator.choose_data(run, data, sets) or found.resolved(data=data, sets=sets).run.data
+        else:
+            resolved = found.resolved(data=data, sets=sets)
+            run, data_spec = resolved.run, resolved.run.data
+            evaluator = evaluator_named(evaluator, run, used_plugins(resolved.plugins, resolved.code))
+        if baselines is None:
+            baselines = evaluator.baselines
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        source, views = build.read_source(run.data), run.method.views.build()
-        progress.say(f"{found.folder} on {device.type}; {run.data.kind_name()}: {source.describe()}")
+        source, views = build.read_source(data_spec), run.method.views.build()
+        progress.say(f"{found.folder} on {device.type}; {data_spec.kind_name()}: {source.describe()}")
         encoders: dict[str, Encoder | None] = {THIS: build.encoder_of(found, run).to(device)}
-        if UNTRAINED in evaluator.baselines:
+        if UNTRAINED in baselines:
             encoders[UNTRAINED] = build.encoder(run).to(device)
-        if PIXELS in evaluator.baselines:
+        if PIXELS in baselines:
             encoders[PIXELS] = None
         context = EvalContext(
             source, views, run.eval.batch_size, device, devices.workers(run.train.workers, device.type)
@@ -54,6 +66,8 @@ def evaluate(
             try:
                 results[who] = evaluator.evaluate(encoder, context, baseline=who != THIS)
             except NoLabels as error:
+                if "\n" in str(error):  # it ends in the option that mends it
+                    raise
                 raise NoLabels(f"{error} Give data that have labels:{remedy('--data', 'FOLDER')}") from None
         return results
 

@@ -8,23 +8,24 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli.options import AllowCode, Checkpoint, Json, Sets, must_exist, path, print_json, print_table
-from contralex.plugin import ContralexError, progress
+from contralex.plugin import ContralexError, commands, progress
 
 
 def zero_shot(
-    checkpoint: Checkpoint,
+    checkpoint: commands.Checkpoint,
     classes: Annotated[
         Path | None,
         typer.Option(
-            parser=path, help="A file of the classes' names, a line each, in the order of labels.", show_default=False
+            parser=commands.path,
+            help="A file of class names, a line each, in the order of the labels.",
+            show_default=False,
         ),
     ] = None,
     templates: Annotated[
         Path | None,
         typer.Option(
-            parser=path,
-            help="A file of sentences, a line each, in which {} stands for the class; their mean counts.",
+            parser=commands.path,
+            help="A file of sentences, a line each, in which {} stands for the class; a class is their mean.",
             show_default=False,
         ),
     ] = None,
@@ -32,25 +33,24 @@ def zero_shot(
         str | None,
         typer.Option(help="Other labelled images: a folder, or a kind such as cifar10.", show_default=False),
     ] = None,
-    sets: Sets = None,
-    allow_code: AllowCode = False,
-    as_json: Json = False,
+    sets: commands.Sets = None,
+    allow_code: commands.AllowCode = False,
+    as_json: commands.Json = False,
 ) -> None:
     """Classify images by the names of their classes, with a checkpoint that was trained on captions."""
-    must_exist(checkpoint)
+    commands.must_exist(checkpoint)
     progress.listen("stderr")
     names, sentences = _lines(classes, "--classes"), _lines(templates, "--templates")
 
-    from contralex_clip.zero_shot import zero_shot as judge
+    from contralex_clip.zero_shot import zero_shot as evaluate
 
-    found = judge(checkpoint, data, sets or [], names, sentences, allow_code=allow_code)
+    results = evaluate(checkpoint, data, sets or [], names, sentences, allow_code=allow_code)
     if as_json:
-        print_json({who: asdict(result) for who, result in found.items()})
+        commands.print_json({who: asdict(result) for who, result in results.items()})
         return
-    print_table(
-        ["encoder", "top1", "top5"], [[who, f"{each.top1:.1%}", f"{each.top5:.1%}"] for who, each in found.items()]
-    )
-    protocol = next(iter(found.values())).protocol
+    rows = [[who, f"{result.top1:.1%}", f"{result.top5:.1%}"] for who, result in results.items()]
+    commands.print_table(["encoder", "top1", "top5"], rows)
+    protocol = next(iter(results.values())).protocol
     typer.echo("zero-shot: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
 
 

@@ -11,32 +11,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.data.loading import EvalDataset
-from contralex.evaluation.features import evaluating, extract
 from contralex.plugin import (
-    THIS,
     UNTRAINED,
     Accuracy,
     ContralexError,
     Encoder,
     EvalContext,
+    EvalDataset,
     NoLabels,
     Source,
     Split,
     Subset,
-    progress,
+    evaluating,
+    extract_features,
+    remedy,
+    resolve_data,
 )
-from contralex.recipes.code_files import permission
-from contralex.training import build
-from contralex.training.checkpoints.read import open_checkpoint
+from contralex.plugin import evaluate as evaluate_checkpoint
 from contralex_clip.captions import TemplateSplit
+from contralex_clip.evaluator import ZeroShotEvaluator
 from contralex_clip.views import ImageTextViews
 
 if TYPE_CHECKING:
     from contralex.plugin import Spec
 
 TEMPLATES = ("a photo of a {}.",)
-_WHOLE = {"order": ["crop"], "crop": {"size": 1, "scale": [1, 1]}}
 # A run of nothing but core parts, in which data of any kind with images can stand.
 _ANY_IMAGES: dict[str, Any] = {
     "schema": 1,
@@ -66,29 +65,14 @@ def zero_shot(
     *,
     allow_code: bool = False,
 ) -> dict[str, Accuracy]:
-    """A checkpoint, and the same encoder untrained, on the labelled test split of its data or of other ``data``.
+    """Evaluate a checkpoint, and the same encoder untrained, on the labelled test split of its data or of ``data``.
 
     ``classes``: names in the order of the labels, in place of the data's own. ``templates``: sentences in which ``{}``
     stands for the name, in place of the data's own or of "a photo of a {}."; a class is the mean over them.
-    ``sets`` change ``data``, as ``--set`` does. :class:`ContralexError` where there is nothing to judge.
+    ``sets`` change ``data``, as ``--set`` does. Raises :class:`ContralexError` where there is nothing to evaluate on.
     """
-    with permission(allow_code):
-        found = open_checkpoint(checkpoint)
-        run = found.resolved().run
-        views = run.method.views.build()
-        if not isinstance(views, ImageTextViews):
-            raise ContralexError(
-                f"{found.folder} has method.views of kind {run.method.views.kind_name()}, and not image_text; "
-                "zero-shot classification is for encoders of images and captions."
-            )
-        judged = _data(run.data, data, sets)
-        source = build.read_source(judged)
-        progress.say(f"{found.folder}; {judged.kind_name()}: {source.describe()}")
-        asked = prompts(source, classes, templates)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoders = {THIS: build.encoder_of(found, run), UNTRAINED: build.encoder(run)}
-        context = EvalContext(source, views, run.eval.batch_size, device)
-        return {name: evaluate(encoder.to(device), context, asked) for name, encoder in encoders.items()}
+    evaluator = ZeroShotEvaluator(classes, templates)
+    return evaluate_checkpoint(evaluator, checkpoint, data, sets, baselines=(UNTRAINED,), allow_code=allow_code)
 
 
 @dataclass(frozen=True)
@@ -100,32 +84,39 @@ class Prompts:
 
 
 def prompts(source: Source, classes: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Prompts:
-    """What the data's images are asked. :class:`NoLabels` where there are no labels, or no names for them."""
+    """What the images are compared with. Raises :class:`NoLabels` where there are no labels, or no names for them."""
     test = _labelled_test(source)
     highest = max(test.labels or ())
     names = classes or test.classes
     if names is None:
-        raise NoLabels("The data's labels are numbers without names; give the names, a line each, by --classes.")
+        raise NoLabels(
+            "The data's labels are numbers without names. Give the names, a line each:" + remedy("--classes", "FILE")
+        )
     if len(names) <= highest:
         raise NoLabels(
-            f"There are {len(names)} names of classes, and the data have labels up to {highest}, counted from 0; "
-            "give a name for each."
+            f"There are {len(names)} names of classes, and the data have labels up to {highest}, counted from 0. "
+            "Give a name for each:" + remedy("--classes", "FILE")
         )
     chosen = templates or (test.templates if isinstance(test, TemplateSplit) else TEMPLATES)
     without = next((template for template in chosen if "{}" not in template), None)
     if without is not None:
-        raise NoLabels(f"The template {without!r} has no {{}}, where the name of the class stands.")
+        raise NoLabels(
+            f"The template {without!r} has no {{}}, where the name of the class belongs. Give sentences with {{}}:"
+            + remedy("--templates", "FILE")
+        )
     return Prompts(names, chosen)
 
 
 def evaluate(encoder: Encoder, context: EvalContext, asked: Prompts) -> Accuracy:
-    """Processes share the images out; all call this."""
+    """Each process encodes a part of the images; all of them call this."""
     views, device = context.views, context.device
-    assert isinstance(views, ImageTextViews)
+    if not isinstance(views, ImageTextViews):
+        raise ContralexError("Zero-shot classification is for encoders of images and captions.")
     test = _labelled_test(context.source)
-    judged: Split = Subset(test, [index for index, label in enumerate(test.labels or ()) if label >= 0])
-    vectors, index = extract(View(encoder, 0), EvalDataset(judged, views), context.batch_size, device)
-    truth = torch.as_tensor(judged.labels)[index].to(vectors.device)
+    labelled: Split = Subset(test, [index for index, label in enumerate(test.labels or ()) if label >= 0])
+    dataset = EvalDataset(labelled, views)
+    vectors, index = extract_features(View(encoder, 0), dataset, context.batch_size, device, context.workers)
+    truth = torch.as_tensor(labelled.labels)[index].to(vectors.device)
     scores = vectors @ class_vectors(encoder, views, asked, device).T  # (N, C)
     ranked = scores.topk(min(5, len(asked.classes)), dim=1).indices == truth.unsqueeze(1)
     return Accuracy(
@@ -138,7 +129,7 @@ def evaluate(encoder: Encoder, context: EvalContext, asked: Prompts) -> Accuracy
 def _labelled_test(source: Source) -> Split:
     test = source.test()
     if test is None:
-        raise NoLabels("The data have no split to judge with, so there is no zero-shot classification.")
+        raise NoLabels("The data have no split to evaluate on, so there is no zero-shot classification.")
     if not any(label >= 0 for label in test.labels or ()):
         raise NoLabels("The data's test split has no labels, so there is no zero-shot classification.")
     return test
@@ -168,10 +159,8 @@ class View(nn.Module):
         return F.normalize(vectors.float(), dim=1)
 
 
-def _data(trained_on: Spec, data: str | None, sets: Sequence[str]) -> Spec:
-    """Other data need no captions, so they are not read as those of a run on captions would be."""
-    from contralex.recipes.layers import resolve_data
-
+def any_images(trained_on: Spec, data: str | None, sets: Sequence[str]) -> Spec:
+    """The data of ``--data`` and ``--set``. Evaluation needs images and no captions, so none are asked for."""
     other = next((path for path in sets if not path.startswith("data")), None)
     if other is not None:
         raise ContralexError(f"--set {other}: of zero-shot classification only values of data can be set.")
