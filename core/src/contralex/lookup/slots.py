@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, overload
 
 from torch import Tensor, nn
 
+from contralex.errors import ContralexError
 from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
 
 M = TypeVar("M", bound=nn.Module)
@@ -20,10 +21,39 @@ class Encoder(nn.Module, ABC):
 
     The encoder's work is divided where the two sides of a look-up differ: ``forward`` gives the embedding that both may
     use, ``queries`` and ``keys`` complete it for their side (a predictor belongs in ``queries``).
+
+    Called with one tensor, an encoder returns its :meth:`embedding`; with views by name, the embedding of each. Called
+    with views by number, as the engine does, it returns what ``forward`` does.
     """
 
     dim: int
     """D, the number of dimensions of the vectors that are looked up."""
+    view_names: Sequence[str] = ()
+    """The names of views 0, 1, ..., where the encoder treats them in different ways."""
+
+    @overload
+    def __call__(self, views: Tensor) -> Tensor: ...
+
+    @overload
+    def __call__(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]: ...
+
+    @overload
+    def __call__(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def __call__(self, views: Any) -> Any:
+        if isinstance(views, Tensor):
+            return self.embedding(views)
+        if any(isinstance(name, str) for name in views):
+            return self._embeddings(views)
+        return super().__call__(views)
+
+    def _embeddings(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = list(self.view_names or views)
+        unknown = [name for name in views if name not in names]
+        if unknown:
+            raise ContralexError(f"the encoder has no view {unknown[0]!r}; its views are {', '.join(names)}")
+        keys = self.keys(self({names.index(name): view for name, view in views.items()}))
+        return {name: _mean(keys[names.index(name)][0]) for name in views}
 
     @property
     def backbone(self) -> nn.Module | None:
@@ -42,7 +72,7 @@ class Encoder(nn.Module, ABC):
     def embedding(self, view: Tensor) -> Tensor:
         """(B, D): the key vector of the view that :meth:`features` takes; the mean over its positions."""
         vectors, _ = self.keys(self({0: view}))[0]
-        return vectors.mean(dim=1) if vectors.dim() == 3 else vectors
+        return _mean(vectors)
 
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         """For each view, query vectors (B, D) or (B, P, D), and the positions (P,) or (B, P) that they ask for."""
@@ -51,6 +81,11 @@ class Encoder(nn.Module, ABC):
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         """For each view, key vectors, shaped as in :meth:`queries`. Positions ``None`` means 0, 1, ... P-1."""
         return {view: (vectors, None) for view, vectors in embedded.items()}
+
+
+def _mean(vectors: Tensor) -> Tensor:
+    """(B, D), of (B, D) or of the positions of each, (B, P, D)."""
+    return vectors.mean(dim=1) if vectors.dim() == 3 else vectors
 
 
 class KeyEncoder(nn.Module, ABC):

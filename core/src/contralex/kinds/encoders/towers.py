@@ -31,6 +31,7 @@ class TowersEncoder(Encoder):
         super().__init__()
         check_channels(channels, features, len(towers))
         self.towers = nn.ModuleList(towers.values())
+        self.view_names = tuple(towers)
         dims = {name: tower.dim for name, tower in towers.items()}
         self.dim = next(iter(dims.values()))
         if len(set(dims.values())) > 1:
