@@ -20,12 +20,12 @@ Result = tuple[int, str, str]
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """Stands for training and the launcher, and keeps what they were called with."""
     seen: dict[str, Any] = {}
     run, launch = types.ModuleType("contralex.training.run"), types.ModuleType("contralex.training.launch")
-    run.train = lambda *given: seen.update(train=given)  # type: ignore[attr-defined]
-    launch.launch = lambda *given: seen.update(launch=given) or 3  # type: ignore[attr-defined]
+    run.train_in_folder = lambda *given: seen.update(train=given) or (tmp_path, {})  # type: ignore[attr-defined]
+    launch.launch = lambda *given, to_stderr: seen.update(launch=given) or 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "contralex.training.run", run)
     monkeypatch.setitem(sys.modules, "contralex.training.launch", launch)
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
@@ -237,7 +237,7 @@ def test_ctrl_c_is_130(call: Callable[..., Result], trained: dict[str, Any], rec
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    sys.modules["contralex.training.run"].train = interrupted  # type: ignore[attr-defined]
+    sys.modules["contralex.training.run"].train_in_folder = interrupted  # type: ignore[attr-defined]
     assert call("train", recipe())[0] == 130
 
 
@@ -250,7 +250,7 @@ def test_a_run_that_was_stopped_is_no_mistake(
     def stopped(*given: object) -> None:
         raise Stopped("Stopped at step 3.")
 
-    sys.modules["contralex.training.run"].train = stopped  # type: ignore[attr-defined]
+    sys.modules["contralex.training.run"].train_in_folder = stopped  # type: ignore[attr-defined]
     assert call("train", recipe()) == (130, "", "Stopped at step 3.\n")
 
 
@@ -261,7 +261,8 @@ def test_train_resolves_and_starts(call: Callable[..., Result], trained: dict[st
     code, _, _ = call("train", recipe(), "--preset", "quick", "--out", "runs/x", "--set", "train.seed=3")
     assert code == 0
     resolved, out, *flags = trained["train"]
-    assert (resolved.run.train.epochs, resolved.run.train.seed, out, flags) == (1, 3, Path("runs/x"), [False, False])
+    assert (resolved.run.train.epochs, resolved.run.train.seed, out) == (1, 3, Path("runs/x"))
+    assert flags == [False, False, "stdout"]
 
 
 def test_several_processes_are_launched_once(
@@ -298,7 +299,7 @@ def test_resume_takes_the_spec_of_the_run(
     assert call("train", "--resume", "--out", folder)[2].startswith(f"Error: --resume: {folder} holds no spec.yaml")
     recipe(name="spec.yaml")
     assert call("train", "--resume", "--out", folder)[0] == 0
-    resolved, out, resume, allow_drift = trained["train"]
+    resolved, out, resume, allow_drift, _ = trained["train"]
     assert (resolved.run.name, out, resume, allow_drift) == ("small", tmp_path, True, False)
 
 
@@ -314,7 +315,7 @@ def test_linear_prints_a_table_or_json(
     assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
     judged = {"this run": {"top1": 0.5, "top5": 0.75, "protocol": {"solver": "L-BFGS", "classes": 10}}}
     offline = types.ModuleType("contralex.training.evaluate_run")
-    offline.linear = lambda checkpoint, data, sets, allow_code: judged  # type: ignore[attr-defined]
+    offline.evaluate = lambda name, checkpoint, data, sets, allow_code: judged  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "contralex.training.evaluate_run", offline)
     said = "features\ttop1\ttop5\nthis run\t50.0%\t75.0%\nlinear probe: solver L-BFGS, classes 10\n"
     assert call("linear", str(tmp_path)) == (0, said, "")

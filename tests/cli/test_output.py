@@ -16,7 +16,8 @@ import torch
 import typer
 
 from contralex import resolve
-from contralex.cli.options import path, with_epochs
+from contralex.api.settings import set_texts
+from contralex.cli.options import path
 from contralex.comparison.runs import _sentence
 from contralex.comparison.table import columns
 from contralex.files import write_text
@@ -217,10 +218,10 @@ def test_a_recipe_is_found_in_whatever_letters(name: str, offered: list[str]) ->
 
 
 def test_epochs_are_short_for_a_set() -> None:
-    assert with_epochs(["train.seed=1"], 3) == ["train.epochs=3", "train.seed=1"]
-    assert with_epochs(["train.epochs=2"], None) == ["train.epochs=2"]
+    assert set_texts(["train.seed=1"], 3) == ["train.epochs=3", "train.seed=1"]
+    assert set_texts(["train.epochs=2"], None) == ["train.epochs=2"]
     with pytest.raises(ContralexError, match=r"train\.epochs is set twice; leave out the --set, or --epochs 3"):
-        with_epochs([" train.epochs =2"], 3)
+        set_texts([" train.epochs =2"], 3)
 
 
 # Commands in messages

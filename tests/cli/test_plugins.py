@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contralex.cli.kinds import kind_facts
+from contralex.plugins.kind_facts import kind_facts
 from contralex.plugins.registry import registry
 
 LOSS = """

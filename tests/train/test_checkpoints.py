@@ -559,10 +559,12 @@ def test_other_versions_of_plugins(
 
 def test_the_command_line(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    monkeypatch.setattr("contralex.training.run.train", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(
+        "contralex.training.run.train_in_folder", lambda *arguments: started.append(arguments) or (run, {})
+    )
     words = ["train", "--resume", "--out", str(run), "--allow-drift", "--preset", "digits", "--set", "train.epochs=7"]
     assert CliRunner().invoke(app, words).exit_code == 0
-    ((resolved, out, resume, allowed),) = started
+    ((resolved, out, resume, allowed, _),) = started
     assert (out, resume, allowed, resolved.run.train.epochs) == (run, True, True, 7)
     assert resolved.run.train.batch_size == resolve("moco-v2", preset="digits").run.train.batch_size
     assert "add --resume" in str(CliRunner().invoke(app, ["train", "moco-v2", "--allow-drift"]).exception)

@@ -1,7 +1,12 @@
 """contralex: contrastive and self-supervised learning as looking a query up in a dictionary of keys.
 
-This is the user's door; an author of plugins imports from :mod:`contralex.plugin`. Importing this package imports no
-torch; names that need it are imported when they are first used.
+    import contralex
+
+    run = contralex.train("moco-v2", preset="digits")
+    run.knn(), run.embed("photos").features
+
+This is the user's door, and ``docs/python.md`` describes it; an author of plugins imports from
+:mod:`contralex.plugin`. Importing this package imports no torch; names that need it are imported when they are used.
 """
 
 from __future__ import annotations
@@ -12,21 +17,86 @@ from typing import TYPE_CHECKING, Any
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
-    from contralex.recipes.layers import resolve
+    from contralex.api.building import build
+    from contralex.api.comparing import Comparison, compare
+    from contralex.api.embedding import Embeddings, embed
+    from contralex.api.recipes import diff, explain, methods, resolve, why
+    from contralex.api.runs import Run, open
+    from contralex.api.semi_supervised import distill, finetune
+    from contralex.api.training import train
+    from contralex.api.transform import Transform, load_transform
+    from contralex.kinds.encoders.image import ImageEncoder
+    from contralex.kinds.key_encoders.parts import MomentumEncoder
+    from contralex.kinds.losses.parts import InfoNCE
+    from contralex.kinds.negatives.parts import QueueSource
+    from contralex.kinds.targets.parts import InstanceTargets
+    from contralex.lookup.clock import Clock
+    from contralex.lookup.step import LookUp
+    from contralex.lookup.values import Match, Step
+    from contralex.plugins.kind_list import list_kinds as kinds
     from contralex.training.build import load_backbone, load_encoder
 
 __version__ = metadata.version("contralex")
 
-_MODULE = {
-    "load_backbone": "contralex.training.build",
-    "load_encoder": "contralex.training.build",
-    "resolve": "contralex.recipes.layers",
+_WHERE = {
+    "contralex.api.building": ("build",),
+    "contralex.api.comparing": ("Comparison", "compare"),
+    "contralex.api.embedding": ("Embeddings", "embed"),
+    "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
+    "contralex.api.runs": ("Run", "open"),
+    "contralex.api.semi_supervised": ("distill", "finetune"),
+    "contralex.api.training": ("train",),
+    "contralex.api.transform": ("Transform", "load_transform"),
+    "contralex.kinds.encoders.image": ("ImageEncoder",),
+    "contralex.kinds.key_encoders.parts": ("MomentumEncoder",),
+    "contralex.kinds.losses.parts": ("InfoNCE",),
+    "contralex.kinds.negatives.parts": ("QueueSource",),
+    "contralex.kinds.targets.parts": ("InstanceTargets",),
+    "contralex.lookup.clock": ("Clock",),
+    "contralex.lookup.step": ("LookUp",),
+    "contralex.lookup.values": ("Match", "Step"),
+    "contralex.training.build": ("load_backbone", "load_encoder"),
 }
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = ["ContralexError", "__version__", "load_backbone", "load_encoder", "resolve"]
+__all__ = [
+    "Clock",
+    "Comparison",
+    "ContralexError",
+    "Embeddings",
+    "ImageEncoder",
+    "InfoNCE",
+    "InstanceTargets",
+    "LookUp",
+    "Match",
+    "MomentumEncoder",
+    "QueueSource",
+    "Run",
+    "Step",
+    "Transform",
+    "__version__",
+    "build",
+    "compare",
+    "diff",
+    "distill",
+    "embed",
+    "explain",
+    "finetune",
+    "kinds",
+    "load_backbone",
+    "load_encoder",
+    "load_transform",
+    "methods",
+    "open",
+    "resolve",
+    "train",
+    "why",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "kinds":  # a package, which lists the kinds when it is called
+        return import_module("contralex.kinds")
     if name not in _MODULE:
         raise AttributeError(f"module 'contralex' has no attribute {name!r}")
     value = getattr(import_module(_MODULE[name]), name)

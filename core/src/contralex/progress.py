@@ -61,6 +61,26 @@ def listen(to: Literal["stdout", "stderr"]) -> None:
     _log.propagate = False
 
 
+@contextmanager
+def listening(to: Literal["stdout", "stderr"]) -> Iterator[Literal["stdout", "stderr"]]:
+    """Within, the signs are printed, for a function that somebody calls from Python. Where they are printed already, as
+    by a command, they stay there. What is yielded is the stream."""
+    before = next((handler.to for handler in _log.handlers if isinstance(handler, _Print)), None)
+    if before is not None:
+        yield before
+        return
+    handler, level, propagate = _Print(to), _log.level, _log.propagate
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    _log.propagate = False
+    try:
+        yield to
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(level)
+        _log.propagate = propagate
+
+
 def duration(seconds: float) -> str:
     """``40 s``, ``12 min``, ``3 h 20 min``, ``4 days 2 h``."""
     if seconds < 90:

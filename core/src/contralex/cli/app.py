@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import check, compare, doctor, explain, inspect, look, new, plugins, run, schema
+from contralex.cli import check, compare, doctor, embed, explain, inspect, look, new, plugins, run, schema
 from contralex.cli.plugin_commands import WithPlugins
 
 
@@ -157,6 +157,12 @@ app.command(
         "contralex linear runs/mine --data cifar10 --json",
     )
 )(run.linear)
+app.command(
+    epilog=examples(
+        "contralex embed runs/mine photos --out features.safetensors",
+        "contralex embed runs/mine photos --out features.parquet --which embedding",
+    )
+)(embed.embed)
 app.command(
     epilog=examples(
         "contralex inspect runs/mine",

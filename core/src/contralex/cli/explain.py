@@ -21,15 +21,12 @@ def explain(
     allow_code: AllowCode = False,
 ) -> None:
     """Say what stands in each of a method's five slots, and where gradients flow."""
-    from contralex.explaining import explained
-    from contralex.explaining.picture import svg
-    from contralex.explaining.text import text
-    from contralex.recipes.layers import resolve
+    from contralex.api import recipes
 
-    method = explained(resolve(recipe, preset=preset, sets=sets or (), allow_code=allow_code))
-    typer.echo(text(method))
+    method = recipes.explain(recipe, preset=preset, sets=sets, allow_code=allow_code)
+    typer.echo(repr(method))
     if picture is not None:
         if not picture.parent.is_dir():
             raise ContralexError(f"--svg {picture}: there is no folder {picture.parent}; make it first")
-        write_out("--svg", picture, svg(method))
+        write_out("--svg", picture, method.svg())
         typer.echo(f"\nDrawn into {picture}.", err=True)

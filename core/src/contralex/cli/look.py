@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from contralex.cli.options import AllowCode, Data, Json, Preset, Recipe, Sets, print_json, print_table
 from contralex.cli.plugins import warn_of_unmatched
-from contralex.errors import ContralexError
 
 
 def methods(as_json: Json = False) -> None:
     """List the recipes that are installed."""
-    rows = _methods()
+    from contralex.api import recipes
+
+    rows = [asdict(method) for method in recipes.methods()]
     if as_json:
         print_json(rows)
     elif not rows:
@@ -24,27 +26,11 @@ def methods(as_json: Json = False) -> None:
     warn_of_unusable()
 
 
-def _methods() -> list[dict[str, str]]:
-    from contralex.plugins.registry import registry
-    from contralex.recipes import yaml
-
-    rows = []
-    for name, (plugin, file) in sorted(registry().recipes().items()):
-        try:
-            head = yaml.read(file.read_text("utf-8"), f"{name}.yaml").data
-            summary = str(head.get("summary", "")) if isinstance(head, dict) else ""
-        except ContralexError as error:  # one broken recipe hides no other
-            summary = f"cannot be read: {error}"
-        rows.append({"name": name, "summary": summary, "plugin": plugin.name, "version": plugin.version})
-    return rows
-
-
 def warn_of_unusable() -> None:
-    from contralex.plugins.registry import registry
+    from contralex.api.recipes import unusable_plugins
 
-    for plugin in registry().plugins.values():
-        if plugin.state in ("broken", "conflict", "incompatible"):
-            typer.echo(f"{plugin.name} is {plugin.state}: {plugin.reason}", err=True)
+    for sentence in unusable_plugins():
+        typer.echo(sentence, err=True)
     warn_of_unmatched()
 
 
@@ -57,10 +43,10 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a recipe with all its layers and defaults, as YAML that can be run again."""
+    from contralex.api import recipes
     from contralex.recipes.documents import MODELINE
-    from contralex.recipes.layers import resolve
 
-    resolved = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code)
+    resolved = recipes.resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code)
     if as_json:
         print_json({"spec": resolved.data, "digest": resolved.digest, "plugins": resolved.plugins})
     else:
@@ -76,21 +62,15 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Print what differs between two recipes, a line for each block, and nothing else."""
-    from dataclasses import asdict
+    from contralex.api import recipes
 
-    from contralex.recipes.diff import diff as compare
-    from contralex.recipes.diff_summary import story
-    from contralex.recipes.layers import resolve
-
-    before, after = (resolve(recipe, preset=preset, allow_code=allow_code) for recipe in (a, b))
-    changes = compare(before, after)
+    found = recipes.diff(a, b, preset=preset, allow_code=allow_code)
     if as_json:
-        print_json([asdict(change) for change in changes])
-        return
-    for line in changes if leaves else story(before, after):
-        typer.echo(str(line))
-    if not changes:
-        typer.echo(f"{a} and {b} are the same run.")
+        print_json([asdict(change) for change in found])
+    elif leaves and found:
+        typer.echo("\n".join(map(str, found)))
+    else:
+        typer.echo(repr(found))
 
 
 def why(
@@ -105,13 +85,10 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Print a value and which layers set it, the one that holds first."""
+    from contralex.api import recipes
     from contralex.recipes.diff import shown
-    from contralex.recipes.layers import resolve
 
-    origins = resolve(recipe, preset=preset, data=data, sets=sets or (), allow_code=allow_code).origins
-    found = {leaf: history for leaf, history in origins.items() if f"{leaf}.".startswith(f"{path}.")}
-    if not found:
-        raise ContralexError(f"{path}: {recipe} has no such value; {_near(path, list(origins))}")
+    found = recipes.why(recipe, path, preset=preset, data=data, sets=sets, allow_code=allow_code)
     if as_json:
         listed = {
             leaf: [{"value": origin.value, "from": str(origin)} for origin in history]
@@ -124,17 +101,3 @@ def why(
         typer.echo(f"{leaf} = {shown(last.value)}\n    {last}")
         for origin in reversed(before):
             typer.echo(f"    over {shown(origin.value)}: {origin}")
-
-
-def _near(path: str, leaves: list[str]) -> str:
-    """Names beside the first part of the path that does not exist."""
-    from contralex.recipes.validation_messages import near
-
-    keys = path.split(".")
-    for depth, key in enumerate(keys):
-        above = ".".join(keys[:depth])
-        inside = [leaf for leaf in leaves if not above or leaf.startswith(f"{above}.")]
-        beside = list(dict.fromkeys(leaf.split(".")[depth] for leaf in inside))
-        if key not in beside:
-            return f"{above or 'a run'} is a single value" if not beside else near(key, beside)
-    return "there are none"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from contralex.api.settings import set_texts
 from contralex.errors import ContralexError
 from contralex.files import expand_user
 from contralex.streams import can_print
@@ -33,12 +34,7 @@ def path(text: str | Path) -> Path:
 
 def with_epochs(sets: Sequence[str] | None, epochs: int | None) -> list[str]:
     """``--epochs N`` as ``--set train.epochs=N``, which is refused beside it."""
-    others = list(sets or ())
-    if epochs is None:
-        return others
-    if any(text.partition("=")[0].strip() == "train.epochs" for text in others):
-        raise ContralexError(f"train.epochs is set twice; leave out the --set, or --epochs {epochs}")
-    return [f"train.epochs={epochs}", *others]
+    return set_texts(sets, epochs)
 
 
 Recipe = Annotated[

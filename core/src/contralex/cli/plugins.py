@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contralex.cli.kinds import show_kind
 from contralex.cli.options import Json, print_json, print_table
 from contralex.errors import ContralexError, did_you_mean, find_similar
 
@@ -51,7 +50,7 @@ def show(
     their bounds, and what it needs and gives.
     """
     if kind is not None and name is None:
-        show_kind(kind, as_json)
+        _show_kind(kind, as_json)
         return
     if name is None or kind is not None:
         raise ContralexError(
@@ -72,6 +71,29 @@ def show(
     if offered:
         typer.echo()
         print_table(["slot", "kind", "what it is", "source"], offered)
+
+
+def _show_kind(path: str, as_json: bool) -> None:
+    """Print one kind, such as ``targets.key_vector``."""
+    from contralex.plugins.kind_facts import find_kind, kind_facts
+
+    slot, spec = find_kind(path)
+    facts = kind_facts(slot, spec)
+    if as_json:
+        print_json(facts)
+        return
+    typer.echo(f"{facts['documentation']}\n")
+    rows = [[key, facts[key]] for key in ("kind", "slot", "from", "source", "gives") if facts[key]]
+    print_table(["", ""], [*rows, *(["needs", need] for need in facts["needs"])])
+    if facts["fields"]:
+        typer.echo()
+        print_table(
+            ["field", "type", "bounds", "default", "what it is"],
+            [
+                [field[key] for key in ("field", "type", "bounds", "default", "description")]
+                for field in facts["fields"]
+            ],
+        )
 
 
 def warn_of_unmatched() -> None:
@@ -119,6 +141,7 @@ def _offers(plugin: Plugin) -> str:
 
 def _facts(plugin: Plugin) -> dict[str, Any]:
     from contralex.plugins.hooks import PROJECT
+    from contralex.plugins.kind_list import summary
 
     found = plugin.found
     return {
@@ -132,7 +155,7 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
         "entry_point": found.entry_point if found else "",
         "kinds": {
             slot: [
-                {"kind": spec.kind_name(), "summary": _summary(spec), "source": spec.source}
+                {"kind": spec.kind_name(), "summary": summary(spec), "source": spec.source}
                 for spec in sorted(specs, key=lambda spec: spec.kind_name())
             ]
             for slot, specs in plugin.kinds.items()
@@ -150,12 +173,6 @@ def _life_cycle(plugin: Plugin) -> list[str]:
 
     offers = (*SLOTS.values(), "contralex_recipes", "contralex_commands")
     return [name.removeprefix("contralex_") for name in plugin.hooks if name not in offers]
-
-
-def _summary(spec: type[Any]) -> str:
-    """The first line of the docstring. (``__doc__``, because ``inspect.getdoc`` would find a parent's.)"""
-    lines = (spec.__doc__ or "").strip().splitlines()
-    return lines[0] if lines else ""
 
 
 def _folder(plugin: Plugin) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from contralex import progress
+from contralex.api.settings import set_texts
 from contralex.cli.options import (
     AllowCode,
     Checkpoint,
@@ -19,13 +19,10 @@ from contralex.cli.options import (
     Json,
     Preset,
     Sets,
-    must_exist,
     path,
     print_json,
     print_table,
-    with_epochs,
 )
-from contralex.errors import ContralexError
 
 
 def train(
@@ -58,65 +55,24 @@ def train(
     ] = False,
 ) -> None:
     """Train a method on images of your own, or on a known data set."""
-    from contralex.recipes.layers import resolve
+    from contralex.api import training
 
     progress.listen("stdout")
-    recipe = _recipe(recipe, out, resume)
-    sets = with_epochs(sets, epochs)
-    if allow_drift and not resume:
-        raise ContralexError("--allow-drift is about a run that is resumed; add --resume and its --out")
-    is_own = resume and out is not None and Path(recipe) == out / "spec.yaml"  # which holds no presets itself
-    resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, presets_of_its_name=is_own)
-    if not resume:
-        from contralex.recipes.data_files import check_present
-
-        check_present(resolved, recipe, ["contralex", "train", recipe], allow_code=allow_code)
-    if processes > 1 and not is_launched():
-        from contralex.training.launch import launch
-
-        argv = _argv(recipe, preset, data, sets, out, resume, allow_code, allow_drift)
-        raise typer.Exit(launch(argv, processes))
-
-    from contralex.recipes.code_files import permission
-    from contralex.training.run import train as start
-
-    with permission(allow_code):  # also for the files of a run whose encoder this one takes
-        start(resolved, out, resume, allow_drift)
-
-
-def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
-    if resume and out is None:
-        raise ContralexError("--resume: say which run with --out, such as --out runs/my-run")
-    if recipe is not None:
-        return recipe
-    if not resume or out is None:
-        raise ContralexError("train what? give a recipe (`contralex methods` lists them) or the path of a YAML file")
-    if not (out / "spec.yaml").is_file():
-        raise ContralexError(f"--resume: {out} holds no spec.yaml, so it is not a run's folder")
-    return str(out / "spec.yaml")
-
-
-def is_launched() -> bool:
-    """Whether torchrun, accelerate or our own launcher has started this process as one of several."""
-    return "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
-
-
-def _argv(
-    recipe: str,
-    preset: str | None,
-    data: str | None,
-    sets: list[str],
-    out: Path | None,
-    resume: bool,
-    allow_code: bool,
-    allow_drift: bool,
-) -> list[str]:
-    """The same command for each process."""
-    options = {"--preset": preset, "--data": data, "--out": out}
-    said = [f"{name}={value}" for name, value in options.items() if value is not None]
-    switches = {"--resume": resume, "--allow-code": allow_code, "--allow-drift": allow_drift}
-    flags = [name for name, on in switches.items() if on]
-    return ["train", *said, *(f"--set={text}" for text in sets), *flags, "--", recipe]
+    texts = set_texts(sets, epochs)
+    if processes > 1 and not training.is_launched():
+        options = (recipe, preset, data, texts, out, resume, allow_code, allow_drift)
+        training.resolve_to_train(*options)  # its mistakes are said once, and not by each process
+        raise typer.Exit(training.launch(training.train_command(*options), processes, "stdout"))
+    training.train(
+        recipe,
+        preset=preset,
+        data=data,
+        sets=texts,
+        out=out,
+        resume=resume,
+        allow_code=allow_code,
+        allow_drift=allow_drift,
+    )
 
 
 def knn(
@@ -127,12 +83,10 @@ def knn(
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
-    must_exist(checkpoint)
+    from contralex.api import runs
+
     progress.listen("stderr")
-
-    from contralex.training.evaluate_run import knn as judge
-
-    _print("kNN", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
+    _print("kNN", runs.Run(checkpoint, allow_code=allow_code).knn(data, sets), as_json)
 
 
 def linear(
@@ -143,12 +97,10 @@ def linear(
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint by a linear classifier on its frozen features, beside raw pixels and the untrained encoder."""
-    must_exist(checkpoint)
+    from contralex.api import runs
+
     progress.listen("stderr")
-
-    from contralex.training.evaluate_run import linear as judge
-
-    _print("linear probe", judge(checkpoint, data, sets or [], allow_code=allow_code), as_json)
+    _print("linear probe", runs.Run(checkpoint, allow_code=allow_code).linear(data, sets), as_json)
 
 
 def _print(judge: str, found: Mapping[str, Any], as_json: bool) -> None:

@@ -1,14 +1,13 @@
-"""Training a spec that a command has made, in this process or in several."""
+"""How commands start training."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import typer
 
-from contralex.cli.run import is_launched
+from contralex.api import training
 
 if TYPE_CHECKING:
     from contralex.recipes.layers import Resolved
@@ -20,17 +19,7 @@ def train_resolved(resolved: Resolved, out: Path | None = None, processes: int =
     ``out``: the run's folder; None: runs/NAME-TIME. ``processes``: how many to start. ``allow_code``: the Python files
     that it names may be run. Raises ``typer.Exit`` with the exit code where it starts processes.
     """
-    if processes > 1 and not is_launched():
-        from contralex.training.launch import launch
-
-        options = [*([f"--out={out}"] if out is not None else []), *(["--allow-code"] if allow_code else [])]
-        with TemporaryDirectory() as folder:  # the run's own is made when the run can begin
-            spec = Path(folder) / "spec.yaml"
-            spec.write_text(resolved.to_yaml(), "utf-8")
-            raise typer.Exit(launch(["train", *options, "--", str(spec)], processes))
-
-    from contralex.recipes.code_files import permission
-    from contralex.training.run import train
-
-    with permission(allow_code):
-        train(resolved, out)
+    if processes > 1 and not training.is_launched():
+        with training.spec_command(resolved, out, allow_code) as argv:
+            raise typer.Exit(training.launch(argv, processes, "stdout"))
+    training.train_resolved(resolved, out, 1, allow_code)

@@ -63,6 +63,10 @@ class Split(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Any: ...
 
+    def item_name(self, index: int) -> str:
+        """What an item is called: for a file its path, for others the number of it."""
+        return str(index)
+
     def skip(self, path: str, reason: str = "it cannot be read") -> None:
         """Name an unreadable item, once; after many, count it. A reason may end in the command that mends it
         (:func:`errors.remedy`)."""
@@ -142,3 +146,6 @@ class Subset(Split):
 
     def __getitem__(self, index: int) -> Any:
         return self.split[self.indices[index]]
+
+    def item_name(self, index: int) -> str:
+        return self.split.item_name(self.indices[index])

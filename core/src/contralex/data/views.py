@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -25,3 +26,7 @@ class Views(ABC):
     @abstractmethod
     def plain(self, item: Any) -> Tensor:
         """The item as evaluation sees it, without chance: what :meth:`Encoder.features` takes."""
+
+    def plain_steps(self) -> Sequence[str]:
+        """What :meth:`plain` does to an item, a line for each step, for people."""
+        return [f"what {type(self).__name__} makes of it for evaluation"]

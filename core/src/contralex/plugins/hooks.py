@@ -191,6 +191,6 @@ SLOTS = {
 OWN_COMMANDS = frozenset(
     [
         *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "eval"),
-        *("linear", "schema", "new", "check", "doctor", "inspect"),
+        *("linear", "schema", "new", "check", "doctor", "inspect", "embed"),
     ]
 )

@@ -20,8 +20,9 @@ from contralex.errors import ContralexError
 from contralex.training import parent, signals
 
 
-def launch(argv: list[str], processes: int) -> int:
-    """Runs ``python -m contralex argv`` in each of ``processes`` processes, and returns the first bad exit code."""
+def launch(argv: list[str], processes: int, *, to_stderr: bool = False) -> int:
+    """Runs ``python -m contralex argv`` in each of ``processes`` processes, and returns the first bad exit code.
+    ``to_stderr``: what they print on stdout goes to stderr."""
     import torch
 
     devices = torch.cuda.device_count()
@@ -44,7 +45,12 @@ def launch(argv: list[str], processes: int) -> int:
     command = [sys.executable, "-m", "contralex", *argv]
     children = [
         # A session of their own, so that Ctrl-C reaches them once, through the handler below.
-        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True)
+        subprocess.Popen(
+            command,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=2 if to_stderr else None,
+            start_new_session=True,
+        )
         for rank in range(processes)
     ]
     with passing_signals_to(children):

@@ -221,7 +221,18 @@ def train(
     allow_drift: bool = False,
     to: Literal["stdout", "stderr"] = "stdout",
 ) -> dict[str, Any]:
-    """Trains what the spec says, and returns what ``results.json`` holds.
+    """Trains what the spec says, and returns what ``results.json`` holds; otherwise as :func:`train_in_folder`."""
+    return train_in_folder(resolved, out, resume, allow_drift, to)[1]
+
+
+def train_in_folder(
+    resolved: Resolved,
+    out: Path | None = None,
+    resume: bool = False,
+    allow_drift: bool = False,
+    to: Literal["stdout", "stderr"] = "stdout",
+) -> tuple[Path, dict[str, Any]]:
+    """Trains what the spec says, and returns the run's folder and what its ``results.json`` holds.
 
     ``allow_drift``: a run that is resumed may have another spec, or other versions of plugins, than when it began.
     ``to``: the stream that the run reports to.
@@ -245,7 +256,7 @@ def train(
             _agree(run, report)
             _train(run, report)
             results = _finish(run, report)
-        return results
+        return run.folder, results
 
 
 def _opened(resolved: Resolved, place: setup.RunFolder, resume: bool, allow_drift: bool) -> Run:

@@ -85,6 +85,9 @@ class FolderSplit(Split):
     def __getitem__(self, index: int) -> Image.Image:
         return images.read(self.paths[index], self.max_pixels)
 
+    def item_name(self, index: int) -> str:
+        return str(self.paths[index])
+
 
 def _open(part: layout.Part, max_pixels: int) -> FolderSplit:
     count = len(part.paths)

@@ -7,6 +7,7 @@ the end, which for one image at a time is several times faster than tensors.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import singledispatch
 from typing import Any
@@ -55,7 +56,11 @@ class CropViews(Views):
         return self._pipelines[view](item)
 
     def plain(self, item: Any) -> Tensor:
-        return self._plain(item)
+        made: Tensor = self._plain(item)
+        return made
+
+    def plain_steps(self) -> list[str]:
+        return describe_steps(self._plain)
 
 
 def augmentation(augment: Augment) -> Callable[[Any], Tensor]:
@@ -71,7 +76,7 @@ def augmentation(augment: Augment) -> Callable[[Any], Tensor]:
     return Pieces(augment.jigsaw.grid, augment.jigsaw.cell, whole, pipeline)
 
 
-def evaluation(augment: Augment) -> Callable[[Any], Tensor]:
+def evaluation(augment: Augment) -> v2.Compose:
     """Resize and central crop of 7/8 where crops are smaller than a photograph; the whole image at 32 or 64 pixels."""
     size, how = augment.crop.size, InterpolationMode(augment.crop.interpolation)
     steps: list[Callable[[Any], Any]] = (
@@ -79,8 +84,16 @@ def evaluation(augment: Augment) -> Callable[[Any], Tensor]:
         if size >= 96
         else [v2.Resize((size, size), how)]
     )
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
-    return pipeline
+    return v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
+
+
+def describe_steps(pipeline: v2.Compose) -> list[str]:
+    """A line for each step of a pipeline: a transform as torchvision prints it, a function by its docstring."""
+    return [repr(step) if isinstance(step, nn.Module) else _first_line(step) for step in pipeline.transforms]
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or function.__name__).splitlines()[0]
 
 
 def trim_long_image(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""``contralex plugins show --kind SLOT.KIND``: the fields of a kind, their bounds, what it needs and gives."""
+"""All about a kind as plain data: its fields, their bounds, what it needs and gives."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from contralex.cli.options import print_json, print_table
 from contralex.errors import ContralexError, did_you_mean, find_similar
+from contralex.plugins.hooks import SLOTS
+from contralex.plugins.registry import registry
 
 if TYPE_CHECKING:
     from contralex.plugins.spec import Spec
@@ -19,31 +18,8 @@ Schema = dict[str, Any]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def show_kind(path: str, as_json: bool) -> None:
-    """Print one kind, such as ``targets.key_vector``."""
-    slot, spec = _find(path)
-    facts = kind_facts(slot, spec)
-    if as_json:
-        print_json(facts)
-        return
-    typer.echo(f"{facts['documentation']}\n")
-    rows = [[key, facts[key]] for key in ("kind", "slot", "from", "source", "gives") if facts[key]]
-    print_table(["", ""], [*rows, *(["needs", need] for need in facts["needs"])])
-    if facts["fields"]:
-        typer.echo()
-        print_table(
-            ["field", "type", "bounds", "default", "what it is"],
-            [
-                [field[key] for key in ("field", "type", "bounds", "default", "description")]
-                for field in facts["fields"]
-            ],
-        )
-
-
 def kind_facts(slot: str, spec: type[Spec]) -> dict[str, Any]:
     """All of it as plain data. ``needs`` are sentences of which all must hold."""
-    from contralex.plugins.registry import registry
-
     schema = spec.model_json_schema()
     owner = registry().owner(slot, spec.kind_name())
     return {
@@ -58,10 +34,8 @@ def kind_facts(slot: str, spec: type[Spec]) -> dict[str, Any]:
     }
 
 
-def _find(path: str) -> tuple[str, type[Spec]]:
-    from contralex.plugins.hooks import SLOTS
-    from contralex.plugins.registry import registry
-
+def find_kind(path: str) -> tuple[str, type[Spec]]:
+    """The slot and the spec of a kind such as ``targets.key_vector``."""
     slot, dot, kind = path.removeprefix("method.").partition(".")
     if not dot or slot not in SLOTS:
         way = did_you_mean(find_similar(slot, SLOTS)) or f"the slots are {', '.join(SLOTS)}"

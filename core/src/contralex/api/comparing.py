@@ -1,0 +1,156 @@
+"""Several methods under one budget, one after the other: one table, one figure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contralex import progress, streams
+from contralex.api.arguments import checked
+from contralex.api.runs import Run
+from contralex.api.settings import PathLike, Sets, path_text, set_texts
+from contralex.comparison.figure import MISSING, draw, is_possible
+from contralex.comparison.plan import Budget, plan
+from contralex.comparison.runs import check_folder, run_all
+from contralex.comparison.table import below, cells, markdown, summary
+from contralex.errors import ContralexError
+from contralex.files import expand_user, write_text
+from contralex.recipes.data_files import check_present
+from contralex.training import run_folder
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """A table of several runs. It prints as one. ``folder`` holds the runs, ``table.md`` and ``figure.svg``.
+
+    ``rows``: a dict for each method, the best by kNN first. ``failed``: the reasons, by method. ``result``: all of
+    ``results.json``.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.result["rows"]
+        return rows
+
+    @property
+    def failed(self) -> dict[str, str]:
+        failed: dict[str, str] = self.result["failed"]
+        return failed
+
+    def run(self, name: str) -> Run:
+        """The run of one method."""
+        return Run(self.folder / name)
+
+    def __repr__(self) -> str:
+        headings: dict[str, str] = self.result["columns"]
+        table = [list(headings.values()), *(cells(row, headings) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
+        return "\n".join([*lines, *below(self.result)])
+
+
+@checked
+def compare(
+    methods: Sequence[str],
+    *,
+    preset: str | None = None,
+    epochs: int | None = None,
+    data: PathLike | None = None,
+    seed: int | None = None,
+    sets: Sets = None,
+    out: PathLike | None = None,
+    resume: bool = False,
+    processes: int = 1,
+    allow_code: bool = False,
+) -> Comparison:
+    """Train several methods under one budget, one after the other, and evaluate all alike.
+
+    ``methods``: recipes or YAML files, or ``["all"]``: every recipe that has the preset. ``epochs``, ``data``, ``seed``
+    and ``sets`` hold for all. ``out``: the comparison's folder; without it ``runs/compare-TIME``. ``resume``: go on
+    with the comparison in ``out``. A method that fails is in ``failed`` with its reason, and the others go on. Each is
+    trained in a process of its own.
+
+    >>> import contralex
+    >>> table = contralex.compare(["moco-v2", "simclr-v1"], preset="digits", epochs=1, out="runs/two")
+    >>> [row["name"] for row in table.rows]
+    ['moco-v2', 'simclr-v1']
+    """
+    if isinstance(methods, str):
+        raise ContralexError(f'compare: give a list of methods, such as ["{methods}", "simclr-v1"]')
+    with progress.listening("stderr"):
+        return compare_methods(
+            methods,
+            Budget(preset, epochs, seed, path_text(data), tuple(set_texts(sets)), allow_code),
+            None if out is None else expand_user(str(path_text(out))),
+            resume,
+            processes,
+            quiet=True,
+        )
+
+
+def compare_methods(
+    methods: Sequence[str],
+    budget: Budget,
+    out: Path | None,
+    resume: bool,
+    processes: int,
+    *,
+    quiet: bool,
+    show: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> Comparison:
+    """``quiet``: the runs report to stderr. ``show`` gets the result before it is written: a disk that is full costs
+    the files, and not what was computed."""
+    if resume and out is None:
+        raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
+    for name in (text.partition("=")[0].strip() for text in budget.sets):
+        said = {"train.epochs": budget.epochs, "train.seed": budget.seed}.get(name)
+        if said is not None:
+            raise ContralexError(
+                f"--set {name}: it is said twice; leave this out, or --{name.partition('.')[2]} {said}"
+            )
+    planned = plan(methods, budget)
+    if out is not None:
+        check_folder(planned, out, resume)
+    for entry in planned.entries:
+        if entry.resolved is not None and entry.recipe in methods and not resume:
+            command = ["contralex", "compare", *methods]
+            check_present(entry.resolved, entry.recipe, command, allow_code=budget.allow_code)
+    if not is_possible():
+        _say(f"Warning: {MISSING}")
+    if out is None:
+        out, _ = run_folder.make_new(run_folder.named_now("compare"))
+    else:
+        run_folder.make(out)
+    with run_folder.Lock(out):
+        check_folder(planned, out, resume)  # again, for another comparison may have come and gone since
+        found = run_all(planned, out, processes, quiet, _say)
+        result = summary(planned, found)
+        show(result)
+        write_text(out / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / "table.md", markdown(result, _command(methods, budget, processes)))
+        if result["rows"] and is_possible():
+            draw(result["rows"], f"preset {budget.preset}" if budget.preset else "", out / "figure.svg")
+    return Comparison(out, result)
+
+
+def _say(text: str) -> None:
+    streams.write_line(sys.stderr, text)
+
+
+def _command(methods: Sequence[str], budget: Budget, processes: int) -> str:
+    """What makes the same table again."""
+    options = {"--preset": budget.preset, "--epochs": budget.epochs, "--data": budget.data, "--seed": budget.seed}
+    said = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    said += [word for text in budget.sets for word in ("--set", text)]
+    said += ["--processes", str(processes)] if processes > 1 else []
+    return shlex.join(["contralex", "compare", *methods, *said])

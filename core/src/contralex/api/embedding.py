@@ -1,0 +1,217 @@
+"""The features of all images of a folder, by the encoder of a run."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from contralex import progress
+from contralex.api import feature_files
+from contralex.api.arguments import checked
+from contralex.api.settings import PathLike, path_text
+from contralex.data.base import Source, Split, printable
+from contralex.data.loading import EvalDataset
+from contralex.errors import ContralexError
+from contralex.evaluation.features import LARGE, encoded, nothing_to_read
+from contralex.files import expand_user
+from contralex.plugins.registry import registry
+from contralex.recipes import data_option
+from contralex.recipes.code_files import permission
+from contralex.training import build, devices
+from contralex.training.checkpoints.read import open_checkpoint
+
+if TYPE_CHECKING:
+    from contralex.lookup.slots import Encoder
+    from contralex.plugins.spec import Spec
+    from contralex.recipes.run_spec import RunSpec
+
+Which = Literal["backbone", "embedding"]
+
+
+@dataclass(frozen=True, repr=False)
+class Embeddings:
+    """Features (N, F) in float32 of N images, with the path, the label and the class of each. It prints as a few lines.
+
+    ``paths`` are relative to the folder, with ``/``. ``labels`` (N,) are -1 for an image without one, and None where
+    the folder has no classes; ``classes`` are their names. ``skipped``: what could not be read, with the reasons, of at
+    most a hundred; ``skipped_count``: of how many.
+    """
+
+    features: Tensor
+    paths: list[str]
+    labels: Tensor | None
+    classes: list[str]
+    skipped: dict[str, str] = field(default_factory=dict)
+    skipped_count: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def save(self, path: PathLike) -> Path:
+        """Write a ``.safetensors``, ``.npz`` or ``.parquet`` file, whole or not at all. Returns its path."""
+        file = expand_user(str(path_text(path)))
+        feature_files.write(file, self.features, self.paths, self.labels, self.classes)
+        return file
+
+    def __repr__(self) -> str:
+        lines = [f"Embeddings of {len(self):,} images, {self.features.shape[1]:,} features each"]
+        if self.labels is not None:
+            lines.append(
+                f"  {len(self.classes)} classes: {', '.join(self.classes[:10])}{', ...' * (len(self.classes) > 10)}"
+            )
+        if self.skipped:
+            lines.append(f"  {self.skipped_count:,} could not be read (see .skipped)")
+        return "\n".join(lines)
+
+
+@checked
+def embed(
+    run: PathLike,
+    data: PathLike | None = None,
+    *,
+    which: Which = "backbone",
+    batch_size: int | None = None,
+    allow_code: bool = False,
+) -> Embeddings:
+    """The features of every image in a folder, by the encoder of a run.
+
+    ``data``: a folder, or a kind such as ``cifar10``, as for ``contralex train --data``; without it, the run's own. All
+    splits of it are taken. ``which``: the ``backbone``'s features, or the ``embedding`` behind the projector.
+    ``batch_size``: images at a time; it changes the speed and not the features. Images that cannot be read are named,
+    and left out.
+
+    >>> import contralex
+    >>> found = contralex.embed("runs/my-run", "photos")
+    >>> found.features.shape, found.paths[0], found.classes
+    (torch.Size([6, 64]), 'cat/0.png', ['cat', 'dog'])
+    """
+    if which not in ("backbone", "embedding"):
+        raise ContralexError(f"which is {which!r}, and must be 'backbone' or 'embedding'")
+    with progress.listening("stderr"), permission(allow_code):
+        checkpoint = open_checkpoint(Path(run))
+        spec = checkpoint.resolved().run
+        everything = Everything(build.read_source(_data(spec, path_text(data))), _root(path_text(data)))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        encoder = build.load_encoder(checkpoint.folder).to(device)
+        dataset = EvalDataset(everything, spec.method.views.build())
+        blocks = encoded(
+            cast(Callable[[Tensor], Tensor], _Function(encoder, which)),
+            dataset,
+            batch_size or spec.eval.batch_size,
+            device,
+            devices.workers(spec.train.workers, device.type),
+        )
+        with Rows() as rows:
+            features, index = rows.collect(blocks)
+        labels = everything.label_tensor()
+        return Embeddings(
+            features,
+            [everything.item_name(int(number)) for number in index],
+            None if labels is None else labels[index],
+            list(everything.classes or ()),
+            dict(everything.skipped.reasons),
+            everything.skipped.total,
+        )
+
+
+def _data(spec: RunSpec, data: str | None) -> Spec:
+    """The data's spec. What the run's views need to train, such as captions, is not needed here."""
+    if data is None:
+        return spec.data
+    block = data_option.block(data, {})
+    kind = registry().find("data", block["kind"])
+    if kind is None:
+        raise ContralexError(f"data: {registry().hint('data', block['kind'])}")
+    return kind.model_validate(block)
+
+
+def _root(data: str | None) -> Path | None:
+    return expand_user(data) if data is not None and data not in registry().kinds("data") else None
+
+
+class _Function(torch.nn.Module):
+    def __init__(self, encoder: Encoder, which: Which) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.which = which
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder.features(images) if self.which == "backbone" else self.encoder.embedding(images)
+
+
+class Everything(Split):
+    """Both splits of a source as one, sorted by the items' names where those are below ``root``."""
+
+    def __init__(self, source: Source, root: Path | None) -> None:
+        super().__init__()
+        train, test = source.train(), source.test()
+        self._splits: Sequence[Split] = [train, *([test] if test is not None else [])]
+        self.skipped = train.skipped
+        self._root = root
+        self.classes = train.classes
+        self._items = [(split, index) for split in self._splits for index in range(len(split))]
+        if root is not None:
+            self._items.sort(key=lambda item: self._name(*item))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        split, number = self._items[index]
+        return split[number]
+
+    def item_name(self, index: int) -> str:
+        return self._name(*self._items[index])
+
+    def label_tensor(self) -> Tensor | None:
+        """(N,), or None where no item has a label."""
+        labels = [split.labels[number] if split.labels is not None else -1 for split, number in self._items]
+        return torch.tensor(labels) if any(label >= 0 for label in labels) else None
+
+    def _name(self, split: Split, number: int) -> str:
+        name = split.item_name(number)
+        if self._root is None:
+            return name if len(self._splits) == 1 else f"{'train' if split is self._splits[0] else 'test'}/{name}"
+        return printable(os.path.relpath(name, self._root)).replace(os.sep, "/")
+
+
+class Rows:
+    """Rows of features as they come: in memory, and beyond a gigabyte in a temporary file that is mapped into it."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=LARGE, prefix="contralex-features-")  # noqa: SIM115
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def collect(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Features (N, F) and indices (N,)."""
+        index, width = [], 0
+        for features, numbers in blocks:
+            index.append(numbers)
+            width = features.shape[1]
+            self._file.write(features.cpu().contiguous().numpy().data)
+        if not width:
+            raise nothing_to_read()
+        numbers = torch.cat(index)
+        self._file.flush()
+        size = self._file.tell()
+        self._file.seek(0)
+        held: Any
+        if size > LARGE:
+            held = mmap.mmap(self._file.fileno(), size)
+        else:
+            held = bytearray(size)
+            self._file.readinto(held)  # type: ignore[attr-defined]
+        return torch.frombuffer(held, dtype=torch.float32).view(len(numbers), width), numbers

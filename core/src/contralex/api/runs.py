@@ -1,0 +1,173 @@
+"""A run's folder as an object: its results and metrics, its encoder, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contralex import progress
+from contralex.api.arguments import checked
+from contralex.api.settings import PathLike, Sets, path_text, set_texts
+from contralex.errors import ContralexError, command_to_resume
+from contralex.files import expand_user, read_json
+from contralex.recipes import yaml
+from contralex.training.checkpoints import read
+from contralex.training.run_folder import SPEC
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from contralex.api.embedding import Embeddings, Which
+    from contralex.api.transform import Transform
+    from contralex.evaluation.base import Accuracy
+    from contralex.lookup.slots import Encoder
+
+
+class Run(os.PathLike[str]):
+    """A run on disk: what :func:`contralex.train` and :func:`contralex.open` return. It prints as a few lines.
+
+    ``path``: what was opened, a run's folder or one checkpoint's; ``folder``: the run's. Every function that takes a
+    run's path takes this object as well. Nothing is read before it is asked for.
+    """
+
+    def __init__(self, path: PathLike, *, allow_code: bool = False) -> None:
+        self.path = expand_user(str(path_text(path)))
+        self.allow_code = allow_code
+        if not self.path.exists():
+            raise ContralexError(f"there is no folder {self.path}; give a run's folder, or one of its checkpoints")
+        self.folder = _run_folder(self.path)
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The whole spec, as :func:`contralex.resolve` gives it in ``data``."""
+        if (self.folder / SPEC).is_file():
+            found: dict[str, Any] = yaml.read((self.folder / SPEC).read_text("utf-8"), str(self.folder / SPEC)).data
+            return found
+        return dict(read.open_checkpoint(self.path).state.spec)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds: steps, seconds, losses, and the accuracies of all evaluators."""
+        file = self.folder / "results.json"
+        if not file.is_file():
+            raise ContralexError(
+                f"{self.folder} has no results yet: the run has not ended. Go on with it:"
+                + command_to_resume(self.folder)
+            )
+        try:
+            found: dict[str, Any] = read_json(file)
+        except (OSError, ValueError) as error:
+            raise ContralexError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        return found
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was logged in training, a dict for each line of ``metrics.jsonl``: ``step``, ``epoch``, ``loss``, ...
+
+        ``pandas.DataFrame(run.metrics())`` makes a table of it.
+        """
+        from contralex.training.health import lines_of
+
+        file = self.folder / "metrics.jsonl"
+        return lines_of(file) if file.is_file() else []
+
+    def evaluate(self, name: str, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
+        """The accuracy by one evaluator, ``knn``, ``linear``, ``classify`` or a plugin's, beside its baselines.
+
+        ``data``: other data than the run's, as ``--data``. ``sets``: other settings, such as ``{"eval.knn.k": 50}``.
+        """
+        from contralex.training.evaluate_run import evaluate
+
+        with progress.listening("stderr"):
+            return evaluate(name, self.path, path_text(data), set_texts(sets), allow_code=self.allow_code)
+
+    def knn(self, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
+        """The accuracy of the nearest neighbours among the features, beside the untrained encoder and raw pixels."""
+        return self.evaluate("knn", data, sets)
+
+    def linear(self, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
+        """The accuracy of a linear classifier on the frozen features, beside the untrained encoder and raw pixels."""
+        return self.evaluate("linear", data, sets)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The query encoder in evaluation mode: ``run.encoder(images)`` are embeddings (B, D), and
+        ``run.encoder.features(images)`` the representation (B, F) before any projector."""
+        from contralex.training.build import load_encoder
+
+        return load_encoder(self.path, allow_code=self.allow_code)
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The backbone of the encoder in evaluation mode, from images (B, 3, H, W) to features (B, F)."""
+        from contralex.training.build import load_backbone
+
+        return load_backbone(self.path, allow_code=self.allow_code)
+
+    @cached_property
+    def transform(self) -> Transform:
+        """From an image to the encoder's input (3, H, W), as evaluation does it. It prints what it does."""
+        from contralex.api.transform import load_transform
+
+        return load_transform(self.path, allow_code=self.allow_code)
+
+    def embed(
+        self,
+        data: PathLike | None = None,
+        *,
+        which: Which = "backbone",
+        batch_size: int | None = None,
+    ) -> Embeddings:
+        """The features of every image in a folder; see :func:`contralex.embed`."""
+        from contralex.api.embedding import embed
+
+        return embed(self, data, which=which, batch_size=batch_size, allow_code=self.allow_code)
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Run {self.spec.get('name', '')} in {self.path}", *(f"  {line}" for line in self._state())])
+
+    def _state(self) -> list[str]:
+        if not (self.folder / "results.json").is_file():
+            last = (self.metrics() or [{"step": 0}])[-1]
+            return [f"not ended: step {last['step']:,}"]
+        results = self.results
+        lines = [f"{results['steps']:,} steps, {results['epochs']} epochs, {results['seconds']:.0f} s"]
+        if results.get("last_loss") is not None:
+            lines.append(f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}")
+        for by, name in (("knn", "kNN"), ("linear", "linear")):
+            if by in results:
+                lines.append(f"{name} top-1: " + ", ".join(_accuracies(results[by])))
+        return lines
+
+
+def _run_folder(path: Path) -> Path:
+    """The run's folder, of itself, of ``checkpoints``, of ``checkpoints/last``, or of one checkpoint."""
+    if path.name == "checkpoints":
+        return path.parent
+    return path.parent.parent if path.is_file() or read.names_a_step(path) else path
+
+
+def _accuracies(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [f"{who} {result['top1']:.1%}" for who, result in found.items()]
+
+
+@checked
+def open(path: PathLike, *, allow_code: bool = False) -> Run:
+    """A run by its folder, or by the folder of one of its checkpoints.
+
+    ``allow_code``: the Python files that its spec names in ``code`` may be run.
+
+    >>> import contralex
+    >>> run = contralex.open("runs/my-run")
+    >>> run.results["name"]
+    'moco-v2'
+    """
+    run = Run(path, allow_code=allow_code)
+    if not any((run.folder / name).exists() for name in (SPEC, "checkpoints")) and run.folder == run.path:
+        raise ContralexError(f"{run.path} holds no {SPEC} and no checkpoints, so it is not a run's folder")
+    return run

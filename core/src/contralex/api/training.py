@@ -1,0 +1,175 @@
+"""Training a method from Python, on one process or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from contralex import progress
+from contralex.api.arguments import checked
+from contralex.api.runs import Run
+from contralex.api.settings import PathLike, Sets, path_text, set_texts
+from contralex.errors import ContralexError, command_to_resume
+from contralex.files import expand_user
+from contralex.recipes.code_files import permission
+from contralex.recipes.data_files import check_present
+from contralex.recipes.layers import Resolved, resolve
+from contralex.training import run_folder
+from contralex.training.run_folder import SPEC
+
+Stream = Literal["stdout", "stderr"]
+
+
+@checked
+def train(
+    recipe: PathLike | None = None,
+    *,
+    preset: str | None = None,
+    data: PathLike | None = None,
+    epochs: int | None = None,
+    sets: Sets = None,
+    out: PathLike | None = None,
+    resume: bool = False,
+    processes: int = 1,
+    allow_code: bool = False,
+    allow_drift: bool = False,
+) -> Run:
+    """Train a method, and return the run.
+
+    ``recipe``: the name of an installed recipe, or the path of a YAML file; may be left out with ``resume``.
+    ``preset``: a named set of changes that the recipe offers. ``data``: a folder or file, or a kind such as
+    ``cifar10``. ``sets``: single values by their paths. ``out``: the run's folder; without it ``runs/RECIPE-TIME``.
+    ``resume``: go on with the run in ``out``. ``processes``: how many to start, on the GPUs where there are any.
+    ``allow_code``: run the Python files that the recipe names in ``code``. ``allow_drift``: with ``resume``, take the
+    spec and the plugins as they are now.
+
+    Progress goes to stderr; in a notebook, one line of the output is kept up to date. Raises :class:`ContralexError`.
+
+    >>> import contralex
+    >>> run = contralex.train("moco-v2", preset="digits", sets={"train.max_steps": 2}, out="runs/my-run")
+    >>> run.results["steps"]
+    2
+    """
+    recipe, texts, folder = path_text(recipe), set_texts(sets, epochs), path_text(out)
+    path = None if folder is None else expand_user(folder)
+    resolved = resolve_to_train(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
+    with progress.listening("stderr") as to:
+        if processes == 1 or is_launched():
+            return _train_here(resolved, path, resume, allow_drift, allow_code, to)
+        path = path or _new_folder(resolved)
+        argv = train_command(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
+        return _train_launched(argv, path, processes, allow_code, to)
+
+
+def train_resolved(resolved: Resolved, out: Path | None, processes: int, allow_code: bool) -> Run:
+    """Train a spec that is resolved already, and return the run."""
+    with progress.listening("stderr") as to:
+        if processes == 1 or is_launched():
+            return _train_here(resolved, out, False, False, allow_code, to)
+        out = out or _new_folder(resolved)
+        with spec_command(resolved, out, allow_code) as argv:
+            return _train_launched(argv, out, processes, allow_code, to)
+
+
+@contextmanager
+def spec_command(resolved: Resolved, out: Path | None, allow_code: bool) -> Iterator[list[str]]:
+    """The words of ``contralex train`` for a resolved spec, for each process; it is in a file while this lasts."""
+    options = [*([f"--out={out}"] if out is not None else []), *(["--allow-code"] if allow_code else [])]
+    with TemporaryDirectory() as folder:  # the run's own is made when the run can begin
+        spec = Path(folder) / SPEC
+        spec.write_text(resolved.to_yaml(), "utf-8")
+        yield ["train", *options, "--", str(spec)]
+
+
+def _train_here(
+    resolved: Resolved, out: Path | None, resume: bool, allow_drift: bool, allow_code: bool, to: Stream
+) -> Run:
+    from contralex.training.run import train_in_folder
+
+    with permission(allow_code):  # also for the files of a run whose encoder this one takes
+        return Run(train_in_folder(resolved, out, resume, allow_drift, to)[0], allow_code=allow_code)
+
+
+def _train_launched(argv: list[str], out: Path, processes: int, allow_code: bool, to: Stream) -> Run:
+    code = launch(argv, processes, to)
+    if code:
+        has_begun = (out / SPEC).is_file()
+        if not has_begun and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise ContralexError(
+            f"training in {processes} processes ended with {code}; the reason is printed above"
+            + (f". Go on with:{command_to_resume(out)}" if has_begun else "")
+        )
+    return Run(out, allow_code=allow_code)
+
+
+def _new_folder(resolved: Resolved) -> Path:
+    """Of a name that every process is told."""
+    return run_folder.make_new(run_folder.named_now(resolved.run.name))[0]
+
+
+def resolve_to_train(
+    recipe: str | None,
+    preset: str | None,
+    data: str | None,
+    sets: Sequence[str],
+    out: Path | None,
+    resume: bool,
+    allow_code: bool,
+    allow_drift: bool,
+) -> Resolved:
+    """The spec of the run that ``contralex train`` with these options trains. Refuses what cannot be trained."""
+    recipe = _recipe(recipe, out, resume)
+    if allow_drift and not resume:
+        raise ContralexError("--allow-drift is about a run that is resumed; add --resume and its --out")
+    is_own = resume and out is not None and Path(recipe) == out / SPEC  # which holds no presets itself
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, presets_of_its_name=is_own)
+    if not resume:
+        check_present(resolved, recipe, ["contralex", "train", recipe], allow_code=allow_code)
+    return resolved
+
+
+def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
+    if resume and out is None:
+        raise ContralexError("--resume: say which run with --out, such as --out runs/my-run")
+    if recipe is not None:
+        return recipe
+    if not resume or out is None:
+        raise ContralexError("train what? give a recipe (`contralex methods` lists them) or the path of a YAML file")
+    if not (out / SPEC).is_file():
+        raise ContralexError(f"--resume: {out} holds no {SPEC}, so it is not a run's folder")
+    return str(out / SPEC)
+
+
+def is_launched() -> bool:
+    """Whether torchrun, accelerate or our own launcher has started this process as one of several."""
+    return "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
+
+
+def train_command(
+    recipe: str | None,
+    preset: str | None,
+    data: str | None,
+    sets: Sequence[str],
+    out: Path | None,
+    resume: bool,
+    allow_code: bool,
+    allow_drift: bool,
+) -> list[str]:
+    """The words of ``contralex train`` with these options, for each process."""
+    options = {"--preset": preset, "--data": data, "--out": out}
+    words = [f"{name}={value}" for name, value in options.items() if value is not None]
+    switches = {"--resume": resume, "--allow-code": allow_code, "--allow-drift": allow_drift}
+    flags = [name for name, on in switches.items() if on]
+    return ["train", *words, *(f"--set={text}" for text in sets), *flags, "--", _recipe(recipe, out, resume)]
+
+
+def launch(argv: list[str], processes: int, to: Stream) -> int:
+    """The exit code of ``contralex`` with these words in so many processes, which report to a stream of this one."""
+    from contralex.training import launch
+
+    return launch.launch(argv, processes, to_stderr=to == "stderr")
