@@ -123,6 +123,8 @@ class Dictionary:
 
     A source gives the parts that it has. Reading a part that is absent raises a RuntimeError that says so; ask
     ``has_own``, ``has_shared``, ... where both may be. :meth:`replace` makes another dictionary of one.
+
+    ``span``: the entries are compared with the dimensions ``span[0]`` up to ``span[1]`` of the queries; None: with all.
     """
 
     def __init__(
