@@ -5,6 +5,7 @@ and exits with 1. The sources are
 
 * the version in ``core/pyproject.toml``: every first-party distribution has it, and asks for that core;
 * what the folders ``plugins/*/`` offer: install hints (``known.json``) and the tables of methods;
+* the author's door, ``contralex.plugin``: the table of its names in ``docs/extend/compatibility.md``;
 * the resolved recipes: a picture of each, and the page that shows them (``docs/gallery.md``);
 * ``LICENSE``: each distribution's wheel carries a copy, and so does each package that ``contralex new`` writes.
 """
@@ -17,6 +18,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+from contralex import plugin as door
 from contralex.errors import ContralexError
 from contralex.plugins.hooks import METHOD_SLOTS, SLOTS
 from contralex.plugins.registry import Plugin, Registry
@@ -29,6 +31,16 @@ GALLERY = """# Every method in the five slots
 back, a grey one does not; what the optimiser moves has an orange edge. Written by tools/facts.py.
 """
 TABLE = re.compile(r"(<!-- methods: written by tools/facts\.py -->\n).*?(<!-- /methods -->)", re.DOTALL)
+NAMES = re.compile(r"(<!-- names: written by tools/facts\.py -->\n).*?(<!-- /names -->)", re.DOTALL)
+# What the author's door has from each folder of the core; from all others, the last.
+NAMED_FOR = {
+    "lookup": "parts, and the values that flow",
+    "plugins": "specs and hooks",
+    "recipes": "fields, and recipes as they are read",
+    "data": "data",
+    "kinds": "the core's kinds, to build on",
+    "": "messages, files, evaluation and commands",
+}
 
 
 def derived() -> dict[Path, str]:
@@ -48,8 +60,20 @@ def derived() -> dict[Path, str]:
         if len(parts) != 4:  # before, the opening comment, the closing comment, after
             raise ContralexError(f"{page.relative_to(ROOT)} needs one pair of the comments around the table of methods")
         files[page] = "".join([*parts[:2], rows, *parts[2:]])
+    policy = ROOT / "docs/extend/compatibility.md"
+    files[policy] = NAMES.sub(lambda found: found[1] + names_table() + found[2], policy.read_text("utf-8"))
     files |= pictures(plugins)
     return files
+
+
+def names_table() -> str:
+    """The names of ``contralex.plugin``, by what they are for."""
+    rows: dict[str, list[str]] = {folder: [] for folder in NAMED_FOR}
+    for name in sorted(door.__all__, key=str.lower):
+        folder = (door._MODULE | door._MODULES)[name].split(".")[1]
+        rows[folder if folder in rows else ""].append(f"`{name}`")
+    lines = [f"| {NAMED_FOR[folder]} | {', '.join(names)} |" for folder, names in rows.items()]
+    return "\n".join(["| for | names |", "|---|---|", *lines]) + "\n"
 
 
 def pictures(plugins: dict[Path, Plugin]) -> dict[Path, str]:

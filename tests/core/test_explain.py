@@ -16,10 +16,10 @@ from contralex.plugin import ContralexError
 from contralex.plugins.registry import registry
 from contralex.recipes.diff_summary import story
 from contralex.recipes.layers import resolve
-from contralex.testing.companions import small_preset
-from contralex.testing.trial import Trial
+from contralex.testing.matching_parts import find_small_preset
+from contralex.testing.trials import Trial
 
-SMALL = [name for name in registry().recipes() if small_preset(name)]
+SMALL = [name for name in registry().recipes() if find_small_preset(name)]
 
 
 def test_a_method_as_text() -> None:
@@ -49,7 +49,7 @@ def test_every_picture_is_svg_with_its_five_slots(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_said_to_learn_learns(name: str) -> None:
     """The gradients of a real step agree with the picture."""
-    preset = small_preset(name)
+    preset = find_small_preset(name)
     resolved = resolve(name, preset=preset, sets=["train.batch_size=8", "train.precision=fp32"])
     said = explained(resolved)
     model = Trial(name, resolved.data, whole_recipe=True).build()

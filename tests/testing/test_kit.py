@@ -21,9 +21,9 @@ import pytest
 from contralex.__main__ import main
 from contralex.plugin import ContralexError
 from contralex.plugins.registry import registry
-from contralex.testing import Outcome, cases, kit, processes
-from contralex.testing.outcome import as_reason
-from contralex.testing.trial import Trial, trials_of
+from contralex.testing import Outcome, cases, kit, process_checks
+from contralex.testing.check_errors import explain_error
+from contralex.testing.trials import Trial, list_trials
 from tests.conftest import Site
 
 pytest_plugins = ["pytester"]
@@ -109,20 +109,20 @@ def on_two(shared_site: Site) -> dict[str, list[str]]:
     for module in modules:
         module.put(shared_site.install)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(processes, "PATIENCE", 10.0)  # one of them makes the others wait
+        monkeypatch.setattr(process_checks, "PATIENCE", 10.0)  # one of them makes the others wait
         chosen: dict[str, Trial] = {}
         for module in modules:
-            trials = trials_of(registry().plugins[module.distribution])
+            trials = list_trials(registry().plugins[module.distribution])
             chosen[module.distribution] = next(trial for trial in trials if module.said["ONLY"] in str(trial))
-        processes.together(list(chosen.values()))
+        process_checks.share_processes(list(chosen.values()))
         return {name: _reasons(trial) for name, trial in chosen.items()}
 
 
 def _reasons(trial: Trial) -> list[str]:
     try:
-        processes.two_equal_one(trial)
+        process_checks.two_equal_one(trial)
     except Exception as error:
-        return [as_reason(error)]
+        return [explain_error(error)]
     return []
 
 
@@ -173,6 +173,7 @@ class Untried(Spec):
     """Makes no tiny set."""
 
     kind: Literal["untried"] = "untried"
+    builds = ":make_part"
     gives = frozenset({"images"})
     source = "made up"
 
@@ -275,7 +276,7 @@ def test_a_plugins_test_file_passes_fails_and_skips(fake_plugin: Install, pytest
     fake_plugin("sets", DATA, requires=BOUNDS)
     pytester.makepyfile(TEST.format(name="sets"))
     result = pytester.runpytest_inprocess("-rs", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=12, failed=1, skipped=1)
+    result.assert_outcomes(passed=14, failed=1, skipped=1)
     result.stdout.fnmatch_lines(
         [
             "data_reads?data unlabelled?: the train split has 4 items and 3 labels",
@@ -291,7 +292,7 @@ def test_a_plugins_test_file_fails_as_expected(fake_plugin: Install, pytester: p
     fake_plugin("sets", DATA + EXPECTED.format(expected=expected), requires=BOUNDS)
     pytester.makepyfile(TEST.format(name="sets"))
     result = pytester.runpytest_inprocess("-rx", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=11, failed=1, skipped=1, xfailed=1)
+    result.assert_outcomes(passed=13, failed=1, skipped=1, xfailed=1)
     result.stdout.fnmatch_lines(["*it is declared to fail (?), and passes*", "XFAIL*it shows how labels go wrong*"])
 
 
@@ -328,14 +329,14 @@ def test_check_says_what_fails(fake_plugin: Install, call: Call) -> None:
     code, out, err = call("sets")
     assert (code, err) == (1, "")
     assert re.search(r"data_reads\[data unlabelled\]\s+failed\s+the train split has 4 items and 3 labels", out)
-    assert "sets: 12 passed, 1 failed, 1 not applicable" in out
+    assert "sets: 14 passed, 1 failed, 1 not applicable" in out
 
 
 def test_check_of_what_holds(fake_plugin: Install, call: Call) -> None:
     fake_plugin("sets", DATA, requires=BOUNDS)
     code, out, _ = call("sets", "--only", "untried")
     assert code == 0
-    assert "sets: 5 passed, 1 not applicable" in out
+    assert "sets: 6 passed, 1 not applicable" in out
     assert "unlabelled" not in out
 
 

@@ -10,7 +10,7 @@ from contralex.plugin import Spec, hookimpl
 
 FAILS = "imports_no_torch"
 VERSION = torch.__version__
-REASON = r"imports torch; import the part inside"
+REASON = r"imports torch; put the part into another module"
 
 
 class Wrong(Spec):

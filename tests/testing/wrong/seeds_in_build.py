@@ -1,4 +1,4 @@
-"""build() seeds torch's generator, so that all weights drawn after it are the same whatever the run's seed."""
+"""Making the part seeds torch's generator, so that all weights drawn after it are the same whatever the run's seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from contralex.plugin import Spec, hookimpl
 
 FAILS = "builds_alike"
-REASON = r"build\(\) seeds torch's generator"
+REASON = r"making the part seeds torch's generator"
 
 
 class Wrong(Spec):

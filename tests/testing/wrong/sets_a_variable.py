@@ -1,4 +1,4 @@
-"""build() sets an environment variable for everyone."""
+"""Making the part sets an environment variable for everyone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""build() changes torch's default dtype for everyone."""
+"""Making the part changes torch's default dtype for everyone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cases of a plugin: each check with each subject that it is for, and what came of it."""
+"""The cases of a plugin: each check on each kind, recipe and small method that it is for, and the outcome."""
 
 from __future__ import annotations
 
@@ -10,49 +10,64 @@ from typing import Any, Literal
 
 from contralex.errors import ContralexError
 from contralex.plugins.registry import Plugin, registry
-from contralex.testing import backbones, entry, kinds, processes, recipes, sources, state, steps, surroundings
-from contralex.testing.outcome import NotApplicable, as_reason, as_traceback
-from contralex.testing.subjects import Kind, kinds_of, recipes_of
-from contralex.testing.trial import Trial, trials_of
+from contralex.testing import (
+    backbone_checks,
+    checkpoint_checks,
+    data_checks,
+    global_state,
+    installation_checks,
+    process_checks,
+    recipe_checks,
+    spec_checks,
+    step_checks,
+)
+from contralex.testing.check_errors import NotApplicable, explain_error, format_traceback
+from contralex.testing.plugin_contents import Kind, list_kinds, list_recipes
+from contralex.testing.trials import Trial, list_trials
 
 State = Literal["passed", "failed", "not applicable", "expected failure", "unexpected pass"]
 
-PLUGIN = (entry.imports_no_torch, entry.states_its_bounds)
+PLUGIN = (installation_checks.imports_no_torch, installation_checks.states_its_bounds)
 KIND = (
-    kinds.documented,
-    kinds.cites_a_source,
-    kinds.bounded,
-    kinds.round_trip,
-    kinds.json_schema,
+    spec_checks.documented,
+    spec_checks.cites_a_source,
+    spec_checks.bounded,
+    spec_checks.part_takes_the_fields,
+    spec_checks.round_trip,
+    spec_checks.json_schema,
 )
-VIEWS = (sources.views_follow_the_seed, sources.views_stack)
-DATA = (sources.data_reads,)
-BACKBONE = (backbones.maps_images_to_features, backbones.backbone_follows_the_seed, backbones.backbone_learns)
-_OF_SLOT: dict[str, tuple[Callable[[Kind], None], ...]] = {"views": VIEWS, "data": DATA, "backbone": BACKBONE}
+VIEWS = (data_checks.views_follow_the_seed, data_checks.views_stack)
+DATA = (data_checks.data_reads,)
+BACKBONE = (
+    backbone_checks.maps_images_to_features,
+    backbone_checks.backbone_follows_the_seed,
+    backbone_checks.backbone_learns,
+)
+_BY_SLOT: dict[str, tuple[Callable[[Kind], None], ...]] = {"views": VIEWS, "data": DATA, "backbone": BACKBONE}
 TRIAL = (
-    steps.builds_alike,
-    steps.finite_loss,
-    steps.degenerate_input,
-    steps.gradients_arrive,
-    steps.no_gradient_leaks,
-    steps.looks_up_before_it_writes,
-    steps.answers_with_its_own_key,
-    steps.integer_buffers,
-    steps.split_equals_whole,
-    steps.half_precision,
-    steps.deterministic,
-    steps.leaves_the_process_alone,
-    state.through_safetensors,
-    state.resumes,
-    processes.two_equal_one,
+    step_checks.builds_alike,
+    step_checks.finite_loss,
+    step_checks.degenerate_input,
+    step_checks.gradients_arrive,
+    step_checks.no_gradient_leaks,
+    step_checks.looks_up_before_it_writes,
+    step_checks.answers_with_its_own_key,
+    step_checks.integer_buffers,
+    step_checks.split_equals_whole,
+    step_checks.half_precision,
+    step_checks.deterministic,
+    step_checks.leaves_the_process_alone,
+    checkpoint_checks.through_safetensors,
+    checkpoint_checks.resumes,
+    process_checks.two_equal_one,
 )
-RECIPE = (recipes.resolves, recipes.trains)
+RECIPE = (recipe_checks.resolves, recipe_checks.trains)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check on one subject. ``bad``: whether it speaks against the plugin. ``traceback``: of the error
-    that a part raised by mistake, whole."""
+    """The outcome of one check on one subject. ``bad``: whether it speaks against the plugin. ``traceback``: the whole
+    traceback of an error that a part raised by mistake."""
 
     id: str
     state: State
@@ -75,14 +90,14 @@ class Case:
 
     def run(self) -> Outcome:
         try:
-            with surroundings.undisturbed():
+            with global_state.restore_global_state():
                 self.check()
         except NotApplicable as reason:
             return Outcome(self.id, "not applicable", str(reason))
         except Exception as error:  # whatever a plugin's code raises is the check's finding
             if self.expected:
                 return Outcome(self.id, "expected failure", self.expected)
-            return Outcome(self.id, "failed", as_reason(error), as_traceback(error))
+            return Outcome(self.id, "failed", explain_error(error), format_traceback(error))
         if self.expected:
             return Outcome(self.id, "unexpected pass", f"it is declared to fail ({self.expected}), and passes")
         return Outcome(self.id, "passed")
@@ -98,7 +113,7 @@ def cases(distribution: str) -> list[Case]:
         )
     if not plugin.usable:
         raise ContralexError(f"{distribution} is {plugin.state}, so nothing of it can be checked: {plugin.reason}.")
-    expected = dict(_expected(plugin))
+    expected = dict(_read_expected_failures(plugin))
     found = [Case(id, (check.__doc__ or "").strip(), run, expected.pop(id, "")) for id, check, run in _pairs(plugin)]
     if expected:
         raise ContralexError(
@@ -114,25 +129,27 @@ def _pairs(plugin: Plugin) -> Iterator[tuple[str, Callable[..., None], Callable[
 
     for check in PLUGIN:
         yield f"{check.__name__}[{plugin.name}]", check, lambda check=check: check(plugin)  # type: ignore[misc]
-    own: list[Kind] = kinds_of(plugin)
+    own: list[Kind] = list_kinds(plugin)
     for kind in own:
         yield from (pair(check, kind) for check in KIND)
-        yield from (pair(check, kind) for check in _OF_SLOT.get(kind.slot, ()))
-    trials: list[Trial] = trials_of(plugin)
+        yield from (pair(check, kind) for check in _BY_SLOT.get(kind.slot, ()))
+    trials: list[Trial] = list_trials(plugin)
     first: dict[str, Trial] = {}  # two kinds may stand in one and the same method, which is tried once
     for trial in trials:
         first.setdefault(json.dumps([trial.data, trial.whole_recipe]), trial)
-    processes.together(list(first.values()))
+    process_checks.share_processes(list(first.values()))
     results: dict[tuple[Any, Trial], Exception | None] = {}
     for trial in trials:
         same = first[json.dumps([trial.data, trial.whole_recipe])]
-        for asked in TRIAL if trial.data else TRIAL[:1]:  # builds_alike says that nothing fits
-            yield f"{asked.__name__}[{trial}]", asked, partial(_once, asked, same, results)
-    for recipe in recipes_of(plugin):
+        for trial_check in TRIAL if trial.data else TRIAL[:1]:  # builds_alike says that nothing fits
+            yield f"{trial_check.__name__}[{trial}]", trial_check, partial(_check_once, trial_check, same, results)
+    for recipe in list_recipes(plugin):
         yield from (pair(check, recipe) for check in RECIPE)
 
 
-def _once(check: Callable[[Trial], None], trial: Trial, results: dict[tuple[Any, Trial], Exception | None]) -> None:
+def _check_once(
+    check: Callable[[Trial], None], trial: Trial, results: dict[tuple[Any, Trial], Exception | None]
+) -> None:
     if (check, trial) not in results:
         results[check, trial] = None
         try:
@@ -144,7 +161,7 @@ def _once(check: Callable[[Trial], None], trial: Trial, results: dict[tuple[Any,
         raise found
 
 
-def _expected(plugin: Plugin) -> dict[str, str]:
+def _read_expected_failures(plugin: Plugin) -> dict[str, str]:
     hook = getattr(plugin.module, "contralex_expected_failures", None)
     found: dict[str, str] = hook() if hook is not None else {}
     return found

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from contralex.data.base import Source, Unreadable
-from contralex.testing import companions
-from contralex.testing.outcome import Failed, NotApplicable
-from contralex.testing.subjects import Kind
+from contralex.testing import matching_parts
+from contralex.testing.check_errors import Failed, NotApplicable
+from contralex.testing.plugin_contents import Kind
 
 
 def views_follow_the_seed(kind: Kind) -> None:
@@ -80,9 +80,9 @@ def _source(kind: Kind) -> Iterator[Source]:
 def _items(kind: Kind) -> Iterator[tuple[Any, list[Any]]]:
     """The views, and three items of a data set that gives what they need."""
     spec = kind.example()
-    data = companions.data_for(spec)
+    data = matching_parts.find_data_for(spec)
     if data is None:
         raise NotApplicable("no installed data kind that gives what it needs can make a tiny set")
     with tempfile.TemporaryDirectory() as folder:
-        split = companions.tiny(data, folder).build().train()
+        split = matching_parts.write_tiny_data(data, folder).build().train()
         yield spec.build(), [split[index] for index in range(3)]

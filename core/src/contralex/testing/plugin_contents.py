@@ -1,4 +1,4 @@
-"""What is checked: a plugin's kinds and recipes."""
+"""A plugin's kinds and recipes, which are what the checks are about."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from contralex.plugins.registry import Plugin
 from contralex.plugins.spec import Spec
-from contralex.testing.outcome import Failed
+from contralex.testing.check_errors import Failed
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class RecipeFile:
         return f"recipe {self.name}"
 
 
-def kinds_of(plugin: Plugin) -> list[Kind]:
+def list_kinds(plugin: Plugin) -> list[Kind]:
     return list(_kinds(plugin))
 
 
-def recipes_of(plugin: Plugin) -> list[RecipeFile]:
+def list_recipes(plugin: Plugin) -> list[RecipeFile]:
     return [RecipeFile(name, file) for name, file in sorted(plugin.recipes.items())]
 
 

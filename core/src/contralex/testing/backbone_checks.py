@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from contralex.errors import ContralexError
 from contralex.lookup.slots import Backbone
-from contralex.testing.outcome import Failed, NotApplicable
-from contralex.testing.subjects import Kind
+from contralex.testing.check_errors import Failed, NotApplicable
+from contralex.testing.plugin_contents import Kind
 
 _BATCH = 4
 _SIZES = (32, 64, 96, 224)  # pixels of a side; the first that the network takes
@@ -21,7 +21,7 @@ def maps_images_to_features(kind: Kind) -> None:
     module, width = _built(kind)
     found = _features(kind, module)
     if found.shape != (_BATCH, width):
-        raise Failed(f"build() says {width} features, and {_BATCH} images become {tuple(found.shape)}")
+        raise Failed(f"it is said to have {width} features, and {_BATCH} images become {tuple(found.shape)}")
     if not bool(torch.isfinite(found).all()):
         raise Failed("its features are not finite")
 

@@ -1,4 +1,4 @@
-"""What a part could change outside itself, and how to put it back, so that one part's mistake stays its own."""
+"""The state of the process that a part could change by mistake: how to read it, and how to restore it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 import torch
 
 
-def look() -> dict[str, Any]:
+def read_global_state() -> dict[str, Any]:
     """The state of each thing by its name, comparable with ``==``."""
-    return {name: read() for name, (read, _) in _THINGS.items()}
+    return {name: read() for name, (read, _) in _STATE.items()}
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Afterwards everything is as before. Inside, torch computes in one thread: in small tensors several only wait for
-    each other, which on a busy machine takes ten times as long."""
-    before = look()
+def restore_global_state() -> Iterator[None]:
+    """Restore the state of the process at the end. Inside, torch computes in one thread: on small tensors several
+    threads only wait for each other, which on a busy machine takes ten times as long."""
+    before = read_global_state()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        for name, value in look().items():
+        for name, value in read_global_state().items():
             if value != before[name]:
-                _THINGS[name][1](before[name])
+                _STATE[name][1](before[name])
 
 
 def _torch_generator() -> list[int]:
@@ -49,8 +49,8 @@ def _set_environment(value: dict[str, str]) -> None:
     os.environ.update(value)
 
 
-_Thing = tuple[Callable[[], Any], Callable[[Any], None]]
-_THINGS: dict[str, _Thing] = {
+_Access = tuple[Callable[[], Any], Callable[[Any], None]]
+_STATE: dict[str, _Access] = {
     "torch's random generator": (
         _torch_generator,
         lambda state: torch.set_rng_state(torch.tensor(state, dtype=torch.uint8)),

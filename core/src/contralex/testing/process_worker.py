@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from contralex import compat
 from contralex.lookup import distributed
-from contralex.testing.outcome import as_reason
-from contralex.testing.trial import SEEDS, Trial
+from contralex.testing.check_errors import explain_error
+from contralex.testing.trials import SEEDS, Trial
 
 States = list[dict[str, dict[str, Tensor]]]
 
@@ -59,7 +59,7 @@ def main(folder: Path, rank: int, patience: float) -> None:
         try:
             out = steps(Trial(label, json.loads(data), given=views))
         except Exception as error:  # one part's mistake is that part's
-            out = as_reason(error).removeprefix("it ")
+            out = explain_error(error).removeprefix("it ")
         dist.destroy_process_group()
         draft = folder / f"{rank}.draft"
         torch.save(out, draft)

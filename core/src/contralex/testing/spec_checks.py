@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,11 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic_core import PydanticOmit
 
+from contralex.plugins import building
 from contralex.plugins.spec import Spec
 from contralex.recipes import yaml
-from contralex.testing.outcome import Failed
-from contralex.testing.subjects import Kind
+from contralex.testing.check_errors import Failed
+from contralex.testing.plugin_contents import Kind
 
 _SAYS_WHAT = {"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"}
 _FAR = 1e15  # no field of a spec means anything so large
@@ -46,8 +48,26 @@ def bounded(kind: Kind) -> None:
         )
 
 
+def part_takes_the_fields(kind: Kind) -> None:
+    """The part that ``builds`` names takes every field of the spec as a keyword argument."""
+    try:
+        part = building.part_of(kind.cls)
+    except (TypeError, ImportError) as error:
+        raise Failed(str(error)) from None
+    parameters = inspect.signature(part).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    taken = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    ignored = [name for name in kind.cls.model_fields if name not in ("kind", *taken)]
+    if ignored:
+        raise Failed(
+            f"{part.__name__} takes no {' and no '.join(ignored)}, and {kind.cls.__name__} has "
+            f"{'such fields' if len(ignored) > 1 else 'such a field'}; add an argument of that name to {part.__name__}"
+        )
+
+
 def round_trip(kind: Kind) -> None:
-    """The spec survives JSON and YAML, and is what it was."""
+    """The spec is the same after it was written as JSON or YAML and read again."""
     spec = kind.example()
     plain = spec.model_dump(mode="json")
     try:
@@ -65,7 +85,7 @@ def round_trip(kind: Kind) -> None:
 
 
 def json_schema(kind: Kind) -> None:
-    """The class has a valid JSON Schema, which its example fulfils, so that YAML editors can complete its fields."""
+    """The class has a valid JSON Schema, which its example satisfies, so that YAML editors can complete its fields."""
     from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
     from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
     from jsonschema.exceptions import ValidationError as Misfit
@@ -88,7 +108,7 @@ _Path = tuple[str | int, ...]
 
 
 def _numbers(value: Any, optional: dict[str, float], path: _Path = ()) -> Iterator[tuple[_Path, float]]:
-    """Every number in plain data, with its place; and those fields that hold none, and could hold a number."""
+    """Every number in plain data, with its path, and every field that is null and could hold a number."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _numbers(inner, {}, (*path, name))
@@ -107,7 +127,7 @@ def _optional(cls: type[Spec], example: dict[str, Any]) -> dict[str, float]:
 
 
 def _with(values: Any, path: _Path, number: float) -> Any:
-    """A copy of plain data in which a number stands at this place."""
+    """A copy of plain data with another number at this path."""
     if not path:
         return number
     made: Any = dict(values) if isinstance(values, dict) else list(values)

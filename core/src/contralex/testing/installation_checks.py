@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 
 from contralex.plugins.registry import Plugin
-from contralex.testing.outcome import Failed, NotApplicable
+from contralex.testing.check_errors import Failed, NotApplicable
 
 _HEAVY = ("torch", "torchvision", "accelerate")
 
@@ -15,7 +15,8 @@ _HEAVY = ("torch", "torchvision", "accelerate")
 def imports_no_torch(plugin: Plugin) -> None:
     """The entry module imports no torch, so that every command stays fast with the plugin installed.
 
-    Specs go into it (or a module that it imports); a part is imported inside ``build()``.
+    Specs stand in it, or in a module that it imports. A spec names its part by a string, ``builds``; the part's module
+    imports torch.
     """
     assert plugin.module is not None
     code = (
@@ -28,7 +29,7 @@ def imports_no_torch(plugin: Plugin) -> None:
     if done.stdout.strip():
         raise Failed(
             f"importing {plugin.module.__name__} imports {' and '.join(done.stdout.split())}; "
-            "import the part inside the spec's build() instead"
+            'put the part into another module, and name it in the spec: builds = ".module:Part"'
         )
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralex.testing.outcome import Failed
-from contralex.testing.steps import close_to, equal_to, holds_by
-from contralex.testing.trial import Trial
-from contralex.testing.worker import result, steps
+from contralex.testing.check_errors import Failed
+from contralex.testing.process_worker import result, steps
+from contralex.testing.step_checks import check_close, check_each, check_equal
+from contralex.testing.trials import Trial
 
 PATIENCE = 60.0  # seconds that a process waits for the other in one collective
 _START = 120.0  # seconds for both to begin, on a busy machine
@@ -26,7 +26,8 @@ _SHARED = "together"
 # The child finds what this process finds, an editable installation or a test's folder as well. Two plain processes,
 # and none of multiprocessing's: those import the caller's script again, which without its guard never ends.
 _CODE = (
-    "import sys; sys.path[:] = {path!r}; import runpy; runpy.run_module('contralex.testing.worker', {{}}, '__main__')"
+    "import sys; sys.path[:] = {path!r}; import runpy; "
+    "runpy.run_module('contralex.testing.process_worker', {{}}, '__main__')"
 )
 
 # For each process what came of a trial: the tensors, or a sentence where it did not come to an end.
@@ -34,8 +35,8 @@ _Ranks = tuple[Any, Any]
 _Parts = dict[str, dict[str, Tensor]]
 
 
-def together(trials: Sequence[Trial]) -> None:
-    """Tells trials of each other, so that the first that is asked starts the processes for all."""
+def share_processes(trials: Sequence[Trial]) -> None:
+    """Let trials share one start of the processes: the first that is checked starts them for all."""
     results: dict[Trial, _Ranks] = {}
     for trial in trials:
         trial.cache[_SHARED] = (list(trials), results)
@@ -50,10 +51,10 @@ def two_equal_one(trial: Trial) -> None:
     if trial not in results:
         results.update(_on_two([other for other in trials if other.can_begin()]))
     ranks = results[trial]
-    told = {rank: found for rank, found in enumerate(ranks) if isinstance(found, str)}
-    if told:
-        raise Failed(_first(told))
-    holds_by(_equal, list(zip(one, *ranks, strict=True)))
+    sentences = {rank: found for rank, found in enumerate(ranks) if isinstance(found, str)}
+    if sentences:
+        raise Failed(_first(sentences))
+    check_each(_equal, list(zip(one, *ranks, strict=True)))
 
 
 def _equal(found: tuple[_Parts, _Parts, _Parts]) -> None:
@@ -62,13 +63,13 @@ def _equal(found: tuple[_Parts, _Parts, _Parts]) -> None:
         # What a step has amplified may be further apart than what it computes.
         rounding = 1e-4 if part in ("first", "grad") else 1e-3
         for rank, other in enumerate(ranks):
-            close_to(one[part], other[part], f"one process and process {rank} of two differ", rounding)
-    equal_to(ranks[0]["state"], ranks[1]["state"], "the two processes end with another {} each")
+            check_close(one[part], other[part], f"one process and process {rank} of two differ", rounding)
+    check_equal(ranks[0]["state"], ranks[1]["state"], "the two processes end with another {} each")
 
 
-def _first(told: dict[int, str]) -> str:
+def _first(sentences: dict[int, str]) -> str:
     """The process that raised, and not the one whose collective then lost its partner."""
-    alone = {rank: text for rank, text in told.items() if not any(word in text for word in _LOST)} or told
+    alone = {rank: text for rank, text in sentences.items() if not any(word in text for word in _LOST)} or sentences
     rank = min(alone)
     return alone[rank] if alone[rank].startswith("the ") else f"process {rank} of two {alone[rank]}"
 

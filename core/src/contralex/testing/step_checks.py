@@ -16,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 from contralex.errors import ContralexError
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Targets
-from contralex.testing import surroundings
-from contralex.testing.outcome import Failed, NotApplicable, where
-from contralex.testing.trial import BATCH, SEEDS, Trial
+from contralex.testing import global_state
+from contralex.testing.check_errors import Failed, NotApplicable, find_line
+from contralex.testing.trials import BATCH, SEEDS, Trial
 
 T = TypeVar("T")
 
@@ -28,9 +28,12 @@ def builds_alike(trial: Trial) -> None:
     if not trial.data:
         raise Failed(trial.why)
     one, other = trial.build().state_dict(), trial.build().state_dict()
-    equal_to(one, other, "a second build has another {}: weights must be drawn from torch's generator alone")
+    check_equal(one, other, "a second build has another {}: weights must be drawn from torch's generator alone")
     if torch.equal(trial.generator_after_build(1), trial.generator_after_build(2)):
-        raise Failed("build() seeds torch's generator, so weights do not follow train.seed; draw from it as it is")
+        raise Failed(
+            "making the part seeds torch's generator, so weights do not follow train.seed; draw from the generator as "
+            "it is"
+        )
 
 
 def finite_loss(trial: Trial) -> None:
@@ -156,13 +159,13 @@ def looks_up_before_it_writes(trial: Trial) -> None:
     moment = trial.moment(1)
     queries, keys = trial.rows(model, moment)
     now = {f"key_encoder.{name}": p.detach() for name, p in model.key_encoder.named_parameters()}
-    close_to(teacher, now, "encoding, and not update(), moved the key encoder")
-    before = copied(model)
+    check_close(teacher, now, "encoding, and not update(), moved the key encoder")
+    before = copy_state(model)
     first, again = (
         model.look_up(queries, keys, replace(moment, cache=dict(moment.cache))).loss  # each as the first of its step
         for _ in range(2)
     )
-    equal_to(before, model.state_dict(), "the look-up itself changed {}; write it in update()")
+    check_equal(before, model.state_dict(), "the look-up itself changed {}; write it in update()")
     if not torch.equal(first, again):
         raise Failed(f"the same look-up gave {float(first)} and then {float(again)}; it keeps something outside state")
 
@@ -177,7 +180,7 @@ def answers_with_its_own_key(trial: Trial) -> None:
             model.look_up(queries, keys[keys.sample != trial.sample[0]], moment)
         except IndexError as error:
             raise Failed(
-                f"a query without a key is answered with another row at {where(error)}; "
+                f"a query without a key is answered with another row at {find_line(error)}; "
                 "keys.select_matching(queries, match) raises where there is none"
             ) from None
         except Exception:
@@ -228,7 +231,7 @@ def integer_buffers(trial: Trial) -> None:
 def split_equals_whole(trial: Trial) -> None:
     """Encoding in two halves and then looking the whole batch up gives the loss and the gradients of the whole, so
     that gradient caching holds. (BatchNorm is in evaluation mode: its statistics are of a whole batch by nature.)"""
-    holds_by(_split_equals_whole, [trial.with_seed(seed) for seed in SEEDS])
+    check_each(_split_equals_whole, [trial.with_seed(seed) for seed in SEEDS])
 
 
 def _split_equals_whole(trial: Trial) -> None:
@@ -262,7 +265,9 @@ def _split_equals_whole(trial: Trial) -> None:
             if gradient is not None and rows.vectors.requires_grad:
                 rows.vectors.backward(gradient[here], retain_graph=True)
     split = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    close_to({"loss": found.loss.detach(), **whole}, {"loss": again.loss.detach(), **split}, "split and whole differ")
+    check_close(
+        {"loss": found.loss.detach(), **whole}, {"loss": again.loss.detach(), **split}, "split and whole differ"
+    )
 
 
 def half_precision(trial: Trial) -> None:
@@ -299,18 +304,18 @@ def deterministic(trial: Trial) -> None:
             random.seed(seed)
             optimizer = trial.optimizer(model)
             losses = {f"loss {n}": trial.advance(model, optimizer, n).loss.detach() for n in range(3)}
-            runs.append({**losses, **copied(model)})
-    equal_to(runs[0], runs[1], "a second run of three steps in this process has another {}")
+            runs.append({**losses, **copy_state(model)})
+    check_equal(runs[0], runs[1], "a second run of three steps in this process has another {}")
 
 
 def leaves_the_process_alone(trial: Trial) -> None:
     """Building and a step change nothing global: generators, default dtype, threads, grad mode, environment."""
     trial.optimizer(nn.Linear(1, 1))  # torch's first optimiser imports much, which sets a variable of its own
-    _ = trial.views  # made here, because it is not they that are judged
-    before = surroundings.look()
+    _ = trial.views  # made here, because the check is not about them
+    before = global_state.read_global_state()
     model = trial.build()
     trial.advance(model, trial.optimizer(model), 0)
-    after = surroundings.look()
+    after = global_state.read_global_state()
     changed = [name for name in before if before[name] != after[name]]
     if changed:
         raise Failed(f"it changed {', '.join(changed)} of the process")
@@ -318,7 +323,7 @@ def leaves_the_process_alone(trial: Trial) -> None:
         raise Failed("the method was left in evaluation mode")
 
 
-def holds_by(check: Callable[[T], None], tries: Sequence[T]) -> None:
+def check_each(check: Callable[[T], None], tries: Sequence[T]) -> None:
     """The check holds for one of the tries. A number that happens to lie at the kink of a ReLU makes another gradient
     of a difference in its last digit, but hardly with other weights as well."""
     failures = []
@@ -379,7 +384,7 @@ def _finite_gradients(model: LookUp, loss: Tensor, what: str) -> None:
         raise Failed(f"with {what}, the gradient of {', '.join(bad[:3])} is not finite")
 
 
-def copied(model: nn.Module) -> dict[str, Tensor]:
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if odd:
@@ -389,7 +394,7 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def equal_to(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str) -> None:
+def check_equal(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str) -> None:
     if one.keys() != other.keys():
         raise Failed(sentence.format(f"set of tensors ({', '.join(sorted(one.keys() ^ other.keys()))})"))
     for name, tensor in one.items():
@@ -397,7 +402,7 @@ def equal_to(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str) ->
             raise Failed(sentence.format(name))
 
 
-def close_to(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str, rounding: float = 1e-4) -> None:
+def check_close(one: dict[str, Tensor], other: dict[str, Tensor], sentence: str, rounding: float = 1e-4) -> None:
     """Equal to rounding in float32, which is relative to a tensor's largest value; an absent gradient counts as zero.
     What is no floating-point number is equal or not."""
     for name in dict.fromkeys([*one, *other]):

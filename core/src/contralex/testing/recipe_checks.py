@@ -11,9 +11,9 @@ from typing import Any
 
 from contralex.recipes.documents import chain
 from contralex.recipes.layers import resolve, resolve_data
-from contralex.testing import companions
-from contralex.testing.outcome import Failed, NotApplicable
-from contralex.testing.subjects import RecipeFile
+from contralex.testing import matching_parts
+from contralex.testing.check_errors import Failed, NotApplicable
+from contralex.testing.plugin_contents import RecipeFile
 
 _STEPS, _BATCH = 3, 8
 
@@ -35,7 +35,7 @@ def trains(recipe: RecipeFile) -> None:
     from contralex.training.build import load_encoder
     from contralex.training.run import train
 
-    preset = companions.small_preset(recipe.name)
+    preset = matching_parts.find_small_preset(recipe.name)
     if preset is None:
         raise NotApplicable("it has no preset `tiny` or `digits` that would make it small")
     steps = [f"train.max_steps={_STEPS}", f"train.epochs={_STEPS}"]  # an epoch of a tiny set may have one step
@@ -45,7 +45,7 @@ def trains(recipe: RecipeFile) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data: dict[str, Any] = {**found.data}
         with suppress(NotApplicable):  # then the preset's own data, if they are at hand
-            data["data"] = companions.tiny(found.run.data, str(Path(folder) / "data")).model_dump(mode="json")
+            data["data"] = matching_parts.write_tiny_data(found.run.data, str(Path(folder) / "data")).model_dump(mode="json")
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # a check says what it found, and no more
             results = train(resolve_data(data), Path(folder) / "run")
         if results["steps"] != _STEPS or not math.isfinite(results["last_loss"]):

@@ -1,4 +1,4 @@
-"""The small parts of the core (and of the plugin itself) that a part is tried with."""
+"""The small parts, of the core and of the plugin itself, that fit a part and are tried with it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contralex.plugins.hooks import METHOD_SLOTS, PROJECT
 from contralex.plugins.registry import registry
 from contralex.plugins.spec import Spec
 from contralex.recipes.documents import chain
-from contralex.testing.outcome import Failed, NotApplicable
-from contralex.testing.subjects import Kind, kinds_of
+from contralex.testing.check_errors import Failed, NotApplicable
+from contralex.testing.plugin_contents import Kind, list_kinds
 
 VARIED = ("key_encoder", "negatives")  # a part is tried with each of these that fits
 _SLOTS = ("data", "views", *METHOD_SLOTS)
@@ -46,21 +46,21 @@ _SMALL: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def around(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
-    """Every choice of companions for a kind in which all parts find what they need; the plugin's own come first.
+def choose_parts(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
+    """Every choice of other parts for a kind in which each gets what it needs; the plugin's own come first.
 
-    What other plugins offer comes in only where nothing else fits: a kind may be made for another plugin's.
+    Kinds of other plugins are used only where nothing else fits: a kind may be made for another plugin's.
     """
     found = False
-    for slots in _fitting(kind, own):
+    for slots in _list_choices(kind, own):
         found = True
         yield slots
     if not found:
-        yield from _fitting(kind, [*own, *_of_others(own)])
+        yield from _list_choices(kind, [*own, *_kinds_of_other_plugins(own)])
 
 
-def why_nothing_fits(kind: Kind, own: list[Kind]) -> str:
-    everyone = [*own, *_of_others(own)]
+def explain_misfit(kind: Kind, own: list[Kind]) -> str:
+    everyone = [*own, *_kinds_of_other_plugins(own)]
     for slot, wanted in kind.example().requires():
         given = {feature for spec in _choices(slot, everyone) for feature in spec.offers()}
         if not wanted & given:
@@ -71,7 +71,7 @@ def why_nothing_fits(kind: Kind, own: list[Kind]) -> str:
     return "no choice of parts that are installed gives all that it needs, and takes what it gives"
 
 
-def _fitting(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
+def _list_choices(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
     choices = {slot: [kind.example()] if slot == kind.slot else _choices(slot, own) for slot in _SLOTS}
     for chosen in itertools.product(*choices.values()):
         slots = dict(zip(choices, chosen, strict=True))
@@ -79,9 +79,9 @@ def _fitting(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
             yield slots
 
 
-def _of_others(own: list[Kind]) -> list[Kind]:
+def _kinds_of_other_plugins(own: list[Kind]) -> list[Kind]:
     usable = [plugin for plugin in registry().plugins.values() if plugin.usable and not plugin.code]
-    return [kind for plugin in usable for kind in kinds_of(plugin) if kind not in own and plugin.name != PROJECT]
+    return [kind for plugin in usable for kind in list_kinds(plugin) if kind not in own and plugin.name != PROJECT]
 
 
 def _choices(slot: str, own: list[Kind]) -> list[Spec]:
@@ -91,12 +91,12 @@ def _choices(slot: str, own: list[Kind]) -> list[Spec]:
 
 
 def _usable(kind: Kind) -> bool:
-    """A companion only helps; if it is wrong itself, its own cases say so."""
+    """Whether a kind can stand beside another. One that is wrong fails in its own cases."""
     try:
         kind.example()
     except Failed:
         return False
-    return kind.slot != "data" or makes_tiny(kind.cls)
+    return kind.slot != "data" or has_tiny_data(kind.cls)
 
 
 def _core(slot: str, values: dict[str, Any]) -> Spec:
@@ -104,16 +104,16 @@ def _core(slot: str, values: dict[str, Any]) -> Spec:
     return cls.model_validate({**cls.example, **values})
 
 
-def data_for(views: Spec) -> Spec | None:
+def find_data_for(views: Spec) -> Spec | None:
     """An example of a data kind that can make a tiny set of what these views need."""
     for name in registry().kinds("data"):
         cls = registry().get("data", name)
-        if makes_tiny(cls) and all(wanted & cls.gives for slot, wanted in views.requires() if slot == "data"):
+        if has_tiny_data(cls) and all(wanted & cls.gives for slot, wanted in views.requires() if slot == "data"):
             return Kind("data", cls).example()
     return None
 
 
-def tiny(spec: Spec, folder: str) -> Spec:
+def write_tiny_data(spec: Spec, folder: str) -> Spec:
     """A data set of a few samples of the same kind, written into ``folder``; the spec itself where it needs none."""
     made = spec.tiny(folder)
     if made is None:
@@ -121,12 +121,12 @@ def tiny(spec: Spec, folder: str) -> Spec:
     return made
 
 
-def makes_tiny(cls: type[Spec]) -> bool:
+def has_tiny_data(cls: type[Spec]) -> bool:
     """Whether a data kind writes a tiny set, which :class:`Spec` itself does not."""
     return any("tiny" in vars(base) for base in cls.__mro__ if issubclass(base, Spec) and base is not Spec)
 
 
-def small_preset(recipe: str) -> str | None:
+def find_small_preset(recipe: str) -> str | None:
     """The preset that makes a recipe small enough to try: ``tiny``, or else ``digits``; its parents' count."""
     try:
         there = {name for layer in chain(recipe) for name in layer.presets}

@@ -1,8 +1,8 @@
-"""A small method to try a part in: the part, companions that fit it, and a batch.
+"""A small method to try a part in: the part, other parts that fit it, and a batch.
 
-The companions are found by what the specs say that they need and give, as a recipe's are. A part is tried with every
-way to make keys (with gradient, without, by a moving average) and every negative source that fits, because what is
-right with one may be wrong with another.
+Parts fit by what their specs need and give, as in a recipe. A part is tried with every way to make keys (with gradient,
+without, by a moving average) and every negative source that fits, because one that is right with one of them may be
+wrong with another.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from contralex.plugins.registry import Plugin
 from contralex.plugins.spec import Spec
 from contralex.recipes.layers import resolve, resolve_data
 from contralex.recipes.run_spec import RunSpec
-from contralex.testing import companions
-from contralex.testing.outcome import Failed
-from contralex.testing.subjects import Kind, kinds_of
+from contralex.testing import matching_parts
+from contralex.testing.check_errors import Failed
+from contralex.testing.plugin_contents import Kind, list_kinds
 from contralex.training import build
 
-BATCH, POPULATION = 8, 40
+BATCH, DATASET_SIZE = 8, 40
 SEEDS = (1, 2)  # where a check allows for chance, it is tried with both
-FIRST_SAMPLE = 3  # the batch is samples 3 to 10: an index that is taken for a place in the batch goes wrong
-LABELS = [index % 3 for index in range(POPULATION)]  # in turn, so that a batch has several samples of each class
+FIRST_SAMPLE = 3  # the batch is samples 3 to 10: code that takes them for indices in the batch fails
+LABELS = [index % 3 for index in range(DATASET_SIZE)]  # in turn, so that a batch has several samples of each class
 _RATE = 0.05
 _PER_EPOCH, _TOTAL = 5, 100
 
@@ -86,7 +86,7 @@ class Trial:
 
     def build(self) -> LookUp:
         """The method with BatchNorm over the whole batch, which is what equals itself on any number of processes."""
-        model = build.look_up(self.spec, POPULATION, self._labels)
+        model = build.look_up(self.spec, DATASET_SIZE, self._labels)
         batch_norm.convert(model, "sync")
         return model.train()
 
@@ -94,7 +94,7 @@ class Trial:
         """The state in which building leaves torch's generator, where it began with this seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            build.assemble(self.spec, POPULATION, self._labels)
+            build.assemble(self.spec, DATASET_SIZE, self._labels)
             return torch.get_rng_state()
 
     @property
@@ -145,25 +145,25 @@ def _set_rate(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] = _RATE / max(1.0, length)
 
 
-def trials_of(plugin: Plugin) -> list[Trial]:
+def list_trials(plugin: Plugin) -> list[Trial]:
     """For each kind of the five slots, the small methods that it stands in; and each recipe that has a small preset."""
-    own = kinds_of(plugin)
-    found = [trial for kind in own if kind.slot in METHOD_SLOTS for trial in _of_kind(kind, own)]
-    trials = [*found, *_of_recipes(plugin)]
+    own = list_kinds(plugin)
+    found = [trial for kind in own if kind.slot in METHOD_SLOTS for trial in _try_kind(kind, own)]
+    trials = [*found, *_try_recipes(plugin)]
     for trial in trials:
         trial.made = trials[0].made
     return trials
 
 
-def _of_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
+def _try_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
     try:
         kind.example()
     except Failed as failed:  # which is that kind's alone: the plugin's others are tried
         yield Trial(f"{kind}, nothing that fits", {}, why=str(failed))
         return
     seen = set()
-    for slots in companions.around(kind, own):
-        varied = {slot: slots[slot] for slot in companions.VARIED if slot != kind.slot}
+    for slots in matching_parts.choose_parts(kind, own):
+        varied = {slot: slots[slot] for slot in matching_parts.VARIED if slot != kind.slot}
         ways = tuple(_name(spec) for spec in varied.values())
         if ways in seen:  # one composition for each way to make keys and each negative source
             continue
@@ -172,7 +172,7 @@ def _of_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
             seen.add(ways)
             yield Trial(f"{kind}, {', '.join(ways)}", data)
     if not seen:
-        yield Trial(f"{kind}, nothing that fits", {}, why=companions.why_nothing_fits(kind, own))
+        yield Trial(f"{kind}, nothing that fits", {}, why=matching_parts.explain_misfit(kind, own))
 
 
 def _run(slots: Mapping[str, Spec]) -> dict[str, Any] | None:
@@ -193,9 +193,9 @@ def _run(slots: Mapping[str, Spec]) -> dict[str, Any] | None:
     return None
 
 
-def _of_recipes(plugin: Plugin) -> Iterator[Trial]:
+def _try_recipes(plugin: Plugin) -> Iterator[Trial]:
     for name in sorted(plugin.recipes):
-        preset = companions.small_preset(name)
+        preset = matching_parts.find_small_preset(name)
         if preset is None:
             continue
         small = [f"train.batch_size={BATCH}", "train.precision=fp32"]
@@ -207,7 +207,7 @@ def _of_recipes(plugin: Plugin) -> Iterator[Trial]:
 
 def _views(data: Spec, views: Spec) -> dict[int, Tensor]:
     with tempfile.TemporaryDirectory() as folder:
-        split = companions.tiny(data, folder).build().train()
+        split = matching_parts.write_tiny_data(data, folder).build().train()
         part = views.build()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

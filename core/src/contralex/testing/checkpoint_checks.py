@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from contralex.recipes.layers import resolve_data
-from contralex.testing.outcome import Failed
-from contralex.testing.steps import copied, equal_to
-from contralex.testing.trial import Trial
+from contralex.testing.check_errors import Failed
+from contralex.testing.step_checks import check_equal, copy_state
+from contralex.testing.trials import Trial
 from contralex.training.checkpoints import write
 from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.checkpoints.state import CheckpointState
@@ -24,13 +24,13 @@ def through_safetensors(trial: Trial) -> None:
     optimizer = trial.optimizer(model)
     for number in range(2):
         trial.advance(model, optimizer, number)
-    state = {name: tensor.contiguous() for name, tensor in copied(model).items()}
+    state = {name: tensor.contiguous() for name, tensor in copy_state(model).items()}
     with tempfile.TemporaryDirectory() as folder:
         save_file(state, Path(folder) / "state.safetensors")
         fresh = trial.build()
         _fits(state, fresh.state_dict())
         fresh.load_state_dict(load_file(Path(folder) / "state.safetensors"))
-    equal_to(state, fresh.state_dict(), "{} is another after it was saved and loaded")
+    check_equal(state, fresh.state_dict(), "{} is another after it was saved and loaded")
 
 
 def resumes(trial: Trial) -> None:
@@ -53,7 +53,7 @@ def resumes(trial: Trial) -> None:
                 f"the loss of step {number} is {float(one)} without a stop and {float(other)} after one; keep what "
                 "changes in buffers (register_buffer)"
             )
-    equal_to(copied(straight), resumed.state_dict(), "after a stop and two more steps, {} is another")
+    check_equal(copy_state(straight), resumed.state_dict(), "after a stop and two more steps, {} is another")
 
 
 def _fits(state: dict[str, Tensor], fresh: dict[str, Tensor]) -> None:
