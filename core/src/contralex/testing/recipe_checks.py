@@ -45,7 +45,9 @@ def trains(recipe: RecipeFile) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data: dict[str, Any] = {**found.data}
         with suppress(NotApplicable):  # then the preset's own data, if they are at hand
-            data["data"] = matching_parts.write_tiny_data(found.run.data, str(Path(folder) / "data")).model_dump(mode="json")
+            data["data"] = matching_parts.write_tiny_data(found.run.data, str(Path(folder) / "data")).model_dump(
+                mode="json"
+            )
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # a check says what it found, and no more
             results = train(resolve_data(data), Path(folder) / "run")
         if results["steps"] != _STEPS or not math.isfinite(results["last_loss"]):
