@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from contralex.recipes.run_spec import RunSpec
 
 # What is evaluated, in results and tables.
-THIS, UNTRAINED, PIXELS = "this run", "untrained encoder", "raw pixels"
+THIS = "this run"
+"""The row of an evaluation that is the run's own encoder."""
+UNTRAINED = "untrained encoder"
+"""The baseline row of the same encoder with its first weights."""
+PIXELS = "raw pixels"
+"""The baseline row of the images themselves."""
 
 
 class NoLabels(ContralexError):
