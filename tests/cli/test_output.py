@@ -230,7 +230,7 @@ def test_epochs_are_short_for_a_set() -> None:
 def test_commands_in_messages_are_quoted_and_on_lines_of_their_own(tmp_path: Path) -> None:
     folder = tmp_path / "sp ace" / "q'1 [red]"
     folder.mkdir(parents=True)
-    with pytest.raises(failures.Trouble) as error, failures.told(folder):
+    with pytest.raises(failures.RunFailed) as error, failures.explain_failures(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
     *_, command = str(error.value).splitlines()
     assert shlex.split(command) == ["contralex", "train", "--out", str(folder), "--resume"]

@@ -333,11 +333,11 @@ def test_a_clock_that_jumps_changes_nothing(photos: Path, tmp_path: Path, monkey
 
 
 def test_default_folders_do_not_go_by_a_clock_that_went_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contralex.training import run_folder
+    from contralex.training import folders
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "20300101-000000")
-    assert [run_folder.make_new(run_folder.named_now("a"))[0].name for _ in range(2)] == [
+    assert [folders.make_new(folders.name_by_time("a"))[0].name for _ in range(2)] == [
         "a-20300101-000000",
         "a-20300101-000000-2",
     ]

@@ -11,7 +11,7 @@ from contralex.lookup.clock import Clock
 from contralex.plugin import Step
 from contralex.recipes.layers import resolve
 from contralex.training import build
-from contralex.training.health import of_keys
+from contralex.training.health import measure_keys
 
 B, BATCHES = 32, 4
 SMALL = "method.encoder.backbone={kind: conv, widths: [8, 16], strides: [2, 2]}"
@@ -53,7 +53,7 @@ def health(recipe: str, *sets: str, rate: float, steps: int) -> dict[str, float]
         last, keys = found.loss.detach(), found.keys.select_view(0).vectors
         first = first if number else last
     assert last < first / 2  # all of them learn what they are told
-    return of_keys(keys, entries=0)
+    return measure_keys(keys, entries=0)
 
 
 def test_simsiam_with_a_gradient_on_both_sides_collapses_to_a_point() -> None:

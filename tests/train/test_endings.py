@@ -177,7 +177,7 @@ def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_pat
 )
 def test_a_worker_may_die_in_many_ways(error: Exception, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(failures.Trouble, match=r"A data worker died \(\w+"), failures.told(tmp_path):
+    with pytest.raises(failures.RunFailed, match=r"A data worker died \(\w+"), failures.explain_failures(tmp_path):
         raise error
     signal.signal(signal.SIGCHLD, before)
 
@@ -187,9 +187,9 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
         if saved:
             (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)
         with (
-            pytest.raises(failures.Trouble, match=f"is full; make room, then {onward} with:\n"),
-            failures.told(tmp_path),
+            pytest.raises(failures.RunFailed, match=f"is full; make room, then {onward} with:\n"),
+            failures.explain_failures(tmp_path),
         ):
             Path("/dev/full").write_text("x" * 100)
-    with pytest.raises(FileNotFoundError), failures.told(tmp_path):
+    with pytest.raises(FileNotFoundError), failures.explain_failures(tmp_path):
         (tmp_path / "nothing").read_text()

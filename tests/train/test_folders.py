@@ -19,9 +19,10 @@ from contralex.cli.app import app
 from contralex.comparison.runs import differences
 from contralex.errors import ContralexError
 from contralex.recipes.layers import Resolved, resolve
-from contralex.training import health, run_folder
+from contralex.training import folders, health
 from contralex.training.checkpoints import read
-from contralex.training.run import BadLoss, train
+from contralex.training.run import train
+from contralex.training.stop_errors import BadLoss
 from tests.train.tiny import TINY
 
 
@@ -33,57 +34,57 @@ def tiny(images: object, *sets: str) -> Resolved:
 
 
 def test_a_folder_that_is_being_written_to_is_refused_with_who_has_it(images: Path, tmp_path: Path) -> None:
-    with run_folder.Lock(tmp_path):
+    with folders.Lock(tmp_path):
         for resume in (False, True):
             with pytest.raises(ContralexError, match=rf"is being written to by process {os.getpid()} on .*, since 20"):
                 train(tiny(images), tmp_path, resume)
         with pytest.raises(ContralexError, match="is being written to by"):
-            run_folder.Lock(tmp_path).take()
+            folders.Lock(tmp_path).acquire()
     assert not list(tmp_path.iterdir())  # nothing of those that were refused, nor of the lock
     train(tiny(images, "train.max_steps=1"), tmp_path)
-    assert not (tmp_path / run_folder.LOCK).exists()
+    assert not (tmp_path / folders.LOCK).exists()
 
 
-HOLD = "from pathlib import Path; import sys, time; from contralex.training.run_folder import Lock\n"
+HOLD = "from pathlib import Path; import sys, time; from contralex.training.folders import Lock\n"
 
 
 @pytest.mark.parametrize("code", ["", "import os\nif os.fork() == 0: time.sleep(60); os._exit(0)\n"])
 def test_the_lock_of_a_killed_process_is_never_in_the_way(code: str, tmp_path: Path) -> None:
     # The second one leaves a forked process behind, as a data worker that has not seen yet that it is alone.
-    text = HOLD + f"Lock(Path(sys.argv[1])).take()\n{code}print('has it', flush=True); time.sleep(60)"
+    text = HOLD + f"Lock(Path(sys.argv[1])).acquire()\n{code}print('has it', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "has it\n"
     with pytest.raises(ContralexError, match=f"by process {process.pid} on"):
-        run_folder.Lock(tmp_path).take()
+        folders.Lock(tmp_path).acquire()
     process.kill()
     process.wait()
-    with run_folder.Lock(tmp_path):
-        assert json.loads((tmp_path / run_folder.LOCK).read_text())["pid"] == os.getpid()
+    with folders.Lock(tmp_path):
+        assert json.loads((tmp_path / folders.LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_without_locks_of_the_file_system_the_lock_file_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(number: int) -> None:
-        raise OSError(run_folder._NO_LOCKS[0], "no locks")
+        raise OSError(folders._NO_LOCKS[0], "no locks")
 
-    monkeypatch.setattr(run_folder, "_lock_file", none)
-    with run_folder.Lock(tmp_path), pytest.raises(ContralexError, match=r"If that process has ended, remove .*\.lock"):
-        run_folder.Lock(tmp_path).take()
+    monkeypatch.setattr(folders, "_lock_file", none)
+    with folders.Lock(tmp_path), pytest.raises(ContralexError, match=r"If that process has ended, remove .*\.lock"):
+        folders.Lock(tmp_path).acquire()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    words = {**run_folder._this_process(), "pid": gone.pid}
-    (tmp_path / run_folder.LOCK).write_text(json.dumps(words))
-    with run_folder.Lock(tmp_path):
+    words = {**folders._this_process(), "pid": gone.pid}
+    (tmp_path / folders.LOCK).write_text(json.dumps(words))
+    with folders.Lock(tmp_path):
         pass
-    (tmp_path / run_folder.LOCK).write_text(json.dumps({**words, "host": "elsewhere"}))
+    (tmp_path / folders.LOCK).write_text(json.dumps({**words, "host": "elsewhere"}))
     with pytest.raises(ContralexError, match="on elsewhere"):
-        run_folder.Lock(tmp_path).take()
+        folders.Lock(tmp_path).acquire()
 
 
 def test_default_folders_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
-    made = [run_folder.make_new(tmp_path / "runs" / "tiny-1")[0].name for _ in range(3)]
+    made = [folders.make_new(tmp_path / "runs" / "tiny-1")[0].name for _ in range(3)]
     assert made == ["tiny-1", "tiny-1-2", "tiny-1-3"]
 
 
@@ -91,7 +92,7 @@ def test_default_folders_of_one_second_have_names_of_their_own(tmp_path: Path) -
 def test_a_study_in_a_folder_of_another_that_runs_is_refused(command: str, images: Path, tmp_path: Path) -> None:
     words = [command, "simclr-v1", "--preset", "digits", "--data", str(images), "--out", str(tmp_path)]
     sets = [word for text in TINY if "knn" not in text for word in ("--set", text)]
-    with run_folder.Lock(tmp_path):
+    with folders.Lock(tmp_path):
         done = CliRunner().invoke(app, [*words, *sets])
     assert f"{tmp_path} is being written to by process {os.getpid()}" in str(done.exception)
     assert not list(tmp_path.iterdir())
@@ -100,9 +101,9 @@ def test_a_study_in_a_folder_of_another_that_runs_is_refused(command: str, image
 def test_a_folder_that_is_removed_or_begun_anew_stops_the_run(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from contralex.training import report
+    from contralex.training import metrics
 
-    written = report.Report.step
+    written = metrics.Metrics.add_step
     for again in (False, True):
         out = tmp_path / f"run-{again}"
 
@@ -112,13 +113,13 @@ def test_a_folder_that_is_removed_or_begun_anew_stops_the_run(
                 shutil.rmtree(out)
                 if again:
                     out.mkdir()
-                    run_folder.Lock(out).take()
+                    folders.Lock(out).acquire()
 
-        monkeypatch.setattr(report.Report, "step", step)
-        with pytest.raises(run_folder.Gone, match=r"was removed, renamed or replaced") as error:
+        monkeypatch.setattr(metrics.Metrics, "add_step", step)
+        with pytest.raises(folders.Gone, match=r"was removed, renamed or replaced") as error:
             train(tiny(images), out)
         assert error.value.exit_code == 1
-        assert not out.exists() or [path.name for path in out.iterdir()] == [run_folder.LOCK]
+        assert not out.exists() or [path.name for path in out.iterdir()] == [folders.LOCK]
 
 
 # When it is made
@@ -146,13 +147,13 @@ def test_a_run_that_is_refused_leaves_nothing(
 def test_a_run_that_is_refused_after_its_folder_was_made_takes_it_back(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from contralex.training import run
+    from contralex.training.evaluating import RunEvaluation
 
     def refuse(*values: Any) -> None:
         assert (tmp_path / "a" / "b" / "spec.yaml").exists()
         raise ContralexError("these data cannot be judged")
 
-    monkeypatch.setattr(run, "_baselines", refuse)
+    monkeypatch.setattr(RunEvaluation, "before_the_first_step", refuse)
     with pytest.raises(ContralexError, match="cannot be judged"):
         train(tiny(images), tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
@@ -208,14 +209,14 @@ def test_lines_of_metrics_that_somebody_edited_are_left_out(images: Path, tmp_pa
     file = out / "metrics.jsonl"
     good = file.read_text().splitlines()
     file.write_text("\n".join([*EDITED, *good, *EDITED]) + "\n")
-    assert [json.dumps(line) for line in health.lines_of(file)] == good
+    assert [json.dumps(line) for line in health.read_lines(file)] == good
     shown = CliRunner().invoke(app, ["doctor", str(out)])
     assert shown.exit_code == 0, shown.output
     (out / "checkpoints" / "last").write_text("step-15\n")
     shutil.rmtree(out / "checkpoints" / "step-20")
     results = train(resolve(str(out / "spec.yaml")), out, resume=True)
     assert results["steps"] == 20
-    assert [line["step"] for line in health.lines_of(file)] == [json.loads(line)["step"] for line in good]
+    assert [line["step"] for line in health.read_lines(file)] == [json.loads(line)["step"] for line in good]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")

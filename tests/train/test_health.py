@@ -23,13 +23,13 @@ def line(step: int, **other: Any) -> dict[str, Any]:
 
 def test_keys_that_point_everywhere_and_keys_that_are_alike() -> None:
     everywhere = torch.randn(512, 64, generator=torch.Generator().manual_seed(0))
-    found = health.of_keys(everywhere, 7)
+    found = health.measure_keys(everywhere, 7)
     assert found["entries"] == 7
     assert found["feature_std"] == pytest.approx(1, abs=0.02)
     assert 50 < found["effective_rank"] <= 64
-    alike = health.of_keys(torch.ones(64, 64) + 1e-4 * everywhere[:64], 7)
+    alike = health.measure_keys(torch.ones(64, 64) + 1e-4 * everywhere[:64], 7)
     assert alike["feature_std"] < 0.01 and alike["effective_rank"] < 1.1
-    one_line = health.of_keys(torch.randn(64, 1, generator=torch.Generator().manual_seed(1)) * everywhere[:1], 7)
+    one_line = health.measure_keys(torch.randn(64, 1, generator=torch.Generator().manual_seed(1)) * everywhere[:1], 7)
     assert one_line["effective_rank"] == pytest.approx(1, abs=0.01)
 
 
@@ -57,7 +57,7 @@ def test_each_sign_is_said_once_after_ten_lines_in_a_row(wrong: dict[str, float]
 
 
 def test_a_sound_run_has_no_signs() -> None:
-    assert health.signs(line(step) for step in range(100)) == []
+    assert health.find_signs(line(step) for step in range(100)) == []
 
 
 def test_the_doctor_reads_a_run(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from contralex import resolve
 from contralex.plugin import ContralexError
 from contralex.recipes.layers import Resolved
 from contralex.recipes.sample_counts import advice, sensible_batch
-from contralex.training.run import Run, train
-from contralex.training.setup import RunFolder
+from contralex.training.prepare import prepare_run
+from contralex.training.run import train
+from contralex.training.run_folder import RunFolder
 
 CONV = "method.encoder.backbone={kind: conv, widths: [4, 8], strides: [2, 2]}"
 ONE_VALUE = "a BatchNorm, sees one value"
@@ -111,7 +112,7 @@ def test_statistics_over_one_value_on_each_of_two_processes(tmp_path: Path) -> N
 
 def test_a_rehearsal_leaves_no_trace(tmp_path: Path) -> None:
     """Running statistics, weights and random numbers are those of a run that did not rehearse."""
-    run = Run(resolved("byol", "train.batch_size=8"), RunFolder(tmp_path / "run", "byol", False), resume=False)
+    run = prepare_run(resolved("byol", "train.batch_size=8"), RunFolder(tmp_path / "run", "byol", False), resume=False)
     assert all(int(count) == 0 for name, count in run.method.named_buffers() if name.endswith("num_batches_tracked"))
     assert all(bool((mean == 0).all()) for name, mean in run.method.named_buffers() if name.endswith("running_mean"))
 

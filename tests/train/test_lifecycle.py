@@ -17,7 +17,8 @@ from contralex.errors import ContralexError
 from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from contralex.training.build import load_encoder
-from contralex.training.run import HookFailed, train
+from contralex.training.run import train
+from contralex.training.stop_errors import HookFailed
 from tests.train.tiny import TINY
 
 Install = Callable[..., Path]

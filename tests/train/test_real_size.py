@@ -78,7 +78,7 @@ def trained(count: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
         *("train.batch_size=100", "train.precision=fp32", "train.workers=0", "train.max_steps=3"),
         "eval={knn: null, linear: null}",
     )
-    monkeypatch.setattr(build, "source", lambda _: Pair(Pictures(count), Pictures(100)))
+    monkeypatch.setattr(build, "read_source", lambda _: Pair(Pictures(count), Pictures(100)))
     return train(resolve("instdisc", preset="digits", sets=sets), folder)
 
 
@@ -126,7 +126,7 @@ def test_what_is_stored_beside_tensors_does_not_grow_with_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("contralex.data.skipped.NAMED", 3)
-    monkeypatch.setattr("contralex.training.report._LARGE", 100_000)
+    monkeypatch.setattr("contralex.training.display._LARGE", 100_000)
     sizes = {}
     for count in (200, 20_000):
         results = trained(count, tmp_path / str(count), monkeypatch)

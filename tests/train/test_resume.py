@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from contralex.recipes.layers import resolve
-from contralex.training.run import Stopped, train
+from contralex.training.run import train
+from contralex.training.stop_errors import RunStopped
 
 # Asks for the end as a scheduler does, in the middle of an epoch of five steps.
 CODE = """
@@ -63,7 +64,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
         try:
             train(spec("stopped"), tmp_path / "stopped", resume=bool(codes))
             break
-        except Stopped as stopped:
+        except RunStopped as stopped:
             codes.append(stopped.exit_code)
     assert codes == [128 + signal.SIGTERM] * 2
     assert _lines(tmp_path / "stopped") == _lines(tmp_path / "whole")

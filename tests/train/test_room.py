@@ -18,7 +18,7 @@ from contralex.data.loading import collate
 from contralex.lookup.step import LookUp
 from contralex.plugin import ContralexError
 from contralex.recipes.layers import Resolved
-from contralex.training import memory_checks, run
+from contralex.training import batches, memory_checks
 from contralex.training.run import train
 
 MIB = 2**20
@@ -124,7 +124,7 @@ def test_memory_that_runs_out_in_training(where: str, monkeypatch: pytest.Monkey
     if where == "step":
         monkeypatch.setattr(LookUp, "encode", lambda *_: torch.empty(FAR_TOO_MUCH))
     else:
-        monkeypatch.setattr(run, "collate", greedy)
+        monkeypatch.setattr(batches, "collate", greedy)
     with pytest.raises(ContralexError) as error:
         train(resolved("simclr-v1", f"train.workers={int(where == 'worker')}"), tmp_path / "run")
     assert str(error.value) == (

@@ -191,13 +191,13 @@ def test_a_momentum_twin_starts_from_the_checkpoint_too(pretrained: Path) -> Non
 def test_logits_are_not_taken_for_a_collapse() -> None:
     from contralex.training import health
 
-    first = health.of_keys(torch.zeros(8, 2), 2)
+    first = health.measure_keys(torch.zeros(8, 2), 2)
     assert all(value == value for value in first.values())  # no NaN, though nothing has a direction yet
     sure = torch.tensor([[3.0, -3.0], [-2.0, 2.0]]).repeat(4, 1)
-    line = {"step": 1, "loss": 0.1, "lookup_top1": 1.0, **health.of_keys(sure, 2)}
+    line = {"step": 1, "loss": 0.1, "lookup_top1": 1.0, **health.measure_keys(sure, 2)}
     assert line["effective_rank"] < 1.5  # what keys of more entries are warned of
-    assert health.signs([line] * 20) == []
-    assert health.signs([{**line, "entries": 3}] * 20) != []
+    assert health.find_signs([line] * 20) == []
+    assert health.find_signs([{**line, "entries": 3}] * 20) != []
 
 
 def test_mistakes_are_sentences(refused: Callable[..., str], pretrained: Path, tmp_path: Path, images: Path) -> None:

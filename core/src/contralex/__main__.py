@@ -25,8 +25,8 @@ def _command() -> int:
     from contralex.training import parent, signals
 
     try:
-        with signals.interrupting():
-            parent.follow()
+        with signals.interrupt_command():
+            parent.follow_parent()
             from contralex.cli.app import app
 
             app(prog_name="contralex")

@@ -21,7 +21,7 @@ from contralex.comparison.table import below, cells, markdown, summary
 from contralex.errors import ContralexError
 from contralex.files import expand_user, write_text
 from contralex.recipes.data_files import check_present
-from contralex.training import run_folder
+from contralex.training import folders
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,10 +128,10 @@ def compare_methods(
     if not is_possible():
         _say(f"Warning: {MISSING}")
     if out is None:
-        out, _ = run_folder.make_new(run_folder.named_now("compare"))
+        out, _ = folders.make_new(folders.name_by_time("compare"))
     else:
-        run_folder.make(out)
-    with run_folder.Lock(out):
+        folders.make(out)
+    with folders.Lock(out):
         check_folder(planned, out, resume)  # again, for another comparison may have come and gone since
         found = run_all(planned, out, processes, quiet, _say)
         result = summary(planned, found)

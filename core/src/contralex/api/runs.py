@@ -15,7 +15,7 @@ from contralex.errors import ContralexError, command_to_resume
 from contralex.files import expand_user, read_json
 from contralex.recipes import yaml
 from contralex.training.checkpoints import read
-from contralex.training.run_folder import SPEC
+from contralex.training.folders import SPEC
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,10 +71,10 @@ class Run(os.PathLike[str]):
 
         ``pandas.DataFrame(run.metrics())`` makes a table of it.
         """
-        from contralex.training.health import lines_of
+        from contralex.training.health import read_lines
 
         file = self.folder / "metrics.jsonl"
-        return lines_of(file) if file.is_file() else []
+        return read_lines(file) if file.is_file() else []
 
     def evaluate(self, name: str, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
         """The accuracy by one evaluator, ``knn``, ``linear``, ``classify`` or a plugin's, beside its baselines.

@@ -18,8 +18,8 @@ from contralex.files import expand_user
 from contralex.recipes.code_files import permission
 from contralex.recipes.data_files import check_present
 from contralex.recipes.layers import Resolved, resolve
-from contralex.training import run_folder
-from contralex.training.run_folder import SPEC
+from contralex.training import folders
+from contralex.training.folders import SPEC
 
 Stream = Literal["stdout", "stderr"]
 
@@ -109,7 +109,7 @@ def _train_launched(argv: list[str], out: Path, processes: int, allow_code: bool
 
 def _new_folder(resolved: Resolved) -> Path:
     """Of a name that every process is told."""
-    return run_folder.make_new(run_folder.named_now(resolved.run.name))[0]
+    return folders.make_new(folders.name_by_time(resolved.run.name))[0]
 
 
 def resolve_to_train(

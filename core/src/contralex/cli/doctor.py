@@ -45,13 +45,13 @@ def doctor(
 
 
 def _examine(run: Path, as_json: bool) -> None:
-    from contralex.training.health import lines_of, signs
+    from contralex.training.health import find_signs, read_lines
 
     file = run / "metrics.jsonl"
     if not file.is_file():
         raise ContralexError(f"doctor: {run} is no run's folder, for it has no metrics.jsonl; give the folder of --out")
-    lines = [line for line in lines_of(file) if "loss" in line]
-    found = signs(lines)
+    lines = [line for line in read_lines(file) if "loss" in line]
+    found = find_signs(lines)
     if as_json:
         print_json({"last": lines[-1] if lines else None, "problems": found})
     else:

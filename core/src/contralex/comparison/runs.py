@@ -24,11 +24,11 @@ from contralex.recipes.layers import Resolved
 from contralex.recipes.paths import absolute, local_paths
 from contralex.training import parent, resuming
 from contralex.training.checkpoints.read import open_checkpoint
-from contralex.training.launch import passing_signals_to
-from contralex.training.run_folder import SPEC
+from contralex.training.folders import SPEC
+from contralex.training.launch import pass_signals_to
 
 
-class Stopped(ContralexError):
+class ComparisonStopped(ContralexError):
     """The comparison was asked to stop by a signal. The exit code is 128 + the signal's number."""
 
     def __init__(self, sentence: str, signal: int) -> None:
@@ -66,7 +66,7 @@ def differences(folder: Path, results: dict[str, Any], resolved: Resolved) -> li
         begun = None
     if results.get("digest") != resolved.digest:
         # The digest alone does not tell: a default that was added to a spec since changes it too.
-        return resuming.of_spec(open_checkpoint(folder), resolved, allowed=False)
+        return resuming.spec_changes(open_checkpoint(folder), resolved, allowed=False)
     there = local_paths(resolved.anchored().run)  # which are no part of the digest
     before = {keys: _at(begun, keys) for keys in there}
     return [
@@ -125,7 +125,7 @@ def _one(
     code, came, said = _train(_argv(entry, budget, folder, processes, resume), quiet)
     if came:
         onward = remedy("--resume", "--out", folder.parent)
-        raise Stopped(f"Stopped in {entry.name}; to go on, repeat the command with:{onward}", came)
+        raise ComparisonStopped(f"Stopped in {entry.name}; to go on, repeat the command with:{onward}", came)
     results = finished(folder)
     if code != 0 or results is None:
         killed = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
@@ -150,7 +150,7 @@ def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
     """The exit code, the signal that came meanwhile or 0, and the sentence with which a run that failed ended."""
     child = subprocess.Popen(
         [sys.executable, "-m", "contralex", *argv],
-        env=parent.environment(),
+        env=parent.child_environment(),
         stdout=2 if quiet else None,  # stderr, where the comparison itself speaks
         stderr=subprocess.PIPE,
         text=True,
@@ -158,7 +158,7 @@ def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
         start_new_session=True,  # so that Ctrl-C reaches it once, through the handler
     )
     last: deque[str] = deque(maxlen=200)
-    with passing_signals_to([child]) as passed:
+    with pass_signals_to([child]) as passed:
         assert child.stderr is not None
         for line in child.stderr:
             sys.stderr.write(line)

@@ -37,21 +37,43 @@ class Run(Protocol):
     """
 
     spec: Any
-    method: Any
-    optimizer: Any
-    source: Any
-    split: Any
-    views: Any
-    step: int
-    total: int
-    per_epoch: int
     folder: Path
-    device: torch.device
-    main: bool
-    logged: dict[str, float]
+
+    @property
+    def method(self) -> Any: ...
+
+    @property
+    def optimizer(self) -> Any: ...
+
+    @property
+    def source(self) -> Any: ...
+
+    @property
+    def split(self) -> Any: ...
+
+    @property
+    def views(self) -> Any: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def per_epoch(self) -> int: ...
 
     @property
     def epoch(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def main(self) -> bool: ...
+
+    @property
+    def logged(self) -> dict[str, float]: ...
 
     def clock(self) -> Clock:
         """Where training stands, for the :class:`Step` of a forward pass of one's own."""

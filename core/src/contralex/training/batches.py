@@ -44,5 +44,5 @@ def batches(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=devices.quiet_worker,
-        multiprocessing_context=devices.context() if workers else None,
+        multiprocessing_context=devices.worker_context() if workers else None,
     )

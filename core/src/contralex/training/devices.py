@@ -54,7 +54,7 @@ def _cores() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def context() -> BaseContext:
+def worker_context() -> BaseContext:
     # Forked workers share the data set's memory. A process that uses a GPU does not fork safely, nor any on macOS.
     method = "fork" if sys.platform == "linux" and not torch.cuda.is_available() else "spawn"
     return multiprocessing.get_context(method)
@@ -69,13 +69,13 @@ def quiet_worker(number: int) -> None:
     import signal
 
     torch.set_num_threads(1)
-    for each in signals.stopping():
+    for each in signals.stop_signals():
         signal.signal(each, signal.SIG_IGN)
     parent.die_with_parent()
 
 
 @contextmanager
-def process_group_closed() -> Iterator[None]:
+def close_process_group() -> Iterator[None]:
     """Closes the process group that Accelerate opened, however the run ends, and leaves Accelerate's state and torch's
     threads as they were, so that the next run of this process may have another precision.
 

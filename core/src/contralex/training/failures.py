@@ -16,34 +16,36 @@ _DISK = {errno.ENOSPC: "is full", errno.EDQUOT: "is over its quota", errno.EROFS
 _LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Timed out", "timed out", "NCCL", "Gloo")
 
 
-class Trouble(ContralexError):
+class RunFailed(ContralexError):
     """The run cannot go on here; what it had saved is whole."""
 
     exit_code = 1
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
+def explain_failures(folder: Path) -> Iterator[None]:
     """Around training: ``folder`` is the run's."""
     try:
         yield
     except FileNotFoundError as error:
         if folder.is_dir():
             raise
-        raise Trouble(f"The run's folder {folder} was removed or renamed, so the run has stopped.") from error
+        raise RunFailed(f"The run's folder {folder} was removed or renamed, so the run has stopped.") from error
     except (EOFError, ConnectionError) as error:  # a worker that died while it was handing a batch over
         raise _dead_worker(error, _onward(folder)) from error
     except OSError as error:
         if error.errno not in _DISK:
             raise
         where = error.filename or folder
-        raise Trouble(f"The disk that holds {where} {_DISK[error.errno]}; make room, then {_onward(folder)}") from error
+        raise RunFailed(
+            f"The disk that holds {where} {_DISK[error.errno]}; make room, then {_onward(folder)}"
+        ) from error
     except RuntimeError as error:
         if "DataLoader worker" in str(error):  # raised by a signal's handler, wherever training is just then
             raise _dead_worker(error, _onward(folder)) from error
         if distributed.world() == 1 or not any(word in str(error) for word in _LOST):
             raise
-        raise Trouble(
+        raise RunFailed(
             f"Process {distributed.rank()} of {distributed.world()} has lost another one, which ended or came to a "
             f"standstill ({str(error).splitlines()[0]:.150}); see what that one said, then {_onward(folder)}"
         ) from error
@@ -55,11 +57,11 @@ def _onward(folder: Path) -> str:
     return f"{how} with:{command_to_resume(folder)}"
 
 
-def _dead_worker(error: Exception, onward: str) -> Trouble:
+def _dead_worker(error: Exception, onward: str) -> RunFailed:
     # torch's handler would raise the same again, while the other workers are ended or Python shuts down.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return Trouble(
+    return RunFailed(
         f"A data worker died ({reason:.120}), most often because memory ran out; set train.workers to a lower number, "
         f"and {onward}"
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _FEW = 1.5  # directions
 
 
 @torch.no_grad()
-def of_keys(keys: Tensor, entries: int, added: int = 1) -> dict[str, float]:
+def measure_keys(keys: Tensor, entries: int, added: int = 1) -> dict[str, float]:
     """What is logged of a step's keys (R, D): ``feature_std``, ``effective_rank``, and ``entries`` of the dictionary;
     and how many losses were ``added`` where the loss is a sum.
 
@@ -45,6 +45,10 @@ def blown_up(tensors: Mapping[str, Tensor]) -> list[str]:
     """The names of those of which no next step can make a number: a value, or the sum of its squares, is not finite."""
     floats = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
     return [name for name, tensor in floats if not bool(torch.isfinite(tensor.detach().float().square().sum()))]
+
+
+def name_some(names: Sequence[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more tensors" if len(names) > 1 else "")
 
 
 class Watch:
@@ -70,7 +74,7 @@ class Watch:
         return new
 
 
-def signs(lines: Iterable[dict[str, Any]]) -> list[str]:
+def find_signs(lines: Iterable[dict[str, Any]]) -> list[str]:
     watch = Watch()
     for line in lines:
         if "loss" in line:
@@ -78,7 +82,7 @@ def signs(lines: Iterable[dict[str, Any]]) -> list[str]:
     return watch.signs
 
 
-def lines_of(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``. What is none is left out, as a last one that a killed run did not finish."""
     lines = []
     for text in file.read_text("utf-8", errors="replace").splitlines():

@@ -13,7 +13,7 @@ from torch import Tensor
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
 from contralex.plugins.registry import Plugin, hook_manager
-from contralex.training.stopping import Ending
+from contralex.training.stopping import Stopping
 
 # What the run itself logs. A plugin that wrote under one of these names would pass for it.
 _OWN = frozenset(
@@ -28,18 +28,18 @@ class BadMetric(Exception):
 class LifeCycle:
     """``plugins``: those that the spec uses. Installing a plugin must not change training.
 
-    A hook that fails is reported to ``ending``, on whichever process it is; with ``on_error: warn`` it is reported once
-    for each hook and plugin, and the run goes on. A hook that raises ContralexError has not failed: it has found a
-    mistake of the user's. ``own_metrics``: names that the run logs beside those that every run does.
+    A hook that fails is reported to ``stopping``, on whichever process it is; with ``on_error: warn`` it is reported
+    once for each hook and plugin, and the run goes on. A hook that raises ContralexError has not failed: it has found
+    a mistake of the user's. ``own_metrics``: names that the run logs beside those that every run does.
     """
 
     def __init__(
-        self, plugins: Iterable[Plugin], ending: Ending, on_error: str, own_metrics: Iterable[str] = ()
+        self, plugins: Iterable[Plugin], stopping: Stopping, on_error: str, own_metrics: Iterable[str] = ()
     ) -> None:
         plugins = list(plugins)
         self._own_metrics = _OWN | set(own_metrics)
         self.calling = ""  # the plugin whose hook is running
-        self._ending = ending
+        self._stopping = stopping
         self._on_error = on_error
         self._failed: set[tuple[str, str]] = set()
         self._plugins = [(plugin, _hooks(plugin)) for plugin in plugins]
@@ -81,9 +81,9 @@ class LifeCycle:
         log = logging.getLogger("contralex")
         log.debug(sentence, exc_info=error)
         if self._on_error == "stop" and is_mistake:
-            self._ending.refuse(sentence)
+            self._stopping.report_mistake(sentence)
         elif self._on_error == "stop":
-            self._ending.fail(sentence)
+            self._stopping.report_failure(sentence)
         elif is_first:
             where = f" on process {distributed.rank()}" if distributed.world() > 1 else ""
             log.warning("%s%s; the run goes on, as train.on_hook_error says. This is said once.", sentence, where)

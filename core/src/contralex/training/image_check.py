@@ -1,7 +1,7 @@
 """Before a run starts: does every backbone take the images that the views make?
 
-The views know their sizes, so one sample's are made and shown to the encoders. What a backbone says of a size that it
-does not take is its library's assertion, or a shape that does not fit somewhere inside; here it becomes a sentence.
+What a backbone says of a size that it does not take is its library's assertion, or a shape that does not fit somewhere
+inside; here it becomes a sentence, with a size that it does take.
 """
 
 from __future__ import annotations
@@ -16,65 +16,38 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from contralex.data.base import Split, Unreadable
-from contralex.data.views import Views
 from contralex.errors import ContralexError, remedy
 from contralex.kinds.views.augment import Augment, Crop
 from contralex.lookup.slots import Encoder
-from contralex.lookup.step import LookUp
 from contralex.plugins.spec import Spec
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.walk import walk
+from contralex.training import memory_checks
 
-_TRIED = 100  # samples of which one must be readable; where none is, the run itself says so
 _USUAL = (32, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 336, 384, 448, 512, 518, 1024)
 
 
-def check_images(spec: RunSpec, method: LookUp, views: Views, split: Split) -> None:
-    """ContralexError where a backbone cannot take a view, or what evaluation sees."""
-    item = _readable(split)
-    if item is None:
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.train.seed)
-        made = {view: views.make(item, view)[None] for view in sorted({*method.query_views, *method.key_views})}
-        plain = views.plain(item)[None]
-    _try(spec, method.encoder, "method.encoder", lambda: method.encoder(made))
-    _try(spec, method.encoder, "method.encoder", lambda: method.encoder.features(plain))
-    keys = {view: made[view] for view in method.key_views}
-    for other in method.key_encoder.children():
-        if isinstance(other, Encoder):
-            _try(spec, other, "method.key_encoder", lambda other=other: other(keys))  # type: ignore[misc]
+@contextmanager
+def watch(spec: RunSpec, encoder: Encoder, place: str) -> Iterator[None]:
+    """Within, samples go through an encoder; what a backbone says of an image becomes a sentence.
 
-
-def _readable(split: Split) -> Any:
-    for index in range(min(len(split), _TRIED)):
-        try:
-            return split[index]
-        except Unreadable:
-            continue
-    return None
-
-
-def _try(spec: RunSpec, encoder: Encoder, place: str, forward: Callable[[], object]) -> None:
-    was_training = encoder.training
-    encoder.eval()  # a batch of one has no statistics
+    ``place``: the encoder's block of the spec. An error that is no backbone's is raised as it is.
+    """
     entered: list[tuple[str, Tensor]] = []
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), _watched(encoder, entered):
-            forward()
+        with _note_backbones(encoder, entered):
+            yield
     except ContralexError:
         raise
     except Exception as error:
-        if entered:  # else it is no backbone's, and the first step says it with the whole batch
-            path, image = entered[0]
-            raise ContralexError(_sentence(spec, place, path, encoder.get_submodule(path), image, error)) from error
-    finally:
-        encoder.train(was_training)
+        if not entered or memory_checks.ran_out(error):
+            raise
+        path, image = entered[0]
+        raise ContralexError(_sentence(spec, place, path, encoder.get_submodule(path), image, error)) from error
 
 
 @contextmanager
-def _watched(encoder: Encoder, entered: list[tuple[str, Tensor]]) -> Iterator[None]:
+def _note_backbones(encoder: Encoder, entered: list[tuple[str, Tensor]]) -> Iterator[None]:
     """``entered``: the backbones that were given an image and have not returned, with the image."""
     hooks = []
     for path, module in encoder.named_modules():

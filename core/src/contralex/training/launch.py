@@ -33,7 +33,7 @@ def launch(argv: list[str], processes: int, *, to_stderr: bool = False) -> int:
         )
     store = _rendezvous()
     common = {
-        **parent.environment(),
+        **parent.child_environment(),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
@@ -53,7 +53,7 @@ def launch(argv: list[str], processes: int, *, to_stderr: bool = False) -> int:
         )
         for rank in range(processes)
     ]
-    with passing_signals_to(children):
+    with pass_signals_to(children):
         return wait(children)
 
 
@@ -103,7 +103,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) ->
 
 
 @contextlib.contextmanager
-def passing_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[list[int]]:
+def pass_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[list[int]]:
     """Within, SIGINT, SIGTERM and SIGHUP go to the children; what is yielded holds those that came."""
     came: list[int] = []
 
@@ -113,7 +113,7 @@ def passing_signals_to(children: Sequence[subprocess.Popen[Any]]) -> Iterator[li
             if child.poll() is None:
                 child.send_signal(number)
 
-    with signals.handled(passed_on):
+    with signals.handle_with(passed_on):
         yield came
 
 

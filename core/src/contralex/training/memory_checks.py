@@ -111,12 +111,19 @@ def trained(run: RunSpec, step: Callable[[], int]) -> Iterator[None]:
         yield
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that there is no memory left."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in _RAN_OUT)
+    return isinstance(error, MemoryError)
+
+
 @contextmanager
 def _one_sentence(refusal: Callable[[], ContralexError]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _RAN_OUT):
+        if not ran_out(error):
             raise
         raise refusal() from error
 

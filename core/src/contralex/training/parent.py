@@ -17,12 +17,12 @@ _EVERY = 0.5  # seconds
 _PATIENCE = 60.0  # seconds, for the end of a step and a checkpoint
 
 
-def environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """For a process that is to follow this one."""
     return {**os.environ, VARIABLE: str(os.getpid())}
 
 
-def follow() -> None:
+def follow_parent() -> None:
     """Watches the process that started this one, where it asked for that."""
     parent = os.environ.pop(VARIABLE, "")
     if parent.isdecimal() and os.name != "nt":  # on Windows the parent's number stays, though it is gone

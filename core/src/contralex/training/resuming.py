@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from contralex.errors import ContralexError, command_to_resume
+from contralex.training.checkpoints.plugin_versions import plugin_changes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) -> list[dict[str, Any]]:
     """The ``drift`` of the checkpoints to come. Refuses what differs unless it is ``allowed``, which is warned of."""
-    plugins = list(of_plugins(found, needed=resolved.plugins if allowed else None))
-    changes = [*of_spec(found, resolved, allowed), *plugins]
+    plugins = list(plugin_changes(found.folder, found.state.plugins, needed=resolved.plugins if allowed else None))
+    changes = [*spec_changes(found, resolved, allowed), *plugins]
     before = list(found.state.drift)
     if not changes:
         return before
@@ -44,26 +45,7 @@ def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) ->
     return [*before, {"step": found.step, "changes": changes}]
 
 
-def of_plugins(found: Checkpoint, needed: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Versions that differ. A plugin that is missing is refused, unless it is not among ``needed`` any more."""
-    from contralex.plugins.registry import registry
-
-    for name, version in found.state.plugins.items():
-        plugin = registry().plugins.get(name)
-        if plugin is not None and plugin.usable:
-            if plugin.version != version:
-                yield f"{name}: {version} → {plugin.version}"
-        elif needed is not None and name not in needed:
-            yield f"{name}: {version} → absent"
-        elif plugin is None:
-            raise ContralexError(
-                f"{found.folder} was made with {name} {version}, which is missing: pip install {name}=={version}."
-            )
-        else:
-            raise ContralexError(f"{found.folder} needs {name}, which is {plugin.state}: {plugin.reason}.")
-
-
-def of_spec(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
+def spec_changes(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
     """Every value that differs, as ``train.optimizer.lr: 0.03 → 0.06``."""
     from contralex.recipes.diff import changes, diff
     from contralex.recipes.layers import NOT_COMPUTED, resolve_data
@@ -86,7 +68,7 @@ def of_spec(found: Checkpoint, resolved: Resolved, allowed: bool) -> list[str]:
     return listed or ["the order of the keys of a block differs"]
 
 
-def samples_of(split: Split) -> dict[str, Any]:
+def describe_samples(split: Split) -> dict[str, Any]:
     """By which the samples that a run is trained on are known again, wherever they lie: how many, and their labels."""
     labels = None if split.labels is None else hashlib.sha256(repr(list(split.labels)).encode()).hexdigest()[:16]
     return {"count": len(split), "labels": labels}

@@ -1,213 +1,107 @@
-"""The folder that a run or a comparison is written to: made when it can begin, and written by one process at a time.
-
-The lock is the system's (``flock``, or Windows' file regions), so it ends with the process that has it, however that
-ends. Where a file system has no locks, the lock file's words are believed: its process, if that still lives.
-"""
+"""The folder that a run is written to, the same on every process."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import os
-import socket
-import sys
-import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from contralex.errors import ContralexError
-from contralex.files import read_json
+import torch.distributed as dist
 
-LOCK = ".lock"
-SPEC = "spec.yaml"
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-_FAR = 2**30  # Windows forbids others to read a region that is locked, so it is one beyond the words
-
-_open_locks: set[int] = set()  # descriptors
+from contralex.errors import ContralexError, remedy
+from contralex.lookup import distributed
+from contralex.training import folders
 
 
-class Gone(ContralexError):
-    """A folder is no longer the one that was being written."""
+class RunFolder:
+    """Where a run is written. The main process locks it for all, until the context ends.
 
-    exit_code = 1
+    A run that is refused before it has begun leaves nothing: what was made for it is removed again.
+    """
 
+    def __init__(self, out: Path | None, name: str, resume: bool) -> None:
+        self.out = out
+        self._name = name
+        self._resume = resume
+        self._lock: folders.Lock | None = None
+        self._made: list[Path] = []
 
-class Lock:
-    """``folder`` is this process's alone to write, from :meth:`take` to :meth:`release`."""
+    def check_free(self, main: bool) -> None:
+        """Refuses, before anything is built, a folder that holds another run or that another process writes to; a run
+        that is resumed is this one's from now on."""
+        _run_on_main(main, self._lock_folder if self._resume else self._refuse_another_run)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.file = folder / LOCK
-        self._open: int | None = None
+    def begin(self, main: bool) -> Path:
+        """Now the run can begin. Makes the folder of a new one."""
+        return Path(_run_on_main(main, lambda: str(self.out if self._resume else self._make())))
 
-    def take(self) -> None:
-        """Raises :class:`ContralexError` that says who has it."""
-        while self._open is None:
-            try:
-                number = os.open(self.file, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            except OSError as error:
-                raise ContralexError(f"{self.folder} cannot be written to ({error.strerror}).") from None
-            try:
-                self._lock(number)
-                if not _is_at(number, self.file):  # who had it has removed its file in the meantime
-                    continue
-                os.ftruncate(number, 0)
-                os.lseek(number, 0, os.SEEK_SET)
-                os.write(number, json.dumps(_this_process()).encode())
-                self._open = number
-            except OSError as error:
-                raise ContralexError(f"{self.folder} cannot be written to ({error.strerror}).") from None
-            finally:
-                if self._open is None:
-                    os.close(number)
-        _open_locks.add(self._open)
+    def check_still_there(self) -> None:
+        """Before something is written there."""
+        if self._lock is not None:
+            self._lock.check()
 
-    def check(self) -> None:
-        """Before anything is written: raises :class:`Gone` where the folder was removed, moved or begun anew."""
-        if self._open is not None and not _is_at(self._open, self.file):
-            raise Gone(
-                f"{self.folder} is no longer the folder that this run was writing: it, or {LOCK} in it, was removed, "
-                "renamed or replaced. The run has stopped, and wrote nothing more there."
-            )
-
-    def release(self) -> None:
-        if self._open is None:
-            return
-        number, self._open = self._open, None
-        _open_locks.discard(number)
-        with contextlib.suppress(OSError):
-            if _is_at(number, self.file):
-                self.file.unlink()
-        os.close(number)
-
-    def __enter__(self) -> Lock:
-        self.take()
+    def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
-
-    def _lock(self, number: int) -> None:
-        try:
-            _lock_file(number)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                self._believe(_who(self.file))
-            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise self._held(_who(self.file)) from None
-            else:
-                raise
-
-    def _believe(self, who: dict[str, Any] | None) -> None:
-        """On a file system without locks."""
-        if who is None or (who["host"] == socket.gethostname() and not _lives(who["pid"])):
+        if self._lock is None:
             return
-        held = self._held(who)
-        held.args = (f"{held} If that process has ended, remove {self.file}.",)
-        raise held
+        is_refused = isinstance(error, ContralexError) and error.exit_code == 2
+        if is_refused and self._made and _has_not_begun(self._lock.folder):
+            with suppress(OSError):
+                (self._lock.folder / folders.SPEC).unlink(missing_ok=True)
+        self._lock.release()
+        if is_refused:
+            folders.remove_empty(self._made)
 
-    def _held(self, who: dict[str, Any] | None) -> ContralexError:
-        by = f"process {who['pid']} on {who['host']}, since {who['since']}" if who else "another process"
-        return ContralexError(
-            f"{self.folder} is being written to by {by}; wait until that has ended, or choose another --out."
-        )
+    def _make(self) -> Path:
+        if self.out is None:
+            chosen, self._made = folders.make_new(folders.name_by_time(self._name))
+        else:
+            chosen, self._made = self.out, folders.make(self.out)
+        self._lock_folder(chosen)
+        self._refuse_another_run()  # which came and went since
+        return chosen
+
+    def _lock_folder(self, chosen: Path | None = None) -> None:
+        lock = folders.Lock(chosen or self.out or Path())
+        if not lock.folder.is_dir():
+            raise ContralexError(f"--resume: there is no folder {lock.folder}; see --out, or leave --resume out.")
+        lock.acquire()
+        self._lock = lock
+
+    def _refuse_another_run(self) -> None:
+        out = self.out
+        if out is None:
+            return
+        if self._lock is None and (out / folders.LOCK).exists():
+            with folders.Lock(out):  # says who has it
+                pass
+        if (out / "checkpoints").exists() or (out / "metrics.jsonl").exists():
+            raise ContralexError(
+                f"{out} already holds a run; choose another folder with --out, or go on with it:"
+                + remedy("contralex", "train", "--resume", "--out", out)
+            )
 
 
-def make(folder: Path) -> list[Path]:
-    """Makes a folder and what is missing above it; returns what was made, the innermost first."""
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ContralexError(f"--out {folder}: the folder cannot be made ({error.strerror}).") from None
-    return missing
+def _has_not_begun(path: Path) -> bool:
+    return {each.name for each in path.iterdir()} <= {folders.SPEC, folders.LOCK}
 
 
-def make_new(folder: Path) -> tuple[Path, list[Path]]:
-    """Makes a folder that was not there, under this name or the first of ``-2``, ``-3``, ... that is free; returns it,
-    and what was made."""
-    above = make(folder.parent)
-    number = 1
-    while True:
-        chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+def _run_on_main(main: bool, action: Callable[[], str | None]) -> Any:
+    """What the main process's action returns, or what it refuses, on every process."""
+    answer: list[Any] = [None, None]
+    if main:
         try:
-            chosen.mkdir()
-            return chosen, [chosen, *above]
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise ContralexError(f"--out {chosen}: the folder cannot be made ({error.strerror}).") from None
-
-
-def remove_empty(folders: list[Path]) -> None:
-    """Those that :func:`make` made, as far as nothing was put into them."""
-    with contextlib.suppress(OSError):
-        for path in folders:
-            path.rmdir()
-
-
-def named_now(name: str) -> Path:
-    """The folder of a run or comparison whose ``--out`` is not said."""
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _this_process() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-
-
-def _who(file: Path) -> dict[str, Any] | None:
-    """Of whom a lock file speaks, or None where it does not say, as in the moment in which it is made."""
-    try:
-        said = read_json(file, 4096)
-    except (OSError, ValueError):
-        return None
-    fits = isinstance(said, dict) and type(said.get("pid")) is int and 0 < said["pid"] < 2**31
-    words = fits and all(isinstance(said.get(key), str) and said[key].isprintable() for key in ("host", "since"))
-    return said if words else None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
-
-
-def _is_at(number: int, path: Path) -> bool:
-    """Whether an open file is the one that lies at a path."""
-    try:
-        return os.path.samestat(os.fstat(number), os.stat(path))
-    except OSError:
-        return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock_file(number: int) -> None:
-        os.lseek(number, _FAR, os.SEEK_SET)
-        msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
-else:
-    import fcntl
-
-    def _lock_file(number: int) -> None:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _close_in_child() -> None:
-    """A data worker that outlives a killed run for a moment must not keep its lock."""
-    for number in _open_locks:
-        with contextlib.suppress(OSError):
-            os.close(number)
-    _open_locks.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_in_child)
+            answer = [action(), None]
+        except ContralexError as error:
+            answer = [None, error]
+    if distributed.world() > 1:
+        dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 # A launcher passes on what the whole job was sent as well, so a process may get one signal twice.
 _ECHO = 1.0  # seconds
-_came: list[int] = []  # signals that interrupted this command
+_received: list[int] = []  # signals that interrupted this command
 
 
 class Interrupted(BaseException):
@@ -25,7 +25,7 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-def stopping() -> list[int]:
+def stop_signals() -> list[int]:
     """The signals that ask a process to stop. SIGHUP comes when a terminal or an ssh session closes; a process that was
     started with nohup goes on."""
     hang_up = getattr(signal, "SIGHUP", None)
@@ -35,13 +35,13 @@ def stopping() -> list[int]:
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+def handle_with(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
     """Within, these signals come to ``handler``. On a thread that is not the main one they stay as they are, for Python
     lets the main thread alone handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in stopping()}
+    before = {number: signal.signal(number, handler) for number in stop_signals()}
     try:
         yield
     finally:
@@ -50,7 +50,7 @@ def handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def interrupting() -> Iterator[None]:
+def interrupt_command() -> Iterator[None]:
     """Within, a signal raises :class:`Interrupted`, so that a command ends with a sentence at any moment.
 
     Also where another package took it for an error of its own, as happens within imports.
@@ -59,26 +59,26 @@ def interrupting() -> Iterator[None]:
 
     def handler(number: int, frame: FrameType | None) -> None:
         if os.getpid() == here:
-            _came.append(number)
+            _received.append(number)
             raise Interrupted(number)
         signal.signal(number, signal.SIG_DFL)  # a process that was forked from this one
         os.kill(os.getpid(), number)
 
     try:
-        with handled(handler):
+        with handle_with(handler):
             yield
     except BaseException as error:
-        if _came and not isinstance(error, Interrupted):
-            raise Interrupted(_came[0]) from None
+        if _received and not isinstance(error, Interrupted):
+            raise Interrupted(_received[0]) from None
         raise
     finally:
-        _came.clear()
+        _received.clear()
 
 
 @contextmanager
-def noticed() -> Iterator[Callable[[], int]]:
+def defer_signals() -> Iterator[Callable[[], int]]:
     """Within, a signal is only noted; what is yielded tells its number, or 0."""
-    first = [(number, time.monotonic()) for number in _came[:1]]  # one that was taken for an error, and lost
+    first = [(number, time.monotonic()) for number in _received[:1]]  # one that was taken for an error, and lost
 
     def handler(number: int, frame: FrameType | None) -> None:
         if not first:
@@ -88,5 +88,5 @@ def noticed() -> Iterator[Callable[[], int]]:
                 print("Stopped at once; what was saved before can be gone on from.", file=sys.stderr, flush=True)
             os._exit(128 + number)
 
-    with handled(handler):
+    with handle_with(handler):
         yield lambda: first[0][0] if first else 0

@@ -15,21 +15,22 @@ import torch.distributed as dist
 from contralex.lookup import distributed
 
 
-class Ending:
-    """``signal``, ``bad_loss``, ``mistake``, ``failure`` and ``stop`` are what all processes have agreed on.
-
-    ``signal``: its number. ``bad_loss``: what was wrong with whose loss. ``mistake``: the sentence of a hook that found
-    a mistake of the user's. ``failure``: the sentence that says which hook of which plugin failed. ``stop``: who asked
-    for a clean end, and why.
-    """
+class Stopping:
+    """What all processes have agreed on, and what this one has seen since."""
 
     def __init__(self) -> None:
         self.signal = 0
+        """The number of the signal that came."""
         self.bad_loss = ""
+        """What was wrong with whose loss."""
         self.mistake = ""
+        """The sentence of a hook that found a mistake of the user's."""
         self.failure = ""
+        """The sentence that says which hook of which plugin failed."""
         self.stop: dict[str, str] | None = None
-        self.signalled: Callable[[], int] = lambda: 0
+        """Who asked for a clean end, and why."""
+        self.read_signal: Callable[[], int] = lambda: 0
+        """The signal that came to this process, or 0."""
         self._bad_loss = ""
         self._mistake = ""
         self._failure = ""
@@ -43,24 +44,24 @@ class Ending:
         """Of several reasons the first is kept."""
         self._stop = self._stop or {"by": by, "reason": reason}
 
-    def refuse(self, sentence: str) -> None:
+    def report_mistake(self, sentence: str) -> None:
         self._mistake = self._mistake or sentence
 
-    def fail(self, sentence: str) -> None:
+    def report_failure(self, sentence: str) -> None:
         self._failure = self._failure or sentence
 
-    def lose(self, sentence: str) -> None:
+    def report_bad_loss(self, sentence: str) -> None:
         self._bad_loss = self._bad_loss or sentence
 
     @property
-    def now(self) -> bool:
+    def at_once(self) -> bool:
         """Whether to leave at once, without what comes at the end of an epoch or of a run."""
         return bool(self.signal or self.bad_loss or self.mistake or self.failure)
 
     def agree(self) -> None:
         """Every process calls this at the same step. Mostly one number is exchanged; the words only where needed."""
-        mine = (self.signalled(), self._bad_loss, self._mistake, self._failure, self._stop)
-        everyone = self._exchanged(mine) if self.any_of(any(mine)) else []
+        mine = (self.read_signal(), self._bad_loss, self._mistake, self._failure, self._stop)
+        everyone = self._exchange(mine) if self.is_any(any(mine)) else []
         for signal, bad_loss, mistake, failure, stop in everyone:
             self.signal = self.signal or signal
             self.bad_loss = self.bad_loss or bad_loss
@@ -68,7 +69,7 @@ class Ending:
             self.failure = self.failure or failure
             self.stop = self.stop or stop
 
-    def any_of(self, mine: bool) -> bool:
+    def is_any(self, mine: bool) -> bool:
         """Whether it is so on any process. All call this."""
         if distributed.world() == 1:
             return mine
@@ -76,7 +77,7 @@ class Ending:
         dist.all_reduce(asking, op=dist.ReduceOp.MAX, group=self._group)
         return bool(asking)
 
-    def _exchanged(self, mine: Any) -> list[Any]:
+    def _exchange(self, mine: Any) -> list[Any]:
         if distributed.world() == 1:
             return [mine]
         everyone: list[Any] = [None] * distributed.world()

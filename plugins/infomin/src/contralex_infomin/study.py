@@ -16,7 +16,7 @@ from contralex.plugin import ContralexError, Source, progress
 from contralex.recipes.code_files import permission
 from contralex.recipes.data_files import check_present
 from contralex.recipes.layers import Resolved
-from contralex.training import build, run_folder
+from contralex.training import build, folders
 from contralex_infomin.bound import information
 
 _ROWS = "information.json"
@@ -45,9 +45,9 @@ def study(
     with permission(allow_code):
         _check_judged(base)
         _check_folder(out, recipe, vary)
-        made = run_folder.make(out)
+        made = folders.make(out)
         try:
-            with run_folder.Lock(out):
+            with folders.Lock(out):
                 _check_folder(out, recipe, vary)
                 rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
                 write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
@@ -55,7 +55,7 @@ def study(
                 if is_possible():
                     _figure(rows, vary, out / "information.svg")
         finally:
-            run_folder.remove_empty(made)
+            folders.remove_empty(made)
     return rows
 
 

@@ -22,6 +22,7 @@ from contralex.files import opened, read_json
 from contralex.recipes import limits
 from contralex.training.checkpoints import header, manifest
 from contralex.training.checkpoints.manifest import MANIFEST, MODEL, STATE
+from contralex.training.checkpoints.plugin_versions import plugin_changes
 from contralex.training.checkpoints.state import CheckpointState
 
 if TYPE_CHECKING:
@@ -48,9 +49,8 @@ class Checkpoint:
         """The spec that the run had. Plugins that are missing are an error, and other versions of them a warning.
         ``data`` and ``sets`` change it as ``--data`` and ``--set`` do."""
         from contralex.recipes.layers import resolve_data
-        from contralex.training import resuming
 
-        for change in resuming.of_plugins(self):
+        for change in plugin_changes(self.folder, self.state.plugins):
             logging.getLogger("contralex").warning("%s was made with another version: %s.", self.folder, change)
         return resolve_data(self.state.spec, data=data, sets=sets, where=str(self.folder / STATE))
 

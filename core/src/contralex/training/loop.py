@@ -1,0 +1,144 @@
+"""The loop of a run: step after step, and between them what is logged, evaluated, saved and agreed on.
+
+Its order is what all processes share: each collective is reached by all of them, in the same place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from contralex.data.loading import Batch
+from contralex.lookup import sharded_state
+from contralex.training import devices, health, memory_checks, optimizers
+from contralex.training.batches import batches
+from contralex.training.checkpoints import retention, write
+from contralex.training.display import Display
+from contralex.training.evaluating import RunEvaluation
+from contralex.training.metrics import Metrics
+from contralex.training.run_state import Run
+from contralex.training.stop_errors import RefusedByHook, bad_loss_error, stopped_error
+from contralex.training.train_step import take_step
+
+
+class TrainingLoop:
+    """Takes a run from its present step to its last, or to the one at which it stops."""
+
+    def __init__(self, run: Run, metrics: Metrics, display: Display, evaluation: RunEvaluation) -> None:
+        self.run = run
+        self.metrics = metrics
+        self.display = display
+        self.evaluation = evaluation
+
+    def train(self) -> None:
+        """Saves a checkpoint at its end, too. Raises where the run is to stop at once."""
+        run = self.run
+        self.stop_if_agreed()  # before the first step: a signal, or a hook that failed
+        if run.step >= run.total:
+            self.display.say(f"This run is complete: {run.total} steps of {run.total}.")
+            return
+        run.prepared.wrapped_method.train()
+        began, before = time.perf_counter(), run.progress.seconds
+        for batch in [] if run.stopping.stop else self._batches():
+            self._step(batch, before - began)
+            if run.ends_epoch:
+                self._end_epoch()
+            elif self._is_due_by_steps():
+                self.save()
+            if run.ends_epoch or self._is_due_by_steps():
+                self.stop_if_agreed()
+                # Evaluation and saving are not training.
+                began, before = time.perf_counter(), run.progress.seconds
+            if run.stopping.stop or run.step >= run.total:
+                break
+        if run.progress.saved_at != run.step:  # stopped between two checkpoints
+            if self.metrics.steps:
+                self._log()
+            self.save()
+
+    def stop_if_agreed(self) -> None:
+        """Asks all processes whether the run goes on. All are here."""
+        self.run.stopping.agree()
+        self._stop_at_once()
+
+    def _batches(self) -> Iterable[Batch]:
+        """This process's part of every global batch from the present step to the end of the run."""
+        run, train = self.run, self.run.spec.train
+        devices.set_threads(devices.workers(train.workers, run.device.type), run.device.type)
+        with memory_checks.trained(run.spec, lambda: run.step + 1):
+            yield from batches(run.split, run.views, train, run.device, epochs=train.epochs, start_step=run.step)
+
+    def _step(self, batch: Batch, seconds_before: float) -> None:
+        """``seconds_before``: of training until now, less the present time."""
+        run, train = self.run, self.run.spec.train
+        for path, reason in batch["unreadable"].items():
+            run.split.skip(path, reason)
+        clock = run.clock()
+        rate = optimizers.set_rates(run.optimizer, train.optimizer, clock, train.batch_size)
+        with memory_checks.trained(run.spec, lambda: run.step + 1):
+            result = take_step(run, batch, clock)
+        run.progress.step += 1
+        run.progress.seconds = seconds_before + time.perf_counter()
+        self.metrics.add_step(result, rate)
+        self.display.advance()
+        run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
+        run.stopping.agree()
+        if not run.stopping.bad_loss and (run.step % train.log_every == 0 or run.step == run.total):
+            self._log()
+        self._stop_at_once()
+
+    def _log(self) -> None:
+        line = self.metrics.log()
+        if line is None:
+            return
+        self.display.show(line)
+        for sign in self.metrics.watch.new_signs(line):
+            self.display.say(f"Warning: {sign}")
+
+    def _end_epoch(self) -> None:
+        run = self.run
+        metrics: dict[str, float | Tensor] = {**self.evaluation.between_epochs()}
+        run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
+        self.metrics.log_epoch(metrics)
+        is_due = run.epoch % run.spec.train.checkpoint.every == 0 or self._is_due_by_steps()
+        if is_due or run.step == run.total:
+            self.save(metrics)
+        run.prepared.wrapped_method.train()
+
+    def _is_due_by_steps(self) -> bool:
+        every = self.run.spec.train.checkpoint.every_steps
+        return every is not None and self.run.step % every == 0
+
+    def _stop_at_once(self) -> None:
+        """After a signal, a bad loss, or a hook that failed, on which all processes have agreed."""
+        run = self.run
+        if not run.stopping.at_once:
+            return
+        if run.stopping.bad_loss:
+            raise bad_loss_error(run, run.stopping.bad_loss)
+        if run.stopping.mistake and run.step == 0:  # nothing is trained yet, so there is nothing to save
+            raise RefusedByHook(run.stopping.mistake)
+        if run.progress.saved_at != run.step:
+            self.save()
+        raise stopped_error(run)
+
+    def save(self, metrics: Mapping[str, float | Tensor] | None = None) -> None:
+        """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
+        run = self.run
+        pending = self.metrics.pending()
+        tensors = sharded_state.gather_state(run.method)
+        bad = [*health.blown_up(tensors), *health.blown_up(write.flat(run.optimizer)[0])] if run.main else []
+        if run.stopping.is_any(bool(bad)):
+            found = health.name_some(bad) if bad else ""
+            raise bad_loss_error(run, f"the weights are not finite after step {run.step} ({found})")
+        if run.main:
+            run.place.check_still_there()
+            folder = run.folder / "checkpoints"
+            figures = {name: float(value) for name, value in (metrics or {}).items()}
+            written = write.save(folder, run.checkpoint_state(pending, figures), tensors, run.optimizer)
+            retention.prune(folder, run.spec.train.checkpoint, run.step, written)
+            run.hooks.call("contralex_checkpoint", run=run, folder=str(written))
+        run.progress.saved_at = run.step
+        run.accelerator.wait_for_everyone()

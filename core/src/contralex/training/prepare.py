@@ -1,0 +1,140 @@
+"""From a resolved spec to a run that can begin: refuses what cannot work before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor
+
+from contralex import compat
+from contralex.errors import ContralexError, remedy
+from contralex.lookup import batch_norm, distributed, sharded_state
+from contralex.lookup.step import LookUp
+from contralex.recipes.layers import Resolved
+from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.sample_counts import check_counts, check_share
+from contralex.training import build, devices, optimizers, resuming, trial_forward, warm_start
+from contralex.training.checkpoints import read, write
+from contralex.training.checkpoints.read import Checkpoint
+from contralex.training.run_folder import RunFolder
+from contralex.training.run_state import Machine, PreparedMethod, Progress, Run, TrainingData
+
+
+def prepare_run(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool = False) -> Run:
+    """Every process calls this, and a mistake is raised on all of them alike."""
+    try:
+        return _prepare(resolved, place, resume, allow_drift)
+    except ContralexError as error:
+        error.on_every_process = True
+        raise
+
+
+def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool) -> Run:
+    spec = resolved.run
+    machine = _open_machine(spec, place)
+    found = read.find(place.out) if resume and place.out is not None else None
+    drift = resuming.check(found, resolved, allow_drift, say=machine.main) if found is not None else []
+
+    data = _read_data(spec, machine)
+    if found is not None:
+        drift += resuming.check_samples(found, data.samples, allow_drift)
+    check_counts(spec, len(data.split), distributed.world(), _name_data(spec))
+
+    init = spec.init if found is None else None
+    start = warm_start.open_start(init) if init is not None else None
+    method = build.look_up(spec, len(data.split), data.split.labels, fresh=found is None, start=start)
+    trial_forward.check(spec, method, data, machine)
+    batch_norm.convert(method, spec.train.batch_norm, machine.device.type)
+    optimizer = optimizers.build(spec.train.optimizer, method)
+    progress = Progress()
+    if found is not None:
+        write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
+        progress = Progress.restored(found.state, drift)
+    # Prepared after loading, so that what Accelerate wraps has its final tensors.
+    with compat.broadcast_buffers_argument():
+        prepared = PreparedMethod(method, optimizer, *machine.accelerator.prepare(method, optimizer))
+    _restore_scaler(machine.accelerator, found)
+    run = Run(resolved, machine, data, prepared, progress, resuming.plugins_of(found, resolved), place, start)
+    _write_trackers_to(machine.accelerator, run.folder)
+    return run
+
+
+def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
+    cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    main = PartialState(cpu=cpu).is_main_process  # opens the process group
+    check_share(spec.train.batch_size, distributed.world())
+    devices.check_workers(spec.train.workers)
+    _check_precision(spec, cpu)
+    place.check_free(main)
+    precision = {"fp32": "no"}.get(spec.train.precision, spec.train.precision)
+    # Dictionaries are buffers that every process writes alike; broadcasting them in every forward would be
+    # waste, and would overwrite what differs on purpose (BatchNorm's local statistics).
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=cpu,
+        log_with=_trackers(spec) or None,
+        project_dir=".",  # which trackers ask for now; they begin in the run's folder, once that is there
+        kwargs_handlers=[ddp],
+    )
+    return Machine(accelerator, main)
+
+
+def _check_precision(spec: RunSpec, cpu: bool) -> None:
+    if cpu and spec.train.precision == "fp16":
+        raise ContralexError(
+            "train.precision is fp16, which needs a GPU, and there is none here; take bf16:"
+            + remedy("--set", "train.precision=bf16")
+        )
+
+
+def _trackers(spec: RunSpec) -> list[str]:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    ready = [str(getattr(name, "value", name)) for name in get_available_trackers()]
+    for name in spec.train.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ContralexError(
+                f"train.trackers: Accelerate knows no tracker {name!r}; it knows {', '.join(LOGGER_TYPE_TO_CLASS)}."
+            )
+        if name not in ready:
+            raise ContralexError(f"train.trackers: the package of {name} is not installed; pip install {name}.")
+    return list(spec.train.trackers)
+
+
+def _write_trackers_to(accelerator: Accelerator, folder: Path) -> None:
+    directories = accelerator.project_configuration
+    directories.project_dir = directories.logging_dir = str(folder)
+
+
+def _read_data(spec: RunSpec, machine: Machine) -> TrainingData:
+    with machine.accelerator.local_main_process_first():  # it may download or unpack what the others then read
+        source = build.read_source(spec.data)
+    machine.accelerator.wait_for_everyone()  # the others ask the main process what it found
+    views = spec.method.views.build()
+    split = source.train()
+    per_epoch = len(split) // spec.train.batch_size
+    total = per_epoch * spec.train.epochs
+    if spec.train.max_steps is not None:
+        total = min(total, spec.train.max_steps)
+    return TrainingData(source, split, views, resuming.describe_samples(split), per_epoch, total)
+
+
+def _fit(tensors: Mapping[str, Tensor], method: LookUp, resized: bool) -> dict[str, Tensor]:
+    """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
+    out. A checkpoint knows nothing of processes."""
+    return sharded_state.select_own_state(method, resuming.resized(tensors, method) if resized else dict(tensors))
+
+
+def _restore_scaler(accelerator: Accelerator, found: Checkpoint | None) -> None:
+    if found is not None and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(found.state.scaler)
+
+
+def _name_data(spec: RunSpec) -> str:
+    kind, origin = spec.data.kind_name(), spec.data.read_from()
+    return f"{kind} in {origin}" if origin else kind

@@ -1,0 +1,77 @@
+"""One step of training: look up, backward, the optimiser's step, and then what changes after it, once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from contralex.data.loading import Batch
+from contralex.lookup import batch_norm, distributed
+from contralex.lookup.clock import Clock
+from contralex.lookup.step import LookUp
+from contralex.lookup.values import Step, StepResult
+from contralex.training import health, optimizers
+from contralex.training.run_state import Run
+
+_MOST_SKIPPED = 10  # steps in a row, after which leaving them out is no help
+
+
+def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
+    """None where the step was left out, because of its loss."""
+    spec, prepared = run.spec.train, run.prepared
+    before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
+    moment = Step(clock, spec.seed, spec.batch_size)
+    views = {view: images.to(run.device, non_blocking=True) for view, images in batch["views"].items()}
+    result: StepResult = prepared.wrapped_method(views, batch["index"].to(run.device, non_blocking=True), moment)
+    is_bad = not bool(torch.isfinite(result.loss))
+    if spec.on_bad_loss == "skip" and run.stopping.is_any(is_bad):
+        for buffer, value in before.items():
+            buffer.copy_(value)
+        _count_skipped(run)
+        return None
+    run.progress.skipped_in_a_row = 0
+    if is_bad:  # the other processes wait for this one's backward; they are told after the step
+        run.stopping.report_bad_loss(_bad_loss(run, float(result.loss.detach()), batch["index"]))
+    run.accelerator.backward(result.loss)
+    optimizers.drop_frozen_gradients(run.optimizer, clock)
+    _clip(run)
+    prepared.wrapped_optimizer.step()
+    prepared.wrapped_optimizer.zero_grad()
+    if not run.accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradient overflowed
+        run.method.update(result.keys, moment)
+    batch_norm.average_running_statistics(run.method)
+    return result
+
+
+def _clip(run: Run) -> None:
+    spec = run.spec.train
+    if spec.clip is not None and spec.clip_each:
+        run.accelerator.unscale_gradients()
+        optimizers.clip_each(run.method.parameters(), spec.clip)
+    elif spec.clip is not None:
+        run.accelerator.clip_grad_norm_(run.method.parameters(), spec.clip)
+
+
+def _count_skipped(run: Run) -> None:
+    """A step is left out. That helps against one bad batch, and not against bad weights."""
+    run.progress.skipped_steps += 1
+    run.progress.skipped_in_a_row += 1
+    if bad := health.blown_up(run.method.state_dict()):
+        run.stopping.report_bad_loss(
+            f"the weights are not finite before step {run.step + 1} ({health.name_some(bad)}), and so is no loss"
+        )
+    elif run.progress.skipped_in_a_row == _MOST_SKIPPED:
+        run.stopping.report_bad_loss(
+            f"the loss was no number in {_MOST_SKIPPED} steps in a row, up to step {run.step + 1}"
+        )
+
+
+def _forward_state(method: LookUp) -> dict[Tensor, Tensor]:
+    """What a forward pass writes: running statistics, a normaliser. (A negative source writes after the step alone.)"""
+    return {buffer: buffer.clone() for name, buffer in method.named_buffers() if not name.startswith("negatives.")}
+
+
+def _bad_loss(run: Run, loss: float, index: Tensor) -> str:
+    samples = ", ".join(str(number) for number in index.tolist())
+    whose = f" on process {distributed.rank()}" if distributed.world() > 1 else ""
+    return f"the loss{whose} is {loss} at step {run.step + 1}, of the samples {samples}"
