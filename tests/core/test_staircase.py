@@ -94,7 +94,7 @@ def test_figures_count_what_they_say(tmp_path: Path) -> None:
         tmp_path / "core" / "src",
         {
             "lookup/step": """\
-                class Part:
+                class Part(Spec):
                     def build(self):
                         assert self.x is not None and self.y
                         return self

@@ -18,7 +18,7 @@ _SIZES = (32, 64, 96, 224)  # pixels of a side; the first that the network takes
 
 def maps_images_to_features(kind: Kind) -> None:
     """What is built is a module from images (B, C, H, W) to features (B, F), and F."""
-    module, width = _built(kind)
+    module, width = _build_example(kind)
     found = _features(kind, module)
     if found.shape != (_BATCH, width):
         raise Failed(f"it is said to have {width} features, and {_BATCH} images become {tuple(found.shape)}")
@@ -28,7 +28,7 @@ def maps_images_to_features(kind: Kind) -> None:
 
 def backbone_follows_the_seed(kind: Kind) -> None:
     """The same seed makes the same weights, and a copy is a copy: a momentum key encoder holds one."""
-    one, other = _built(kind)[0], _built(kind)[0]
+    one, other = _build_example(kind)[0], _build_example(kind)[0]
     states = one.state_dict(), other.state_dict(), copy.deepcopy(one).state_dict()
     for state in states[1:]:
         apart = [name for name, value in states[0].items() if not torch.equal(value, state[name])]
@@ -38,14 +38,14 @@ def backbone_follows_the_seed(kind: Kind) -> None:
 
 def backbone_learns(kind: Kind) -> None:
     """A gradient reaches every parameter that asks for one."""
-    module = _built(kind)[0].train()
+    module = _build_example(kind)[0].train()
     _features(kind, module).square().sum().backward()
     still = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
     if still:
         raise Failed(f"no gradient reaches {', '.join(still[:5])}; leave out what is not used, or freeze it")
 
 
-def _built(kind: Kind) -> Backbone:
+def _build_example(kind: Kind) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
