@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contralex.api.recipes import diff, explain, methods, resolve, why
     from contralex.api.runs import Run, open
     from contralex.api.semi_supervised import distill, finetune
-    from contralex.api.training import train
+    from contralex.api.training import dry_run, train
     from contralex.api.transform import Transform, load_transform
     from contralex.kinds.encoders.image import ImageEncoder
     from contralex.kinds.key_encoders.parts import MomentumEncoder
@@ -45,7 +45,7 @@ _WHERE = {
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
     "contralex.api.runs": ("Run", "open"),
     "contralex.api.semi_supervised": ("distill", "finetune"),
-    "contralex.api.training": ("train",),
+    "contralex.api.training": ("dry_run", "train"),
     "contralex.api.transform": ("Transform", "load_transform"),
     "contralex.kinds.encoders.image": ("ImageEncoder",),
     "contralex.kinds.key_encoders.parts": ("MomentumEncoder",),
@@ -79,6 +79,7 @@ __all__ = [
     "compare",
     "diff",
     "distill",
+    "dry_run",
     "embed",
     "explain",
     "finetune",

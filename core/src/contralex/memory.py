@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,17 @@ def available() -> int | None:
 def available_on_disk() -> int:
     """Bytes that this process may take in the folder of temporary files."""
     return shutil.disk_usage(tempfile.gettempdir()).free // _neighbours()
+
+
+def peak() -> int | None:
+    """Bytes of main memory that this process and the largest of its children have had at most. None where the system
+    does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def in_words(amount: float) -> str:

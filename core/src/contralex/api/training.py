@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from contralex import progress
 from contralex.api.arguments import checked
+from contralex.api.fitting import fit_settings
 from contralex.api.runs import Run
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.errors import ContralexError, command_to_resume
@@ -20,6 +21,9 @@ from contralex.recipes.data_files import check_present
 from contralex.recipes.layers import Resolved, resolve
 from contralex.training import folders
 from contralex.training.folders import SPEC
+
+if TYPE_CHECKING:
+    from contralex.training.dry_run import DryRun
 
 Stream = Literal["stdout", "stderr"]
 
@@ -37,6 +41,8 @@ def train(
     processes: int = 1,
     allow_code: bool = False,
     allow_drift: bool = False,
+    fit: bool = False,
+    minutes: float | None = None,
 ) -> Run:
     """Train a method, and return the run.
 
@@ -56,13 +62,71 @@ def train(
     """
     recipe, texts, folder = path_text(recipe), set_texts(sets, epochs), path_text(out)
     path = None if folder is None else expand_user(folder)
-    resolved = resolve_to_train(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
     with progress.listening("stderr") as to:
+        options = (recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
+        texts = sets_to_train(*options, processes=processes, fit=fit, minutes=minutes)
+        resolved = resolve_to_train(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
         if processes == 1 or is_launched():
             return _train_here(resolved, path, resume, allow_drift, allow_code, to)
         path = path or _new_folder(resolved)
         argv = train_command(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
         return _train_launched(argv, path, processes, allow_code, to)
+
+
+@checked
+def dry_run(
+    recipe: PathLike,
+    *,
+    preset: str | None = None,
+    data: PathLike | None = None,
+    epochs: int | None = None,
+    sets: Sets = None,
+    allow_code: bool = False,
+    fit: bool = False,
+    minutes: float | None = None,
+) -> DryRun:
+    """Say what :func:`train` with these arguments would take, from a few timed steps on one process. Nothing is left on
+    disk.
+
+    >>> import contralex
+    >>> found = contralex.dry_run("moco-v2", preset="digits", epochs=2)
+    >>> found.steps, found.steps_an_epoch
+    (44, 22)
+    """
+    from contralex.training.dry_run import dry_run
+
+    options = (path_text(recipe), preset, path_text(data))
+    texts = set_texts(sets, epochs)
+    with progress.listening("stderr"), permission(allow_code):
+        texts = sets_to_train(*options, texts, None, False, allow_code, False, processes=1, fit=fit, minutes=minutes)
+        return dry_run(resolve_to_train(*options, texts, None, False, allow_code, False))
+
+
+def sets_to_train(
+    recipe: str | None,
+    preset: str | None,
+    data: str | None,
+    sets: Sequence[str],
+    out: Path | None,
+    resume: bool,
+    allow_code: bool,
+    allow_drift: bool,
+    *,
+    processes: int,
+    fit: bool,
+    minutes: float | None,
+) -> list[str]:
+    """The user's ``sets``, and with ``fit`` below them those that fit the run to its data and to this machine."""
+    if not fit:
+        if minutes is not None:
+            raise ContralexError("--minutes says how long a run may train that --fit fits; add --fit")
+        return list(sets)
+
+    def resolve_with(more: Sequence[str]) -> Resolved:
+        return resolve_to_train(recipe, preset, data, [*more, *sets], out, resume, allow_code, allow_drift)
+
+    with permission(allow_code):
+        return [*fit_settings(resolve_with, processes, minutes, resume), *sets]
 
 
 def train_resolved(resolved: Resolved, out: Path | None, processes: int, allow_code: bool) -> Run:

@@ -23,6 +23,7 @@ from contralex.cli.options import (
     print_json,
     print_table,
 )
+from contralex.errors import ContralexError
 
 
 def train(
@@ -53,13 +54,29 @@ def train(
             "--allow-drift", help="With --resume: take the spec and plugins as they are now, and record what changed."
         ),
     ] = False,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Set batch, queue, precision and workers to fit the data and this machine."),
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="With --fit: choose the epochs that fit into this time.", show_default=False),
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would take, from a few timed steps. Train nothing.")
+    ] = False,
 ) -> None:
     """Train a method on images of your own, or on a known data set."""
     from contralex.api import training
 
     progress.listen("stdout")
     texts = set_texts(sets, epochs)
+    if dry:
+        _say_what_it_would_take(recipe, preset, data, texts, out, resume, processes, allow_code, fit, minutes)
+        return
     if processes > 1 and not training.is_launched():
+        options = (recipe, preset, data, texts, out, resume, allow_code, allow_drift)
+        texts = training.sets_to_train(*options, processes=processes, fit=fit, minutes=minutes)
         options = (recipe, preset, data, texts, out, resume, allow_code, allow_drift)
         training.resolve_to_train(*options)  # its mistakes are said once, and not by each process
         raise typer.Exit(training.launch(training.train_command(*options), processes, "stdout"))
@@ -72,7 +89,33 @@ def train(
         resume=resume,
         allow_code=allow_code,
         allow_drift=allow_drift,
+        fit=fit,
+        minutes=minutes,
     )
+
+
+def _say_what_it_would_take(
+    recipe: str | None,
+    preset: str | None,
+    data: str | None,
+    sets: list[str],
+    out: Path | None,
+    resume: bool,
+    processes: int,
+    allow_code: bool,
+    fit: bool,
+    minutes: float | None,
+) -> None:
+    from contralex.api import training
+
+    if recipe is None or resume or out is not None:
+        raise ContralexError("--dry-run is for a run that begins, and writes none: give a recipe, without --out")
+    if processes > 1:
+        raise ContralexError("--dry-run measures one process; leave out --processes")
+    found = training.dry_run(
+        recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, fit=fit, minutes=minutes
+    )
+    typer.echo(str(found))
 
 
 def knn(

@@ -18,6 +18,13 @@ from contralex.lookup import distributed
 from contralex.training import parent, signals
 
 
+def kind() -> str:
+    """The type of the device that a run on this machine takes: ``cuda``, ``mps`` or ``cpu``."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def workers(asked: int | None, device: str) -> int:
     """Data-loading workers of this process: as asked, or up to 8; half the cores where the CPU trains as well."""
     if asked is not None:
