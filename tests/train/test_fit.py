@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import contralex
+from contralex.errors import ContralexError
 from contralex.plugins.registry import registry
 from contralex.recipes.delays import too_long
 from contralex.recipes.layers import Resolved, resolve
@@ -78,3 +81,21 @@ def test_bf16_is_taken_where_the_cpu_computes_it(tmp_path: Path) -> None:
     (tmp_path / "old").write_text("flags : fpu avx512f")
     (tmp_path / "new").write_text("flags : fpu avx512_bf16")
     assert [_has_bf16(tmp_path / name) for name in ("old", "new", "none")] == [False, True, False]
+
+
+def test_a_dry_run_says_what_the_run_takes_and_leaves_nothing(images: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = contralex.dry_run("simclr-v1", preset="digits", data=images, epochs=3, fit=True)
+    assert list(tmp_path.iterdir()) == []
+    per_epoch = found.steps_an_epoch
+    assert (found.steps, found.epochs, found.device) == (3 * per_epoch, 3, "cpu")
+    assert found.seconds_a_step > 0 and found.peak_memory is not None and found.peak_memory > 2**27
+    run = contralex.train("simclr-v1", preset="digits", data=images, epochs=3, fit=True, sets=["eval.knn=null"])
+    assert run.results["steps"] == found.steps  # which trains what was announced
+
+
+def test_what_cannot_go_together_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ContralexError, match="add --fit"):
+        contralex.train("moco-v2", preset="digits", minutes=3)
+    with pytest.raises(ContralexError, match="has its settings already"):
+        contralex.train("moco-v2", preset="digits", fit=True, resume=True, out=tmp_path)
