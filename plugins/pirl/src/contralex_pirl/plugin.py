@@ -1,4 +1,4 @@
-"""contralex-pirl: what it offers. Its parts are all of the core's vocabulary."""
+"""contralex-pirl: what it offers. All its parts are the core's."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from contralex.plugin import Spec, Temperature
 
 
 class LabelsSpec(Spec):
-    """All entries of the query's class, in equal shares. A sample without a label has only itself."""
+    """All entries of the query's class, in equal parts. A sample without a label has only itself."""
 
     kind: Literal["labels"] = "labels"
     builds = ".parts:LabelTargets"
