@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from contralex import progress
     from contralex.cli import options as commands
     from contralex.cli.starting import train_resolved
+    from contralex.comparison import figure as figures
+    from contralex.comparison.runs import train_or_reuse
     from contralex.data import headers, images, layout
     from contralex.data.base import Source, Split, Subset, Unreadable, compact, printable
-    from contralex.data.loading import EvalDataset
+    from contralex.data.loading import EvalDataset, mix_seed
     from contralex.data.paths import Paths
     from contralex.data.texts import Texts
     from contralex.data.views import Views
     from contralex.errors import ContralexError, error_at, remedy
     from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
     from contralex.evaluation.features import evaluating, extract_features
-    from contralex.files import expand_user, path_exists
+    from contralex.files import expand_user, path_exists, read_json, write_text
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
     from contralex.kinds.backbones.vit import sincos_positions, vit_backbone
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec
     from contralex.recipes.code_files import permission
+    from contralex.recipes.data_files import check_present
     from contralex.recipes.layers import Resolved, resolve_data
     from contralex.recipes.paths import LocalPath
     from contralex.recipes.run_spec import RunSpec
@@ -77,9 +80,11 @@ if TYPE_CHECKING:
     from contralex.training.build import read_source
     from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
     from contralex.training.evaluate_run import evaluate
+    from contralex.training.folders import lock_folder
 
 _WHERE = {
     "contralex.cli.starting": ("train_resolved",),
+    "contralex.comparison.runs": ("train_or_reuse",),
     "contralex.data.base": (
         "Source",
         "Split",
@@ -88,7 +93,10 @@ _WHERE = {
         "compact",
         "printable",
     ),
-    "contralex.data.loading": ("EvalDataset",),
+    "contralex.data.loading": (
+        "EvalDataset",
+        "mix_seed",
+    ),
     "contralex.data.paths": ("Paths",),
     "contralex.data.texts": ("Texts",),
     "contralex.data.views": ("Views",),
@@ -113,6 +121,8 @@ _WHERE = {
     "contralex.files": (
         "expand_user",
         "path_exists",
+        "read_json",
+        "write_text",
     ),
     "contralex.kinds.backbones.parts": (
         "conv_backbone",
@@ -225,6 +235,7 @@ _WHERE = {
         "Spec",
     ),
     "contralex.recipes.code_files": ("permission",),
+    "contralex.recipes.data_files": ("check_present",),
     "contralex.recipes.layers": (
         "Resolved",
         "resolve_data",
@@ -244,11 +255,13 @@ _WHERE = {
         "open_checkpoint",
     ),
     "contralex.training.evaluate_run": ("evaluate",),
+    "contralex.training.folders": ("lock_folder",),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 _MODULES = {
     "commands": "contralex.cli.options",
     "distributed": "contralex.lookup.distributed",
+    "figures": "contralex.comparison.figure",
     "headers": "contralex.data.headers",
     "images": "contralex.data.images",
     "layout": "contralex.data.layout",
@@ -343,6 +356,7 @@ __all__ = [
     "ViTSpec",
     "Views",
     "bounds",
+    "check_present",
     "commands",
     "compact",
     "conv_backbone",
@@ -352,16 +366,20 @@ __all__ = [
     "evaluating",
     "expand_user",
     "extract_features",
+    "figures",
     "headers",
     "hookimpl",
     "images",
     "layout",
+    "lock_folder",
+    "mix_seed",
     "mlp",
     "open_checkpoint",
     "path_exists",
     "permission",
     "printable",
     "progress",
+    "read_json",
     "read_source",
     "remedy",
     "resolve_data",
@@ -369,10 +387,12 @@ __all__ = [
     "timm_backbone",
     "to_tensor_steps",
     "torchvision_backbone",
+    "train_or_reuse",
     "train_resolved",
     "trim_long_image",
     "value_at",
     "vit_backbone",
+    "write_text",
     "write_tiny_folder",
     "write_to_ring",
 ]

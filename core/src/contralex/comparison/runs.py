@@ -94,6 +94,24 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def train_or_reuse(resolved: Resolved, folder: Path) -> dict[str, Any]:
+    """The results of a run in ``folder``, which is trained in this process if it is not finished there already.
+
+    A run that has begun there goes on from its last checkpoint. Raises :class:`ContralexError` where the folder holds a
+    finished run with other settings. Training reports to stderr.
+    """
+    from contralex.training.run import train
+
+    results = finished(folder)
+    if results is None:
+        return train(resolved, folder, resume=has_checkpoint(folder), to="stderr")
+    if changes := differences(folder, results, resolved):
+        raise ContralexError(
+            f"{folder} holds a run with other settings ({'; '.join(changes)}); choose another folder with --out"
+        )
+    return results
+
+
 def run_all(
     plan: Plan, out: Path, processes: int, quiet: bool, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any] | str]:

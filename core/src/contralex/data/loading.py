@@ -55,7 +55,7 @@ class Order:
 
     def of(self, epoch: int) -> Tensor:
         """(population,) the samples in the order of this epoch."""
-        return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix(self.seed, epoch)))
+        return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix_seed(self.seed, epoch)))
 
     def stand_ins(self, epoch: int, index: int) -> Iterator[int]:
         """Who may stand in for a sample: those at its place in the other batches, the next batch first.
@@ -107,7 +107,7 @@ class ViewDataset(Dataset[Item]):
         try:
             views = {}
             for view in self.made:
-                torch.default_generator.manual_seed(mix(self.seed, epoch, index, self.views.draw(view)))
+                torch.default_generator.manual_seed(mix_seed(self.seed, epoch, index, self.views.draw(view)))
                 views[view] = self.views.make(raw, view)
         finally:
             torch.random.set_rng_state(before)
@@ -241,7 +241,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
             offset = 0
 
 
-def mix(*numbers: int) -> int:
+def mix_seed(*numbers: int) -> int:
     """A hash of integers, stable across processes and versions, whose every bit depends on every number.
 
     Source: SplitMix64's finaliser (Steele, Lea & Flood, 2014, section 4), folded over the numbers.

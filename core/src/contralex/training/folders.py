@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -148,6 +149,17 @@ def remove_empty(folders: list[Path]) -> None:
     with contextlib.suppress(OSError):
         for path in folders:
             path.rmdir()
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and let no other process lock it meanwhile. It is removed again where nothing was put into it."""
+    made = make(folder)
+    try:
+        with Lock(folder):
+            yield
+    finally:
+        remove_empty(made)
 
 
 def name_by_time(name: str) -> Path:

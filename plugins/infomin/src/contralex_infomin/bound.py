@@ -10,39 +10,35 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex import load_encoder
-from contralex.data.loading import mix
-from contralex.evaluation.features import evaluating
-from contralex.plugin import ContralexError
-from contralex.recipes.layers import Resolved
-from contralex.training import build
+from contralex.plugin import ContralexError, Resolved, evaluating, mix_seed, read_source
 
-AMONG = 256  # K, unless there are fewer samples
-_DRAWS = 4
+SAMPLES = 256  # K, unless there are fewer
+_REPEATS = 4
 _TEMPERATURES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 def information(folder: Path, resolved: Resolved) -> float:
-    """In bits, of the query and key view of the first match, over images that were held out where there are any."""
+    """The bound in bits for the query and key view of the first match, over held-out images where there are any."""
     run = resolved.run
-    source, views = build.read_source(run.data), run.method.views.build()
+    source, views = read_source(run.data), run.method.views.build()
     split = source.test() or source.train()
-    among = min(AMONG, len(split))
+    count = min(SAMPLES, len(split))
     encoder = load_encoder(folder)
     query, key = run.matches()[0]
-    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(run.train.seed))[:among].tolist()
+    chosen = torch.randperm(len(split), generator=torch.Generator().manual_seed(run.train.seed))[:count].tolist()
     bounds = []
     with evaluating(encoder), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for draw in range(_DRAWS):
-            seen: dict[int, Tensor] = {}
+        for repeat in range(_REPEATS):
+            batches: dict[int, Tensor] = {}
             for view in {query, key}:
                 made = []
                 for index in chosen:
-                    # Two views of one match are never drawn alike, not even where training draws them so on purpose.
-                    torch.manual_seed(mix(run.train.seed, draw, index, view))
+                    # The two views of a match always get different random numbers, even where training shares them.
+                    torch.manual_seed(mix_seed(run.train.seed, repeat, index, view))
                     made.append(views.make(split[index], view))
-                seen[view] = torch.stack(made)
-            queries = encoder.keys(encoder({query: seen[query]}))[query][0]
-            keys = encoder.keys(encoder({key: seen[key]}))[key][0]
+                batches[view] = torch.stack(made)
+            queries = encoder.keys(encoder({query: batches[query]}))[query][0]
+            keys = encoder.keys(encoder({key: batches[key]}))[key][0]
             if queries.dim() != 2:
                 raise ContralexError("view-information is for methods with one vector a view; this one has several")
             bounds.append(tightest(queries, keys))
@@ -50,7 +46,8 @@ def information(folder: Path, resolved: Resolved) -> float:
 
 
 def tightest(queries: Tensor, keys: Tensor) -> float:
-    """(K, D) each, row by row of the same samples. Any critic gives a bound, so the best temperature may be taken."""
+    """The bound in bits for vectors (K, D) each, row by row of the same samples. Any critic gives a bound, so the best
+    temperature is used."""
     scores = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T
     own = torch.arange(len(scores))
     losses = [float(F.cross_entropy(scores / temperature, own)) for temperature in _TEMPERATURES]

@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from contralex import resolve
-from contralex.comparison.figure import is_possible
-from contralex.comparison.runs import differences, finished, has_checkpoint
-from contralex.evaluation.base import THIS
-from contralex.files import read_json, write_text
-from contralex.plugin import ContralexError, Source, progress
-from contralex.recipes.code_files import permission
-from contralex.recipes.data_files import check_present
-from contralex.recipes.layers import Resolved
-from contralex.training import build, folders
+from contralex.plugin import (
+    THIS,
+    ContralexError,
+    Resolved,
+    Source,
+    check_present,
+    figures,
+    lock_folder,
+    permission,
+    progress,
+    read_json,
+    read_source,
+    train_or_reuse,
+    write_text,
+)
 from contralex_infomin.bound import information
 
 _ROWS = "information.json"
@@ -33,7 +39,10 @@ def study(
     out: Path,
     allow_code: bool = False,
 ) -> list[dict[str, float]]:
-    """For each strength: ``strength``, ``information`` in bits, ``knn_top1`` in [0, 1]. Written to ``out`` as well."""
+    """Train a run for each strength, and return ``strength``, ``information`` in bits and ``knn_top1`` in [0, 1].
+
+    The rows are written to ``out`` as well, where the runs are. Finished runs are not trained again.
+    """
 
     def at(*more: str) -> Resolved:
         return resolve(recipe, preset=preset, data=data, sets=[*sets, *more], allow_code=allow_code)
@@ -43,64 +52,51 @@ def study(
     # All are resolved first, so that a mistake in the last one does not cost the runs before it.
     runs = {strength: at(*changes(base, vary, strength)) for strength in strengths}
     with permission(allow_code):
-        _check_judged(base)
+        _check_labels(base)
         _check_folder(out, recipe, vary)
-        made = folders.make(out)
-        try:
-            with folders.Lock(out):
-                _check_folder(out, recipe, vary)
-                rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
-                write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
-                write_text(out / "information.md", _table(rows))
-                if is_possible():
-                    _figure(rows, vary, out / "information.svg")
-        finally:
-            folders.remove_empty(made)
+        with lock_folder(out):
+            _check_folder(out, recipe, vary)
+            rows = [_row(strength, resolved, out / f"{vary}-{strength:g}") for strength, resolved in runs.items()]
+            write_text(out / _ROWS, json.dumps({"recipe": recipe, "vary": vary, "rows": rows}, indent=1) + "\n")
+            write_text(out / "information.md", _table(rows))
+            if figures.is_possible():
+                _draw(rows, vary, out / "information.svg")
     return rows
 
 
 def changes(base: Resolved, vary: str, strength: float) -> list[str]:
-    """The ``--set``s that bring every group of views to a strength."""
+    """The texts of ``--set`` that bring every group of views to a strength."""
     groups: Mapping[str, Any] = base.data["method"]["views"].get("groups", {})
-    own = {name: group["augment"] for name, group in groups.items() if group.get("augment")}
-    found = []
-    for name, augment in own.items():
+    augments = {name: group["augment"] for name, group in groups.items() if group.get("augment")}
+    sets = []
+    for name, augment in augments.items():
         path = f"method.views.groups.{name}.augment"
         if vary == "crop":
-            found.append(f"{path}.crop.scale=[{strength:g}, 1]")
+            sets.append(f"{path}.crop.scale=[{strength:g}, 1]")
         elif augment.get("jitter"):
             bounded = {key: min(augment["jitter"][key] * strength, 0.5 if key == "hue" else 10.0) for key in _JITTER}
-            found += [f"{path}.jitter.{key}={value:g}" for key, value in bounded.items()]
-    if not found:
+            sets += [f"{path}.jitter.{key}={value:g}" for key, value in bounded.items()]
+    if not sets:
         raise ContralexError(
             f"method.views of {base.run.name} has no {'jitter' if vary == 'colour' else 'crops'} whose strength could "
             "vary; take another recipe, or another --vary"
         )
-    return found
+    return sets
 
 
-def _row(strength: float, resolved: Resolved, place: Path) -> dict[str, float]:
-    from contralex.training.run import train
-
-    results = finished(place)
-    if results is None:
-        results = train(resolved, place, resume=has_checkpoint(place))
-    elif changes := differences(place, results, resolved):
-        raise ContralexError(
-            f"{place} holds a run with other settings ({'; '.join(changes)}); choose another folder with --out"
-        )
-    judged = results["knn"][THIS]
+def _row(strength: float, resolved: Resolved, folder: Path) -> dict[str, float]:
+    results = train_or_reuse(resolved, folder)
     with progress.during("Estimating what the views share"):
-        shared = information(place, resolved)
-    return {"strength": strength, "information": shared, "knn_top1": judged["top1"]}
+        shared = information(folder, resolved)
+    return {"strength": strength, "information": shared, "knn_top1": results["knn"][THIS]["top1"]}
 
 
-def _check_judged(base: Resolved) -> None:
-    """Refuses before anything is trained what could not be compared afterwards."""
-    if base.run.eval.knn is None or not _has_labels(build.read_source(base.run.data)):
+def _check_labels(base: Resolved) -> None:
+    """Refuse before anything is trained what could not be compared afterwards."""
+    if base.run.eval.knn is None or not _has_labels(read_source(base.run.data)):
         raise ContralexError(
             "view-information compares with kNN accuracy, and there is none: it needs eval.knn, and data with labels "
-            "and a split to judge with"
+            "and a split to evaluate on"
         )
 
 
@@ -110,14 +106,14 @@ def _has_labels(source: Source) -> bool:
 
 
 def _check_folder(out: Path, recipe: str, vary: str) -> None:
-    """Refuses a folder whose table is of another study, which this one's would replace."""
+    """Refuse a folder that holds the table of another study, which this one would overwrite."""
     try:
         found = read_json(out / _ROWS)
     except (OSError, ValueError):
         return
-    of = [found.get(key) for key in ("recipe", "vary")] if isinstance(found, dict) else [None, None]
-    if of != [recipe, vary]:
-        raise ContralexError(f"{out / _ROWS} is of {of[0]} with --vary {of[1]}; choose another folder with --out")
+    other = [found.get(key) for key in ("recipe", "vary")] if isinstance(found, dict) else [None, None]
+    if other != [recipe, vary]:
+        raise ContralexError(f"{out / _ROWS} is of {other[0]} with --vary {other[1]}; choose another folder with --out")
 
 
 def _table(rows: Sequence[Mapping[str, float]]) -> str:
@@ -126,7 +122,7 @@ def _table(rows: Sequence[Mapping[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figure(rows: Sequence[Mapping[str, float]], vary: str, path: Path) -> None:
+def _draw(rows: Sequence[Mapping[str, float]], vary: str, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -136,8 +132,8 @@ def _figure(rows: Sequence[Mapping[str, float]], vary: str, path: Path) -> None:
         axes = figure.add_subplot()
         axes.plot([row["information"] for row in along], [100 * row["knn_top1"] for row in along], marker="o")
         for row in along:
-            at = (row["information"], 100 * row["knn_top1"])
-            axes.annotate(f"{row['strength']:g}", at, textcoords="offset points", xytext=(5, 5))
+            point = (row["information"], 100 * row["knn_top1"])
+            axes.annotate(f"{row['strength']:g}", point, textcoords="offset points", xytext=(5, 5))
         axes.set_xlabel(f"information that two views share, bits (at least); points: {vary}")
         axes.set_ylabel("kNN top-1, %")
         figure.savefig(path, format="svg", metadata={"Date": None})

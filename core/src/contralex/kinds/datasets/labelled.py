@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from contralex.data.base import Source, Split, Subset
-from contralex.data.loading import mix
+from contralex.data.loading import mix_seed
 from contralex.errors import ContralexError
 
 
@@ -48,8 +48,9 @@ def choose_labelled(labels: Sequence[int], fraction: float, seed: int) -> list[i
     turns = []
     for number, label in enumerate(classes):
         indices = (every == label).nonzero().flatten()
-        shuffled = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(mix(seed, number)))]
-        first = mix(seed, number, 1)  # who is earlier in a round is drawn as well
+        generator = torch.Generator().manual_seed(mix_seed(seed, number))
+        shuffled = indices[torch.randperm(len(indices), generator=generator)]
+        first = mix_seed(seed, number, 1)  # who is earlier in a round is drawn as well
         turns += [(turn, first, index) for turn, index in enumerate(shuffled.tolist())]
     wanted = max(len(classes), round(fraction * len(turns)))
     return sorted(index for _, _, index in sorted(turns)[:wanted])
