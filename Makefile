@@ -22,7 +22,7 @@ help:
 	@echo "make demo    set up .venv, then train MoCo v2 on real images (digits) for a few minutes"
 	@echo "make test    set up .venv, then run the tests (ARGS=\"-m slow\" for the slow ones)"
 	@echo "make strangers  what contralex new writes, as wheels in clean environments: checked and trained"
-	@echo "make lint    ruff, mypy --strict, facts that stand in several places, the staircase and the doors"
+	@echo "make lint    ruff, mypy --strict, facts that stand in several places, the staircase, the doors and the help"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make facts   rewrite what tools/facts.py derives (install hints, bounds, tables, licences)"
 	@echo "make dist    build every wheel and sdist into dist/, and check them as PyPI does"
@@ -54,9 +54,9 @@ mypy: $(STAMP)
 facts-check: $(STAMP)
 	$(BIN)/python tools/facts.py --check
 
-# Imports go down the staircase, and plugins, templates and documentation import from the doors alone.
+# Imports go down the staircase; plugins, templates and documentation import from the doors alone; helps are sentences.
 shape-check: $(STAMP)
-	$(BIN)/python -m pytest -q tests/core/test_staircase.py tests/core/test_doors.py
+	$(BIN)/python -m pytest -q tests/core/test_staircase.py tests/core/test_doors.py tests/cli/test_help.py
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix .

@@ -308,18 +308,59 @@ def test_eval_of_nothing(call: Callable[..., Result]) -> None:
     assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
 
 
+@pytest.mark.parametrize("words", [["eval", "linear"], ["linear"]], ids=" ".join)
 def test_linear_prints_a_table_or_json(
-    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    words: list[str], call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code, _, err = call("linear", "no-such-run")
+    code, _, err = call(*words, "no-such-run")
     assert (code, err.split(";")[0]) == (2, "Error: there is no folder no-such-run")
     judged = {"this run": {"top1": 0.5, "top5": 0.75, "protocol": {"solver": "L-BFGS", "classes": 10}}}
     offline = types.ModuleType("contralex.training.evaluate_run")
     offline.evaluate = lambda name, checkpoint, data, sets, allow_code: judged  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "contralex.training.evaluate_run", offline)
     said = "features\ttop1\ttop5\nthis run\t50.0%\t75.0%\nlinear probe: solver L-BFGS, classes 10\n"
-    assert call("linear", str(tmp_path)) == (0, said, "")
-    assert json.loads(call("linear", str(tmp_path), "--json")[1]) == judged
+    assert call(*words, str(tmp_path)) == (0, said, "")
+    assert json.loads(call(*words, str(tmp_path), "--json")[1]) == judged
+
+
+def test_an_evaluator_of_a_plugin_needs_no_command(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    offline = types.ModuleType("contralex.training.evaluate_run")
+    result = {"this run": {"top1": 0.5, "top5": 0.75, "protocol": {"classes": 10}}}
+
+    def evaluate(name: str, *_: object, allow_code: bool) -> object:
+        asked.append(name)
+        return result
+
+    offline.evaluate = evaluate  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "contralex.training.evaluate_run", offline)
+    code, out, _ = call("eval", "my-evaluator", str(tmp_path))
+    assert (code, asked) == (0, ["my_evaluator"])
+    assert out == "features\ttop1\ttop5\nthis run\t50.0%\t75.0%\nmy_evaluator: classes 10\n"
+
+
+def test_a_plugin_may_add_to_eval_alone(call: Callable[..., Result], fake_plugin: Callable[..., Path]) -> None:
+    code = """
+        from contralex.plugin import hookimpl
+
+        def probe(run: str) -> None:
+            "Probe a run."
+            print("probed", run)
+
+        @hookimpl
+        def contralex_commands():
+            return {NAME: probe}
+        """
+    fake_plugin("foo", code.replace("NAME", "'eval probe'"))
+    fake_plugin("bar", code.replace("NAME", "'plugins probe'"))
+    fake_plugin("baz", code.replace("NAME", "'eval knn'"))
+    assert call("eval", "probe", "x") == call("probe", "x") == (0, "probed x\n", "")
+    assert "From foo:\n  probe " in call("eval", "--help")[1]
+    out = call("plugins")[1]
+    assert "bar\t1.0\tbroken\tContralexError: its command 'plugins probe' has a space" in out
+    assert "baz\t1.0\tbroken\tContralexError: its command 'eval knn' is one of contralex's own" in out
 
 
 def test_a_plugins_command_is_one_of_ours(call: Callable[..., Result], fake_plugin: Callable[..., Path]) -> None:
@@ -346,8 +387,10 @@ def test_a_plugins_command_is_one_of_ours(call: Callable[..., Result], fake_plug
 
 
 def test_no_plugin_may_take_a_command_of_ours() -> None:
-    from contralex.cli.app import app
+    from contralex.cli.app import app, evaluation
     from contralex.plugins.hooks import OWN_COMMANDS
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
-    assert commands | {group.name for group in app.registered_groups} == OWN_COMMANDS
+    groups = {group.name for group in app.registered_groups}
+    in_eval = {f"eval {command.callback.__name__}" for command in evaluation.registered_commands}  # type: ignore[union-attr]
+    assert commands | groups | in_eval == OWN_COMMANDS

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import check, compare, doctor, embed, explain, inspect, look, new, plugins, run, schema
-from contralex.cli.plugin_commands import WithPlugins
+from contralex.cli import check, compare, doctor, embed, evaluate, explain, inspect, look, new, plugins, run, schema
+from contralex.cli.plugin_commands import EvalCommands, WithPlugins
 
 
 def examples(*lines: str) -> str:
@@ -19,23 +19,23 @@ def examples(*lines: str) -> str:
 app = typer.Typer(
     name="contralex",
     cls=WithPlugins,
-    help="Contrastive learning: a method is one spec, made of parts that plugins bring.",
+    help="Contrastive learning: a method is one spec of parts that plugins bring.",
     epilog=examples(
         "contralex methods                                  what is installed",
         "contralex train moco-v2 --data ./images            train on a folder of your own",
         "contralex train moco-v2 --preset digits --processes 2",
         "contralex diff moco-v1 moco-v2                     what the second paper changed",
-        "contralex eval knn runs/moco-v2-20250101-120000    judge what was learnt",
+        "contralex eval knn runs/moco-v2-20250101-120000    how good are its features?",
     ),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 evaluation = typer.Typer(
-    help="Judge what a run has learnt.",
-    epilog=examples("contralex eval knn runs/my-run"),
+    cls=EvalCommands,
+    help="Evaluate the encoder of a run.\n\nA plugin's evaluator is called by its name too: contralex eval NAME RUN.",
+    epilog=examples("contralex eval knn runs/my-run", "contralex eval linear runs/my-run"),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -64,7 +64,103 @@ def _root(
     pass
 
 
-app.command(epilog=examples("contralex methods", "contralex methods --json"))(look.methods)
+TRAIN, USE, RECIPES = "Train", "Evaluate and use", "Look at recipes"
+PARTS, MACHINE = "Plugins and your own parts", "This machine"
+
+# The order here is that of the help.
+app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        "contralex train moco-v2 --preset digits",
+        "contralex train moco-v2 --data ./images --out runs/mine --set train.epochs=20",
+        "contralex train mine.yaml --processes 8",
+        "contralex train --resume --out runs/mine",
+        "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
+    ),
+)(run.train)
+app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        "contralex compare moco-v2 simclr-v1 byol --preset digits",
+        "contralex compare all --preset digits --out runs/all",
+        "contralex compare moco-v2 mine.yaml --preset digits --epochs 40 --seed 1",
+        "contralex compare all --preset digits --out runs/all --resume",
+    ),
+)(compare.compare)
+evaluation.command(
+    epilog=examples(
+        "contralex eval knn runs/mine",
+        "contralex eval knn runs/mine/checkpoints/step-1000 --set eval.knn.k=20",
+        "contralex eval knn runs/mine --data cifar10 --json",
+    )
+)(evaluate.knn)
+_linear = examples(
+    "contralex eval linear runs/mine",
+    "contralex eval linear runs/mine --set eval.linear.weight_decay=1e-2",
+    "contralex eval linear runs/mine --data cifar10 --json",
+)
+evaluation.command(epilog=_linear)(evaluate.linear)
+app.command(epilog=_linear, hidden=True)(evaluate.linear)  # an alias
+evaluation.command(
+    epilog=examples(
+        "contralex eval classify runs/tuned",
+        "contralex eval classify runs/tuned --data photos --json",
+    )
+)(evaluate.classify)
+app.add_typer(evaluation, name="eval", rich_help_panel=USE)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex embed runs/mine photos --out features.safetensors",
+        "contralex embed runs/mine photos --out features.parquet --which embedding",
+    ),
+)(embed.embed)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex inspect runs/mine",
+        "contralex inspect runs/mine/checkpoints/step-1000 --tensors",
+        "contralex inspect runs/mine --json",
+    ),
+)(inspect.inspect)
+app.command(rich_help_panel=RECIPES, epilog=examples("contralex methods", "contralex methods --json"))(look.methods)
+app.command(
+    rich_help_panel=RECIPES,
+    epilog=examples(
+        "contralex show moco-v2",
+        "contralex show moco-v2 --preset digits --set method.loss.temperature=0.1",
+        "contralex show moco-v2 > mine.yaml            a recipe of your own to begin with",
+    ),
+)(look.show)
+app.command(
+    rich_help_panel=RECIPES,
+    epilog=examples(
+        "contralex diff moco-v1 moco-v2",
+        "contralex diff moco-v2 mine.yaml",
+        "contralex diff runs/a/spec.yaml runs/b/spec.yaml",
+    ),
+)(look.diff)
+app.command(
+    rich_help_panel=RECIPES,
+    epilog=examples(
+        "contralex explain moco-v2",
+        "contralex explain moco-v2 --svg moco-v2.svg         as a picture",
+    ),
+)(explain.explain)
+app.command(
+    rich_help_panel=RECIPES,
+    epilog=examples(
+        "contralex why moco-v2 method.loss.temperature",
+        "contralex why moco-v2 method.encoder                every value of a block",
+        "contralex why moco-v2 train --preset digits --set train.epochs=5",
+    ),
+)(look.why)
+app.command(
+    rich_help_panel=RECIPES,
+    epilog=examples(
+        "contralex schema --out contralex.schema.json       beside your recipes, for YAML editors",
+    ),
+)(schema.schema)
 installed.callback(invoke_without_command=True)(plugins.plugins)
 installed.command(
     epilog=examples(
@@ -73,101 +169,27 @@ installed.command(
         "contralex plugins show contralex-moco --json",
     )
 )(plugins.show)
-app.add_typer(installed, name="plugins")
+app.add_typer(installed, name="plugins", rich_help_panel=PARTS)
 app.command(
-    epilog=examples(
-        "contralex show moco-v2",
-        "contralex show moco-v2 --preset digits --set method.loss.temperature=0.1",
-        "contralex show moco-v2 > mine.yaml            a recipe of your own to begin with",
-    )
-)(look.show)
-app.command(
-    epilog=examples(
-        "contralex diff moco-v1 moco-v2",
-        "contralex diff moco-v2 mine.yaml",
-        "contralex diff runs/a/spec.yaml runs/b/spec.yaml",
-    )
-)(look.diff)
-app.command(
-    epilog=examples(
-        "contralex explain moco-v2",
-        "contralex explain moco-v2 --svg moco-v2.svg         as a picture",
-    )
-)(explain.explain)
-app.command(
-    epilog=examples(
-        "contralex why moco-v2 method.loss.temperature",
-        "contralex why moco-v2 method.encoder                every value of a block",
-        "contralex why moco-v2 train --preset digits --set train.epochs=5",
-    )
-)(look.why)
-app.command(
-    epilog=examples(
-        "contralex train moco-v2 --preset digits",
-        "contralex train moco-v2 --data ./images --out runs/mine --set train.epochs=20",
-        "contralex train mine.yaml --processes 8",
-        "contralex train --resume --out runs/mine",
-        "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
-    )
-)(run.train)
-app.command(
-    epilog=examples(
-        "contralex compare moco-v2 simclr-v1 byol --preset digits",
-        "contralex compare all --preset digits --out runs/all",
-        "contralex compare moco-v2 mine.yaml --preset digits --epochs 40 --seed 1",
-        "contralex compare all --preset digits --out runs/all --resume",
-    )
-)(compare.compare)
-app.command(
-    epilog=examples(
-        "contralex schema --out contralex.schema.json       beside your recipes, for YAML editors",
-    )
-)(schema.schema)
-app.command(
+    rich_help_panel=PARTS,
     epilog=examples(
         "contralex new my-method                            a method: targets and a loss of its own, and a recipe",
         "contralex new my-loss --as loss --out ~/code/my-loss",
-    )
+    ),
 )(new.new)
 app.command(
+    rich_help_panel=PARTS,
     epilog=examples(
         "contralex check contralex-moco",
         "contralex check contralex-mine --only two_equal_one",
         "contralex check contralex-mine --json",
-    )
+    ),
 )(check.check)
 app.command(
+    rich_help_panel=MACHINE,
     epilog=examples(
         "contralex doctor",
         "contralex doctor runs/mine                         has it collapsed, does it stand still?",
         "contralex doctor --json",
-    )
+    ),
 )(doctor.doctor)
-evaluation.command(
-    epilog=examples(
-        "contralex eval knn runs/mine",
-        "contralex eval knn runs/mine/checkpoints/step-1000 --set eval.knn.k=20",
-        "contralex eval knn runs/mine --data cifar10 --json",
-    )
-)(run.knn)
-app.command(
-    epilog=examples(
-        "contralex linear runs/mine",
-        "contralex linear runs/mine --set eval.linear.weight_decay=1e-2",
-        "contralex linear runs/mine --data cifar10 --json",
-    )
-)(run.linear)
-app.command(
-    epilog=examples(
-        "contralex embed runs/mine photos --out features.safetensors",
-        "contralex embed runs/mine photos --out features.parquet --which embedding",
-    )
-)(embed.embed)
-app.command(
-    epilog=examples(
-        "contralex inspect runs/mine",
-        "contralex inspect runs/mine/checkpoints/step-1000 --tensors",
-        "contralex inspect runs/mine --json",
-    )
-)(inspect.inspect)
-app.add_typer(evaluation, name="eval")

@@ -16,14 +16,18 @@ def check(
         str, typer.Argument(metavar="DIST", help="An installed plugin, such as contralex-moco.", show_default=False)
     ],
     only: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Only the checks whose name holds this text.", show_default=False)
+        str | None,
+        typer.Option(metavar="TEXT", help="Run only the checks whose name contains this text.", show_default=False),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print the traceback of each error that a part raised.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check that a plugin keeps to what every plugin must: one row a check, and exit status 1 if one fails."""
+    """Check a plugin against the conformance kit.
+
+    Each check is one row. The exit status is 1 if one fails.
+    """
     try:
         from contralex.testing.kit import cases
     except ImportError as error:

@@ -16,30 +16,34 @@ def compare(
         list[str],
         typer.Argument(
             metavar="METHODS...",
-            help="Installed recipes or YAML files; `all`: every installed recipe that has the preset.",
+            help="Installed recipes or YAML files, or `all` for every installed recipe that has the preset.",
             show_default=False,
         ),
     ],
-    preset: Annotated[str | None, typer.Option(help="A preset that each of them has.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="A preset that every method has.", show_default=False)] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="So many for each method. Without it, as its recipe says.", show_default=False),
+        typer.Option(min=1, help="Epochs for each method. Without it: as its recipe says.", show_default=False),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="As for `contralex train`, for all.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same for all.", show_default=False)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The data of all methods: a folder or file, or a kind such as cifar10.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The seed of all methods.", show_default=False)] = None,
     sets: Sets = None,
     out: Annotated[
         Path | None,
         typer.Option(parser=path, help="The comparison's folder. Without it: runs/compare-TIME.", show_default=False),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Of each run, as for `contralex train`.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the comparison in --out.")] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Processes for each run, as for `contralex train`.")] = 1,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Train several methods under one budget, one after the other, and judge all alike: one table, one figure.
+    """Train several methods and compare them.
 
-    One that fails is named with its reason, and the others go on; the exit status is then 1.
+    They are trained under one budget, one after the other, and evaluated alike. The result is one
+    table and one figure. A method that fails is named with its reason, the others go on, and the exit status is 1.
     """
     from contralex.api.comparing import compare_methods
     from contralex.comparison.plan import Budget

@@ -21,12 +21,17 @@ _EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard",
 def doctor(
     run: Annotated[
         Path | None,
-        typer.Argument(parser=path, metavar="[RUN]", help="A run's folder: does it learn?", show_default=False),
+        typer.Argument(
+            parser=path, metavar="[RUN]", help="A run's folder, to check whether the run learns.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is installed, what the machine has, and what is wrong; or, with RUN, whether a run has collapsed or
-    stands still, and why most likely. Exits with 1 if something is wrong."""
+    """Check this machine, or whether a run learns.
+
+    Without RUN: what is installed, what the machine has, and what is wrong. With RUN: whether the run has collapsed or
+    stands still, and the most likely reason. The exit status is 1 if something is wrong.
+    """
     if run is not None:
         _examine(run, as_json)
         return

@@ -38,11 +38,17 @@ def embed(
         Which, typer.Option(help="The backbone's features, or the embedding behind the projector.")
     ] = Which.BACKBONE,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at a time. Without it, as the run evaluates.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="Images that are encoded at once. Without it: as the run evaluates.", show_default=False
+        ),
     ] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Write the features of all images of a folder to a file."""
+    """Save the features of a folder of images.
+
+    The file holds the features, the paths and the labels of all images.
+    """
     from contralex.api import embedding, feature_files, runs
 
     progress.listen("stderr")

@@ -16,11 +16,15 @@ def explain(
     preset: Preset = None,
     sets: Sets = None,
     picture: Annotated[
-        Path | None, typer.Option("--svg", parser=path, help="Draw it into this file as well.", show_default=False)
+        Path | None,
+        typer.Option("--svg", parser=path, help="Draw the method into this file as well.", show_default=False),
     ] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Say what stands in each of a method's five slots, and where gradients flow."""
+    """Explain a method: its parts and its gradients.
+
+    It says what stands in each of the five slots, and where gradients flow.
+    """
     from contralex.api import recipes
 
     method = recipes.explain(recipe, preset=preset, sets=sets, allow_code=allow_code)

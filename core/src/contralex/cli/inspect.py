@@ -24,7 +24,10 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what a checkpoint holds, without running anything of it; exit status 1 where it is damaged."""
+    """Show what a checkpoint holds, and any damage.
+
+    Nothing of the checkpoint is run. The exit status is 1 if it is damaged.
+    """
     progress.listen("stderr")
     with progress.during(f"Reading {checkpoint}"):
         found = contents(checkpoint)

@@ -12,7 +12,7 @@ from contralex.cli.plugins import warn_of_unmatched
 
 
 def methods(as_json: Json = False) -> None:
-    """List the recipes that are installed."""
+    """List the installed recipes and their presets."""
     from contralex.api import recipes
 
     rows = [asdict(method) for method in recipes.methods()]
@@ -42,7 +42,10 @@ def show(
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Print a recipe with all its layers and defaults, as YAML that can be run again."""
+    """Print a recipe with all its settings, as YAML.
+
+    The YAML holds all layers and defaults, and can be trained as it is.
+    """
     from contralex.api import recipes
     from contralex.recipes.documents import MODELINE
 
@@ -54,14 +57,19 @@ def show(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A recipe or a YAML file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="The name of a recipe, or the path of a YAML file.", show_default=False)
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another recipe or YAML file.", show_default=False)],
     preset: Preset = None,
     allow_code: AllowCode = False,
-    leaves: Annotated[bool, typer.Option("--leaves", help="A line for each value, with all defaults.")] = False,
+    leaves: Annotated[bool, typer.Option("--leaves", help="Print a line for each value, with all defaults.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print what differs between two recipes, a line for each block, and nothing else."""
+    """Show what differs between two recipes.
+
+    Each block that differs is one line.
+    """
     from contralex.api import recipes
 
     found = recipes.diff(a, b, preset=preset, allow_code=allow_code)
@@ -84,7 +92,10 @@ def why(
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Print a value and which layers set it, the one that holds first."""
+    """Say where a value comes from.
+
+    The layers that set it are listed, and the first one holds.
+    """
     from contralex.api import recipes
     from contralex.recipes.diff import shown
 

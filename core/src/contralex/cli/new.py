@@ -58,7 +58,7 @@ def new(
     start: Annotated[Start, typer.Option("--as", help="The part that the package starts with.")] = Start.METHOD,
     out: Annotated[
         Path | None,
-        typer.Option(parser=path_of, help="The package's folder. Default: contralex-NAME.", show_default=False),
+        typer.Option(parser=path_of, help="The package's folder. Without it: contralex-NAME.", show_default=False),
     ] = None,
 ) -> None:
     """Write a plugin of your own to start from."""

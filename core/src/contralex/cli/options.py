@@ -48,11 +48,13 @@ Preset = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A folder or file, or a kind such as cifar10.", show_default=False),
+    typer.Option(help="Your data: a folder or file, or a kind of data such as cifar10.", show_default=False),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change one value; may be repeated.", show_default=False),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change one value of the recipe. May be repeated.", show_default=False
+    ),
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Run the Python files that the recipe names in `code`. Trust them first.")
@@ -62,7 +64,7 @@ Epochs = Annotated[
 ]
 Checkpoint = Annotated[
     Path,
-    typer.Argument(parser=path, metavar="CHECKPOINT", help="A run's folder, or one checkpoint's.", show_default=False),
+    typer.Argument(parser=path, metavar="RUN", help="A run's folder, or one checkpoint's.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plugins(context: typer.Context, as_json: Json = False) -> None:
-    """List the plugins, whether each works, and what it offers."""
+    """List the plugins and whether each works."""
     if context.invoked_subcommand is not None:
         return
     from contralex.plugins.registry import registry

@@ -1,28 +1,15 @@
-"""Commands that compute: train, eval knn, linear. The spec is resolved first: its mistakes show before torch is."""
+"""``contralex train``. The spec is resolved first, so that its mistakes show before torch is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from contralex import progress
 from contralex.api.settings import set_texts
-from contralex.cli.options import (
-    AllowCode,
-    Checkpoint,
-    Data,
-    Epochs,
-    Json,
-    Preset,
-    Sets,
-    path,
-    print_json,
-    print_table,
-)
+from contralex.cli.options import AllowCode, Data, Epochs, Preset, Sets, path
 from contralex.errors import ContralexError
 
 
@@ -43,15 +30,16 @@ def train(
         Path | None,
         typer.Option(parser=path, help="The run's folder. Without it: runs/RECIPE-TIME.", show_default=False),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     processes: Annotated[
-        int, typer.Option(min=1, help="How many to start: on the GPUs where there are any, else on the CPU.")
+        int, typer.Option(min=1, help="Processes to start, on the GPUs if there are any, else on the CPU.")
     ] = 1,
     allow_code: AllowCode = False,
     allow_drift: Annotated[
         bool,
         typer.Option(
-            "--allow-drift", help="With --resume: take the spec and plugins as they are now, and record what changed."
+            "--allow-drift",
+            help="With --resume: use the spec and plugins as they are now, and record what changed.",
         ),
     ] = False,
     fit: Annotated[
@@ -66,7 +54,10 @@ def train(
         bool, typer.Option("--dry-run", help="Say what the run would take, from a few timed steps. Train nothing.")
     ] = False,
 ) -> None:
-    """Train a method on images of your own, or on a known data set."""
+    """Train a method on a folder of your images.
+
+    A known data set, such as cifar10, can be named in place of the folder.
+    """
     from contralex.api import training
 
     progress.listen("stdout")
@@ -116,52 +107,3 @@ def _say_what_it_would_take(
         recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, fit=fit, minutes=minutes
     )
     typer.echo(str(found))
-
-
-def knn(
-    checkpoint: Checkpoint,
-    data: Data = None,
-    sets: Sets = None,
-    allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:
-    """Judge a checkpoint by its nearest neighbours, beside raw pixels and the untrained encoder."""
-    from contralex.api import runs
-
-    progress.listen("stderr")
-    _print("kNN", runs.Run(checkpoint, allow_code=allow_code).knn(data, sets), as_json)
-
-
-def linear(
-    checkpoint: Checkpoint,
-    data: Data = None,
-    sets: Sets = None,
-    allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:
-    """Judge a checkpoint by a linear classifier on its frozen features, beside raw pixels and the untrained encoder."""
-    from contralex.api import runs
-
-    progress.listen("stderr")
-    _print("linear probe", runs.Run(checkpoint, allow_code=allow_code).linear(data, sets), as_json)
-
-
-def _print(judge: str, found: Mapping[str, Any], as_json: bool) -> None:
-    figures: dict[str, dict[str, Any]] = {name: _plain(result) for name, result in found.items()}
-    if as_json:
-        print_json(figures)
-        return
-    names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, float)]
-    print_table(
-        ["features", *names], [[who, *(f"{result[name]:.1%}" for name in names)] for who, result in figures.items()]
-    )
-    protocol: dict[str, Any] = next(iter(figures.values())).get("protocol", {})
-    typer.echo(f"{judge}: " + ", ".join(f"{name} {value}" for name, value in protocol.items()))
-    for who, result in figures.items():  # a baseline may be measured on fewer samples, and on smaller pictures
-        own = {name: value for name, value in result.get("protocol", {}).items() if protocol.get(name) != value}
-        if set(own) - {"features", "converged"} or own.get("features", "pixels") != "pixels":
-            typer.echo(f"{who}: " + ", ".join(f"{name} {value}" for name, value in own.items()))
-
-
-def _plain(result: Any) -> dict[str, Any]:
-    return asdict(result) if is_dataclass(result) and not isinstance(result, type) else dict(result)

@@ -14,10 +14,13 @@ from contralex.cli.options import path, write_out
 def schema(
     out: Annotated[
         Path | None,
-        typer.Option(parser=path, help="Write it to this file. Without it, it is printed.", show_default=False),
+        typer.Option(parser=path, help="The file to write. Without it, the schema is printed.", show_default=False),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a recipe, with every kind and recipe that is installed."""
+    """Print the JSON Schema of recipes, for editors.
+
+    It holds every kind and recipe that is installed.
+    """
     from contralex.cli.look import warn_of_unusable
     from contralex.recipes.json_schema import recipe_schema
 

@@ -151,6 +151,7 @@ def contralex_evaluators(spec: Any) -> list[Any]:  # type: ignore[empty-body]
 def contralex_commands() -> dict[str, Callable[..., None]]:  # type: ignore[empty-body]
     """Commands of the plugin's own, by their names: functions as typer takes them (``contralex NAME ...``).
 
+    A name such as ``eval NAME`` adds to the commands of ``contralex eval``; ``contralex NAME`` is then an alias.
     The function imports what it needs when it is called; its docstring is its help.
     """
 
@@ -214,5 +215,6 @@ OWN_COMMANDS = frozenset(
     [
         *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "eval"),
         *("linear", "schema", "new", "check", "doctor", "inspect", "embed"),
+        *("eval knn", "eval linear", "eval classify"),
     ]
 )

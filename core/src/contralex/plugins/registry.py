@@ -262,6 +262,9 @@ def take(plugin: Plugin, module: ModuleType) -> None:
     if ours is not None:
         raise ContralexError(f"its command {ours!r} is one of contralex's own; give it another name")
     offers = list(plugin.offers())
+    spaced = next((name for name in plugin.commands if " " in name.removeprefix("eval ")), None)
+    if spaced is not None:
+        raise ContralexError(f"its command {spaced!r} has a space, which only the name of an evaluation has: eval NAME")
     twice = next((what for what in offers if offers.count(what) > 1), None)
     if twice is not None:
         raise ContralexError(f"it offers {twice} twice")

@@ -1,4 +1,4 @@
-"""The command ``contralex zero-shot``. Imports no torch until it is called."""
+"""The command ``contralex eval zero-shot``. Imports no torch until it is called."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def zero_shot(
         Path | None,
         typer.Option(
             parser=commands.path,
-            help="A file of sentences, a line each, in which {} stands for the class; a class is their mean.",
+            help="A file of sentences, a line each, in which {} stands for the class. A class is their mean.",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +37,15 @@ def zero_shot(
     allow_code: commands.AllowCode = False,
     as_json: commands.Json = False,
 ) -> None:
-    """Classify images by the names of their classes, with a checkpoint that was trained on captions."""
+    """Classify images by the names of their classes.
+
+    The run must have been trained on captions.
+
+    \b
+    Examples:
+      contralex eval zero-shot runs/clip
+      contralex eval zero-shot runs/clip --data photos --classes names.txt
+    """
     commands.must_exist(checkpoint)
     progress.listen("stderr")
     names, sentences = _lines(classes, "--classes"), _lines(templates, "--templates")

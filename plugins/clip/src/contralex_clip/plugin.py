@@ -56,7 +56,7 @@ def contralex_recipes() -> Traversable:
 
 @hookimpl
 def contralex_commands() -> dict[str, Callable[..., None]]:
-    return {"zero-shot": zero_shot}
+    return {"eval zero-shot": zero_shot}
 
 
 @hookimpl

@@ -76,8 +76,8 @@ def distill(
     student: Annotated[
         str,
         typer.Option(
-            help="`self`: the teacher's backbone, from random weights; or a run, whose encoder is trained further; or "
-            "a recipe, whose encoder starts from random weights."
+            help="The student: `self` for the teacher's backbone from random weights, a run whose encoder is trained "
+            "further, or a recipe whose encoder starts from random weights."
         ),
     ] = "self",
     preset: Annotated[str | None, typer.Option(help="A preset of the student's recipe.", show_default=False)] = None,
