@@ -41,10 +41,10 @@ def view_information(
     allow_code: commands.AllowCode = False,
     as_json: commands.Json = False,
 ) -> None:
-    """Measure what views share, and what is learnt from them.
+    """Train a recipe at several strengths of views.
 
-    One run is trained for each strength of the augmentation. A strength that has been trained in the same folder is not
-    trained again.
+    It measures the information that two views have in common, and how good the features become. A strength that has
+    been trained in the same folder is not trained again.
     """
     chosen = _numbers(strengths or _STRENGTHS[vary.value])
     if vary is Vary.CROP and not 0 < min(chosen) <= max(chosen) <= 1:
