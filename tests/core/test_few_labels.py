@@ -59,7 +59,7 @@ def test_only_training_data_are_cut() -> None:
 
 def test_data_without_labels_are_refused() -> None:
     nested = "data={kind: labelled, of: {kind: image_folder, root: ., labels: none}, share: 0.1}"
-    with pytest.raises(ContralexError, match=r"data\.of.*have no labels to take a share of"):
+    with pytest.raises(ContralexError, match=r"data\.of.*have no labels to take a fraction of"):
         resolve("simclr-v1", sets=[nested])
 
 

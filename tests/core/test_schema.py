@@ -127,7 +127,7 @@ def test_fields_say_what_their_docstrings_say(validator: Draft202012Validator) -
     known = validator.schema["$defs"]
     assert known["Crop"]["properties"]["size"]["description"] == "Pixels of a side after resizing."
     assert known["TrainSpec"]["properties"]["clip"]["description"].startswith("The largest norm of the gradient")
-    assert known["MemoryBankSpec"]["properties"]["momentum"]["description"].startswith("The weight of the remembered")
+    assert known["MemoryBankSpec"]["properties"]["momentum"]["description"].startswith("The weight of the stored")
     assert known["SGD"]["properties"]["lr"]["description"].startswith("The learning rate before scaling")  # inherited
 
 

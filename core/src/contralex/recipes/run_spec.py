@@ -14,20 +14,20 @@ from contralex.recipes.schedules import Rate
 
 
 class MethodSpec(Spec):
-    """A method: five slots, the views that it looks at, and which query view looks up which key view."""
+    """A method: five slots, the views of a sample, and which query view looks up which key view."""
 
     views: Annotated[Spec, Slot("views")]
-    """Which views a sample becomes."""
+    """The views of a sample."""
     encoder: Annotated[Spec, Slot("encoder")]
-    """How a view becomes a query."""
+    """Encodes a view as a query."""
     key_encoder: Annotated[Spec, Slot("key_encoder")]
-    """How a view becomes a key."""
+    """Encodes a view as a key."""
     negatives: Annotated[Spec, Slot("negatives")]
-    """What else is in the dictionary."""
+    """The other entries of the dictionary."""
     targets: Annotated[Spec, Slot("targets")]
-    """What the look-up should return."""
+    """The entry or vector that the look-up should return."""
     loss: Annotated[Spec, Slot("loss")]
-    """How wrong the look-up was."""
+    """Measures the error of the look-up."""
     matches: Literal["self", "forward", "every"] | tuple[str, ...]
     """Which query view looks up which key view: ``self`` (view 0 its own key), ``forward`` (view 0 looks up view 1),
     ``every`` (every view looks up every other key view), or a list such as ``["0->1", "1->0"]``."""
@@ -60,7 +60,7 @@ class ParamGroup(Spec):
     trust_ratio: bool = True
     """Whether LARS scales the step of these parameters; without it they get plain SGD."""
     frozen_epochs: float = Field(0.0, ge=0, le=1e6)
-    """First epochs in which the parameters do not move."""
+    """Number of first epochs in which the parameters do not change."""
 
     def delays(self) -> list[Delay]:
         frozen = Delay("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")
@@ -169,7 +169,7 @@ class TrainSpec(Spec):
     """How the method is trained."""
 
     epochs: int = Field(gt=0, le=10**6)
-    """How often each sample is seen."""
+    """The number of times that each sample is seen."""
     max_steps: int | None = Field(None, gt=0, le=10**12)
     """Optimiser steps of a shorter run, whose schedules end there; null: all epochs."""
     batch_size: int = Field(gt=0, le=2**24)
@@ -177,17 +177,17 @@ class TrainSpec(Spec):
     optimizer: Optimizer
     """The optimiser, with its learning rate."""
     batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1, le=2**24)] = "local"
-    """Over which samples BatchNorm's statistics are taken: ``sync`` the whole batch of all processes; ``local`` each
+    """Over which samples BatchNorm's statistics are taken: ``sync`` the batch of all processes; ``local`` each
     process's part; a number n: groups of n samples, as if n were the batch of one device, which is the same on one
     process and on many."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """What the networks compute in; the look-up is always in float32. ``fp16`` needs a GPU."""
+    """The type in which the networks compute; the look-up is always in float32. ``fp16`` needs a GPU."""
     clip: float | None = Field(None, gt=0, le=1e9)
     """The largest norm of the gradient; null: it is not clipped."""
     clip_each: bool = False
-    """Whether ``clip`` is of each parameter by itself, in place of all together."""
+    """Whether ``clip`` bounds each parameter's gradient separately, not the norm of all together."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Every draw of the run is a function of it."""
+    """Every random number of the run is a function of it."""
     workers: int | None = Field(None, ge=0, le=1024)
     """Processes that load data, for each process that trains; null chooses."""
     log_every: int = Field(10, gt=0, le=10**12)
@@ -197,10 +197,11 @@ class TrainSpec(Spec):
     trackers: tuple[str, ...] = ()
     """Trackers of Accelerate's that get the metrics as well, such as tensorboard."""
     on_hook_error: Literal["stop", "warn"] = "stop"
-    """What a plugin's hook that raises does: ``stop`` the run with a checkpoint, or ``warn`` once and go on."""
+    """The reaction to a plugin's hook that raises: ``stop`` the run with a checkpoint, or ``warn`` once
+    and continue."""
     on_bad_loss: Literal["stop", "skip"] = "stop"
-    """What a loss that is no finite number does: ``stop`` the run, or ``skip`` the step, as if its batch had not been,
-    and count it."""
+    """The reaction to a loss that is not finite: ``stop`` the run, or ``skip`` the step, as if there had been no such
+    batch, and count it."""
 
     @model_validator(mode="after")
     def _clips_to_something(self) -> TrainSpec:
@@ -219,7 +220,7 @@ class KNNSpec(Spec):
     temperature: float = Field(0.07, ge=1e-4, le=1e3)
     """Divides the cosine of each neighbour; lower counts the nearest more."""
     features: Literal["backbone", "embedding"] = "backbone"
-    """What is compared: the ``backbone``'s features, or the ``embedding`` that is looked up."""
+    """The vectors that are compared: the ``backbone``'s features, or the ``embedding`` that is looked up."""
     every: int | None = Field(None, gt=0, le=10**6)
     """Epochs between evaluations; null: only at the end."""
     baselines: bool = True
@@ -239,7 +240,7 @@ class LinearSpec(Spec):
     iterations: int = Field(1000, gt=0, le=10**6)
     """The most steps of L-BFGS."""
     features: Literal["backbone", "embedding"] = "backbone"
-    """What is classified: the ``backbone``'s features, or the ``embedding`` that is looked up."""
+    """The vectors that are classified: the ``backbone``'s features, or the ``embedding`` that is looked up."""
     every: int | None = Field(None, gt=0, le=10**6)
     """Epochs between evaluations; null: only at the end."""
     baselines: bool = True
@@ -274,22 +275,22 @@ class CodeFile(Spec):
 
 
 class InitSpec(Spec):
-    """Where the encoder's first weights are from, in place of random ones. A run that is resumed does not ask."""
+    """The source of the encoder's first weights, in place of random ones. A resumed run does not read it."""
 
     checkpoint: Annotated[str, LocalPath()]
-    """A run's folder or checkpoint. Every tensor of its query encoder is taken that has the name and the shape of one
+    """A run's folder or checkpoint. Every tensor of its query encoder is loaded that has the name and the shape of one
     of this run's."""
     skip: tuple[str, ...] = ()
-    """Patterns of names that are not taken, such as ``projector.3.*``."""
+    """Patterns of names that are not loaded, such as ``projector.3.*``."""
 
 
 class RunSpec(Spec):
-    """A whole run. ``name``, ``summary`` and ``paper`` are for people."""
+    """A complete run. ``name``, ``summary`` and ``paper`` are for people."""
 
     schema_: Literal[1] = Field(alias="schema")
     """The version of the recipe format."""
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """What the run is called: small letters, digits, dots, hyphens and underscores."""
+    """The name of the run: small letters, digits, dots, hyphens and underscores."""
     summary: str = ""
     """One line for people."""
     paper: str = ""
@@ -299,11 +300,11 @@ class RunSpec(Spec):
     plugins: tuple[str, ...] = ()
     """Distributions whose life-cycle hooks take part, beside those whose kinds or recipes are used anyway."""
     init: InitSpec | None = None
-    """Where the encoder's first weights are from; null: they are random."""
+    """The source of the encoder's first weights; null: they are random."""
     method: MethodSpec
     """The five slots, the views and the matches."""
     data: Annotated[Spec, Slot("data")]
-    """The samples."""
+    """The data to train and evaluate on."""
     train: TrainSpec
     """How the method is trained."""
     eval: EvalSpec = EvalSpec()

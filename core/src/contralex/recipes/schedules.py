@@ -39,8 +39,8 @@ class Cosine(Spec):
     per: Literal["step", "epoch"] = "step"
     """The cosine changes with every step, or once an epoch."""
     spans: Literal["rest", "run"] = "rest"
-    """The cosine covers the ``rest`` of the run after the warm-up, or the whole ``run``, and the warm-up then ends in
-    the cosine's value at ``warmup_epochs``."""
+    """The cosine covers the ``rest`` of the run after the warm-up, or the complete ``run``, and the warm-up then ends
+    in the cosine's value at ``warmup_epochs``."""
     counts_from: Literal[0, 1] = 0
     """The number of the first step, or epoch, on the cosine; where that is 1, its ``start`` is never reached."""
 

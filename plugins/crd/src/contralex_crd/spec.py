@@ -102,7 +102,7 @@ class OtherClassesSpec(Spec):
     positive: Literal["exact", "relax"] = "exact"
     """What memory holds of the query's own sample (``exact``), or of any sample of its class (``relax``)."""
     momentum: float = Field(0.5, ge=0, le=1)
-    """The weight of the remembered vector when it is renewed."""
+    """The weight of the stored vector when it is updated."""
     placement: Placement = "replicated"
     """Whether every process holds all of the memory (``replicated``) or a part (``sharded``)."""
     dtype: StoredIn = "float32"

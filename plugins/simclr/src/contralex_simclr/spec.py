@@ -35,7 +35,7 @@ class BatchAndQueueSpec(Spec):
     kind: Literal["batch_and_queue"] = "batch_and_queue"
     builds = ".memory:BatchAndQueue"
     size: int = Field(gt=0, le=2**30)
-    """Keys in the queue."""
+    """Number of keys in the queue."""
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (memory network); MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 24}

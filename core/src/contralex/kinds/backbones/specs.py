@@ -27,7 +27,7 @@ class TorchvisionBackboneSpec(Spec):
     width: float = Field(1.0, gt=0, le=16)
     """Multiplies the channels of every layer (ResNets)."""
     channels: Channels = 3
-    """Channels of the image; other than 3 makes the first convolution anew."""
+    """Channels of the image; if they are not 3, the first convolution is replaced by a new one."""
     source = "torchvision.models; He et al., 2016, arXiv:1512.03385"
     example = {"name": "resnet18", "stem": "small"}
 
@@ -46,7 +46,7 @@ class TimmBackboneSpec(Spec):
     name: str
     """The name of a timm model."""
     pretrained: bool = False
-    """Whether timm's published weights are the first ones."""
+    """Whether training starts from timm's published weights."""
     drop_path: float = Field(0.0, ge=0, lt=1)
     """The probability of stochastic depth in the last block, less in those before."""
     channels: Channels = 3
@@ -88,7 +88,7 @@ class ViTSpec(Spec):
     width: int = Field(384, gt=0, le=65536)
     """Dimensions of a token."""
     depth: int = Field(12, gt=0, le=1024)
-    """Blocks."""
+    """Number of blocks."""
     heads: int = Field(6, gt=0, le=1024)
     """Heads of attention in each block."""
     mlp_ratio: float = Field(4.0, gt=0, le=64)
@@ -100,10 +100,10 @@ class ViTSpec(Spec):
     positions: Literal["learned", "sincos"] = "learned"
     """Embeddings of the positions: ``learned``, or fixed sines and cosines of two dimensions (``sincos``)."""
     frozen_patches: bool = False
-    """Whether the patches' embedding stays as it began, at random (MoCo v3)."""
+    """Whether the patches' embedding keeps its random first weights (MoCo v3)."""
     init: Literal["trunc_normal", "xavier"] = "trunc_normal"
-    """How weights begin: ``trunc_normal`` (standard deviation .02), or ``xavier`` (uniform, with q, k and v as three
-    layers: MoCo v3)."""
+    """How weights are initialised: ``trunc_normal`` (standard deviation .02), or ``xavier`` (uniform, with q, k and v
+    as three layers: MoCo v3)."""
     pool: Literal["token", "mean"] = "token"
     """Features are the class ``token``, or the ``mean`` of the patches."""
     channels: Channels = 3

@@ -21,10 +21,10 @@ class DigitsSpec(Spec):
     kind: Literal["digits"] = "digits"
     builds = ".digits:DigitsSource"
     scene: Literal["plain", "hard"] = "hard"
-    """``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random place, in a
+    """``plain`` is the digit itself; ``hard`` is a 32x32 picture in which the digit stands at a random position, in a
     random colour on a random texture, so that raw pixels are a weak baseline."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Draws the scenes."""
+    """The seed of the scenes."""
     gives = _IMAGES
     source = "UCI optical recognition of handwritten digits, through sklearn.datasets.load_digits"
 
@@ -164,17 +164,17 @@ class HuggingFaceSpec(Spec):
 
 
 class LabelledSpec(Spec):
-    """Some of the labelled samples of another data set, with as many of each class as there are, and no others."""
+    """Some of the labelled samples of another data set, the same number of each class, and no other samples."""
 
     kind: Literal["labelled"] = "labelled"
     builds = ".labelled:LabelledSource"
     of: Annotated[Spec, Slot("data")]
     """The other data set; its test split stays as it is."""
     share: float = Field(gt=0, le=1)
-    """The fraction of its labelled training samples that is kept, at least one of each class. A larger fraction holds
-    what a smaller one does."""
+    """The fraction of its labelled training samples that is kept, at least one of each class. A larger fraction
+    contains a smaller one."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Draws which labels are kept."""
+    """The seed that chooses which labels are kept."""
     gives = _IMAGES
     source = "SimCLR v2, arXiv:2006.10029, section 3 (1 % and 10 % of the labels); code: imagenet_subsets/"
     example = {"of": {"kind": "digits", "scene": "plain"}, "share": 0.1}
@@ -183,7 +183,7 @@ class LabelledSpec(Spec):
     @classmethod
     def _check_labels(cls, value: Spec) -> Spec:
         if "labels" not in value.offers():
-            raise ValueError(f"these data ({value.kind_name()}) have no labels to take a share of")
+            raise ValueError(f"these data ({value.kind_name()}) have no labels to take a fraction of")
         return value
 
     def offers(self) -> frozenset[str]:

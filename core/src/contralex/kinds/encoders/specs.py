@@ -22,16 +22,16 @@ class Layer(Spec):
     """A linear layer, then BatchNorm, then an activation."""
 
     width: int = Field(gt=0, le=2**20)
-    """Outputs of the layer."""
+    """Dimensions of the layer's output."""
     bias: bool = True
     """Whether the linear layer has a bias."""
     norm: Literal["none", "batch"] = "none"
-    """What follows the linear layer: BatchNorm (``batch``) or nothing."""
+    """The norm after the linear layer: BatchNorm (``batch``) or none."""
     affine: Literal["full", "scale", "none"] = "full"
     """Whether BatchNorm has a scale and a shift (``full``), only a scale (SimCLR's last layer), or neither
     (SimSiam's)."""
     activation: Literal["none", "relu", "gelu"] = "none"
-    """What comes last."""
+    """The activation at the end."""
     init_std: float | None = Field(None, ge=0, le=100)
     """The standard deviation of the first weights, with biases 0; null: torch's default."""
 
@@ -42,7 +42,7 @@ class JigsawHead(Spec):
     """
 
     pieces: int = Field(9, gt=1, le=256)
-    """Pieces of a view."""
+    """Number of pieces of a view."""
     piece: tuple[Layer, ...] = Field(min_length=1)
     """Layers on the features of each piece."""
     joined: tuple[Layer, ...] = Field(min_length=1)
@@ -101,10 +101,10 @@ class TowersSpec(Spec):
     towers: dict[str, Annotated[Spec, Slot("encoder")]]
     """Encoders by names of your own, in the order of the views; all give vectors of one width."""
     features: Literal["first", "concatenated"]
-    """What is kept after training: the ``first`` encoder's features (CLIP's images), or those of all, ``concatenated``:
-    the channels of an image are then shared out among them (CMC's L and ab)."""
+    """The features that evaluation and export use: the ``first`` encoder's (CLIP's images), or those of all encoders,
+    ``concatenated``. The channels of an image are then divided among the encoders (CMC's L and ab)."""
     channels: tuple[Channels, ...] = ()
-    """Channels that each encoder takes, where one image is shared out among them."""
+    """Channels of each encoder, if the channels of one image are divided among them."""
     gives = frozenset({"one query a view", "unit length", "any length", "an encoder a view"})
     source = "CMC, arXiv:1906.05849, section 3.2; CLIP, arXiv:2103.00020, section 2.3"
     example = {"features": "first", "towers": {"one": _TINY, "other": _TINY}}

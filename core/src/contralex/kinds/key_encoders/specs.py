@@ -15,7 +15,7 @@ class SharedSpec(Spec):
     kind: Literal["shared"] = "shared"
     builds = ".parts:SharedKeyEncoder"
     gradient: bool
-    """Whether keys carry one (SimCLR yes; SwAV, SimSiam, InstDisc no)."""
+    """Whether keys carry a gradient (SimCLR yes; SwAV, SimSiam, InstDisc no)."""
     gives = frozenset({"keys", "keys with gradient"})
     key_weights = "shared"
     source = "SimCLR, arXiv:2002.05709, section 2.1; SimSiam, arXiv:2011.10566, Algorithm 1"

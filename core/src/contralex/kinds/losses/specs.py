@@ -11,7 +11,7 @@ from contralex.recipes.schedules import Temperature
 
 
 class TemperedSpec(Spec):
-    """What losses over a softmax of scores share."""
+    """Fields of every loss over a softmax of scores."""
 
     temperature: Temperature
     """Divides the scores; above 0. May follow a schedule."""
@@ -35,7 +35,7 @@ class NCESpec(TemperedSpec):
     kind: Literal["nce"] = "nce"
     builds = ".parts:NCE"
     normalizer: Literal["one", "each_view"] = "one"
-    """``one`` for all queries (InstDisc), or ``each_view`` that asks has its own (CMC, CRD)."""
+    """``one`` normaliser for all queries (InstDisc), or one for the queries of ``each_view`` (CMC, CRD)."""
     needs = {"targets": frozenset({"index"}), "negatives": frozenset({"drawn"})}
     source = "InstDisc, arXiv:1805.01978, Eqs. 4-8; code: lemniscate NCECriterion, CMC NCEAverage"
 
@@ -46,7 +46,8 @@ class CosineSpec(Spec):
     kind: Literal["cosine"] = "cosine"
     builds = ".parts:CosineLoss"
     weight: float = Field(2.0, gt=0, le=1e4)
-    """2 is the squared distance of unit vectors (BYOL); with 1 the gradient is that of −cos (SimSiam)."""
+    """Multiplies the loss. With 2 it is the squared distance of unit vectors (BYOL); with 1 the gradient is that of
+    −cos (SimSiam)."""
     needs = {"targets": frozenset({"vectors"}), "negatives": frozenset({"no entries"})}
     source = "BYOL, arXiv:2006.07733, Eq. 2; SimSiam, arXiv:2011.10566, Eq. 1"
 

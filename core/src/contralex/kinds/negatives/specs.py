@@ -10,7 +10,7 @@ from pydantic import Field
 from contralex.plugins.spec import Least, Spec
 
 Placement = Literal["replicated", "sharded"]
-"""Whether every process holds a whole table, or each a part of it."""
+"""Whether every process holds a complete table, or each a part of it."""
 StoredIn = Literal["float32", "float16", "bfloat16"]
 """The type that a table of vectors is stored in."""
 
@@ -30,7 +30,7 @@ class InBatchSpec(Spec):
     kind: Literal["in_batch"] = "in_batch"
     builds = ".parts:InBatchSource"
     views: Literal["matched", "all"]
-    """Those of the ``matched`` key view, or of ``all`` views (with the query's own view left out)."""
+    """Keys of the ``matched`` key view, or of ``all`` views (without the query's own view)."""
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
     example = {"views": "matched"}
@@ -47,12 +47,12 @@ class QueueSpec(Spec):
     kind: Literal["queue"] = "queue"
     builds = ".parts:QueueSource"
     size: int = Field(gt=0, le=2**30)
-    """Keys in the queue."""
+    """Number of keys in the queue."""
     placement: Placement = "replicated"
     """Every process holds all keys (``replicated``), or each holds a part (``sharded``), which saves memory and changes
     no result."""
     dtype: StoredIn = "float32"
-    """What keys are stored in; look-ups are in float32."""
+    """The type in which keys are stored; look-ups are in float32."""
     gives = frozenset({"entries", "positive", "tagged entries"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 12}
@@ -62,21 +62,21 @@ class QueueSpec(Spec):
 
 
 class MemoryBankSpec(Spec):
-    """A remembered vector for each training sample."""
+    """A stored vector for each training sample."""
 
     kind: Literal["memory_bank"] = "memory_bank"
     builds = ".parts:MemoryBankSource"
     draws: int = Field(ge=0, le=2**24)
     """Rows that are drawn for each query; 0: all rows are compared."""
     redraw: bool = False
-    """Each match draws rows of its own (PIRL's code); else all matches of a step share them (CMC)."""
+    """Whether each match draws rows of its own (PIRL's code); otherwise all matches of a step share them (CMC)."""
     momentum: float = Field(0.5, ge=0, le=1)
-    """The weight of the remembered vector when it is renewed."""
+    """The weight of the stored vector when it is updated."""
     placement: Placement = "replicated"
-    """Every process holds the whole bank (``replicated``), or each holds a part (``sharded``), which saves memory and
-    changes no result."""
+    """Every process holds the complete bank (``replicated``), or each holds a part (``sharded``), which saves memory
+    and changes no result."""
     dtype: StoredIn = "float32"
-    """What vectors are stored in; look-ups and renewals are in float32."""
+    """The type in which vectors are stored; look-ups and updates are in float32."""
     needs = {"encoder": frozenset({"one query a view"})}
     gives = frozenset({"entries", "positive", "tagged entries", "remembered", "drawn"})
     source = "InstDisc, arXiv:1805.01978, section 3.2; code: lemniscate NCEAverage, LinearAverage"
@@ -95,7 +95,7 @@ class PrototypesSpec(Spec):
     kind: Literal["prototypes"] = "prototypes"
     builds = ".parts:PrototypeSource"
     count: int = Field(gt=1, le=2**24)
-    """Prototypes."""
+    """Number of prototypes."""
     normalize: bool = True
     """Whether the prototypes are brought to unit length before each step."""
     gives = frozenset({"entries", "prototypes"})
@@ -112,7 +112,7 @@ class ClassesSpec(Spec):
     kind: Literal["classes"] = "classes"
     builds = ".parts:ClassSource"
     count: int = Field(gt=1, le=1_000_000)
-    """Classes, which is the width of the encoder's vectors."""
+    """Number of classes, which is the number of dimensions of the encoder's vectors."""
     needs = {"encoder": frozenset({"any length"})}
     gives = frozenset({"entries", "classes"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning, distillation); a classifier as a look-up"

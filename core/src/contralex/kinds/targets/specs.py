@@ -20,7 +20,7 @@ class InstanceSpec(Spec):
 
 
 class KeyVectorSpec(Spec):
-    """The sample's key, to regress on."""
+    """The sample's key, as a vector for regression."""
 
     kind: Literal["key_vector"] = "key_vector"
     builds = ".parts:KeyVectorTargets"
@@ -39,17 +39,17 @@ class ClassLabelSpec(Spec):
 
 
 class TeacherLogitsSpec(Spec):
-    """What the key encoder, a classifier, says of the sample: softmax(its logits/``temperature``) over the classes."""
+    """The output of the key encoder, a classifier, for the sample: softmax(logits/``temperature``) over the classes."""
 
     kind: Literal["teacher_logits"] = "teacher_logits"
     builds = ".parts:TeacherLogitsTargets"
     temperature: float = Field(1.0, gt=0, le=1000)
     """Divides the teacher's logits."""
     hard: bool = False
-    """All of it on the teacher's first class (pseudo-labels)."""
+    """Whether all weight is on the teacher's most likely class (pseudo-labels)."""
     threshold: float | None = Field(None, gt=0, lt=1)
-    """A sample whose most likely class has less than this probability, at temperature 1, teaches nothing: its weights
-    are 0, and it still counts as a sample of the batch. null takes all."""
+    """A sample whose most likely class has less than this probability, at temperature 1, has weights
+    of 0, and still counts as a sample of the batch; null: every sample has weights."""
     needs = {"negatives": frozenset({"classes"}), "key_encoder": frozenset({"keys"})}
     gives = frozenset({"weights"})
     source = "SimCLR v2, arXiv:2006.10029, Eq. 2; Hinton et al., arXiv:1503.02531; Noisy Student, arXiv:1911.04252"

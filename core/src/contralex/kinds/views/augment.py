@@ -108,7 +108,7 @@ class RandAugment(Spec):
     magnitude: int = Field(9, ge=0, le=30)
     """The strength of the operations."""
     p: Probability = 1.0
-    """Each happens with this probability, which is .5 in timm."""
+    """The probability of each operation, which is .5 in timm."""
     law: Literal["torchvision", "tensorflow"] = "torchvision"
     """The operations and their scale: 14 of ``torchvision`` on a scale of 30; or 15 of the ``tensorflow`` code of
     EfficientNet and Noisy Student on a scale of 10 that goes on beyond it, so that 27 rotates by 81 degrees."""
@@ -126,8 +126,8 @@ class RandAugment(Spec):
 
 class Jigsaw(Spec):
     """Cuts the image into ``grid`` x ``grid`` cells, takes a random crop of ``cell`` pixels out of each, and puts them
-    in random order: the view is (grid², C, cell, cell). What stands before it in ``order`` happens to the image, what
-    stands after it to each piece by itself.
+    in random order: the view is (grid², C, cell, cell). Operations before it in ``order`` apply to the
+    image, operations after it to each piece separately.
     """
 
     grid: int = Field(3, gt=1, le=16)
@@ -153,7 +153,7 @@ Operation = Literal["crop", "jitter", "gray", "flip", "blur", "solarize", "rand_
 
 
 class Augment(Spec):
-    """What happens to an image, in ``order``; then pixels become values in [0, 1], and ``normalize`` applies."""
+    """Operations on an image, in ``order``; then pixels become values in [0, 1], and ``normalize`` applies."""
 
     order: tuple[Operation, ...]
     """The operations, in the order in which they happen."""
@@ -172,7 +172,7 @@ class Augment(Spec):
     rand_augment: RandAugment | None = None
     """Random operations of RandAugment; null: none."""
     jigsaw: Jigsaw | None = None
-    """Cuts the view into pieces; null: it stays whole."""
+    """Cuts the view into pieces; null: it is not cut."""
     normalize: Normalize | None = None
     """The mean and deviation by which pixel values are normalised; null: they stay in [0, 1]."""
 
@@ -195,11 +195,11 @@ class Group(Spec):
     """``count`` views with one augmentation."""
 
     count: int = Field(1, gt=0, le=256)
-    """Views of the group."""
+    """Number of views of the group."""
     key: bool = True
     """Whether these views are looked up as keys (SwAV's small crops are not)."""
     augment: Augment | None = None
-    """What happens to the views of the group."""
+    """The augmentation of the views of the group."""
     like: str | None = None
     """Instead of an ``augment``, that of an earlier group, all but its ``crop`` (multi-crop)."""
     crop: Crop | None = None

@@ -24,7 +24,7 @@ class CropsSpec(Spec):
     kind: Literal["crops"] = "crops"
     builds = ".parts:CropViews"
     groups: dict[str, Group] = Field(min_length=1, json_schema_extra=_or_null)
-    """Groups of views by their names; a group that is null is none."""
+    """Groups of views by their names; null removes a group."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images", "pieces"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"
