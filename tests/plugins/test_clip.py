@@ -180,7 +180,7 @@ def test_the_only_chance_is_where_the_square_lies() -> None:
     views = ImageTextSpec(**VIEWS).build()
     wide = Image.new("RGB", (24, 8))
     wide.putdata([(10 * (place % 24), 0, 0) for place in range(24 * 8)])
-    wide = captions.with_caption(wide, "wide")
+    wide = captions.set_caption(wide, "wide")
     starts = set()
     for seed in range(40):
         torch.manual_seed(seed)
@@ -201,7 +201,7 @@ def test_siglip_squeezes_the_whole_image_into_a_square() -> None:
     squeezed = wide.resize((224, 224), Image.Resampling.BICUBIC)
     wanted = (v2.functional.to_dtype(v2.functional.pil_to_tensor(squeezed), torch.float32, scale=True) - 0.5) / 0.5
     torch.testing.assert_close(views.plain(wide), wanted)
-    torch.testing.assert_close(views.make(captions.with_caption(wide, "noise"), 0), wanted)
+    torch.testing.assert_close(views.make(captions.set_caption(wide, "noise"), 0), wanted)
 
 
 # What fits
@@ -601,7 +601,7 @@ def test_a_class_is_the_mean_over_its_templates() -> None:
 def test_shares_of_images_whose_class_is_first_and_among_five() -> None:
     # Two are right, of two the class is the third and the sixth, and one has no label.
     source = Coloured([3, 7, 4, 4, 5], [3, 7, 2, 9, -1])
-    asked = zero_shot.prompts(source, templates=["a {}"])
+    asked = zero_shot.choose_prompts(source, templates=["a {}"])
     context = EvalContext(source, views_of_bytes(), 2, torch.device("cpu"))
     result = zero_shot.evaluate(Nearest({"a {}": 0.0}), context, asked)
     assert result.protocol == {"classes": 10, "templates": 1, "test_samples": 4}
@@ -619,7 +619,7 @@ def test_shares_of_images_whose_class_is_first_and_among_five() -> None:
 )
 def test_what_cannot_be_asked_is_refused(source: Source, given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ContralexError, match=sentence):
-        zero_shot.prompts(source, **given)
+        zero_shot.choose_prompts(source, **given)
 
 
 @pytest.fixture(scope="module")

@@ -84,8 +84,8 @@ class CaptionFolderSource(Source):
         folder = FolderSource(root, labels, held_out, max_pixels)
         self.notes = folder.notes
         train, test = folder.train(), folder.test()
-        self._train = CaptionFolderSplit(train, _captioned(train))
-        self._test = None if test is None else CaptionFolderSplit(test, _captioned(test))
+        self._train = CaptionFolderSplit(train, _find_captioned(train))
+        self._test = None if test is None else CaptionFolderSplit(test, _find_captioned(test))
 
     def train(self) -> Split:
         return self._train
@@ -103,10 +103,10 @@ class CaptionFolderSplit(Subset):
 
     def __getitem__(self, index: int) -> Image.Image:
         image: Image.Image = super().__getitem__(index)
-        return with_caption(image, _read_text(_caption_of(self.paths[index])))
+        return set_caption(image, _read_text(_caption_of(self.paths[index])))
 
 
-def _captioned(split: FolderSplit) -> Sequence[int]:
+def _find_captioned(split: FolderSplit) -> Sequence[int]:
     """The indices of the images that have a caption; the others are named."""
 
     def fault(index: int) -> str | None:
@@ -244,7 +244,7 @@ class TableSplit(Split):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return with_caption(images.read(self.paths[index], self._max_pixels), self.captions[index])
+        return set_caption(images.read(self.paths[index], self._max_pixels), self.captions[index])
 
 
 def _fault(path: Path, max_pixels: int) -> str | None:
@@ -300,10 +300,10 @@ class DigitCaptionsSplit(TemplateSplit):
 
     def __getitem__(self, index: int) -> Image.Image:
         image: Image.Image = self._digits[index]
-        return with_caption(image.copy(), self.captions[index])
+        return set_caption(image.copy(), self.captions[index])
 
 
-def with_caption(image: Image.Image, caption: str) -> Image.Image:
+def set_caption(image: Image.Image, caption: str) -> Image.Image:
     image.info["caption"] = caption
     return image
 

@@ -83,13 +83,13 @@ class ImageCaptionsSpec(Spec):
 class WebDatasetSpec(Spec):
     """Images and captions in tar files, as img2dataset writes them: ``000017.jpg`` beside ``000017.txt``.
 
-    The files' headers are read when a run begins; samples are then read from their place, in any order.
+    The files' headers are read when a run begins; samples are then read at their offsets, in any order.
     """
 
     kind: Literal["webdataset"] = "webdataset"
     builds = ".tars:TarSource"
     shards: Annotated[str, LocalPath()]
-    """The tar files to train on; ``data/*.tar`` and ``data/{0000..0099}.tar`` stand for many."""
+    """The tar files to train on; ``data/*.tar`` and ``data/{0000..0099}.tar`` name many."""
     test: Annotated[str | None, LocalPath()] = None
     """The tar files to evaluate on; null: none."""
     image: tuple[str, ...] = Field(("jpg", "jpeg", "png", "webp"), min_length=1)

@@ -51,7 +51,7 @@ class TextEncoder(Encoder):
 
     def features(self, view: Tensor) -> Tensor:
         tokens = self.norm(self.transformer(self.stem(view), self.causal))  # (B, T, W)
-        return tokens[:, -1] if self.pool == "last" else at_end(tokens, view)
+        return tokens[:, -1] if self.pool == "last" else select_end(tokens, view)
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         return {view: (scale(vectors, self.normalize), None) for view, vectors in embedded.items()}
@@ -92,7 +92,7 @@ class SharedTransformer(Encoder):
     def features(self, view: Tensor) -> Tensor:
         if view.is_floating_point():  # an image
             return self.norm(self.transformer(self.image_stem(view), causal=False))[:, 0]  # type: ignore[no-any-return]
-        return at_end(self.norm(self.transformer(self.text_stem(view), causal=True)), view)
+        return select_end(self.norm(self.transformer(self.text_stem(view), causal=True)), view)
 
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         return {view: (scale(vectors, self.normalize), None) for view, vectors in embedded.items()}
@@ -138,7 +138,7 @@ def projection(width: int, dim: int, *, bias: bool = False) -> nn.Linear:
     return linear
 
 
-def at_end(vectors: Tensor, tokens: Tensor) -> Tensor:
+def select_end(vectors: Tensor, tokens: Tensor) -> Tensor:
     """(B, T, W) to (B, W): the vector where each text ends, whose token has the highest id of all."""
     return vectors[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=1)]
 

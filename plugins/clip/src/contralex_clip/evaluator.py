@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ZeroShotEvaluator(Evaluator):
-    """An image's class is the one whose name, as a caption, is the nearest. Only where the data name their classes.
+    """An image's class is the one whose name, as a caption, is the nearest. It needs data that name their classes.
 
     ``classes``: names in the order of the labels, in place of the data's own. ``templates``: sentences in which ``{}``
     stands for the name, in place of the data's own.
@@ -26,11 +26,11 @@ class ZeroShotEvaluator(Evaluator):
         self.classes, self.templates = classes, templates
 
     def evaluate(self, encoder: Encoder | None, context: EvalContext, *, baseline: bool = False) -> Accuracy:
-        from contralex_clip.zero_shot import evaluate, prompts
+        from contralex_clip.zero_shot import choose_prompts, evaluate
 
         if encoder is None:
             raise ContralexError("Raw pixels cannot be compared with captions, so there is no zero-shot figure.")
-        return evaluate(encoder, context, prompts(context.source, self.classes, self.templates))
+        return evaluate(encoder, context, choose_prompts(context.source, self.classes, self.templates))
 
     def choose_data(self, run: RunSpec, data: str | None, sets: Sequence[str]) -> Spec:
         from contralex_clip.zero_shot import any_images

@@ -14,8 +14,8 @@ Vocabulary = Annotated[int, Field(gt=2, le=2**24, description="token ids")]
 Context = Annotated[int, Field(gt=2, le=65536, description="token ids of a caption, with the marks of its two ends")]
 
 
-# Numbers that stand in the views and in the encoder must agree. Views of the kind could give the right ones, and so
-# these stand in its `gives`: a refusal then advises other values.
+# Some values must be equal in the views and in the encoder. Views of this kind can be given the right ones, so these
+# features are in its `gives`: a refusal then advises other values.
 _SAME_IDS, _SAME_SIZE = "the same context and vocabulary", "the same image size"
 
 
@@ -95,9 +95,9 @@ class TextEncoderSpec(_TextSpec):
     dim: Width = 512
     """Dimensions of the vectors that are looked up, which must be the image tower's."""
     causal: bool = True
-    """Whether a place sees only itself and those before it."""
+    """Whether a token attends only to itself and those before it."""
     pool: Literal["end", "last"] = "end"
-    """Where the caption is read: at its ``end``, or at the ``last`` place (SigLIP)."""
+    """Where the caption is read: at its ``end``, or at the ``last`` position (SigLIP)."""
     projection_bias: bool = False
     """Whether the projection has a bias (SigLIP's has)."""
     init: Literal["clip", "siglip"] = "clip"

@@ -196,5 +196,5 @@ def _other(header: list[str], columns: Columns) -> str:
 
 
 def _holds_lines(cell: str, separator: str, count: int) -> bool:
-    """Whether a cell of several lines holds whole lines of the table, as behind a quote that is not closed."""
+    """Whether a cell holds complete lines of the table, as behind a quote that is not closed."""
     return any(line.count(separator) == count - 1 for line in cell.splitlines()[1:-1])

@@ -1,4 +1,4 @@
-"""Tar files of images and captions, read at any place: the headers say where each sample lies.
+"""Tar files of images and captions, read at any offset: the headers say where each sample lies.
 
 The order of a run is a permutation of all samples, so shards are not streamed, as the package webdataset does; nor is
 that package needed.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contralex.plugin import MAX_PIXELS, ContralexError, Source, Split, Unreadable, images, layout, printable
-from contralex_clip.captions import with_caption
+from contralex_clip.captions import set_caption
 
 _THREADS = 8  # shards whose headers are read at a time
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -68,7 +68,7 @@ class TarSource(Source):
 
 
 def _check_splits(shards: Sequence[Path], pattern: str) -> None:
-    """Refuse a pattern that stands for shards of several splits, such as train-0000.tar and val-0000.tar."""
+    """Refuse a pattern that names shards of several splits, such as train-0000.tar and val-0000.tar."""
     names: dict[str, Path] = {}
     for path in shards:
         if (found := layout.role_of(path.stem)) or (found := layout.role_of(path.parent.name)):
@@ -124,7 +124,7 @@ class TarSplit(Split):
             with path.open("rb") as file:
                 pixels = io.BytesIO(_read(file, image, image_bytes))
                 text = _read(file, caption, caption_bytes).decode("utf-8").strip()
-            return with_caption(images.decode(pixels, self._max_pixels), text)
+            return set_caption(images.decode(pixels, self._max_pixels), text)
         except Exception as error:  # PIL's decoders raise many kinds, and the disk and the caption others
             raise Unreadable(f"{path}, byte {image}", images.reason_of(error, self._max_pixels)) from error
 
@@ -141,7 +141,7 @@ def _samples(shard: Path, endings: Endings) -> dict[str, tuple[_Bytes | None, _B
     """By the name that a sample's files share up to the first dot: its image, its caption, its label."""
     found: dict[str, tuple[_Bytes | None, _Bytes | None, int | None]] = {}
     try:
-        with tarfile.open(shard, "r:") as tar:  # not compressed: only so can it be read at any place
+        with tarfile.open(shard, "r:") as tar:  # not compressed, so that it can be read at any offset
             for member in tar:
                 head, _, base = member.name.rpartition("/")
                 stem, _, end = base.partition(".")
@@ -163,7 +163,7 @@ def _samples(shard: Path, endings: Endings) -> dict[str, tuple[_Bytes | None, _B
                 raise tarfile.ReadError("unexpected end of data")
     except (tarfile.TarError, OSError) as error:
         raise ContralexError(
-            f"data.shards: {shard} cannot be read as a tar file ({error}); a shard is whole, and not compressed."
+            f"data.shards: {shard} cannot be read as a tar file ({error}); a shard is complete, and not compressed."
         ) from error
     return found
 

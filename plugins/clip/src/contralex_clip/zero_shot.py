@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from contralex.plugin import Spec
 
 TEMPLATES = ("a photo of a {}.",)
-# A run of nothing but core parts, in which data of any kind with images can stand.
+# A run of core parts alone, which takes data of any kind that has images.
 _ANY_IMAGES: dict[str, Any] = {
     "schema": 1,
     "name": "zero-shot",
@@ -83,7 +83,9 @@ class Prompts:
     templates: Sequence[str]
 
 
-def prompts(source: Source, classes: Sequence[str] | None = None, templates: Sequence[str] | None = None) -> Prompts:
+def choose_prompts(
+    source: Source, classes: Sequence[str] | None = None, templates: Sequence[str] | None = None
+) -> Prompts:
     """What the images are compared with. Raises :class:`NoLabels` where there are no labels, or no names for them."""
     test = _labelled_test(source)
     highest = max(test.labels or ())
@@ -107,7 +109,7 @@ def prompts(source: Source, classes: Sequence[str] | None = None, templates: Seq
     return Prompts(names, chosen)
 
 
-def evaluate(encoder: Encoder, context: EvalContext, asked: Prompts) -> Accuracy:
+def evaluate(encoder: Encoder, context: EvalContext, prompts: Prompts) -> Accuracy:
     """Each process encodes a part of the images; all of them call this."""
     views, device = context.views, context.device
     if not isinstance(views, ImageTextViews):
@@ -115,14 +117,14 @@ def evaluate(encoder: Encoder, context: EvalContext, asked: Prompts) -> Accuracy
     test = _labelled_test(context.source)
     labelled: Split = Subset(test, [index for index, label in enumerate(test.labels or ()) if label >= 0])
     dataset = EvalDataset(labelled, views)
-    vectors, index = extract_features(View(encoder, 0), dataset, context.batch_size, device, context.workers)
+    vectors, index = extract_features(ViewKeys(encoder, 0), dataset, context.batch_size, device, context.workers)
     truth = torch.as_tensor(labelled.labels)[index].to(vectors.device)
-    scores = vectors @ class_vectors(encoder, views, asked, device).T  # (N, C)
-    ranked = scores.topk(min(5, len(asked.classes)), dim=1).indices == truth.unsqueeze(1)
+    scores = vectors @ class_vectors(encoder, views, prompts, device).T  # (N, C)
+    ranked = scores.topk(min(5, len(prompts.classes)), dim=1).indices == truth.unsqueeze(1)
     return Accuracy(
         int(ranked[:, 0].sum()) / len(truth),
         int(ranked.any(dim=1).sum()) / len(truth),
-        {"classes": len(asked.classes), "templates": len(asked.templates), "test_samples": len(truth)},
+        {"classes": len(prompts.classes), "templates": len(prompts.templates), "test_samples": len(truth)},
     )
 
 
@@ -136,19 +138,20 @@ def _labelled_test(source: Source) -> Split:
 
 
 @torch.no_grad()
-def class_vectors(encoder: Encoder, views: ImageTextViews, asked: Prompts, device: torch.device) -> Tensor:
-    """(C, D) unit vectors: of each class the mean over the templates, brought to unit length again (CLIP, §3.1.4)."""
-    text = View(encoder, 1)
+def class_vectors(encoder: Encoder, views: ImageTextViews, prompts: Prompts, device: torch.device) -> Tensor:
+    """(C, D) unit vectors: for each class the mean over the templates, brought to unit length again (CLIP, §3.1.4)."""
+    text = ViewKeys(encoder, 1)
     with evaluating(text):
-        means = [
-            text(torch.stack([views.tokens(one.replace("{}", name)) for one in asked.templates]).to(device)).mean(dim=0)
-            for name in asked.classes
-        ]
+        means = []
+        for name in prompts.classes:
+            sentences = [template.replace("{}", name) for template in prompts.templates]
+            tokens = torch.stack([views.tokens(sentence) for sentence in sentences])
+            means.append(text(tokens.to(device)).mean(dim=0))
     return F.normalize(torch.stack(means), dim=1)
 
 
-class View(nn.Module):
-    """What view number ``view`` is looked up as, as a key of unit length: (B, ...) to (B, D)."""
+class ViewKeys(nn.Module):
+    """View number ``view`` (B, ...) to keys of unit length (B, D)."""
 
     def __init__(self, encoder: Encoder, view: int) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ _Queries = dict[int, tuple[Tensor, Tensor | None]]
 class PatchEncoder(Encoder):
     """Patches (B, P, C, H, W) of a square grid to latents (B, P, F); in each direction a context predicts what follows.
 
-    A query is tagged with the position that it predicts, so its positive is the target that stands there; everything
+    A query is tagged with the position that it predicts, so its positive is the target at that position; everything
     else in the batch is a negative. Targets are the latents, or a projection of them to ``target_dim``.
 
     ``network``: from patches to latents. ``context``: makes the context of each of ``directions``, which predicts the

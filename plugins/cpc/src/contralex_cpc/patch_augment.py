@@ -40,7 +40,7 @@ def _move(patches: Tensor, affine: Affine) -> Tensor:
     angle = _symmetric(count, math.radians(affine.degrees))
     shear = torch.tan(_symmetric(count, math.radians(affine.shear)))
     cos, sin, none = angle.cos(), angle.sin(), torch.zeros(count)
-    # Rotation after shear, as the map from where a pixel comes to lie to where it is taken from.
+    # Rotation after shear, as the map from a pixel's new position to its old one.
     rows = [torch.stack([cos, cos * shear - sin, none], 1), torch.stack([sin, sin * shear + cos, none], 1)]
     grid = F.affine_grid(torch.stack(rows, dim=1), list(patches.shape), align_corners=False)
     return F.grid_sample(patches, grid, padding_mode="reflection", align_corners=False)

@@ -14,7 +14,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class GRUContextSpec(Spec):
-    """A GRU that runs down each column of the grid: the context of a patch is what stands above it, and itself."""
+    """A GRU down each column of the grid: the context of a patch is its column from the top down to itself."""
 
     kind: Literal["gru"] = "gru"
     builds = ".network:gru_context"
@@ -170,7 +170,7 @@ class EachPatch(Spec):
     """What happens to each patch by itself, in this order, whatever happens to its neighbours.
 
     ``affine`` and ``flip`` (a mirror image) move pixels; ``colours`` and ``gray`` (greyscale) change them;
-    ``drop_channels`` keeps one of the three colour channels, and puts faint noise about mid-grey in place of others.
+    ``drop_channels`` keeps one of the three colour channels, and replaces the others by faint noise about mid-grey.
     ``flip``, ``gray`` and ``drop_channels`` are probabilities.
     """
 
@@ -190,7 +190,7 @@ class PatchesSpec(Spec):
     """One view: a grid of overlapping patches of a random crop of the image.
 
     The image's short side becomes ``resize`` pixels, of which a random square of ``crop`` is kept, mirrored half
-    the time and turned grey; ``patch``x``patch`` pixels are taken every ``stride``, and of each a random
+    the time and turned grey; patches of ``patch``x``patch`` pixels are cut every ``stride``, and of each a random
     ``patch_crop`` square is kept and padded back to ``patch``.
     """
 

@@ -20,7 +20,7 @@ class PatchViews(Views):
     """An RGB image of PIL to a grid of overlapping patches (P, 3, patch, patch), row after row.
 
     The image's short side becomes ``resize`` pixels, of which a random square of ``crop`` is kept. Patches of ``patch``
-    pixels are taken every ``stride``, augmented by ``each``, and of each a random square of ``patch_crop`` is kept.
+    pixels are cut every ``stride``, augmented by ``each``, and of each a random square of ``patch_crop`` is kept.
     """
 
     count = 1

@@ -49,7 +49,7 @@ def study(
 
     base = at()
     check_present(base, recipe, ["contralex", "view-information", recipe], allow_code=allow_code)
-    # All are resolved first, so that a mistake in the last one does not cost the runs before it.
+    # All are resolved first, so that a mistake in the last one wastes no run.
     runs = {strength: at(*changes(base, vary, strength)) for strength in strengths}
     with permission(allow_code):
         _check_labels(base)

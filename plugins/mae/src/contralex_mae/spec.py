@@ -83,7 +83,7 @@ class MAESpec(Spec):
     kind: Literal["mae"] = "mae"
     builds = ".encoder:MaskedAutoencoder"
     backbone: ViTSpec
-    """The encoder, of kind ``vit``; features are of the whole image."""
+    """The encoder, of kind ``vit``; features are those of the complete image."""
     decoder: Decoder = DECODER
     """The decoder, which is left behind after training."""
     needs = {"views": frozenset({"masked images"}), "key_encoder": frozenset({"patches as keys"})}
