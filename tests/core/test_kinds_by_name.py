@@ -152,9 +152,9 @@ def test_a_queue_within_a_source_may_have_another_size(name: str, queue: str) ->
     before.get_buffer(f"{queue}.sample")[:400] = keys
     before.get_buffer(f"{queue}.pointer").fill_(400)
     state = before.state_dict()
-    found = resuming.resized(state, after)  # type: ignore[arg-type]
+    found = resuming.resize_sources(state, after)  # type: ignore[arg-type]
     assert found[f"{queue}.sample"].tolist() == keys[100:].tolist()  # the newest, from the oldest on
     assert torch.equal(found[f"{queue}.vectors"], state[f"{queue}.vectors"][100:400])
     after.load_state_dict(found)
-    same = resuming.resized(state, before)  # type: ignore[arg-type]
+    same = resuming.resize_sources(state, before)  # type: ignore[arg-type]
     assert all(torch.equal(same[path], value) for path, value in state.items())

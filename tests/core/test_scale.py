@@ -13,7 +13,7 @@ from contralex.data.base import Subset, as_tensor, compact
 from contralex.data.loading import Order
 from contralex.errors import ContralexError
 from contralex.evaluation import features
-from contralex.evaluation.features import baseline_splits, features_of, pixels_in_words, reduced
+from contralex.evaluation.features import baseline_splits, describe_pixels, reduced, split_features
 from contralex.evaluation.knn import evaluate_knn
 from contralex.evaluation.linear import evaluate_linear
 from contralex.recipes.run_spec import KNNSpec, LinearSpec
@@ -54,7 +54,7 @@ def test_many_samples_have_the_figures_of_few(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("many")
 def test_what_is_kept_in_half_precision_neither_overflows_nor_loses_digits() -> None:
     rows = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 8, 40)[:, None]
-    kept = features_of(None, Rows(rows, [0] * 40), AsIs(), "backbone", 7, "cpu", 0, "eval.knn")
+    kept = split_features(None, Rows(rows, [0] * 40), AsIs(), "backbone", 7, "cpu", 0, "eval.knn")
     assert kept.rows.dtype == torch.float16 and kept.total == 40
     assert (
         torch.cat([block for block, _ in kept.blocks(9)]).sub(rows).div(rows.norm(dim=1, keepdim=True)).abs().max()
@@ -112,7 +112,7 @@ def test_raw_pixels_are_of_a_bounded_size_which_the_protocol_states(
     shape: tuple[int, ...], small: tuple[int, ...], words: str
 ) -> None:
     assert reduced(torch.rand(2, *shape)).shape[1:] == small
-    assert pixels_in_words(Rows(torch.rand(1, *shape), [0]), AsIs()) == words
+    assert describe_pixels(Rows(torch.rand(1, *shape), [0]), AsIs()) == words
 
 
 def test_a_picture_is_reduced_by_means() -> None:

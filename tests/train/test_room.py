@@ -136,5 +136,8 @@ def test_memory_that_runs_out_in_training(where: str, monkeypatch: pytest.Monkey
 
 
 def test_another_mistake_of_torch_is_left_as_it_is() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory_checks.trained(resolved("simclr-v1").run, lambda: 1):
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        memory_checks.explain_batch_memory(resolved("simclr-v1").run, lambda: 1),
+    ):
         raise RuntimeError("shapes")

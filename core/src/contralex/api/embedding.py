@@ -20,7 +20,7 @@ from contralex.api.settings import PathLike, path_text
 from contralex.data.base import Source, Split, printable
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
-from contralex.evaluation.features import LARGE, encoded, nothing_to_read
+from contralex.evaluation.features import LARGE, encode, nothing_readable
 from contralex.files import expand_user
 from contralex.plugins.registry import registry
 from contralex.recipes import data_option
@@ -102,7 +102,7 @@ def embed(
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoder = build.load_encoder(checkpoint.folder).to(device)
         dataset = EvalDataset(everything, spec.method.views.build())
-        blocks = encoded(
+        blocks = encode(
             cast(Callable[[Tensor], Tensor], _Function(encoder, which)),
             dataset,
             batch_size or spec.eval.batch_size,
@@ -203,7 +203,7 @@ class Rows:
             width = features.shape[1]
             self._file.write(features.cpu().contiguous().numpy().data)
         if not width:
-            raise nothing_to_read()
+            raise nothing_readable()
         numbers = torch.cat(index)
         self._file.flush()
         size = self._file.tell()

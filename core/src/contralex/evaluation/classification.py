@@ -10,7 +10,7 @@ from contralex.data.base import Source, as_tensor
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
 from contralex.evaluation.base import Accuracy, NoLabels
-from contralex.evaluation.features import encoded, nothing_to_read, with_labels
+from contralex.evaluation.features import encode, nothing_readable, select_labelled
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 def evaluate_classifier(
     encoder: Encoder, source: Source, views: Views, batch_size: int, device: torch.device | str, workers: int = 0
 ) -> Accuracy:
-    """Judges an encoder's vectors as logits on the test split. :class:`NoLabels` if there is none with labels.
+    """Evaluate an encoder's vectors as logits on the test split. :class:`NoLabels` if there is none with labels.
 
     Processes share the samples out, and each has the figures. All call this.
     """
     test = source.test()
     if test is None:
         raise NoLabels("The data have no split to judge with.")
-    test = with_labels(test, "test")
+    test = select_labelled(test, "test")
     labels = as_tensor(test.labels or ())
     width, counts = 0, torch.zeros(3, dtype=torch.long)  # samples; classes that are first, and among the first five
-    for logits, index in encoded(encoder.embedding, EvalDataset(test, views), batch_size, device, workers):
+    for logits, index in encode(encoder.embedding, EvalDataset(test, views), batch_size, device, workers):
         width = logits.shape[1]
         truth = labels[index].to(logits.device)  # (B,)
         hit = logits.topk(min(5, width), dim=1).indices == truth.unsqueeze(1)  # (B, 5), the best first
         counts += torch.stack([torch.tensor(len(index)), hit[:, 0].sum().cpu(), hit.any(dim=1).sum().cpu()])
     width, last = max(distributed.gather_objects([width])), int(labels.max())
     if not width:
-        raise nothing_to_read()
+        raise nothing_readable()
     if last >= width:
         raise ContralexError(
             f"eval.classify: the test split has a class {last}, counted from 0, and the encoder's vectors "

@@ -86,7 +86,7 @@ class Features:
             yield self[start : start + size], self.labels[start : start + size]
 
 
-def features_of(
+def split_features(
     encoder: Encoder | None,
     split: Split,
     views: Views,
@@ -103,7 +103,7 @@ def features_of(
         function = encoder.features if which == "backbone" else _Embedding(encoder)
     dataset = EvalDataset(split, views)
     store = _Store(len(distributed.own_part(len(split))), torch.device(device), setting)
-    for features, index in encoded(function, dataset, batch_size, device, workers):
+    for features, index in encode(function, dataset, batch_size, device, workers):
         store.add(features, index)
     return store.features(as_tensor(split.labels or ()))
 
@@ -118,15 +118,15 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
     are named. Each process encodes its part, and has the features of all."""
-    found = list(encoded(function, dataset, batch_size, device, workers))
+    found = list(encode(function, dataset, batch_size, device, workers))
     everyone = distributed.gather_unequal(torch.cat([features for features, _ in found]) if found else None)
     index = distributed.gather_unequal(torch.cat([at for _, at in found]).to(device) if found else None)
     if everyone is None or index is None:
-        raise nothing_to_read()
+        raise nothing_readable()
     return everyone, index.cpu()
 
 
-def encoded(
+def encode(
     function: Callable[[Tensor], Tensor],
     dataset: EvalDataset,
     batch_size: int,
@@ -180,7 +180,7 @@ class _Store:
     def features(self, labels: Tensor) -> Features:
         width = max(distributed.gather_objects([self._width()]))
         if not width:
-            raise nothing_to_read()
+            raise nothing_readable()
         if self.large is not None and self.length is not None:
             rows, length = self.large[: self.filled], self.length[: self.filled]
         else:
@@ -234,7 +234,7 @@ def reduced(inputs: Tensor) -> Tensor:
     return small.view(*inputs.shape[:-2], side, side)
 
 
-def pixels_in_words(split: Split, views: Views) -> str:
+def describe_pixels(split: Split, views: Views) -> str:
     """What the raw pixels of this data are, for the protocol: ``pixels``, or ``pixels, reduced to 32×32``."""
     for index in range(min(len(split), 100)):
         item = EvalDataset(split, views)[index][1]
@@ -271,15 +271,15 @@ class _Embedding(nn.Module):
         return self.encoder.embedding(inputs)
 
 
-def labelled(source: Source) -> tuple[Split, Split]:
+def labelled_splits(source: Source) -> tuple[Split, Split]:
     """The labelled samples of both splits."""
     train, test = source.train(), source.test()
     if test is None:
         raise NoLabels("The data have no split to judge with.")
-    return with_labels(train, "train"), with_labels(test, "test")
+    return select_labelled(train, "train"), select_labelled(test, "test")
 
 
-def with_labels(split: Split, name: str) -> Split:
+def select_labelled(split: Split, name: str) -> Split:
     """The samples of a split that have a label; :class:`NoLabels` if none has."""
     keep = (as_tensor(split.labels or ()) >= 0).nonzero().flatten()
     if not len(keep):
@@ -304,5 +304,5 @@ def _some(split: Split, most: int) -> Split:
     return Subset(split, compact(drawn.sort().values.tolist()))
 
 
-def nothing_to_read() -> ContralexError:
+def nothing_readable() -> ContralexError:
     return ContralexError("None of the items to evaluate on can be read; see the warnings about each.")

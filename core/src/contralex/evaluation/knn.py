@@ -15,7 +15,7 @@ from contralex import progress
 from contralex.data.base import Source, as_tensor
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import Accuracy
-from contralex.evaluation.features import Features, baseline_splits, features_of, labelled, pixels_in_words
+from contralex.evaluation.features import Features, baseline_splits, describe_pixels, labelled_splits, split_features
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -38,18 +38,18 @@ def evaluate_knn(
     *,
     baseline: bool = False,
 ) -> Accuracy:
-    """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
+    """Evaluate an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
     ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
     samples out: each encodes its part and keeps its features. All call this.
     """
-    train, test = labelled(source)
+    train, test = labelled_splits(source)
     of: dict[str, int] = {}
     if baseline or encoder is None:
         train, test, of = baseline_splits(train, test, least=spec.k)
     classes = 1 + int(max(as_tensor(split.labels or ()).max() for split in (train, test)))
     bank, asked = (
-        features_of(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn")
+        split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn")
         for split in (train, test)
     )
     top1, top5 = (int(hit) / asked.total for hit in _hits(bank, asked, spec.k, spec.temperature, classes))
@@ -58,7 +58,7 @@ def evaluate_knn(
         "temperature": spec.temperature,
         "metric": "cosine",
         "vote": "exp(cosine/temperature)",
-        "features": pixels_in_words(test, views) if encoder is None else spec.features,
+        "features": describe_pixels(test, views) if encoder is None else spec.features,
         "classes": classes,
         "train_samples": bank.total,
         "test_samples": asked.total,

@@ -20,7 +20,7 @@ from contralex import progress
 from contralex.data.base import Source
 from contralex.errors import remedy
 from contralex.evaluation.base import Accuracy
-from contralex.evaluation.features import Features, baseline_splits, features_of, labelled, pixels_in_words
+from contralex.evaluation.features import Features, baseline_splits, describe_pixels, labelled_splits, split_features
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -74,17 +74,17 @@ def evaluate_linear(
     *,
     baseline: bool = False,
 ) -> Accuracy:
-    """Judges an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
+    """Evaluate an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
     ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
     samples out: each encodes its part and keeps its features, and all fit one classifier. All call this.
     """
-    train, test = labelled(source)
+    train, test = labelled_splits(source)
     of: dict[str, int] = {}
     if baseline or encoder is None:
         train, test, of = baseline_splits(train, test)
     features, asked = (
-        features_of(encoder, split, views, spec.features, batch_size, device, workers, "eval.linear")
+        split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.linear")
         for split in (train, test)
     )
     fitted = fit_features(features, spec.weight_decay, standardize=spec.standardize, iterations=spec.iterations)
@@ -99,7 +99,7 @@ def evaluate_linear(
         "iterations": spec.iterations,
         "converged": fitted.converged,
         "augment": False,
-        "features": pixels_in_words(test, views) if encoder is None else spec.features,
+        "features": describe_pixels(test, views) if encoder is None else spec.features,
         "classes": len(fitted.classes),
         "train_samples": features.total,
         "test_samples": asked.total,

@@ -98,7 +98,7 @@ def _timed_steps(run: Run) -> Iterator[float]:
     devices.set_threads(devices.workers(train.workers, run.device.type), run.device.type)
     run.prepared.wrapped_method.train()
     began = start = time.perf_counter()
-    with memory_checks.trained(run.spec, lambda: run.step + 1):
+    with memory_checks.explain_batch_memory(run.spec, lambda: run.step + 1):
         for number, batch in enumerate(batches(run.split, run.views, train, run.device, epochs=train.epochs)):
             take_step(run, batch, run.clock())
             if run.device.type == "cuda":

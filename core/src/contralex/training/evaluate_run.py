@@ -70,17 +70,3 @@ def evaluate(
                     raise
                 raise NoLabels(f"{error} Give data that have labels:{remedy('--data', 'FOLDER')}") from None
         return results
-
-
-def knn(
-    checkpoint: Path, data: str | None = None, sets: Sequence[str] = (), *, allow_code: bool = False
-) -> dict[str, Accuracy]:
-    """Weighted kNN of a checkpoint's encoder, beside the untrained encoder and raw pixels; as :func:`evaluate`."""
-    return evaluate("knn", checkpoint, data, sets, allow_code=allow_code)
-
-
-def linear(
-    checkpoint: Path, data: str | None = None, sets: Sequence[str] = (), *, allow_code: bool = False
-) -> dict[str, Accuracy]:
-    """A linear probe of a checkpoint's encoder; otherwise as :func:`knn`."""
-    return evaluate("linear", checkpoint, data, sets, allow_code=allow_code)

@@ -67,7 +67,7 @@ class TrainingLoop:
         """This process's part of every global batch from the present step to the end of the run."""
         run, train = self.run, self.run.spec.train
         devices.set_threads(devices.workers(train.workers, run.device.type), run.device.type)
-        with memory_checks.trained(run.spec, lambda: run.step + 1):
+        with memory_checks.explain_batch_memory(run.spec, lambda: run.step + 1):
             yield from batches(run.split, run.views, train, run.device, epochs=train.epochs, start_step=run.step)
 
     def _step(self, batch: Batch, seconds_before: float) -> None:
@@ -77,7 +77,7 @@ class TrainingLoop:
             run.split.skip(path, reason)
         clock = run.clock()
         rate = optimizers.set_rates(run.optimizer, train.optimizer, clock, train.batch_size)
-        with memory_checks.trained(run.spec, lambda: run.step + 1):
+        with memory_checks.explain_batch_memory(run.spec, lambda: run.step + 1):
             result = take_step(run, batch, clock)
         run.progress.step += 1
         run.progress.seconds = seconds_before + time.perf_counter()
@@ -129,7 +129,9 @@ class TrainingLoop:
         run = self.run
         pending = self.metrics.pending()
         tensors = sharded_state.gather_state(run.method)
-        bad = [*health.blown_up(tensors), *health.blown_up(write.flat(run.optimizer)[0])] if run.main else []
+        bad = (
+            [*health.blown_up(tensors), *health.blown_up(write.flatten_optimizer(run.optimizer)[0])] if run.main else []
+        )
         if run.stopping.is_any(bool(bad)):
             found = health.name_some(bad) if bad else ""
             raise bad_loss_error(run, f"the weights are not finite after step {run.step} ({found})")

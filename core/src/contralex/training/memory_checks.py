@@ -98,14 +98,14 @@ def check_batch(run: RunSpec, views: Mapping[int, Tensor], workers: int) -> None
 
 
 @contextmanager
-def made_ready(run: RunSpec, views: Mapping[int, Tensor]) -> Iterator[None]:
+def explain_sample_memory(run: RunSpec, views: Mapping[int, Tensor]) -> Iterator[None]:
     """Around what is done with two samples, before a run begins: where memory runs out, one sentence says so."""
     with _one_sentence(lambda: _no_room_for_two(run, views)):
         yield
 
 
 @contextmanager
-def trained(run: RunSpec, step: Callable[[], int]) -> Iterator[None]:
+def explain_batch_memory(run: RunSpec, step: Callable[[], int]) -> Iterator[None]:
     """Around a step, and around the making of batches. ``step``: which one it is, counted from 1."""
     with _one_sentence(lambda: _no_room_for_batch(run, step())):
         yield

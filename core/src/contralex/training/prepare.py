@@ -58,7 +58,7 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     with compat.broadcast_buffers_argument():
         prepared = PreparedMethod(method, optimizer, *machine.accelerator.prepare(method, optimizer))
     _restore_scaler(machine.accelerator, found)
-    run = Run(resolved, machine, data, prepared, progress, resuming.plugins_of(found, resolved), place, start)
+    run = Run(resolved, machine, data, prepared, progress, resuming.used_versions(found, resolved), place, start)
     _write_trackers_to(machine.accelerator, run.folder)
     return run
 
@@ -127,7 +127,9 @@ def _read_data(spec: RunSpec, machine: Machine) -> TrainingData:
 def _fit(tensors: Mapping[str, Tensor], method: LookUp, resized: bool) -> dict[str, Tensor]:
     """A checkpoint's tensors as this process has them: a queue of another size, and the own parts of what is shared
     out. A checkpoint knows nothing of processes."""
-    return sharded_state.select_own_state(method, resuming.resized(tensors, method) if resized else dict(tensors))
+    return sharded_state.select_own_state(
+        method, resuming.resize_sources(tensors, method) if resized else dict(tensors)
+    )
 
 
 def _restore_scaler(accelerator: Accelerator, found: Checkpoint | None) -> None:

@@ -91,7 +91,7 @@ def check_samples(found: Checkpoint, now: dict[str, Any], allowed: bool) -> list
     return [{"step": found.step, "changes": [change]}]
 
 
-def plugins_of(found: Checkpoint | None, resolved: Resolved) -> dict[str, str]:
+def used_versions(found: Checkpoint | None, resolved: Resolved) -> dict[str, str]:
     """What a run uses, in the versions that are there.
 
     A resumed run's ``spec.yaml`` no longer says whose recipe it was; its checkpoint does.
@@ -115,7 +115,7 @@ def _check_groups(found: Checkpoint, resolved: Resolved) -> None:
         )
 
 
-def resized(tensors: Mapping[str, Tensor], model: LookUp) -> dict[str, Tensor]:
+def resize_sources(tensors: Mapping[str, Tensor], model: LookUp) -> dict[str, Tensor]:
     """A checkpoint's tensors, with what negative sources remember in the sizes that ``model``, as built, has."""
     from contralex.lookup.slots import NegativeSource
 

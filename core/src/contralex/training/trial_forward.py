@@ -39,7 +39,7 @@ def check(spec: RunSpec, method: LookUp, data: TrainingData, machine: Machine) -
     memory_checks.check_training(spec, method, machine.device)
     samples = first_samples(spec, data.split, data.views)
     memory_checks.check_batch(spec, samples.views, devices.workers(spec.train.workers, machine.device.type))
-    with memory_checks.made_ready(spec, samples.views):
+    with memory_checks.explain_sample_memory(spec, samples.views):
         method.to(machine.device)
         with machine.accelerator.autocast():
             show(spec, method, samples, len(data.split), machine.device)

@@ -23,12 +23,12 @@ def prune(folder: Path, spec: CheckpointSpec, step: int, written: Path | None = 
     if newest is None:  # then what a killed run left may be the only one
         return
     states = {path: state for path in complete if (state := _state(path)) is not None}
-    kept = {newest, *(path for path in retained(states, spec))}
+    kept = {newest, *(path for path in choose_kept(states, spec))}
     for path in [*states.keys() - kept, *read.steps(folder, hidden=True)]:
         remove(path)
 
 
-def retained(states: dict[Path, CheckpointState], spec: CheckpointSpec) -> list[Path]:
+def choose_kept(states: dict[Path, CheckpointState], spec: CheckpointSpec) -> list[Path]:
     """``states``: what each checkpoint's ``state.json`` says, newest first."""
     newest = list(states)[: spec.keep_last]
     for_good = [path for path, state in states.items() if _is_kept_for_good(state, spec)]

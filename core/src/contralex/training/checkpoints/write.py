@@ -50,7 +50,7 @@ def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optim
 
     ``tensors``: the model's. The optimiser's numbers are added to ``state``.
     """
-    moments, numbers = flat(optimizer)
+    moments, numbers = flatten_optimizer(optimizer)
     text = state.model_copy(update={"optimizer": numbers}).to_json()
     target = folder / f"step-{state.step}"
     draft = None
@@ -169,7 +169,7 @@ def _shown(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def flat(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def flatten_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimiser's state as tensors and plain numbers, keyed ``<parameter>.<name>``."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
