@@ -78,9 +78,16 @@ def test_looking_imports_no_torch(words: list[str], recipe: Write) -> None:
 def test_methods(call: Callable[..., Result], packed: Path) -> None:
     code, out, _ = call("methods")
     assert code == 0
-    assert "packed\tA recipe for tests.\tfoo 1.0\n" in out
+    assert "packed\tA recipe for tests.\tfoo 1.0\tquick\n" in out
     (row,) = [row for row in json.loads(call("methods", "--json")[1]) if row["plugin"] == "foo"]
-    assert row == {"name": "packed", "summary": "A recipe for tests.", "plugin": "foo", "version": "1.0"}
+    assert row == {
+        "name": "packed",
+        "summary": "A recipe for tests.",
+        "plugin": "foo",
+        "version": "1.0",
+        "presets": ["quick"],
+    }
+    assert call("show", "packed")[2] == "Presets for --preset: quick.\n"
 
 
 def test_one_unreadable_recipe_hides_no_other(call: Callable[..., Result], packed: Path) -> None:

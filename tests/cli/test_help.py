@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +99,29 @@ def test_commands_stand_in_groups(call: Callable[..., Result]) -> None:
 def test_an_alias_is_the_same_command(name: str, call: Callable[..., Result]) -> None:
     alias, own = call(name, "--help")[1], call("eval", name, "--help")[1]
     assert alias == own.replace(f"Usage: contralex eval {name}", f"Usage: contralex {name}")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("contralex show moco-v2", ["moco-v2"]),
+        ("contralex train moco-v", ["moco-v1", "moco-v2", "moco-v3", "moco-v3-vit"]),
+        ("contralex train moco-v2 --preset dig", ["digits"]),
+        ("contralex eval knn r", ["runs/mine"]),
+        ("contralex fine", ["finetune"]),
+    ],
+)
+def test_shells_complete_names_without_torch(line: str, found: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "spec.yaml").touch()
+    code = "import sys; from contralex.__main__ import main; main(); assert 'torch' not in sys.modules"
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_CONTRALEX_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == found

@@ -14,6 +14,7 @@ from contralex.recipes import layers, yaml
 from contralex.recipes.diff import Change
 from contralex.recipes.diff import diff as all_changes
 from contralex.recipes.diff_summary import story
+from contralex.recipes.documents import chain
 
 if TYPE_CHECKING:
     from contralex.explaining import Explained
@@ -45,12 +46,13 @@ def resolve(
 
 @dataclass(frozen=True)
 class Method:
-    """A recipe that is installed. ``plugin`` with its ``version`` brings it."""
+    """A recipe that is installed. ``plugin`` with its ``version`` brings it; ``presets``: names for ``--preset``."""
 
     name: str
     summary: str
     plugin: str
     version: str
+    presets: tuple[str, ...] = ()
 
 
 class Methods(Sequence[Method]):
@@ -86,10 +88,18 @@ def methods() -> Methods:
     """
     return Methods(
         [
-            Method(name, _summary(name, file), plugin.name, plugin.version)
+            Method(name, _summary(name, file), plugin.name, plugin.version, presets(name))
             for name, (plugin, file) in sorted(registry().recipes().items())
         ]
     )
+
+
+def presets(recipe: str) -> tuple[str, ...]:
+    """The presets that a recipe has, by its own file and those that it extends; none where it cannot be read."""
+    try:
+        return tuple(sorted({name for each in chain(recipe) for name in each.presets}))
+    except ContralexError:
+        return ()
 
 
 def _summary(name: str, file: Any) -> str:

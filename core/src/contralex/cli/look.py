@@ -21,8 +21,11 @@ def methods(as_json: Json = False) -> None:
     elif not rows:
         typer.echo("No recipes are installed yet; methods come as packages, such as: pip install contralex-moco")
     else:
-        table = [[row["name"], row["summary"], f"{row['plugin']} {row['version']}"] for row in rows]
-        print_table(["recipe", "what it is", "from"], table)
+        table = [
+            [row["name"], row["summary"], f"{row['plugin']} {row['version']}", ", ".join(row["presets"])]
+            for row in rows
+        ]
+        print_table(["recipe", "what it is", "from", "presets"], table)
     warn_of_unusable()
 
 
@@ -54,6 +57,9 @@ def show(
         print_json({"spec": resolved.data, "digest": resolved.digest, "plugins": resolved.plugins})
     else:
         typer.echo(f"{MODELINE}\n{resolved.to_yaml()}", nl=False)
+        there = recipes.presets(recipe)
+        if there and preset is None:
+            typer.echo(f"Presets for --preset: {', '.join(there)}.", err=True)  # stdout is YAML that can be trained
 
 
 def diff(

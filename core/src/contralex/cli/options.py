@@ -37,14 +37,46 @@ def with_epochs(sets: Sequence[str] | None, epochs: int | None) -> list[str]:
     return set_texts(sets, epochs)
 
 
+def complete_recipes(incomplete: str) -> list[str]:
+    """For shells: the installed recipes of this beginning. Where there is none, shells complete files."""
+    from contralex.plugins.registry import registry
+
+    return [name for name in sorted(registry().recipes()) if name.startswith(incomplete)]
+
+
+def complete_presets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """For shells: the presets of the installed recipes that stand before the option, parsed or not."""
+    from contralex.api.recipes import presets
+    from contralex.plugins.registry import registry
+
+    words = ctx.parent.args if ctx.parent is not None else []
+    there = {name: None for word in words if word in registry().recipes() for name in presets(word)}
+    return [name for name in there if name.startswith(incomplete)]
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """For shells: the folders of runs below ``runs``. Where there is none, shells complete files."""
+    return [
+        str(spec.parent) for spec in sorted(Path("runs").glob("*/spec.yaml")) if str(spec.parent).startswith(incomplete)
+    ]
+
+
 Recipe = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", help="The name of an installed recipe, or the path of a YAML file.", show_default=False
+        metavar="RECIPE",
+        help="The name of an installed recipe, or the path of a YAML file.",
+        show_default=False,
+        autocompletion=complete_recipes,
     ),
 ]
 Preset = Annotated[
-    str | None, typer.Option(help="A named set of changes that the recipe offers, such as digits.", show_default=False)
+    str | None,
+    typer.Option(
+        help="A named set of changes that the recipe offers, such as digits.",
+        show_default=False,
+        autocompletion=complete_presets,
+    ),
 ]
 Data = Annotated[
     str | None,
@@ -64,7 +96,13 @@ Epochs = Annotated[
 ]
 Checkpoint = Annotated[
     Path,
-    typer.Argument(parser=path, metavar="RUN", help="A run's folder, or one checkpoint's.", show_default=False),
+    typer.Argument(
+        parser=path,
+        metavar="RUN",
+        help="A run's folder, or one checkpoint's.",
+        show_default=False,
+        autocompletion=complete_runs,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
 

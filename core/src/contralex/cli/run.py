@@ -9,7 +9,7 @@ import typer
 
 from contralex import progress
 from contralex.api.settings import set_texts
-from contralex.cli.options import AllowCode, Data, Epochs, Preset, Sets, path
+from contralex.cli.options import AllowCode, Data, Epochs, Preset, Sets, complete_recipes, path
 from contralex.errors import ContralexError
 
 
@@ -20,6 +20,7 @@ def train(
             metavar="RECIPE",
             help="The name of an installed recipe, or the path of a YAML file. May be left out with --resume.",
             show_default=False,
+            autocompletion=complete_recipes,
         ),
     ] = None,
     preset: Preset = None,
