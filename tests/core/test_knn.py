@@ -232,7 +232,7 @@ def test_extract_says_which_items_it_could_read() -> None:
 def test_nothing_to_judge_with_is_said() -> None:
     bank, labels = clusters(60, 0)
     labelled = Rows(bank, labels.tolist())
-    with pytest.raises(NoLabels, match="no split to judge with"):
+    with pytest.raises(NoLabels, match="no split to evaluate on"):
         evaluate_knn(None, Pair(labelled, None), AsIs(), SPEC, 16, "cpu")
     with pytest.raises(NoLabels, match="train split has no labels"):
         evaluate_knn(None, Pair(Rows(bank, None), labelled), AsIs(), SPEC, 16, "cpu")

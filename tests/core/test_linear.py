@@ -167,7 +167,7 @@ def test_what_cannot_be_read_or_has_no_label_is_left_out() -> None:
     assert evaluate_linear(None, source([3, 5]), AsIs(), SPEC, 16, "cpu").protocol["train_samples"] == 118
     train, labels = clusters(60, 0)
     labelled = Rows(train, labels.tolist())
-    with pytest.raises(NoLabels, match="no split to judge with"):
+    with pytest.raises(NoLabels, match="no split to evaluate on"):
         evaluate_linear(None, Pair(labelled, None), AsIs(), SPEC, 16, "cpu")
     with pytest.raises(NoLabels, match="train split has no labels"):
         evaluate_linear(None, Pair(Rows(train, None), labelled), AsIs(), SPEC, 16, "cpu")

@@ -182,7 +182,7 @@ def test_unlabelled_images_with_a_broken_one(tmp_path: Path, capsys: pytest.Capt
     assert "knn" not in results
     said = capsys.readouterr().out
     assert "1 item left out: unreadable." in said
-    assert said.count("No kNN figure") == 1
+    assert said.count("So there is no kNN figure to report. ") == 1
 
 
 def test_tensorboard_gets_the_metrics(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ class Evaluator(ABC):
 
     def samples(self, protocol: Mapping[str, Any]) -> str:
         """On how many samples it was evaluated, likewise."""
-        return f"{protocol['test_samples']} to judge"
+        return f"{protocol['test_samples']} to evaluate on"
 
     def footnote(self, protocol: Mapping[str, Any]) -> str:
         """The sentence below a comparison's table."""

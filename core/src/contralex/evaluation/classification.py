@@ -27,7 +27,7 @@ def evaluate_classifier(
     """
     test = source.test()
     if test is None:
-        raise NoLabels("The data have no split to judge with.")
+        raise NoLabels("The data have no split to evaluate on.")
     test = select_labelled(test, "test")
     labels = as_tensor(test.labels or ())
     width, counts = 0, torch.zeros(3, dtype=torch.long)  # samples; classes that are first, and among the first five

@@ -39,7 +39,7 @@ class KNNEvaluator(Evaluator):
         return "weighted kNN: k={k}, temperature {temperature}, {features}".format(**protocol)
 
     def samples(self, protocol: Mapping[str, Any]) -> str:
-        return "{train_samples} to look among, {test_samples} to judge".format(**protocol)
+        return "{train_samples} to look up, {test_samples} to evaluate on".format(**protocol)
 
     def footnote(self, protocol: Mapping[str, Any]) -> str:
         return "kNN: top-1 %, k={k}, temperature {temperature}, {features}.".format(**protocol)
@@ -75,7 +75,7 @@ class LinearEvaluator(Evaluator):
         )
 
     def samples(self, protocol: Mapping[str, Any]) -> str:
-        return "{train_samples} to learn from, {test_samples} to judge".format(**protocol)
+        return "{train_samples} to learn from, {test_samples} to evaluate on".format(**protocol)
 
     def footnote(self, protocol: Mapping[str, Any]) -> str:
         return (

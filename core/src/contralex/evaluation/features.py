@@ -275,7 +275,7 @@ def labelled_splits(source: Source) -> tuple[Split, Split]:
     """The labelled samples of both splits."""
     train, test = source.train(), source.test()
     if test is None:
-        raise NoLabels("The data have no split to judge with.")
+        raise NoLabels("The data have no split to evaluate on.")
     return select_labelled(train, "train"), select_labelled(test, "test")
 
 

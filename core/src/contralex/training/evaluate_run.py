@@ -34,7 +34,7 @@ def evaluate(
     ``baselines``: what is evaluated beside it, ``UNTRAINED`` or ``PIXELS``; None: as the evaluator says.
     ``data`` and ``sets`` change the checkpoint's spec as ``--data`` and ``--set`` do: another data set, k, ...
     ``allow_code``: the Python files that it names in ``code`` may be run.
-    Raises :class:`ContralexError` where the data has no labels or no split to judge with.
+    Raises :class:`ContralexError` where the data has no labels or no split to evaluate on.
     """
     if any(path.startswith("method.encoder") for path in sets):
         raise ContralexError("--set method.encoder: the encoder of a checkpoint cannot be changed.")

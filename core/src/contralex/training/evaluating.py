@@ -70,6 +70,6 @@ class RunEvaluation:
         except NoLabels as reason:
             if evaluator.silenced_by and evaluator.name not in self._without:
                 to_silence = remedy("--set", evaluator.silenced_by)
-                self._display.say(f"No {evaluator.figure}: {reason} To silence this:{to_silence}")
+                self._display.say(f"{reason} So there is no {evaluator.figure} to report. To silence this:{to_silence}")
             self._without.add(evaluator.name)
             return None
