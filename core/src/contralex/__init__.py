@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from contralex.api.comparing import Comparison, compare
     from contralex.api.embedding import Embeddings, embed
     from contralex.api.recipes import diff, explain, methods, resolve, why
-    from contralex.api.runs import Run, open
+    from contralex.api.runs import Run
+    from contralex.api.runs import open as open
     from contralex.api.semi_supervised import distill, finetune
     from contralex.api.training import dry_run, train
     from contralex.api.transform import Transform, load_transform
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from contralex.kinds.negatives.parts import QueueSource
     from contralex.kinds.targets.parts import InstanceTargets
     from contralex.lookup.clock import Clock
+    from contralex.lookup.slots import Backbone
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Match, Step
     from contralex.plugins.kind_list import list_kinds as kinds
@@ -53,13 +55,15 @@ _WHERE = {
     "contralex.kinds.negatives.parts": ("QueueSource",),
     "contralex.kinds.targets.parts": ("InstanceTargets",),
     "contralex.lookup.clock": ("Clock",),
+    "contralex.lookup.slots": ("Backbone",),
     "contralex.lookup.step": ("LookUp",),
     "contralex.lookup.values": ("Match", "Step"),
     "contralex.training.build": ("load_backbone", "load_encoder"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [
+__all__ = [  # all names but `open`, for `from contralex import *` would put it in place of Python's
+    "Backbone",
     "Clock",
     "Comparison",
     "ContralexError",
@@ -88,7 +92,6 @@ __all__ = [
     "load_encoder",
     "load_transform",
     "methods",
-    "open",
     "resolve",
     "train",
     "why",
@@ -106,4 +109,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "open"])

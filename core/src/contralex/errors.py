@@ -13,6 +13,13 @@ class ContralexError(Exception):
     """A mistake in what the user gave (a spec, a file, a folder, an environment). Shown without a traceback.
 
     ``on_every_process``: all processes of a run raise it alike, so one of them says it for all.
+
+    >>> import contralex
+    >>> try:
+    ...     contralex.resolve("moco-v2", sets={"train.epoch": 5})
+    ... except contralex.ContralexError as error:
+    ...     print(error)
+    train.epoch: there is no such field; did you mean epochs? (--set)
     """
 
     exit_code = 2

@@ -30,6 +30,11 @@ class Comparison:
 
     ``rows``: a dict for each method, the best by kNN first. ``failed``: the reasons, by method. ``result``: all of
     ``results.json``.
+
+    >>> import contralex
+    >>> table = contralex.compare(["moco-v2", "simclr-v1"], preset="digits", epochs=1, out="runs/two")
+    >>> table.run("moco-v2").results["epochs"]
+    1
     """
 
     folder: Path

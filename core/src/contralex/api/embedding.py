@@ -43,6 +43,10 @@ class Embeddings:
     ``paths`` are relative to the folder, with ``/``. ``labels`` (N,) are -1 for an image without one, and None where
     the folder has no classes; ``classes`` are their names. ``skipped``: what could not be read, with the reasons, of at
     most a hundred; ``skipped_count``: of how many.
+
+    >>> import contralex
+    >>> contralex.open("runs/my-run").embed("photos").save("features.npz")
+    PosixPath('features.npz')
     """
 
     features: Tensor
@@ -91,7 +95,7 @@ def embed(
     >>> import contralex
     >>> found = contralex.embed("runs/my-run", "photos")
     >>> found.features.shape, found.paths[0], found.classes
-    (torch.Size([6, 64]), 'cat/0.png', ['cat', 'dog'])
+    (torch.Size([6, 256]), 'cat/0.png', ['cat', 'dog'])
     """
     if which not in ("backbone", "embedding"):
         raise ContralexError(f"which is {which!r}, and must be 'backbone' or 'embedding'")

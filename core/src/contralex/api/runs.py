@@ -31,6 +31,11 @@ class Run(os.PathLike[str]):
 
     ``path``: what was opened, a run's folder or one checkpoint's; ``folder``: the run's. Every function that takes a
     run's path takes this object as well. Nothing is read before it is asked for.
+
+    >>> import contralex
+    >>> run = contralex.open("runs/my-run")
+    >>> run.metrics()[0]["step"], run.transform("photos/cat/0.png").shape
+    (1, torch.Size([3, 32, 32]))
     """
 
     def __init__(self, path: PathLike, *, allow_code: bool = False) -> None:
@@ -136,7 +141,8 @@ class Run(os.PathLike[str]):
             last = (self.metrics() or [{"step": 0}])[-1]
             return [f"not ended: step {last['step']:,}"]
         results = self.results
-        lines = [f"{results['steps']:,} steps, {results['epochs']} epochs, {results['seconds']:.0f} s"]
+        epochs = f"{results['epochs']} epoch{'' if results['epochs'] == 1 else 's'}"
+        lines = [f"{results['steps']:,} steps, {epochs}, {results['seconds']:.0f} s"]
         if results.get("last_loss") is not None:
             lines.append(f"loss {results['first_loss']:.3f} → {results['last_loss']:.3f}")
         for by, name in (("knn", "kNN"), ("linear", "linear")):

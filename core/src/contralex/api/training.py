@@ -56,7 +56,8 @@ def train(
     Progress goes to stderr; in a notebook, one line of the output is kept up to date. Raises :class:`ContralexError`.
 
     >>> import contralex
-    >>> run = contralex.train("moco-v2", preset="digits", sets={"train.max_steps": 2}, out="runs/my-run")
+    >>> few = {"train.max_steps": 2, "train.log_every": 1}
+    >>> run = contralex.train("moco-v2", preset="digits", sets=few, out="runs/my-run")
     >>> run.results["steps"]
     2
     """

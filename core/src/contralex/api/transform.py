@@ -22,6 +22,14 @@ class Transform:
     """An image of PIL, or the path of one, to (3, H, W) float32. It prints its steps.
 
     A path is read as data sets read it: upright, as RGB, what is transparent white.
+
+    >>> import contralex
+    >>> contralex.open("runs/my-run").transform
+    Transform
+      Resize(size=[32, 32], interpolation=InterpolationMode.BILINEAR, antialias=True)
+      PILToTensor()
+      ToDtype(scale=True)
+      Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], inplace=False)
     """
 
     def __init__(self, views: Views, max_pixels: int) -> None:

@@ -8,7 +8,12 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Clock:
-    """Where training stands: ``step`` of ``total`` optimiser steps, ``per_epoch`` of them in one epoch."""
+    """Where training stands: ``step`` of ``total`` optimiser steps, ``per_epoch`` of them in one epoch.
+
+    >>> import contralex
+    >>> contralex.Clock(step=150, total=1000, per_epoch=100).epoch
+    1
+    """
 
     step: int
     total: int

@@ -182,7 +182,12 @@ class Loss(nn.Module, ABC):
 
 
 class Backbone(NamedTuple):
-    """A network without its classifier, which turns an image into features."""
+    """A network without its classifier, which turns an image into features.
+
+    >>> import contralex, torch
+    >>> contralex.Backbone(torch.nn.Flatten(), dim=3 * 8 * 8).dim
+    192
+    """
 
     module: nn.Module
     """From images (B, C, H, W) to features (B, F)."""

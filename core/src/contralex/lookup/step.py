@@ -23,7 +23,24 @@ from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, T
 
 
 class LookUp(nn.Module):
-    """A method: the five slots, and the one step that joins them."""
+    """A method: the five slots, and the one step that joins them.
+
+    ``reduction``: ``mean`` or ``sum`` over the matches.
+
+    >>> import contralex, torch
+    >>> encoder = contralex.ImageEncoder(contralex.Backbone(torch.nn.Linear(192, 16), dim=16))
+    >>> method = contralex.LookUp(
+    ...     encoder,
+    ...     contralex.MomentumEncoder(encoder, momentum=0.99),
+    ...     contralex.QueueSource(size=64, dim=16),
+    ...     contralex.InstanceTargets(),
+    ...     contralex.InfoNCE(temperature=0.2),
+    ...     matches=[contralex.Match(query=0, key=1)],
+    ... )
+    >>> step = contralex.Step(contralex.Clock(step=0, total=10, per_epoch=2), seed=0, batch=4)
+    >>> result = method({0: torch.rand(4, 192), 1: torch.rand(4, 192)}, torch.arange(4), step)
+    >>> method.update(result.keys, step)  # after the optimiser's step
+    """
 
     def __init__(
         self,

@@ -322,7 +322,11 @@ def _present(part: _Value | None, name: str, meaning: str) -> _Value:
 
 @dataclass(frozen=True)
 class Match:
-    """Which query view looks up which key view."""
+    """Which query view looks up which key view.
+
+    >>> import contralex
+    >>> both_ways = [contralex.Match(query=0, key=1), contralex.Match(query=1, key=0)]
+    """
 
     query: int
     key: int
@@ -330,7 +334,11 @@ class Match:
 
 @dataclass
 class Step:
-    """The moment of training at which a step happens. Randomness is a function of it and of nothing else."""
+    """The moment of training at which a step happens. Randomness is a function of it and of nothing else.
+
+    >>> import contralex
+    >>> step = contralex.Step(contralex.Clock(step=0, total=10, per_epoch=2), seed=0, batch=32)
+    """
 
     clock: Clock
     seed: int

@@ -34,7 +34,7 @@ NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint")
 _IF_ANY = (*_FOR_PEOPLE, "code", "plugins", "init")  # not written where it says nothing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Resolved:
     """A run that is ready to be built: validated, complete with defaults, and every leaf's history.
 
@@ -49,6 +49,10 @@ class Resolved:
     digest: str
     plugins: dict[str, str]
     code: dict[str, str]
+
+    def __repr__(self) -> str:
+        plugins = ", ".join(f"{name} {version}" for name, version in self.plugins.items())
+        return f"Resolved {self.run.name}\n  digest {self.digest}\n  plugins {plugins}"
 
     def anchored(self) -> Resolved:
         """With whole paths, as a run stores them. The digest is the same."""

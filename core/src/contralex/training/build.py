@@ -106,6 +106,11 @@ def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
     """The query encoder of a checkpoint, in evaluation mode.
 
     ``allow_code``: the Python files that its spec names in ``code`` may be run.
+
+    >>> import contralex, torch
+    >>> encoder = contralex.load_encoder("runs/my-run")
+    >>> encoder(torch.rand(2, 3, 32, 32)).shape, encoder.features(torch.rand(2, 3, 32, 32)).shape
+    (torch.Size([2, 128]), torch.Size([2, 256]))
     """
     checkpoint = open_checkpoint(Path(path))
     with permission(allow_code):
@@ -126,6 +131,10 @@ def load_backbone(path: str | Path, *, allow_code: bool = False) -> nn.Module:
 
     For torchvision and timm backbones it is their own model without its classifier, so its ``state_dict`` goes
     into a model of theirs with ``strict=False``.
+
+    >>> import contralex, torch
+    >>> contralex.load_backbone("runs/my-run")(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 256])
     """
     made = load_encoder(path, allow_code=allow_code)
     if made.backbone is None:

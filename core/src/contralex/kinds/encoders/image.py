@@ -26,6 +26,11 @@ class ImageEncoder(Encoder):
     ``normalize``: whether vectors are brought to unit length. ``jigsaw``: the head of views in pieces (B, P, C, H, W),
     in place of the projector (PIRL). MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733,
     section 3.1.
+
+    >>> import contralex, torch
+    >>> encoder = contralex.ImageEncoder(contralex.Backbone(torch.nn.Linear(192, 16), dim=16))
+    >>> encoder(torch.rand(2, 192)).shape
+    torch.Size([2, 16])
     """
 
     backbone: nn.Module

@@ -66,6 +66,10 @@ class MomentumEncoder(KeyEncoder):
     own past in each :meth:`update`; may be a schedule. ``shuffle_bn``: encode the keys in another order than the
     queries, so that BatchNorm statistics over parts of the batch do not tell them apart (MoCo, section 3.3). ``init``:
     start as a ``copy`` of the encoder or at ``random``, as what ``fresh_encoder()`` makes.
+
+    >>> import contralex, torch
+    >>> encoder = contralex.ImageEncoder(contralex.Backbone(torch.nn.Linear(192, 16), dim=16))
+    >>> keys = contralex.MomentumEncoder(encoder, momentum=0.99)
     """
 
     def __init__(

@@ -27,6 +27,14 @@ class InfoNCE(Loss):
 
     ``temperature`` (τ, above 0) divides the scores, and may be a schedule. ``weight`` (w) multiplies the loss (MoCo v3:
     2τ).
+
+    >>> import contralex, torch
+    >>> from contralex.plugin import Dictionary, Rows, Targets
+    >>> queries = Rows.from_view(torch.eye(4), sample=torch.arange(4), view=0)
+    >>> step = contralex.Step(contralex.Clock(step=0, total=10, per_epoch=2), seed=0, batch=4)
+    >>> loss = contralex.InfoNCE(temperature=0.2)
+    >>> float(loss(queries, Dictionary(shared=torch.eye(4)), Targets(index=torch.arange(4)), step)) < 0.1
+    True
     """
 
     def __init__(self, temperature: float | Schedule, weight: float = 1.0) -> None:

@@ -69,6 +69,10 @@ class QueueSource(NegativeSource):
     Buffers: ``vectors`` (size, dim), which start as random unit vectors, as in MoCo's code; ``sample`` (size,), the
     sample of each key, -1 where none was written yet; ``pointer``, where the next key goes. The last two are the same
     on every process.
+
+    >>> import contralex
+    >>> contralex.QueueSource(size=4096, dim=128).vectors.shape
+    torch.Size([4096, 128])
     """
 
     vectors: Tensor

@@ -13,7 +13,11 @@ from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
 
 class InstanceTargets(TargetGenerator):
     """The index of the entry that stands for the query's own sample, in the matched view and at the same position
-    (InstDisc, section 3.1)."""
+    (InstDisc, section 3.1).
+
+    >>> import contralex
+    >>> targets = contralex.InstanceTargets()
+    """
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         return Targets(index=dictionary.positives(queries, match))
