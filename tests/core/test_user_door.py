@@ -34,8 +34,8 @@ from tests.packages import ROOT
 NAMES = [
     *("Backbone", "Clock", "Comparison", "ContralexError", "Embeddings", "ImageEncoder", "InfoNCE", "InstanceTargets"),
     *("LookUp", "Match", "MomentumEncoder", "QueueSource", "Run", "Step", "Transform", "__version__", "build"),
-    *("compare", "diff", "distill", "embed", "explain", "finetune", "kinds", "load_backbone", "load_encoder"),
-    *("load_transform", "methods", "open", "resolve", "train", "why"),
+    *("compare", "diff", "distill", "dry_run", "embed", "explain", "finetune", "kinds", "load_backbone"),
+    *("load_encoder", "load_transform", "methods", "open", "resolve", "train", "why"),
 ]
 SLOW = ("compare", "Comparison")  # trains two methods
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before

@@ -51,7 +51,8 @@ def train(
     ``cifar10``. ``sets``: single values by their paths. ``out``: the run's folder; without it ``runs/RECIPE-TIME``.
     ``resume``: go on with the run in ``out``. ``processes``: how many to start, on the GPUs where there are any.
     ``allow_code``: run the Python files that the recipe names in ``code``. ``allow_drift``: with ``resume``, take the
-    spec and the plugins as they are now.
+    spec and the plugins as they are now. ``fit``: set what depends on the number of samples and on the device, so that
+    it takes about so many ``minutes``, where they are given.
 
     Progress goes to stderr; in a notebook, one line of the output is kept up to date. Raises :class:`ContralexError`.
 

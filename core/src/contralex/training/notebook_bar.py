@@ -46,7 +46,8 @@ class NotebookBar:
         from IPython.display import display  # type: ignore[import-not-found, unused-ignore]
 
         self._began = time.monotonic()
-        self._display = display({"text/plain": self._line()}, raw=True, display_id=True)
+        show: Any = display
+        self._display = show({"text/plain": self._line()}, raw=True, display_id=True)
 
     def stop(self) -> None:
         self._draw()
