@@ -271,8 +271,19 @@ def test_the_best_is_first_and_a_missing_figure_is_a_dash(two: list[str]) -> Non
     bare = {"steps": 10, "epochs": 2, "seconds": 4.0}
     made = summary(planned, {"small": bare, "other": example(**{"this run": 0.5, "raw pixels": 0.25})})
     assert [row["name"] for row in made["rows"]] == ["other", "small"]
-    assert cells(made["rows"][0]) == ["other", "50.0", "50.0", "-", "-", "25.0", "25.0", "2", "4", "20"]
-    assert cells(made["rows"][1]) == ["small", *["-"] * 6, "2", "4", "20"]
+    assert cells(made["rows"][0], made["columns"]) == [
+        "other",
+        "50.0",
+        "50.0",
+        "-",
+        "-",
+        "25.0",
+        "25.0",
+        "2",
+        "4",
+        "20",
+    ]
+    assert cells(made["rows"][1], made["columns"]) == ["small", *["-"] * 6, "2", "4", "20"]
     lines = markdown(made, "contralex compare x").splitlines()
     assert lines[4] == "| other | 50.0 | 50.0 | - | - | 25.0 | 25.0 | 2 | 4 | 20 |"
     assert lines[7].startswith("* kNN: top-1 %, k=3, temperature 0.1, backbone.")
