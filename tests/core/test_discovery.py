@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contralex.cli import doctor
+from contralex.api import health
 from contralex.plugins.registry import Registry, registry
 
 Install = Callable[..., Path]
@@ -175,15 +175,15 @@ def test_doctor_finds_two_installations_and_one_that_is_shadowed(
     fake_plugin: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = fake_plugin("foo", ""), fake_plugin("Foo", "", version="2.0")
-    (problem,) = doctor._installed_twice()
+    (problem,) = health._installed_twice()
     assert problem.startswith("foo is installed 2 times, in ")
     assert f"{one} (1.0)" in problem
     assert f"{two} (2.0)" in problem
-    assert list(doctor._shadowed()) == []
+    assert list(health._shadowed()) == []
     home = fake_plugin("bar", "")
     (tmp_path / "bar.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("bar", None)
     registry.cache_clear()
-    (problem,) = doctor._shadowed()
+    (problem,) = health._shadowed()
     assert problem.startswith(f"bar is installed in {home}, but Python imports it from {tmp_path / 'bar.py'}, which")

@@ -32,10 +32,11 @@ from contralex.training.notebook_bar import NotebookBar, is_notebook
 from tests.packages import ROOT
 
 NAMES = [
-    *("Backbone", "Clock", "Comparison", "ContralexError", "Embeddings", "ImageEncoder", "InfoNCE", "InstanceTargets"),
-    *("LookUp", "Match", "MomentumEncoder", "QueueSource", "Run", "Step", "Transform", "__version__", "build"),
-    *("compare", "diff", "distill", "dry_run", "embed", "explain", "finetune", "kinds", "load_backbone"),
-    *("load_encoder", "load_transform", "methods", "open", "resolve", "train", "why"),
+    *("Backbone", "Clock", "Comparison", "ContralexError", "Diagnosis", "Embeddings", "ImageEncoder", "InfoNCE"),
+    *("InstanceTargets", "LookUp", "Match", "MomentumEncoder", "QueueSource", "Run", "Step", "Transform"),
+    *("__version__", "build", "compare", "diff", "distill", "doctor", "dry_run", "embed", "explain", "finetune"),
+    *("inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open", "resolve"),
+    *("train", "why"),
 ]
 SLOW = ("compare", "Comparison")  # trains two methods
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before
@@ -134,6 +135,8 @@ def test_objects_print_as_a_few_readable_lines(run: contralex.Run) -> None:
     assert any(line.startswith("moco-v2  ") for line in repr(contralex.methods()).splitlines())
     resolved = contralex.resolve("moco-v2")
     assert len(repr(resolved).splitlines()) < 6
+    assert "step: 2\nloss: " in repr(contralex.doctor(run))
+    assert repr(contralex.doctor(run)).endswith("\nProblem: none")
     assert resolved.digest in repr(resolved)
     assert repr(run.embed("photos")).splitlines() == [
         "Embeddings of 6 images, 256 features each",

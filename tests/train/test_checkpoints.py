@@ -642,6 +642,8 @@ def test_inspect_says_what_is_damaged_and_shows_the_rest(copied: Path) -> None:
 
 
 def test_inspect_imports_no_torch(run: Path) -> None:
-    code = "import sys; from contralex.cli.inspect import contents; contents(__import__('pathlib').Path(sys.argv[1])); "
+    code = (
+        "import sys; from contralex.api.inspecting import contents; contents(__import__('pathlib').Path(sys.argv[1])); "
+    )
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(run)], check=True)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from contralex.cli.inspect import contents
+from contralex.api.inspecting import contents
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
 from contralex.training.checkpoints import manifest, read, write

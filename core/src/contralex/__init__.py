@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from contralex.api.building import build
     from contralex.api.comparing import Comparison, compare
     from contralex.api.embedding import Embeddings, embed
+    from contralex.api.health import Diagnosis, doctor
+    from contralex.api.inspecting import inspect
     from contralex.api.recipes import diff, explain, methods, resolve, why
     from contralex.api.runs import Run
     from contralex.api.runs import open as open
@@ -44,6 +46,8 @@ _WHERE = {
     "contralex.api.building": ("build",),
     "contralex.api.comparing": ("Comparison", "compare"),
     "contralex.api.embedding": ("Embeddings", "embed"),
+    "contralex.api.health": ("Diagnosis", "doctor"),
+    "contralex.api.inspecting": ("inspect",),
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
     "contralex.api.runs": ("Run", "open"),
     "contralex.api.semi_supervised": ("distill", "finetune"),
@@ -67,6 +71,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "Clock",
     "Comparison",
     "ContralexError",
+    "Diagnosis",
     "Embeddings",
     "ImageEncoder",
     "InfoNCE",
@@ -83,10 +88,12 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "compare",
     "diff",
     "distill",
+    "doctor",
     "dry_run",
     "embed",
     "explain",
     "finetune",
+    "inspect",
     "kinds",
     "load_backbone",
     "load_encoder",

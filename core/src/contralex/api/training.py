@@ -236,6 +236,6 @@ def train_command(
 
 def launch(argv: list[str], processes: int, to: Stream) -> int:
     """The exit code of ``contralex`` with these words in so many processes, which report to a stream of this one."""
-    from contralex.training import launch
+    from contralex.training.launch import launch
 
-    return launch.launch(argv, processes, to_stderr=to == "stderr")
+    return launch(argv, processes, to_stderr=to == "stderr")

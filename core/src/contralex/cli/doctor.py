@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contralex.cli.options import Json, path, print_json, print_table
-from contralex.errors import ContralexError
 
-_NEEDED = ("torch", "torchvision", "accelerate")
-_EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard", "scikit-learn": "digits"}
+if TYPE_CHECKING:
+    from contralex.api.health import Diagnosis
 
 
 def doctor(
@@ -32,147 +27,31 @@ def doctor(
     Without RUN: what is installed, what the machine has, and what is wrong. With RUN: whether the run has collapsed or
     stands still, and the most likely reason. The exit status is 1 if something is wrong.
     """
+    from contralex.api import health
+
+    found = health.doctor(run)
     if run is not None:
-        _examine(run, as_json)
+        _print_run(found, as_json)
+    elif as_json:
+        print_json({"facts": found.facts, "plugins": found.plugins, "problems": found.problems})
+    else:
+        print_table(["what", "found"], [[name, str(value)] for name, value in found.facts.items()])
+        rows = [[row["name"], row["version"], row["state"]] for row in found.plugins]
+        print_table(["plugin", "version", "state"], rows)
+        _print_problems(found, "Everything is in order.")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _print_run(found: Diagnosis, as_json: bool) -> None:
+    if as_json:
+        print_json({"last": found.facts or None, "problems": found.problems})
         return
-    facts = {**_software(), **_machine()}
-    problems = [*_missing(facts), *_plugin_problems(), *_installed_twice(), *_shadowed(), *_out_of_step()]
-    if as_json:
-        print_json({"facts": facts, "plugins": _plugins(), "problems": problems})
-    else:
-        print_table(["what", "found"], [[name, str(value)] for name, value in facts.items()])
-        print_table(["plugin", "version", "state"], [[row["name"], row["version"], row["state"]] for row in _plugins()])
-        for problem in problems:
-            typer.echo(f"Problem: {problem}", err=True)
-        typer.echo(f"{len(problems)} problem(s)." if problems else "Everything is in order.")
-    if problems:
-        raise typer.Exit(1)
+    print_table(["what", "last"], [[name, value] for name, value in found.shown().items()])
+    _print_problems(found, f"Nothing is wrong in {found.periods} logged periods.")
 
 
-def _examine(run: Path, as_json: bool) -> None:
-    from contralex.training.health import find_signs, read_lines
-
-    file = run / "metrics.jsonl"
-    if not file.is_file():
-        raise ContralexError(f"doctor: {run} is no run's folder, for it has no metrics.jsonl; give the folder of --out")
-    lines = [line for line in read_lines(file) if "loss" in line]
-    found = find_signs(lines)
-    if as_json:
-        print_json({"last": lines[-1] if lines else None, "problems": found})
-    else:
-        last = lines[-1] if lines else {}
-        print_table(["what", "last"], [[name, f"{last[name]:.4g}"] for name in _SHOWN if name in last])
-        for sign in found:
-            typer.echo(f"Problem: {sign}", err=True)
-        typer.echo(f"{len(found)} problem(s)." if found else f"Nothing is wrong in {len(lines)} logged periods.")
-    if found:
-        raise typer.Exit(1)
-
-
-_SHOWN = ("step", "loss", "lookup_top1", "entries", "feature_std", "effective_rank", "lr", "knn_top1")
-
-
-def _software() -> dict[str, Any]:
-    facts: dict[str, Any] = {"contralex": _version("contralex"), "Python": platform.python_version()}
-    facts |= {name: _version(name) or "missing" for name in _NEEDED}
-    return facts | {
-        name: _version(name) or f"not installed (optional): pip install 'contralex[{extra}]'"
-        for name, extra in _EXTRAS.items()
-    }
-
-
-def _machine() -> dict[str, Any]:
-    facts: dict[str, Any] = {"CPU cores": _cores()}
-    try:
-        import torch
-    except Exception as error:  # a broken torch raises many things, and this command is there to say so
-        return facts | {"importing torch": f"failed: {type(error).__name__}: {error}"}
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    spread = torch.distributed
-    available = spread.is_available()
-    return facts | {
-        "CUDA": ", ".join(names) if names else "no",
-        "MPS": "yes" if torch.backends.mps.is_available() else "no",
-        "gloo": "yes" if available and spread.is_gloo_available() else "no",
-        "NCCL": "yes" if available and spread.is_nccl_available() else "no",
-    }
-
-
-def _cores() -> int:
-    """Those that this process may use; a container often has fewer than the machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _plugins() -> list[dict[str, str]]:
-    from contralex.plugins.registry import registry
-
-    return [
-        {"name": plugin.name, "version": plugin.version, "state": plugin.state, "reason": plugin.reason}
-        for plugin in registry().plugins.values()
-    ]
-
-
-def _missing(facts: dict[str, Any]) -> Iterator[str]:
-    for name in _NEEDED:
-        if facts[name] == "missing":
-            yield f"{name} is not installed: pip install {name}"
-    if "importing torch" in facts:
-        yield f"importing torch {facts['importing torch']}; install it again, as https://pytorch.org says"
-
-
-def _plugin_problems() -> Iterator[str]:
-    from contralex.plugins.registry import VARIABLE, registry
-
-    for plugin in registry().plugins.values():
-        if plugin.state in ("broken", "conflict", "incompatible"):
-            yield f"{plugin.name} is {plugin.state}: {plugin.reason}"
-    for name in registry().unmatched:
-        yield f"{VARIABLE} names {name}, but no plugin of this name is installed"
-
-
-def _installed_twice() -> Iterator[str]:
-    """Two records of one distribution: a stale installation, of which Python takes either."""
-    from contralex.plugins.discovery import normal, records
-    from contralex.plugins.registry import registry
-
-    for name, where in records({normal(name) for name in registry().plugins}).items():
-        if len(where) > 1:
-            yield (
-                f"{name} is installed {len(where)} times, in {' and '.join(where)}; "
-                f"run pip uninstall {name} until none is left, and install it once"
-            )
-
-
-def _shadowed() -> Iterator[str]:
-    """A module that comes from elsewhere than its distribution: a folder of its name that is first on the path."""
-    from contralex.plugins.registry import registry
-
-    for plugin in registry().plugins.values():
-        file = getattr(plugin.module, "__file__", None)
-        if plugin.found is None or file is None:
-            continue
-        home = plugin.found.location
-        # As written, or with links followed: a package manager may link the one or the other.
-        if not any(Path(way(file)).is_relative_to(way(home)) for way in (os.path.abspath, os.path.realpath)):
-            yield (
-                f"{plugin.name} is installed in {home}, but Python imports it from {file}, which comes first on the "
-                f"path; rename or remove that one, or run in another folder"
-            )
-
-
-def _out_of_step() -> Iterator[str]:
-    """First-party plugins are released together with the core."""
-    from contralex.plugins.registry import known_kinds, known_recipes, registry
-
-    first_party = {*known_recipes().values(), *(name for kinds in known_kinds().values() for name in kinds.values())}
-    core = registry().plugins["contralex"].version
-    for plugin in registry().plugins.values():
-        if plugin.name in first_party and plugin.version.split(".")[:2] != core.split(".")[:2]:
-            yield f"{plugin.name} is {plugin.version} and contralex {core}: pip install -U contralex {plugin.name}"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def _print_problems(found: Diagnosis, otherwise: str) -> None:
+    for problem in found.problems:
+        typer.echo(f"Problem: {problem}", err=True)
+    typer.echo(f"{len(found.problems)} problem(s)." if found.problems else otherwise)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict
-from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from contralex import progress
-from contralex.cli.options import Checkpoint, Json, must_exist, print_json, print_table
-from contralex.errors import ContralexError
-
-if TYPE_CHECKING:
-    from contralex.training.checkpoints.header import Stored
-    from contralex.training.checkpoints.state import CheckpointState
+from contralex.cli.options import Checkpoint, Json, print_json, print_table
 
 
 def inspect(
@@ -28,80 +19,16 @@ def inspect(
 
     Nothing of the checkpoint is run. The exit status is 1 if it is damaged.
     """
+    from contralex.api import inspecting
+
     progress.listen("stderr")
-    with progress.during(f"Reading {checkpoint}"):
-        found = contents(checkpoint)
+    found = inspecting.inspect(checkpoint)
     if as_json:
         print_json(found)
     else:
         _print(found, tensors)
     if found["problems"]:
         raise typer.Exit(1)
-
-
-def contents(path: Path) -> dict[str, Any]:
-    """Everything that is printed, as plain data. Of a run's folder, the checkpoint that it would go on from."""
-    from contralex.training.checkpoints import header, manifest, read
-
-    must_exist(path)
-    folder = path if read.names_a_step(path) else read.open_checkpoint(path).folder
-    files = manifest.files_of(folder)
-    problems = [f"{folder / file.name}: {file.problem}" for file in files if file.problem]
-    state: CheckpointState | None = None
-    try:
-        state = read.read_state(folder)
-        read.open_checkpoint(folder)
-    except ContralexError as error:
-        if not problems:
-            problems.append(str(error))
-    listed: dict[str, list[dict[str, Any]]] = {}
-    for name in (manifest.MODEL, manifest.OPTIMIZER):
-        try:
-            listed[name] = [_plain(tensor) for tensor in header.read(folder / name)]
-        except ContralexError as error:
-            if not problems:
-                problems.append(str(error))
-    return {
-        "folder": str(folder),
-        **{key: getattr(state, key, None) for key in ("step", "epoch", "digest", "metrics", "drift", "spec")},
-        "plugins": [_plugin(name, version) for name, version in (state.plugins if state else {}).items()],
-        "code": [_code(entry) for entry in _entries(state.spec if state else {})],
-        "tensors": listed,
-        "files": [asdict(file) for file in files],
-        "problems": problems,
-    }
-
-
-def _plain(tensor: Stored) -> dict[str, Any]:
-    return {**asdict(tensor), "shape": list(tensor.shape)}
-
-
-def _plugin(name: str, version: str) -> dict[str, Any]:
-    try:
-        installed: str | None = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        installed = None
-    return {"name": name, "version": version, "installed": installed}
-
-
-def _entries(spec: dict[str, Any]) -> list[dict[str, str]]:
-    code = spec.get("code")
-    entries = code if isinstance(code, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and all(isinstance(v, str) for v in entry.values())]
-
-
-def _code(entry: dict[str, str]) -> dict[str, Any]:
-    """A code file, and whether what lies at its path is still what was run."""
-    from contralex.files import opened
-
-    now = "missing"
-    try:
-        with opened(Path(entry["file"])) as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest() == entry.get("sha256")
-        now = "unchanged" if same else "changed"
-    except (OSError, ValueError, KeyError):
-        pass
-    return {"file": entry.get("file"), "sha256": entry.get("sha256"), "now": now}
 
 
 def _print(found: dict[str, Any], with_tensors: bool) -> None:
