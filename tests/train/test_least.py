@@ -12,7 +12,7 @@ import pytest
 from contralex import resolve
 from contralex.plugin import ContralexError
 from contralex.recipes.layers import Resolved
-from contralex.recipes.sample_counts import advice, sensible_batch
+from contralex.recipes.sample_counts import FIT, advice, sensible_batch
 from contralex.training.prepare import prepare_run
 from contralex.training.run import train
 from contralex.training.run_folder import RunFolder
@@ -70,8 +70,9 @@ def test_more_clusters_than_an_epoch_has_samples(tmp_path: Path) -> None:
     sets = ("train.batch_size=100", "train.batch_norm=local")
     with pytest.raises(ContralexError) as error:
         steps("deepcluster-v2", tmp_path / "one", *sets, "method.negatives.count=1401")
-    said, remedy = str(error.value).split("\n")
+    said, remedy, *fit = str(error.value).split("\n")
     assert said.startswith("method.negatives needs 1401 samples in an epoch, and its whole batches have 1400: each")
+    assert fit == FIT.split("\n")  # which lowers the number as well
     assert not (tmp_path / "one").exists()
     assert steps("deepcluster-v2", tmp_path / "more", *sets, shlex.split(remedy)[1]) == 1
 

@@ -20,7 +20,9 @@ def check_counts(run: RunSpec, dataset_size: int, processes: int, where: str) ->
     message with all that does not fit. ``where`` names the data: ``image_folder at ./photos``."""
     found = misfits(run, dataset_size, processes, where)
     if found:
-        raise ContralexError("\n".join([*found, FIT] if dataset_size >= 2 * processes else found))
+        # A batch that is too small for its method is the user's own number, and no matter of the data's size.
+        own = any(least.of == "batch" for _, least, _ in too_few(run, dataset_size, run.train.batch_size))
+        raise ContralexError("\n".join(found if own or dataset_size < 2 * processes else [*found, FIT]))
 
 
 def misfits(run: RunSpec, dataset_size: int, processes: int, where: str) -> list[str]:
