@@ -309,6 +309,23 @@ def test_a_transform_is_what_evaluation_does(run: contralex.Run) -> None:
     assert torch.equal(run.transform(image.convert("RGBA")), plain)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "last"),
+    [
+        ("moco-v2", "Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], inplace=False)"),
+        ("clip", "Normalize(mean=[0.48145466, 0.4578275, 0.40821073], std=[0.26862954, 0.26130258, 0.27577711], "),
+        ("cmc", "RGB to lab, normalised"),
+        ("cpc", "overlapping patches of 64 px, 32 px apart"),
+        ("mae", "Normalize(mean="),
+        ("crd", "Normalize(mean="),
+    ],
+)
+def test_every_image_recipe_says_what_its_encoder_wants_to_see(recipe: str, last: str) -> None:
+    steps = contralex.resolve(recipe).run.method.views.build().plain_steps()
+    assert steps[-1].startswith(last)
+    assert any("Resize(size=" in step or "CenterCrop(size=" in step for step in steps)
+
+
 # Embeddings
 
 

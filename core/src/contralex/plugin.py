@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         RandAugment,
         Solarize,
     )
-    from contralex.kinds.views.parts import CropViews, to_tensor_steps, trim_long_image
+    from contralex.kinds.views.parts import CropViews, describe_steps, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.ring_buffer import write_to_ring
@@ -197,6 +197,7 @@ _WHERE = {
     ),
     "contralex.kinds.views.parts": (
         "CropViews",
+        "describe_steps",
         "to_tensor_steps",
         "trim_long_image",
     ),
@@ -360,6 +361,7 @@ __all__ = [
     "commands",
     "compact",
     "conv_backbone",
+    "describe_steps",
     "distributed",
     "error_at",
     "evaluate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from contralex.plugin import Augment, CropViews, Group, Views, to_tensor_steps, trim_long_image
+from contralex.plugin import Augment, CropViews, Group, Views, describe_steps, to_tensor_steps, trim_long_image
 from contralex_clip.tokens import Tokenizer, Tokens
 
 
@@ -32,7 +32,11 @@ class ImageTextViews(Views):
         return self._augmented.make(_crop_square(item) if self.square else item, 0)
 
     def plain(self, item: Image.Image) -> Tensor:
-        return self._plain(item)
+        image: Tensor = self._plain(item)
+        return image
+
+    def plain_steps(self) -> Sequence[str]:
+        return describe_steps(self._plain)
 
 
 def _crop_square(image: Image.Image) -> Image.Image:
@@ -42,7 +46,7 @@ def _crop_square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _evaluation(augment: Augment, square: bool) -> Callable[[Image.Image], Tensor]:
+def _evaluation(augment: Augment, square: bool) -> v2.Compose:
     """The middle square of the image whose short side has the crop's size, as CLIP's code evaluates; or else the whole
     image, squeezed into a square, as SigLIP's does."""
     crop, how = augment.crop, InterpolationMode(augment.crop.interpolation)
@@ -50,5 +54,4 @@ def _evaluation(augment: Augment, square: bool) -> Callable[[Image.Image], Tenso
     steps: list[Callable[[Any], Any]] = (
         [trim_long_image, v2.Resize(size, how), v2.CenterCrop(size)] if square else [v2.Resize((size, size), how)]
     )
-    pipeline: Callable[[Image.Image], Tensor] = v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
-    return pipeline
+    return v2.Compose([*steps, *to_tensor_steps(augment.normalize)])

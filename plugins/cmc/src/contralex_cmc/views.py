@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -47,6 +48,9 @@ class LabViews(Views):
 
     def plain(self, item: Any) -> Tensor:
         return self._channels(self._rgb.plain(item))
+
+    def plain_steps(self) -> Sequence[str]:
+        return [*self._rgb.plain_steps(), f"RGB to {self.space}, normalised"]
 
     def _channels(self, rgb: Tensor) -> Tensor:
         return (convert(rgb, self.space) - self.mean) / self.std

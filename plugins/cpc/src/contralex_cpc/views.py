@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from contralex.plugin import ContralexError, Views, trim_long_image
+from contralex.plugin import ContralexError, Views, describe_steps, trim_long_image
 from contralex_cpc.patch_augment import augment_patches
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class PatchViews(Views):
 
     def plain(self, item: Any) -> Tensor:
         return self._grid(self._plain(item))
+
+    def plain_steps(self) -> Sequence[str]:
+        return [*describe_steps(self._plain), f"overlapping patches of {self.patch} px, {self.stride} px apart"]
 
     def _grid(self, image: Tensor) -> Tensor:
         size, stride = self.patch, self.stride

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import ImageOps
@@ -29,3 +30,6 @@ class SameViews(Views):
 
     def plain(self, item: Any) -> Tensor:
         return self._image.plain(item)
+
+    def plain_steps(self) -> Sequence[str]:
+        return self._image.plain_steps()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,3 +37,6 @@ class MaskedViews(Views):
 
     def plain(self, item: Any) -> Tensor:
         return self.crops.plain(item)
+
+    def plain_steps(self) -> Sequence[str]:
+        return self.crops.plain_steps()
