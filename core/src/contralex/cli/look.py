@@ -59,7 +59,7 @@ def show(
         typer.echo(f"{MODELINE}\n{resolved.to_yaml()}", nl=False)
         there = recipes.presets(recipe)
         if there and preset is None:
-            typer.echo(f"Presets for --preset: {', '.join(there)}.", err=True)  # stdout is YAML that can be trained
+            typer.echo(f"# presets, for --preset: {', '.join(there)}")  # a comment: it is YAML that can be trained
 
 
 def diff(
