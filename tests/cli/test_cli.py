@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import contralex.training
 from contralex.plugin import ContralexError
 from contralex.plugins.registry import registry
 
@@ -28,6 +29,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     launch.launch = lambda *given, to_stderr: seen.update(launch=given) or 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "contralex.training.run", run)
     monkeypatch.setitem(sys.modules, "contralex.training.launch", launch)
+    monkeypatch.setattr(contralex.training, "launch", launch, raising=False)  # where another test has imported it
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     return seen

@@ -77,7 +77,7 @@ IMAGES = {view: torch.randn(BATCH, 5, generator=torch.Generator().manual_seed(6 
 
 def run_loss(loss: Any, context: BuildContext) -> list[Tensor]:
     own = ENTRIES.expand(BATCH, *ENTRIES.shape)
-    index, vectors = torch.arange(BATCH), KEYS.of_view(1).vectors
+    index, vectors = torch.arange(BATCH), KEYS.select_view(1).vectors
     targets = Targets(index=index, weights=WEIGHTS, vectors=vectors)
     return [loss(QUERIES, Dictionary(own=own, dataset_size=SAMPLES), targets, STEP) for _ in range(2)]
 
