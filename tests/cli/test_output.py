@@ -264,11 +264,11 @@ def test_a_disk_that_fills_at_the_start_or_at_the_end_is_one_sentence(
 
     row = dict.fromkeys(columns(), 0.5) | {"name": "simclr-v1"}
     found = {"columns": columns(), "rows": [row], "failed": {}}
-    monkeypatch.setattr("contralex.comparison.runs.run_all", lambda *given: {})
-    monkeypatch.setattr("contralex.comparison.table.summary", lambda *given: found)
+    monkeypatch.setattr("contralex.api.comparing.run_all", lambda *given: {})
+    monkeypatch.setattr("contralex.api.comparing.summary", lambda *given: found)
     monkeypatch.setattr("contralex.comparison.table.cells", lambda *given: ["simclr-v1", "50.0"])
     monkeypatch.setattr("contralex.comparison.table.below", lambda result: [])
-    monkeypatch.setattr("contralex.files.write_text", full)
+    monkeypatch.setattr("contralex.api.comparing.write_text", full)
     code, printed, err = call("compare", "simclr-v1", "--preset", "digits", "--out", str(tmp_path / "all"))
     assert code == 1 and "simclr-v1\t50.0" in printed
     assert err.splitlines()[-1] == f"Error: {tmp_path / 'all' / 'results.json'}: No space left on device"
