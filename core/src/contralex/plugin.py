@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contralex.errors import ContralexError, error_at, remedy
     from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
     from contralex.evaluation.features import evaluating, extract_features
+    from contralex.evaluation.hits import count_hits
     from contralex.files import expand_user, path_exists, read_json, write_text
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
     from contralex.kinds.backbones.specs import ViTSpec
@@ -118,6 +119,7 @@ _WHERE = {
         "evaluating",
         "extract_features",
     ),
+    "contralex.evaluation.hits": ("count_hits",),
     "contralex.files": (
         "expand_user",
         "path_exists",
@@ -361,6 +363,7 @@ __all__ = [
     "commands",
     "compact",
     "conv_backbone",
+    "count_hits",
     "describe_steps",
     "distributed",
     "error_at",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, did_you_mean, find_similar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,8 +25,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def call(*values: P.args, **named: P.kwargs) -> R:
         unknown = next((name for name in named if name not in signature.parameters), None)
         if unknown is not None:
-            near = difflib.get_close_matches(unknown, signature.parameters, n=1)
-            way = f"did you mean {near[0]}?" if near else f"its arguments are {', '.join(signature.parameters)}"
+            way = did_you_mean(find_similar(unknown, signature.parameters))
+            way = way or f"its arguments are {', '.join(signature.parameters)}"
             raise WrongArgument(f"{function.__name__} has no argument {unknown}; {way}")
         try:
             signature.bind(*values, **named)

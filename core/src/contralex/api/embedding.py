@@ -103,8 +103,8 @@ def embed(
         checkpoint = open_checkpoint(Path(run))
         spec = checkpoint.resolved().run
         everything = Everything(build.read_source(_data(spec, path_text(data))), _root(path_text(data)))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = build.load_encoder(checkpoint.folder).to(device)
+        device = devices.to_evaluate_on()
+        encoder = build.encoder_of(checkpoint, spec).to(device)
         dataset = EvalDataset(everything, spec.method.views.build())
         blocks = encode(
             cast(Callable[[Tensor], Tensor], _Function(encoder, which)),

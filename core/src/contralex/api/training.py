@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from contralex import progress
 from contralex.api.arguments import checked
-from contralex.api.fitting import fit_settings
 from contralex.api.runs import Run
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
+from contralex.api.train_options import TrainOptions
 from contralex.errors import ContralexError, command_to_resume
 from contralex.files import expand_user
 from contralex.recipes.code_files import permission
-from contralex.recipes.data_files import check_present
-from contralex.recipes.layers import Resolved, resolve
+from contralex.recipes.layers import Resolved
 from contralex.training import folders
 from contralex.training.folders import SPEC
 
@@ -62,17 +62,17 @@ def train(
     >>> run.results["steps"]
     2
     """
-    recipe, texts, folder = path_text(recipe), set_texts(sets, epochs), path_text(out)
+    folder = path_text(out)
     path = None if folder is None else expand_user(folder)
+    texts = set_texts(sets, epochs)
+    options = TrainOptions(path_text(recipe), preset, path_text(data), texts, path, resume, allow_code, allow_drift)
     with progress.listening("stderr") as to:
-        options = (recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
-        texts = sets_to_train(*options, processes=processes, fit=fit, minutes=minutes)
-        resolved = resolve_to_train(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
+        options = options.fitted(processes, fit, minutes)
+        resolved = options.resolve()
         if processes == 1 or is_launched():
             return _train_here(resolved, path, resume, allow_drift, allow_code, to)
         path = path or _new_folder(resolved)
-        argv = train_command(recipe, preset, path_text(data), texts, path, resume, allow_code, allow_drift)
-        return _train_launched(argv, path, processes, allow_code, to)
+        return _train_launched(replace(options, out=path).command(), path, processes, allow_code, to)
 
 
 @checked
@@ -97,38 +97,9 @@ def dry_run(
     """
     from contralex.training.dry_run import dry_run
 
-    options = (path_text(recipe), preset, path_text(data))
-    texts = set_texts(sets, epochs)
+    options = TrainOptions(path_text(recipe), preset, path_text(data), set_texts(sets, epochs), allow_code=allow_code)
     with progress.listening("stderr"), permission(allow_code):
-        texts = sets_to_train(*options, texts, None, False, allow_code, False, processes=1, fit=fit, minutes=minutes)
-        return dry_run(resolve_to_train(*options, texts, None, False, allow_code, False))
-
-
-def sets_to_train(
-    recipe: str | None,
-    preset: str | None,
-    data: str | None,
-    sets: Sequence[str],
-    out: Path | None,
-    resume: bool,
-    allow_code: bool,
-    allow_drift: bool,
-    *,
-    processes: int,
-    fit: bool,
-    minutes: float | None,
-) -> list[str]:
-    """The user's ``sets``, and with ``fit`` below them those that fit the run to its data and to this machine."""
-    if not fit:
-        if minutes is not None:
-            raise ContralexError("--minutes says how long a run may train that --fit fits; add --fit")
-        return list(sets)
-
-    def resolve_with(more: Sequence[str]) -> Resolved:
-        return resolve_to_train(recipe, preset, data, [*more, *sets], out, resume, allow_code, allow_drift)
-
-    with permission(allow_code):
-        return [*fit_settings(resolve_with, processes, minutes, resume), *sets]
+        return dry_run(options.fitted(1, fit, minutes).resolve())
 
 
 def train_resolved(resolved: Resolved, out: Path | None, processes: int, allow_code: bool) -> Run:
@@ -178,60 +149,9 @@ def _new_folder(resolved: Resolved) -> Path:
     return folders.make_new(folders.name_by_time(resolved.run.name))[0]
 
 
-def resolve_to_train(
-    recipe: str | None,
-    preset: str | None,
-    data: str | None,
-    sets: Sequence[str],
-    out: Path | None,
-    resume: bool,
-    allow_code: bool,
-    allow_drift: bool,
-) -> Resolved:
-    """The spec of the run that ``contralex train`` with these options trains. Refuses what cannot be trained."""
-    recipe = _recipe(recipe, out, resume)
-    if allow_drift and not resume:
-        raise ContralexError("--allow-drift is about a run that is resumed; add --resume and its --out")
-    is_own = resume and out is not None and Path(recipe) == out / SPEC  # which holds no presets itself
-    resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, presets_of_its_name=is_own)
-    if not resume:
-        check_present(resolved, recipe, ["contralex", "train", recipe], allow_code=allow_code)
-    return resolved
-
-
-def _recipe(recipe: str | None, out: Path | None, resume: bool) -> str:
-    if resume and out is None:
-        raise ContralexError("--resume: say which run with --out, such as --out runs/my-run")
-    if recipe is not None:
-        return recipe
-    if not resume or out is None:
-        raise ContralexError("train what? give a recipe (`contralex methods` lists them) or the path of a YAML file")
-    if not (out / SPEC).is_file():
-        raise ContralexError(f"--resume: {out} holds no {SPEC}, so it is not a run's folder")
-    return str(out / SPEC)
-
-
 def is_launched() -> bool:
     """Whether torchrun, accelerate or our own launcher has started this process as one of several."""
     return "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
-
-
-def train_command(
-    recipe: str | None,
-    preset: str | None,
-    data: str | None,
-    sets: Sequence[str],
-    out: Path | None,
-    resume: bool,
-    allow_code: bool,
-    allow_drift: bool,
-) -> list[str]:
-    """The words of ``contralex train`` with these options, for each process."""
-    options = {"--preset": preset, "--data": data, "--out": out}
-    words = [f"{name}={value}" for name, value in options.items() if value is not None]
-    switches = {"--resume": resume, "--allow-code": allow_code, "--allow-drift": allow_drift}
-    flags = [name for name, on in switches.items() if on]
-    return ["train", *words, *(f"--set={text}" for text in sets), *flags, "--", _recipe(recipe, out, resume)]
 
 
 def launch(argv: list[str], processes: int, to: Stream) -> int:

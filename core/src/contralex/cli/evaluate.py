@@ -12,50 +12,8 @@ from contralex import progress
 from contralex.cli.options import AllowCode, Checkpoint, Data, Json, Sets, print_json, print_table
 
 
-def knn(
-    run: Checkpoint,
-    data: Data = None,
-    sets: Sets = None,
-    allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:
-    """Classify images by their nearest neighbours.
-
-    Raw pixels and the untrained encoder are evaluated beside it.
-    """
-    _evaluate("knn", "kNN", run, data, sets, allow_code, as_json)
-
-
-def linear(
-    run: Checkpoint,
-    data: Data = None,
-    sets: Sets = None,
-    allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:
-    """Train a linear classifier on frozen features.
-
-    Raw pixels and the untrained encoder are evaluated beside it.
-    """
-    _evaluate("linear", "linear probe", run, data, sets, allow_code, as_json)
-
-
-def classify(
-    run: Checkpoint,
-    data: Data = None,
-    sets: Sets = None,
-    allow_code: AllowCode = False,
-    as_json: Json = False,
-) -> None:
-    """Evaluate a classifier, such as a fine-tuned run.
-
-    The encoder's embeddings are read as the logits of the classes.
-    """
-    _evaluate("classify", "classified", run, data, sets, allow_code, as_json)
-
-
-def command_for(name: str) -> Callable[..., None]:
-    """A command for an evaluator that only the run itself knows, because a plugin that it uses brings it."""
+def command_for(name: str, label: str, help_text: str) -> Callable[..., None]:
+    """The command of one evaluator. ``label``: what its line of settings begins with."""
 
     def evaluate(
         run: Checkpoint,
@@ -64,10 +22,21 @@ def command_for(name: str) -> Callable[..., None]:
         allow_code: AllowCode = False,
         as_json: Json = False,
     ) -> None:
-        """Evaluate a run by an evaluator of a plugin."""
-        _evaluate(name, name, run, data, sets, allow_code, as_json)
+        _evaluate(name, label, run, data, sets, allow_code, as_json)
 
+    evaluate.__name__, evaluate.__doc__ = name, help_text
     return evaluate
+
+
+_BESIDE = "\n\nRaw pixels and the untrained encoder are evaluated beside it."
+knn = command_for("knn", "kNN", "Classify images by their nearest neighbours." + _BESIDE)
+linear = command_for("linear", "linear probe", "Train a linear classifier on frozen features." + _BESIDE)
+classify = command_for(
+    "classify",
+    "classified",
+    "Evaluate a classifier, such as a fine-tuned run.\n\n"
+    "The encoder's embeddings are read as the logits of the classes.",
+)
 
 
 def _evaluate(

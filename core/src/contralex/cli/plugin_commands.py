@@ -5,6 +5,7 @@ typer has click's classes under another name since it carries a copy of click, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -72,8 +73,13 @@ class EvalCommands(WithPlugins):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
         if found is None and not cmd_name.startswith("-") and not ctx.resilient_parsing:
-            return _command(cmd_name, command_for(cmd_name.replace("-", "_")), "Commands", hidden=True)
+            return _command(cmd_name, _evaluation_by(cmd_name.replace("-", "_")), "Commands", hidden=True)
         return found
+
+
+def _evaluation_by(name: str) -> Callable[..., None]:
+    """For an evaluator that only the run itself knows, because a plugin that it uses brings it."""
+    return command_for(name, name, "Evaluate a run by an evaluator of a plugin.")
 
 
 def _brought() -> dict[str, tuple[str, Any]]:

@@ -60,18 +60,25 @@ def train(
     A known data set, such as cifar10, can be named in place of the folder.
     """
     from contralex.api import training
+    from contralex.api.train_options import TrainOptions
 
     progress.listen("stdout")
     texts = set_texts(sets, epochs)
     if dry:
-        _say_what_it_would_take(recipe, preset, data, texts, out, resume, processes, allow_code, fit, minutes)
+        if recipe is None or resume or out is not None:
+            raise ContralexError("--dry-run is for a run that begins, and writes none: give a recipe, without --out")
+        if processes > 1:
+            raise ContralexError("--dry-run measures one process; leave out --processes")
+        found = training.dry_run(
+            recipe, preset=preset, data=data, sets=texts, allow_code=allow_code, fit=fit, minutes=minutes
+        )
+        typer.echo(str(found))
         return
     if processes > 1 and not training.is_launched():
-        options = (recipe, preset, data, texts, out, resume, allow_code, allow_drift)
-        texts = training.sets_to_train(*options, processes=processes, fit=fit, minutes=minutes)
-        options = (recipe, preset, data, texts, out, resume, allow_code, allow_drift)
-        training.resolve_to_train(*options)  # its mistakes are said once, and not by each process
-        raise typer.Exit(training.launch(training.train_command(*options), processes, "stdout"))
+        options = TrainOptions(recipe, preset, data, texts, out, resume, allow_code, allow_drift)
+        options = options.fitted(processes, fit, minutes)
+        options.resolve()  # its mistakes are said once, and not by each process
+        raise typer.Exit(training.launch(options.command(), processes, "stdout"))
     training.train(
         recipe,
         preset=preset,
@@ -84,27 +91,3 @@ def train(
         fit=fit,
         minutes=minutes,
     )
-
-
-def _say_what_it_would_take(
-    recipe: str | None,
-    preset: str | None,
-    data: str | None,
-    sets: list[str],
-    out: Path | None,
-    resume: bool,
-    processes: int,
-    allow_code: bool,
-    fit: bool,
-    minutes: float | None,
-) -> None:
-    from contralex.api import training
-
-    if recipe is None or resume or out is not None:
-        raise ContralexError("--dry-run is for a run that begins, and writes none: give a recipe, without --out")
-    if processes > 1:
-        raise ContralexError("--dry-run measures one process; leave out --processes")
-    found = training.dry_run(
-        recipe, preset=preset, data=data, sets=sets, allow_code=allow_code, fit=fit, minutes=minutes
-    )
-    typer.echo(str(found))

@@ -11,6 +11,7 @@ from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
 from contralex.evaluation.base import Accuracy, NoLabels
 from contralex.evaluation.features import encode, nothing_readable, select_labelled
+from contralex.evaluation.hits import count_hits
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def evaluate_classifier(
         width = logits.shape[1]
         truth = labels[index].to(logits.device)  # (B,)
         hit = logits.topk(min(5, width), dim=1).indices == truth.unsqueeze(1)  # (B, 5), the best first
-        counts += torch.stack([torch.tensor(len(index)), hit[:, 0].sum().cpu(), hit.any(dim=1).sum().cpu()])
+        counts += torch.cat([torch.tensor([len(index)]), count_hits(hit).cpu()])
     width, last = max(distributed.gather_objects([width])), int(labels.max())
     if not width:
         raise nothing_readable()

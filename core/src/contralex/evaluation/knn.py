@@ -16,6 +16,7 @@ from contralex.data.base import Source, as_tensor
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import Accuracy
 from contralex.evaluation.features import Features, baseline_splits, describe_pixels, labelled_splits, split_features
+from contralex.evaluation.hits import count_hits
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: 
         votes = weight.new_zeros(len(queries), classes).scatter_add_(1, label, weight)
         best, ranked = votes.topk(min(5, classes), dim=1)
         hit = (ranked == truth[:, None]) & (best > 0)
-        hits += torch.stack([hit[:, 0].sum(), hit.any(dim=1).sum()])
+        hits += count_hits(hit)
     return hits
 
 

@@ -21,6 +21,7 @@ from contralex.data.base import Source
 from contralex.errors import remedy
 from contralex.evaluation.base import Accuracy
 from contralex.evaluation.features import Features, baseline_splits, describe_pixels, labelled_splits, split_features
+from contralex.evaluation.hits import count_hits
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -53,13 +54,12 @@ class LinearClassifier:
 
     def hits(self, features: Tensor, labels: Tensor) -> tuple[int, int]:
         """How many of (N, F) features have their class first, and among the first five."""
-        first = five = 0
+        hits = torch.zeros(2, dtype=torch.long, device=self.classes.device)
         labels = labels.to(self.classes.device)
         for part, truth in zip(features.split(_ROWS), labels.split(_ROWS), strict=True):
             ranked = self.logits(part).topk(min(5, len(self.classes)), dim=1).indices
-            hit = self.classes[ranked] == truth[:, None]
-            first += int(hit[:, 0].sum())
-            five += int(hit.any(dim=1).sum())
+            hits += count_hits(self.classes[ranked] == truth[:, None])
+        first, five = hits.tolist()
         return first, five
 
 

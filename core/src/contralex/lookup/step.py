@@ -81,7 +81,7 @@ class LookUp(nn.Module):
             online = tuple(sorted({*self.query_views, *self.key_views}))
         embedded = self.encoder({view: views[view] for view in online})
         asked = self.encoder.queries({view: embedded[view] for view in self.query_views})
-        queries = Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in asked.items()])
+        queries = Rows.from_views(asked, sample)
         key_inputs = {view: views[view] for view in self.key_views}
         keys = self.key_encoder(self.encoder, key_inputs, embedded, sample, step)
         return queries, keys.gather(gradient=self.key_encoder.gradient)

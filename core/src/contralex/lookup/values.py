@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
@@ -54,6 +54,11 @@ class Rows:
             torch.full((batch * per_sample,), view, device=vectors.device, dtype=torch.long),
             positions.to(vectors.device).expand(batch, per_sample).flatten(),
         )
+
+    @classmethod
+    def from_views(cls, encoded: Mapping[int, tuple[Tensor, Tensor | None]], sample: Tensor) -> Rows:
+        """Rows of several views, view after view: vectors and positions as :meth:`Encoder.keys` returns them."""
+        return cls.cat([cls.from_view(vectors, sample, view, at) for view, (vectors, at) in encoded.items()])
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:

@@ -25,6 +25,11 @@ def kind() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def to_evaluate_on() -> torch.device:
+    """The device on which a checkpoint is evaluated: a GPU of CUDA, or the CPU, on which every operation exists."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def workers(asked: int | None, device: str) -> int:
     """Data-loading workers of this process: as asked, or up to 8; half the cores where the CPU trains as well."""
     if asked is not None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from contralex import progress
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
@@ -49,7 +47,7 @@ def evaluate(
             evaluator = evaluator_named(evaluator, run, used_plugins(resolved.plugins, resolved.code))
         if baselines is None:
             baselines = evaluator.baselines
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = devices.to_evaluate_on()
         source, views = build.read_source(data_spec), run.method.views.build()
         progress.say(f"{found.folder} on {device.type}; {data_spec.kind_name()}: {source.describe()}")
         encoders: dict[str, Encoder | None] = {THIS: build.encoder_of(found, run).to(device)}

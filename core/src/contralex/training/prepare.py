@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
@@ -64,7 +63,7 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
 
 
 def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
-    cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    cpu = devices.kind() == "cpu"
     main = PartialState(cpu=cpu).is_main_process  # opens the process group
     check_share(spec.train.batch_size, distributed.world())
     devices.check_workers(spec.train.workers)

@@ -22,6 +22,7 @@ from contralex.plugin import (
     Source,
     Split,
     Subset,
+    count_hits,
     evaluating,
     extract_features,
     remedy,
@@ -120,10 +121,10 @@ def evaluate(encoder: Encoder, context: EvalContext, prompts: Prompts) -> Accura
     vectors, index = extract_features(ViewKeys(encoder, 0), dataset, context.batch_size, device, context.workers)
     truth = torch.as_tensor(labelled.labels)[index].to(vectors.device)
     scores = vectors @ class_vectors(encoder, views, prompts, device).T  # (N, C)
-    ranked = scores.topk(min(5, len(prompts.classes)), dim=1).indices == truth.unsqueeze(1)
+    first, five = count_hits(scores.topk(min(5, len(prompts.classes)), dim=1).indices == truth.unsqueeze(1)).tolist()
     return Accuracy(
-        int(ranked[:, 0].sum()) / len(truth),
-        int(ranked.any(dim=1).sum()) / len(truth),
+        first / len(truth),
+        five / len(truth),
         {"classes": len(prompts.classes), "templates": len(prompts.templates), "test_samples": len(truth)},
     )
 

@@ -28,10 +28,6 @@ M = TypeVar("M", bound=nn.Module)
 _SHUFFLE = 1  # the purpose of the step's generator
 
 
-def _rows(encoder: Encoder, embedded: Mapping[int, Tensor], sample: Tensor) -> Rows:
-    return Rows.cat([Rows.from_view(v, sample, view, at) for view, (v, at) in encoder.keys(embedded).items()])
-
-
 class SharedKeyEncoder(KeyEncoder):
     """Keys come from the encoder of the queries.
 
@@ -52,7 +48,7 @@ class SharedKeyEncoder(KeyEncoder):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        rows = _rows(encoder, {view: embedded[view] for view in views}, sample)
+        rows = Rows.from_views(encoder.keys({view: embedded[view] for view in views}), sample)
         return rows if self.gradient else rows.detach()
 
 
@@ -100,7 +96,7 @@ class MomentumEncoder(KeyEncoder):
     ) -> Rows:
         with torch.no_grad():
             if not self.shuffle:
-                return _rows(self.encoder, self.encoder(views), sample)
+                return Rows.from_views(self.encoder.keys(self.encoder(views)), sample)
             # Shuffle-BN (MoCo, section 3.3): keys are normalised beside other samples than their queries are,
             # so that batch statistics cannot tell which key belongs to which query.
             local = len(sample)
@@ -108,7 +104,8 @@ class MomentumEncoder(KeyEncoder):
             order = order.to(sample.device)
             mine = order[distributed.own_slice(local)]
             shuffled = {view: distributed.gather(images)[mine] for view, images in views.items()}
-            rows = _rows(self.encoder, self.encoder(shuffled), distributed.gather(sample)[mine])
+            encoded = self.encoder.keys(self.encoder(shuffled))
+            rows = Rows.from_views(encoded, distributed.gather(sample)[mine])
             back = torch.argsort(order)[distributed.own_slice(local)]
             return Rows.cat([_unshuffle(rows.select_view(view).gather(gradient=False), order, back) for view in views])
 
@@ -149,7 +146,7 @@ class FrozenEncoder(KeyEncoder):
         step: Step,
     ) -> Rows:
         with torch.no_grad():
-            return _rows(self.encoder, self.encoder(views), sample)
+            return Rows.from_views(self.encoder.keys(self.encoder(views)), sample)
 
 
 def frozen_encoder(

@@ -37,10 +37,7 @@ class AveragedEncoder(KeyEncoder):
         step: Step,
     ) -> Rows:
         with torch.no_grad():
-            found = self.encoder.keys(self.encoder(views))
-        return Rows.cat(
-            [Rows.from_view(vectors, sample, view, positions) for view, (vectors, positions) in found.items()]
-        )
+            return Rows.from_views(self.encoder.keys(self.encoder(views)), sample)
 
     def side(self, module: M) -> M:
         twin = _twin(module)
