@@ -48,10 +48,15 @@ def test_a_folder_that_is_being_written_to_is_refused_with_who_has_it(images: Pa
 HOLD = "from pathlib import Path; import sys, time; from contralex.training.folders import Lock\n"
 
 
-@pytest.mark.parametrize("code", ["", "import os\nif os.fork() == 0: time.sleep(60); os._exit(0)\n"])
-def test_the_lock_of_a_killed_process_is_never_in_the_way(code: str, tmp_path: Path) -> None:
-    # The second one leaves a forked process behind, as a data worker that has not seen yet that it is alone.
-    text = HOLD + f"Lock(Path(sys.argv[1])).acquire()\n{code}print('has it', flush=True); time.sleep(60)"
+# A busy machine: the forked process lets go of the lock only after a second.
+LATE = "import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(1))\n"
+FORK = "import os\nif os.fork() == 0: time.sleep(60); os._exit(0)\n"
+
+
+@pytest.mark.parametrize(("before", "code"), [("", ""), ("", FORK), (LATE, FORK)])
+def test_the_lock_of_a_killed_process_is_never_in_the_way(before: str, code: str, tmp_path: Path) -> None:
+    # Some leave a forked process behind, as a data worker that has not seen yet that it is alone.
+    text = before + HOLD + f"Lock(Path(sys.argv[1])).acquire()\n{code}print('has it', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", text, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "has it\n"

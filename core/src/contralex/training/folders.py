@@ -23,7 +23,9 @@ from contralex.files import read_json
 
 LOCK = ".lock"
 SPEC = "spec.yaml"
+_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+_CHILD_SECONDS = 10.0  # what a child that a killed process had just forked may need until it lets go
 _FAR = 2**30  # Windows forbids others to read a region that is locked, so it is one beyond the words
 
 _open_locks: set[int] = set()  # descriptors
@@ -93,19 +95,23 @@ class Lock:
         self.release()
 
     def _lock(self, number: int) -> None:
-        try:
-            _lock_file(number)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                self._believe(_who(self.file))
-            elif error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise self._held(_who(self.file)) from None
-            else:
-                raise
+        until = time.monotonic() + _CHILD_SECONDS
+        while True:
+            try:
+                return _lock_file(number)
+            except OSError as error:
+                who = _who(self.file)
+                if error.errno in _NO_LOCKS:
+                    return self._believe(who)
+                if error.errno not in _HELD:
+                    raise
+                if not _has_ended(who) or time.monotonic() > until:
+                    raise self._held(who) from None
+            time.sleep(0.05)
 
     def _believe(self, who: dict[str, Any] | None) -> None:
         """On a file system without locks."""
-        if who is None or (who["host"] == socket.gethostname() and not _lives(who["pid"])):
+        if who is None or _has_ended(who):
             return
         held = self._held(who)
         held.args = (f"{held} If that process has ended, remove {self.file}.",)
@@ -182,6 +188,11 @@ def _who(file: Path) -> dict[str, Any] | None:
     return said if words else None
 
 
+def _has_ended(who: dict[str, Any] | None) -> bool:
+    """Whether the process of which a lock file speaks is known to have ended."""
+    return who is not None and who["host"] == socket.gethostname() and not _lives(who["pid"])
+
+
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -214,7 +225,8 @@ else:
 
 
 def _close_in_child() -> None:
-    """A data worker that outlives a killed run for a moment must not keep its lock."""
+    """A data worker that outlives a killed run for a moment must not keep its lock, but for the instant until this has
+    run (``_CHILD_SECONDS``)."""
     for number in _open_locks:
         with contextlib.suppress(OSError):
             os.close(number)
