@@ -22,7 +22,7 @@ from contralex.data.loading import EpochSampler, ViewDataset, collate
 from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.values import Step
-from contralex.recipes.layers import resolve
+from contralex.recipes.layers import Resolved, resolve
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
 from contralex_cpc.sequences import write_tiny
@@ -169,12 +169,17 @@ PAIRS: dict[str, Case] = {
 CASES = METHODS | PAIRS
 
 
-def spec_of(name: str, folder: Path) -> RunSpec:
+def small_run(name: str, folder: Path, more: Sequence[str] = ()) -> Resolved:
+    """The case of this name as a run in small; data that must be written lies in ``folder``. ``more``: settings."""
     recipe, sets = CASES[name]
-    every = ("train.precision=fp32", f"train.batch_size={B}", "train.epochs=50")
+    every = ("train.precision=fp32", f"train.batch_size={B}", "train.epochs=50", *more)
     if recipe == "cpc-audio":
-        return resolve(recipe, preset="tiny", sets=[*sets, *every, f"data.root={_sequences(folder)}"]).run
-    return resolve(recipe, preset="digits", sets=[*sets, *every]).run
+        return resolve(recipe, preset="tiny", sets=[*sets, *every, f"data.root={_sequences(folder)}"])
+    return resolve(recipe, preset="digits", sets=[*sets, *every])
+
+
+def spec_of(name: str, folder: Path) -> RunSpec:
+    return small_run(name, folder).run
 
 
 def _sequences(folder: Path) -> str:

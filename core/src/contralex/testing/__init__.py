@@ -14,6 +14,7 @@ declared by the plugin, with a reason, in the hook ``contralex_expected_failures
 """
 
 from contralex.testing.conformance import Conformance
+from contralex.testing.host_waits import HostWaits
 from contralex.testing.kit import Case, Outcome, cases
 
-__all__ = ["Case", "Conformance", "Outcome", "cases"]
+__all__ = ["Case", "Conformance", "HostWaits", "Outcome", "cases"]
