@@ -11,7 +11,7 @@ This is the user's door, and ``docs/python.md`` describes it; an author of plugi
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from contralex.errors import ContralexError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from contralex.plugins.kind_list import list_kinds as kinds
     from contralex.training.build import load_backbone, load_encoder
 
-__version__ = metadata.version("contralex")
+    __version__: str
 
 _WHERE = {
     "contralex.api.building": ("build",),
@@ -108,9 +108,13 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
 def __getattr__(name: str) -> Any:
     if name == "kinds":  # a package, which lists the kinds when it is called
         return import_module("contralex.kinds")
-    if name not in _MODULE:
+    value: Any
+    if name == "__version__":
+        value = import_module("importlib.metadata").version("contralex")
+    elif name in _MODULE:
+        value = getattr(import_module(_MODULE[name]), name)
+    else:
         raise AttributeError(f"module 'contralex' has no attribute {name!r}")
-    value = getattr(import_module(_MODULE[name]), name)
     globals()[name] = value
     return value
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 
 def main() -> int:
+    gc.set_threshold(10_000)  # of the objects that imports make, few are garbage, and looking at them takes a tenth
     from contralex import streams
 
     streams.accept_any_text()
@@ -27,6 +29,8 @@ def _command() -> int:
     try:
         with signals.interrupt_command():
             parent.follow_parent()
+            # To find its own plugins, pydantic reads the record of every package that is installed.
+            os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
             from contralex.cli.app import app
 
             app(prog_name="contralex")

@@ -1,7 +1,5 @@
 """The one exception that users see: a sentence that says what is wrong, where, and what to do."""
 
-import difflib
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -44,6 +42,8 @@ def error_at(path: str) -> Iterator[None]:
 def remedy(*words: object) -> str:
     """What mends a mistake, as the end of its sentence: a command, or ``--set`` and its value, on a line of its own and
     quoted for the shell. ``remedy("contralex", "train", "--out", folder)``, ``remedy("--set", "train.epochs=5")``."""
+    import shlex
+
     return "\n  " + shlex.join(str(word) for word in words)
 
 
@@ -54,6 +54,8 @@ def command_to_resume(folder: object, *more: str) -> str:
 
 def find_similar(name: str, known: Iterable[str], most: int = 1) -> list[str]:
     """The ``most`` of the ``known`` names that are most like ``name``, the most similar first; none where none is."""
+    import difflib
+
     return difflib.get_close_matches(name, known, n=most) if len(name) <= _LONGEST_NAME else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from contralex.api.arguments import checked
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
@@ -17,7 +17,11 @@ from contralex.recipes.diff_summary import story
 from contralex.recipes.documents import chain
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from contralex.explaining import Explained
+    from contralex.plugins.registry import Plugin
+    from contralex.recipes.documents import Recipe
     from contralex.recipes.layers import Resolved
     from contralex.recipes.merging import Origin
 
@@ -86,23 +90,34 @@ def methods() -> Methods:
     >>> "moco-v2" in [method.name for method in contralex.methods()]
     True
     """
+    known: dict[str, Recipe] = {}
     return Methods(
-        [
-            Method(name, _summary(name, file), plugin.name, plugin.version, presets(name))
-            for name, (plugin, file) in sorted(registry().recipes().items())
-        ]
+        [_method(name, plugin, file, known) for name, (plugin, file) in sorted(registry().recipes().items())]
     )
 
 
 def presets(recipe: str) -> tuple[str, ...]:
     """The presets that a recipe has, by its own file and those that it extends; none where it cannot be read."""
     try:
-        return tuple(sorted({name for each in chain(recipe) for name in each.presets}))
+        return _presets(chain(recipe))
     except ContralexError:
         return ()
 
 
-def _summary(name: str, file: Any) -> str:
+def _method(name: str, plugin: Plugin, file: Traversable, known: dict[str, Recipe]) -> Method:
+    """``known``: as of :func:`chain`."""
+    try:
+        recipes = chain(name, known)
+    except ContralexError:  # what it extends may be what is broken
+        return Method(name, _summary(name, file), plugin.name, plugin.version)
+    return Method(name, str(recipes[-1].data.get("summary", "")), plugin.name, plugin.version, _presets(recipes))
+
+
+def _presets(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    return tuple(sorted({name for recipe in recipes for name in recipe.presets}))
+
+
+def _summary(name: str, file: Traversable) -> str:
     try:
         head = yaml.read(file.read_text("utf-8"), f"{name}.yaml").data
         return str(head.get("summary", "")) if isinstance(head, dict) else ""

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from contralex.api import training
-
 if TYPE_CHECKING:
     from contralex.recipes.layers import Resolved
 
@@ -19,6 +17,8 @@ def train_resolved(resolved: Resolved, out: Path | None = None, processes: int =
     ``out``: the run's folder; None: runs/NAME-TIME. ``processes``: how many to start. ``allow_code``: the Python files
     that it names may be run. Raises ``typer.Exit`` with the exit code where it starts processes.
     """
+    from contralex.api import training
+
     if processes > 1 and not training.is_launched():
         with training.spec_command(resolved, out, allow_code) as argv:
             raise typer.Exit(training.launch(argv, processes, "stdout"))

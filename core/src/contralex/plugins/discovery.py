@@ -13,12 +13,18 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from contralex.compat import record_folder
 from contralex.plugins.hooks import PROJECT
 
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_VERSIONS = r"(?:[<>=!~]=|[<>])\d+(?:\.\d+)*"
+_PLAIN = re.compile(rf"(?P<name>[A-Za-z0-9][\w.-]*) ?(?P<versions>(?:{_VERSIONS}(?:,{_VERSIONS})*)?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -77,20 +83,15 @@ def installed() -> list[InstalledPlugin]:
     return [found[name] for name in sorted(found)]
 
 
-def name_of(distribution: metadata.Distribution) -> str:
+def name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
     """From its metadata, or, where they cannot be read, from the name of the folder that should hold them."""
+    name, version = None, "unknown"
     try:
-        name = distribution.metadata["Name"]
+        fields = distribution.metadata  # parsed anew at each call
+        name, version = fields["Name"], str(fields["Version"] or "unknown")
     except Exception:  # every kind of damage raises something else, and none is worth a traceback
-        name = None
-    return str(name) if name else record_folder(distribution).name.rpartition(".")[0].partition("-")[0]
-
-
-def version_of(distribution: metadata.Distribution) -> str:
-    try:
-        return str(distribution.metadata["Version"] or "unknown")
-    except Exception:
-        return "unknown"
+        pass
+    return str(name) if name else record_folder(distribution).name.rpartition(".")[0].partition("-")[0], version
 
 
 def normal(name: str) -> str:
@@ -119,13 +120,14 @@ def _entry_points(distribution: metadata.Distribution) -> list[str]:
 
 
 def _read(distribution: metadata.Distribution, lines: list[str]) -> InstalledPlugin:
-    name, version = name_of(distribution), version_of(distribution)
+    name, version = name_and_version(distribution)
     location, editable = _location(distribution)
     again = f"pip install --force-reinstall {name}"
     requires = misfit = problem = ""
     try:
-        requires, misfit = _bounds(distribution)
-        if not distribution.metadata["Name"]:
+        fields = distribution.metadata
+        requires, misfit = _bounds(fields.get_all("Requires-Dist") or distribution.requires or [])
+        if not fields["Name"]:
             problem = f"its metadata in {record_folder(distribution)} state no name; {again}"
     except Exception as error:
         problem = (
@@ -138,19 +140,28 @@ def _read(distribution: metadata.Distribution, lines: list[str]) -> InstalledPlu
     return InstalledPlugin(name, version, lines[0], requires, location, editable, problem, misfit)
 
 
-def _bounds(distribution: metadata.Distribution) -> tuple[str, str]:
-    """What the distribution asks of contralex, and, where that excludes the running core, the sentence for it."""
+def _bounds(requirements: Iterable[str]) -> tuple[str, str]:
+    """What a distribution asks of contralex, and, where that excludes the running core, the sentence for it."""
+    for line in requirements:
+        name, asked = _requirement(line)
+        if normal(name) == PROJECT and asked is not None:
+            if asked.contains(core_version(), prereleases=True):
+                return str(asked), ""
+            return str(asked), f"it asks for contralex{asked}, and this is contralex {core_version()}"
+    return "", ""
+
+
+def _requirement(line: str) -> tuple[str, SpecifierSet | None]:
+    """The name and the versions that a requirement asks for; None where its marker excludes this environment."""
+    from packaging.specifiers import SpecifierSet
+
+    if plain := _PLAIN.fullmatch(line):  # most are so, and the parser of all others takes long to import
+        return plain["name"], SpecifierSet(plain["versions"])
     from packaging.requirements import Requirement
 
-    for line in distribution.requires or []:
-        requirement = Requirement(line)
-        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if normal(requirement.name) == PROJECT and applies:
-            asked = str(requirement.specifier)
-            if requirement.specifier.contains(core_version(), prereleases=True):
-                return asked, ""
-            return asked, f"it asks for contralex{asked}, and this is contralex {core_version()}"
-    return "", ""
+    requirement = Requirement(line)
+    applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    return requirement.name, requirement.specifier if applies else None
 
 
 def _location(distribution: metadata.Distribution) -> tuple[str, bool]:
@@ -177,8 +188,8 @@ def records(names: Container[str]) -> dict[str, list[str]]:
     """For each of these normalised names, the places that hold a record of it, each with its version."""
     places: dict[str, set[str]] = {}
     for distribution in metadata.distributions():
-        name = normal(name_of(distribution))
-        if name in names:
+        name, version = name_and_version(distribution)
+        if normal(name) in names:
             where = os.path.realpath(str(distribution.locate_file("")))
-            places.setdefault(name, set()).add(f"{where} ({version_of(distribution)})")
+            places.setdefault(normal(name), set()).add(f"{where} ({version})")
     return {name: sorted(where) for name, where in sorted(places.items())}

@@ -83,12 +83,16 @@ class Recipe:
         return ContralexError(f"{place}: {'.'.join(str(key) for key in path)} {problem}")
 
 
-def chain(recipe_or_path: str) -> list[Recipe]:
-    """The recipe and all that it extends, the most general first."""
-    recipe = _open(recipe_or_path, None)
+def chain(recipe_or_path: str, known: dict[str, Recipe] | None = None) -> list[Recipe]:
+    """The recipe and all that it extends, the most general first.
+
+    ``known``: installed recipes by their names, which are not read again. Those that are read are added to it.
+    """
+    known = {} if known is None else known
+    recipe = _open(recipe_or_path, None, known)
     recipes = [recipe]
     while recipe.extends is not None:
-        recipe = _open(recipe.extends, recipe)
+        recipe = _open(recipe.extends, recipe, known)
         if any(_same(recipe, other) for other in recipes):
             ring = " -> ".join([*(other.name for other in recipes), recipe.name])
             raise recipes[-1].mistake("extends", f"leads back to where it began: {ring}; take one of them out")
@@ -105,7 +109,7 @@ def given(mapping: Mapping[str, Any], where: str) -> list[Recipe]:
     return [*(chain(recipe.extends) if recipe.extends is not None else []), recipe]
 
 
-def _open(wanted: str, child: Recipe | None) -> Recipe:
+def _open(wanted: str, child: Recipe | None, known: dict[str, Recipe]) -> Recipe:
     if not wanted.strip():
         raise ContralexError("a recipe's name is expected, or the path of a YAML file, and not an empty text")
     if wanted.endswith((".yaml", ".yml")) or "/" in wanted or "\\" in wanted:
@@ -113,7 +117,10 @@ def _open(wanted: str, child: Recipe | None) -> Recipe:
     installed = registry().recipes().get(wanted)
     if installed is not None:
         plugin, file = installed
-        return _read(file, f"{wanted}.yaml", wanted, f"recipe {wanted} ({plugin.name} {plugin.version})", plugin)
+        if wanted not in known:
+            label = f"recipe {wanted} ({plugin.name} {plugin.version})"
+            known[wanted] = _read(file, f"{wanted}.yaml", wanted, label, plugin)
+        return known[wanted]
     if child is not None:
         raise child.mistake("extends", f"cannot be followed: {registry().recipe_hint(wanted)}")
     if mode(Path(wanted)):

@@ -7,10 +7,9 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from contralex.plugin import Evaluator, Run, RunSpec, Spec, hookimpl
+from contralex.plugin import Spec, hookimpl
 from contralex_clip.command import zero_shot
 from contralex_clip.data_spec import DigitCaptionsSpec, ImageCaptionsSpec, WebDatasetSpec
-from contralex_clip.evaluator import ZeroShotEvaluator
 from contralex_clip.spec import (
     ClipLossSpec,
     ClipViTSpec,
@@ -22,6 +21,8 @@ from contralex_clip.spec import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from contralex.plugin import Evaluator, Run, RunSpec
 
 
 @hookimpl
@@ -71,6 +72,8 @@ def contralex_step_end(run: Run, metrics: dict[str, float | Tensor]) -> None:
 @hookimpl
 def contralex_evaluators(spec: RunSpec) -> list[Evaluator]:
     """Zero-shot classification of the test split, for encoders of images and captions."""
+    from contralex_clip.evaluator import ZeroShotEvaluator
+
     return [ZeroShotEvaluator()] if isinstance(spec.method.views, ImageTextSpec) else []
 
 
