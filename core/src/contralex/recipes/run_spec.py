@@ -189,7 +189,10 @@ class TrainSpec(Spec):
     seed: int = Field(0, ge=0, lt=2**63)
     """Every random number of the run is a function of it."""
     workers: int | None = Field(None, ge=0, le=1024)
-    """Processes that load data, for each process that trains; null chooses."""
+    """Processes that load data, for each process that trains; null chooses by the cores and the device."""
+    threads: int | None = Field(None, gt=0, le=1024)
+    """Threads in which the CPU computes; null obeys ``OMP_NUM_THREADS``, or keeps the number with which the first steps
+    of a run on the CPU are fastest. Results depend on it in the rounding of floats alone."""
     log_every: int = Field(10, gt=0, le=10**12)
     """Steps from one line of ``metrics.jsonl`` to the next."""
     checkpoint: CheckpointSpec = CheckpointSpec()

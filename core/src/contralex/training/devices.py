@@ -15,6 +15,7 @@ import torch.distributed as dist
 from contralex.compat import accelerate_states
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
+from contralex.recipes.run_spec import TrainSpec
 from contralex.training import parent, signals
 
 
@@ -31,11 +32,12 @@ def to_evaluate_on() -> torch.device:
 
 
 def workers(asked: int | None, device: str) -> int:
-    """Data-loading workers of this process: as asked, or up to 8; half the cores where the CPU trains as well."""
+    """Data-loading workers of this process: as asked, or half its cores where the CPU trains as well (at most 16), or
+    on a GPU all its cores but that of the process itself (at most 32)."""
     if asked is not None:
         return asked
     cores = _cores()
-    return max(1, min(8, cores // 2 if device == "cpu" else cores))
+    return max(1, min(16, cores // 2) if device == "cpu" else min(32, cores - 1))
 
 
 def check_workers(asked: int | None) -> None:
@@ -50,20 +52,32 @@ def check_workers(asked: int | None) -> None:
         )
 
 
-def set_threads(workers: int, device: str) -> None:
-    """Leaves a core to each worker where the CPU trains.
+def thread_choices(train: TrainSpec, device: str) -> tuple[int, ...]:
+    """The numbers of threads that may be the fastest, the safest first.
 
-    Measured on two cores: with two threads and two workers a step takes three times as long as with one of each,
-    because threads that wait for a core that a worker holds spin. OMP_NUM_THREADS, where it is set, is obeyed.
+    One where ``train.threads`` or OMP_NUM_THREADS states it, or where a GPU trains. Else two: one thread for each core
+    that no worker holds, and one for each core. Which is faster depends on how much of its core a worker takes, and on
+    what else the machine does. Measured on two cores with one worker: two threads are 1.4 times as fast on an idle
+    machine, and 3 times as slow on a busy one, because they wait for each other in each operation.
     """
-    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, _cores() - workers))
+    if train.threads is not None:
+        return (train.threads,)
+    if device != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return (torch.get_num_threads(),)
+    cores = _cores()
+    apart = max(1, cores - workers(train.workers, device))
+    # Several processes would disturb each other's measurement.
+    return (apart,) if apart == cores or _local_processes() > 1 else (apart, cores)
 
 
 def _cores() -> int:
     """The cores that this process may use, of which the processes of this machine have equal shares."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, cores // _local_processes())
+
+
+def _local_processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def worker_context() -> BaseContext:

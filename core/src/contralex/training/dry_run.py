@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from contralex import memory
+from contralex.data.loading import Batch
 from contralex.progress import duration
 from contralex.recipes.layers import Resolved
 from contralex.training import devices, memory_checks
@@ -37,6 +39,8 @@ class DryRun:
     device: str
     precision: str
     workers: int
+    threads: int
+    """Threads in which the CPU computes, with which the steps are the fastest."""
     seconds_a_step: float
     timed: int
     """How many steps were timed."""
@@ -56,7 +60,8 @@ class DryRun:
             [
                 self.data,
                 f"{self.steps:,} steps: {epochs} of {self.steps_an_epoch:,}, on {self.device} in {self.precision}, "
-                f"with {self.workers} {'process' if self.workers == 1 else 'processes'} that load data",
+                f"with {self.threads} {'thread' if self.threads == 1 else 'threads'} and "
+                f"{self.workers} {'process' if self.workers == 1 else 'processes'} that load data",
                 f"{self.seconds_a_step:.2g} s a step (the median of {self.timed}), so about "
                 f"{duration(60 * self.minutes)} of training, and then evaluation",
                 f"{peak} of {where} at the peak of these steps",
@@ -71,7 +76,7 @@ def dry_run(resolved: Resolved) -> DryRun:
     with TemporaryDirectory() as folder, devices.close_process_group():
         with RunFolder(Path(folder) / "run", resolved.run.name, resume=False) as place:
             run = prepare_run(resolved, place, resume=False)
-            seconds = list(_timed_steps(run))
+            threads, seconds = _time_steps(run)
         train, kind = run.spec.train, run.spec.data.kind_name()
         return DryRun(
             data=f"{kind}: {run.source.describe()}",
@@ -81,6 +86,7 @@ def dry_run(resolved: Resolved) -> DryRun:
             device=str(run.device),
             precision=train.precision,
             workers=devices.workers(train.workers, run.device.type),
+            threads=threads,
             seconds_a_step=median(seconds),
             timed=len(seconds),
             peak_memory=_peak_memory(run.device),
@@ -92,25 +98,36 @@ def seconds_a_step(resolved: Resolved) -> float:
     return dry_run(resolved).seconds_a_step
 
 
-def _timed_steps(run: Run) -> Iterator[float]:
-    """Seconds of each step after the first, with the making of its batch; of the first, where it takes very long."""
+def _time_steps(run: Run) -> tuple[int, list[float]]:
+    """The number of threads that is the fastest of those that the run would try, and seconds of steps with it."""
     train = run.spec.train
-    devices.set_threads(devices.workers(train.workers, run.device.type), run.device.type)
     run.prepared.wrapped_method.train()
-    began = start = time.perf_counter()
+    deadline = time.perf_counter() + _SECONDS
+    timed: dict[int, list[float]] = {}
     with memory_checks.explain_batch_memory(run.spec, lambda: run.step + 1):
-        for number, batch in enumerate(batches(run.split, run.views, train, run.device, epochs=train.epochs)):
-            take_step(run, batch, run.clock())
-            if run.device.type == "cuda":
-                torch.cuda.synchronize(run.device)
-            run.progress.step += 1
-            now = time.perf_counter()
-            is_last = number == _TIMED or run.step >= run.total or now - start > _SECONDS
-            if number or is_last:
-                yield now - began
-            if is_last:
-                return
-            began = now
+        stream = batches(run.split, run.views, train, run.device, epochs=train.epochs)
+        for threads in devices.thread_choices(train, run.device.type):
+            if not timed or time.perf_counter() < deadline:
+                torch.set_num_threads(threads)
+                timed[threads] = list(_timed_steps(run, stream, deadline))
+    return min(((threads, seconds) for threads, seconds in timed.items() if seconds), key=lambda each: median(each[1]))
+
+
+def _timed_steps(run: Run, stream: Iterator[Batch], deadline: float) -> Iterator[float]:
+    """Seconds of each step after the first, with the making of its batch; of the first, where it takes very long."""
+    began = time.perf_counter()
+    for number, batch in enumerate(islice(stream, 1 + _TIMED)):
+        take_step(run, batch, run.clock())
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        run.progress.step += 1
+        now = time.perf_counter()
+        is_last = number == _TIMED or run.step >= run.total or now > deadline
+        if number or is_last:
+            yield now - began
+        if is_last:
+            return
+        began = now
 
 
 def _peak_memory(device: torch.device) -> int | None:

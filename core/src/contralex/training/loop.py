@@ -12,7 +12,7 @@ from torch import Tensor
 
 from contralex.data.loading import Batch
 from contralex.lookup import sharded_state
-from contralex.training import devices, health, memory_checks, optimizers
+from contralex.training import health, memory_checks, optimizers, threads
 from contralex.training.batches import batches
 from contralex.training.checkpoints import retention, write
 from contralex.training.display import Display
@@ -66,9 +66,9 @@ class TrainingLoop:
     def _batches(self) -> Iterable[Batch]:
         """This process's part of every global batch from the present step to the end of the run."""
         run, train = self.run, self.run.spec.train
-        devices.set_threads(devices.workers(train.workers, run.device.type), run.device.type)
+        made = batches(run.split, run.views, train, run.device, epochs=train.epochs, start_step=run.step)
         with memory_checks.explain_batch_memory(run.spec, lambda: run.step + 1):
-            yield from batches(run.split, run.views, train, run.device, epochs=train.epochs, start_step=run.step)
+            yield from threads.with_fastest(made, run, self.display.say)
 
     def _step(self, batch: Batch, seconds_before: float) -> None:
         """``seconds_before``: of training until now, less the present time."""

@@ -92,6 +92,8 @@ class Progress:
     """Of training, over all starts of the run."""
     skipped_steps: int = 0
     """Steps that were left out because their loss was no number."""
+    threads: int | None = None
+    """The number of threads that was the fastest of the first steps, where it was tried."""
     baselines: dict[str, Any] = field(default_factory=dict)
     """What the untrained encoder and raw pixels reached, by evaluator."""
     drift: list[dict[str, Any]] = field(default_factory=list)
@@ -110,6 +112,7 @@ class Progress:
             step=state.step,
             seconds=state.seconds,
             skipped_steps=state.skipped_steps,
+            threads=state.threads,
             baselines=state.baselines,
             drift=drift,
             pending=state.pending,
@@ -261,6 +264,7 @@ class Run:
             baselines=self.progress.baselines,
             scaler=scaler.state_dict() if scaler is not None else None,
             skipped_steps=self.progress.skipped_steps,
+            threads=self.progress.threads,
             pending=pending,
             epoch=self.step / self.per_epoch,
             drift=self.progress.drift,

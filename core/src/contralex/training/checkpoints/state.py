@@ -54,6 +54,8 @@ class CheckpointState(BaseModel):
     """The state of the loss scaler of float16."""
     skipped_steps: _Count = 0
     """Steps that were left out because their loss was no number."""
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    """The number of threads that was the fastest of the first steps, where it was tried."""
     pending: Pending = Pending()
     """Sums since the last line of ``metrics.jsonl``."""
     epoch: FiniteFloat = 0.0
