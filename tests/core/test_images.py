@@ -23,7 +23,8 @@ from contralex.data.loading import ViewDataset
 from contralex.kinds.datasets.hugging_face import HuggingFaceSource, HuggingFaceSplit
 from contralex.kinds.datasets.limits import MAX_PIXELS
 from contralex.kinds.views.augment import Augment, Crop, Group
-from contralex.kinds.views.parts import CropViews, trim_long_image
+from contralex.kinds.views.parts import CropViews
+from contralex.kinds.views.transforms import trim_long_image
 from contralex.plugin import ContralexError, Unreadable
 
 RAMP = np.tile(np.linspace(0, 1, 256), (4, 1))  # (4, 256), of which each level of 8 bits is one column

@@ -13,8 +13,9 @@ from torch.testing import assert_close
 from torchvision.transforms import v2
 
 from contralex.kinds.views.augment import Augment, Group
-from contralex.kinds.views.parts import CropViews, PILBlur, augmentation
+from contralex.kinds.views.parts import CropViews
 from contralex.kinds.views.specs import CropsSpec
+from contralex.kinds.views.transforms import PILBlur, augmentation
 
 CIFAR = {"size": 32, "scale": (0.2, 1.0)}
 BICUBIC = {"size": 32, "scale": (0.08, 1.0), "interpolation": "bicubic"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from contralex.kinds.views.augment import RandAugment
-from contralex.kinds.views.rand_augment import TensorFlowRandAugment, operations
+from contralex.kinds.views.rand_augment import TensorFlowRandAugment, draw_operation, operations
 
 SIDE, TRANSLATE, CUTOUT = 20, 10, 4
 Pixels = np.ndarray
@@ -24,7 +25,8 @@ def pixels(low: int = 30, high: int = 220) -> Pixels:
 
 def apply(name: str, level: float, image: Pixels, seed: int = 0) -> Pixels:
     torch.manual_seed(seed)
-    return np.asarray(operations(TRANSLATE, CUTOUT)[name](Image.fromarray(image), level))
+    chosen = draw_operation(name, level, SIDE, SIDE)
+    return np.asarray(operations(TRANSLATE, CUTOUT)[name](Image.fromarray(image), chosen))
 
 
 def blend(grey: Pixels | float, image: Pixels, factor: float) -> Pixels:
@@ -106,13 +108,10 @@ def test_cutout_reaches_as_far_as_its_level() -> None:
 
 
 def test_operations_are_equally_likely_and_magnitudes_are_as_said() -> None:
-    seen: dict[int, int] = {}
     part = TensorFlowRandAugment(ops=1, magnitude=27, cutout=CUTOUT)
     assert len(part.operations) == 16 and part._level() == 2.7
-    part.operations = [lambda image, level, n=n: seen.update({n: seen.get(n, 0) + 1}) or image for n in range(16)]  # type: ignore[misc]
     torch.manual_seed(0)
-    for _ in range(3200):
-        part(Image.new("RGB", (4, 4)))
+    seen = Counter(chosen.name for _ in range(3200) for chosen in part.draw(4, 4))
     assert len(seen) == 16 and all(count == pytest.approx(200, rel=0.3) for count in seen.values())
     timm = TensorFlowRandAugment(ops=2, magnitude=10, p=0.5, spread=0.5)
     levels = torch.tensor([timm._level() for _ in range(2000)])

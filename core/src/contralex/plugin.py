@@ -62,7 +62,8 @@ if TYPE_CHECKING:
         RandAugment,
         Solarize,
     )
-    from contralex.kinds.views.parts import CropViews, describe_steps, to_tensor_steps, trim_long_image
+    from contralex.kinds.views.parts import CropViews
+    from contralex.kinds.views.transforms import describe_steps, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.ring_buffer import write_to_ring
@@ -197,8 +198,8 @@ _WHERE = {
         "RandAugment",
         "Solarize",
     ),
-    "contralex.kinds.views.parts": (
-        "CropViews",
+    "contralex.kinds.views.parts": ("CropViews",),
+    "contralex.kinds.views.transforms": (
         "describe_steps",
         "to_tensor_steps",
         "trim_long_image",

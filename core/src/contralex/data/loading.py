@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Protocol, TypedDict
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -21,6 +22,7 @@ from contralex.data.base import Split, Unreadable
 from contralex.data.views import Views
 from contralex.errors import ContralexError
 
+_PIXELS = 1 << 19  # of the images that a worker holds decoded before it makes views of them
 _BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken image
 
 
@@ -83,6 +85,16 @@ class Items(Protocol):
     def __getitem__(self, at: Any) -> Any: ...
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """An item as the split gives it, under its own index, and which could not be read before it."""
+
+    epoch: int
+    index: int
+    raw: Any
+    unreadable: dict[str, str]
+
+
 class ViewDataset(Dataset[Item]):
     """The views of (epoch, index), for global batches of ``batch`` samples; those of ``only``, where not all are made.
 
@@ -101,17 +113,43 @@ class ViewDataset(Dataset[Item]):
         return len(self.split)
 
     def __getitem__(self, at: tuple[int, int]) -> Item:
-        epoch, wanted = at
-        index, raw, unreadable = self._readable(epoch, wanted)
+        return self.__getitems__([at])[0]
+
+    def __getitems__(self, wanted: Sequence[tuple[int, int]]) -> list[Item]:
+        """Several items, which a ``DataLoader`` asks for at once: small images are then worked on together."""
         before = torch.random.get_rng_state()  # in the main process, training draws from this generator too
         try:
-            views = {}
-            for view in self.made:
-                torch.default_generator.manual_seed(mix_seed(self.seed, epoch, index, self.views.draw(view)))
-                views[view] = self.views.make(raw, view)
+            return [item for samples in self._read(wanted) for item in self._make(samples)]
         finally:
             torch.random.set_rng_state(before)
-        return {"index": index, "views": views, "unreadable": unreadable}
+
+    def _read(self, wanted: Sequence[tuple[int, int]]) -> Iterator[list[_Sample]]:
+        """The samples, in groups that have few pixels, because a group is held in memory."""
+        group: list[_Sample] = []
+        pixels = 0
+        for epoch, index in wanted:
+            sample = _Sample(epoch, *self._readable(epoch, index))
+            group.append(sample)
+            pixels += sample.raw.width * sample.raw.height if isinstance(sample.raw, Image) else _PIXELS
+            if pixels >= _PIXELS:
+                yield group
+                group, pixels = [], 0
+        if group:
+            yield group
+
+    def _make(self, samples: Sequence[_Sample]) -> Iterator[Item]:
+        views = {view: self._make_view(samples, view) for view in self.made}
+        for at, sample in enumerate(samples):
+            made = {view: tensors[at] for view, tensors in views.items()}
+            yield {"index": sample.index, "views": made, "unreadable": sample.unreadable}
+
+    def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[Tensor]:
+        parameters = []
+        for sample in samples:
+            seed = mix_seed(self.seed, sample.epoch, sample.index, self.views.draw(view))
+            torch.default_generator.manual_seed(seed)
+            parameters.append(self.views.draw_parameters(sample.raw, view))
+        return self.views.make_drawn([sample.raw for sample in samples], view, parameters)
 
     def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, dict[str, str]]:
         try:
@@ -174,7 +212,8 @@ def load(dataset: Items, collate_fn: Callable[[Any], Any], **options: Any) -> It
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
     try:
-        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+        caught = _CaughtTogether(dataset) if isinstance(dataset, ViewDataset) else _Caught(dataset)
+        for batch in DataLoader(caught, collate_fn=partial(_collated, collate_fn), **options):
             if isinstance(batch, ContralexError):
                 raise batch
             yield batch
@@ -203,6 +242,15 @@ class _Caught(Dataset[Any]):
             return self.dataset[at]
         except ContralexError as error:
             return error
+
+
+class _CaughtTogether(_Caught):
+    def __getitems__(self, wanted: Any) -> list[Any]:
+        try:
+            found: list[Any] = self.dataset.__getitems__(wanted)
+            return found
+        except ContralexError as error:
+            return [error]
 
 
 def _collated(collate_fn: Callable[[Any], Any], items: Sequence[Any]) -> Any:

@@ -14,9 +14,24 @@ class Views(ABC):
 
     count: int
 
+    def __init_subclass__(cls) -> None:
+        """Views that change what other views make draw and make in one step again."""
+        if "make" in vars(cls) and "draw_parameters" not in vars(cls):
+            cls.draw_parameters = Views.draw_parameters  # type: ignore[method-assign]
+            cls.make_drawn = Views.make_drawn  # type: ignore[method-assign]
+
     @abstractmethod
     def make(self, item: Any, view: int) -> Tensor:
         """View number ``view`` of a data-set item, drawing from torch's global generator."""
+
+    def draw_parameters(self, item: Any, view: int) -> Any:
+        """The random parameters of view number ``view`` of an item, drawn from torch's global generator. Views that do
+        not separate drawing from making give the view itself."""
+        return self.make(item, view)
+
+    def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
+        """View number ``view`` of several items, by what :meth:`draw_parameters` gave for each; nothing is drawn."""
+        return parameters
 
     def draw(self, view: int) -> int:
         """Which random numbers view number ``view`` is made with: its own. Views that return the same number see the

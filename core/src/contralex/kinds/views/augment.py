@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from contralex.plugins.spec import Spec
 
+EngineName = Literal["exact", "torchvision"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -1,59 +1,46 @@
-"""Views of a sample, made of torchvision's v2 transforms.
+"""Views of a sample: groups of augmented crops, made by one of two engines.
 
-A transform draws from torch's global generator; the data set seeds it before each view from (seed, epoch,
-sample, view), so a view does not depend on the worker or process that makes it. Images stay PIL images until
-the end, which for one image at a time is several times faster than tensors.
+The parameters of a view are drawn from torch's global generator. The data set seeds it before each view from (seed,
+epoch, sample, view), so a view does not depend on the worker or process that makes it.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from functools import singledispatch
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from PIL import Image, ImageFilter
-from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
+from torch import Tensor
 
 from contralex.data.views import Views
-from contralex.kinds.views.augment import (
-    Augment,
-    Blur,
-    Crop,
-    Flip,
-    Gray,
-    Group,
-    Jitter,
-    Normalize,
-    RandAugment,
-    Solarize,
-    expand_groups,
-)
-from contralex.kinds.views.crops import HeightCrop
-from contralex.kinds.views.rand_augment import TensorFlowRandAugment
-from contralex.plugins.spec import Spec
-
-_LONG = 16  # few photographs are longer than so many times their width
+from contralex.kinds.views.augment import EngineName, Group, expand_groups
+from contralex.kinds.views.engine import make_engine
+from contralex.kinds.views.transforms import describe_steps, evaluation
 
 
 class CropViews(Views):
     """Augmented crops of an RGB image of PIL, each (3, size, size) float32, or (grid², 3, cell, cell) with a jigsaw.
 
-    ``groups``: groups of views by names of your own; view 0 is the first of the first group. Evaluation sees an image
-    at the size of view 0 (SimCLR, arXiv:2002.05709, appendix A; multi-crop: SwAV, arXiv:2006.09882, section 3.2).
+    ``groups``: groups of views by names of your own; view 0 is the first of the first group. ``engine``: what makes
+    them, see :mod:`contralex.kinds.views.engine`. Evaluation sees an image at the size of view 0 (SimCLR,
+    arXiv:2002.05709, appendix A; multi-crop: SwAV, arXiv:2006.09882, section 3.2).
     """
 
-    def __init__(self, groups: Mapping[str, Group]) -> None:
+    def __init__(self, groups: Mapping[str, Group], engine: EngineName = "exact") -> None:
         expanded = expand_groups(groups)
         augments = [expanded[name] for name, group in groups.items() for _ in range(group.count)]
         self.count = len(augments)
-        self._pipelines = [augmentation(augment) for augment in augments]
+        self._engines = [make_engine(engine, augment) for augment in augments]
         self._plain = evaluation(augments[0])
 
     def make(self, item: Any, view: int) -> Tensor:
-        return self._pipelines[view](item)
+        engine = self._engines[view]
+        return engine.make([item], [engine.draw(item)])[0]
+
+    def draw_parameters(self, item: Any, view: int) -> Any:
+        return self._engines[view].draw(item)
+
+    def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
+        return self._engines[view].make(items, parameters)
 
     def plain(self, item: Any) -> Tensor:
         made: Tensor = self._plain(item)
@@ -61,141 +48,3 @@ class CropViews(Views):
 
     def plain_steps(self) -> list[str]:
         return describe_steps(self._plain)
-
-
-def augmentation(augment: Augment) -> Callable[[Any], Tensor]:
-    """An RGB image of PIL to a random view of it."""
-    names = [name for name in augment.order if getattr(augment, name) is not None]
-    before = names[: names.index("jigsaw")] if augment.jigsaw else []
-    after = [name for name in names if name not in (*before, "jigsaw")]
-    steps = to_tensor_steps(augment.normalize)
-    pipeline: Callable[[Any], Tensor] = v2.Compose([*(_operation(getattr(augment, name)) for name in after), *steps])
-    if augment.jigsaw is None:
-        return pipeline
-    whole = v2.Compose([_operation(getattr(augment, name)) for name in before])
-    return Pieces(augment.jigsaw.grid, augment.jigsaw.cell, whole, pipeline)
-
-
-def evaluation(augment: Augment) -> v2.Compose:
-    """Resize and central crop of 7/8 where crops are smaller than a photograph; the whole image at 32 or 64 pixels."""
-    size, how = augment.crop.size, InterpolationMode(augment.crop.interpolation)
-    steps: list[Callable[[Any], Any]] = (
-        [trim_long_image, v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)]
-        if size >= 96
-        else [v2.Resize((size, size), how)]
-    )
-    return v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
-
-
-def describe_steps(pipeline: v2.Compose) -> list[str]:
-    """A line for each step of a pipeline: a transform as torchvision prints it, a function by its docstring."""
-    return [repr(step) if isinstance(step, nn.Module) else _first_line(step) for step in pipeline.transforms]
-
-
-def _first_line(function: Callable[..., Any]) -> str:
-    return (inspect.getdoc(function) or function.__name__).splitlines()[0]
-
-
-def trim_long_image(image: Image.Image) -> Image.Image:
-    """The middle of an image that is longer than 16 times its width, or higher; any other as it is.
-
-    For steps that bring the short side to a size and then take a square of the middle: a line of 1 x 10,000 pixels
-    would first become 256 x 2,560,000. The square is the same to rounding, for it is far from what is cut off.
-    """
-    width, height = image.size
-    left, top = (max(length - _LONG * min(image.size) + 1, 0) // 2 for length in image.size)  # the same at both ends
-    return image.crop((left, top, width - left, height - top)) if left or top else image
-
-
-def to_tensor_steps(normalize: Normalize | None = None) -> list[v2.Transform]:
-    """The last steps of any view: PIL's image to (3, H, W) float32 in [0, 1], then normalised if asked."""
-    steps: list[v2.Transform] = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    if normalize:
-        steps.append(v2.Normalize(list(normalize.mean), list(normalize.std)))
-    return steps
-
-
-@singledispatch
-def _operation(values: Spec) -> Any:
-    """The transform of PIL's image that one operation of an augmentation is, by the class of its values."""
-    raise TypeError(f"{type(values).__name__} is no operation of an augmentation")
-
-
-@_operation.register
-def _(crop: Crop) -> Any:
-    made = v2.RandomResizedCrop if crop.drawn == "area" else HeightCrop
-    return made(crop.size, crop.scale, crop.ratio, InterpolationMode(crop.interpolation))
-
-
-@_operation.register
-def _(jitter: Jitter) -> Any:
-    made = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-    return made if jitter.p == 1 else v2.RandomApply([made], jitter.p)
-
-
-@_operation.register
-def _(gray: Gray) -> Any:
-    return v2.RandomGrayscale(gray.p)
-
-
-@_operation.register
-def _(flip: Flip) -> Any:
-    return v2.RandomHorizontalFlip(flip.p)
-
-
-@_operation.register
-def _(blur: Blur) -> Any:
-    made = PILBlur(blur.sigma) if blur.kernel is None else v2.GaussianBlur(blur.kernel, list(blur.sigma))
-    return v2.RandomApply([made], blur.p)
-
-
-@_operation.register
-def _(solarize: Solarize) -> Any:
-    # PIL inverts the values of 0..255 that reach the threshold: at 0.5 those from 128 on, as in BYOL's and DINO's code
-    return v2.RandomSolarize(solarize.threshold * 255 + 0.5, solarize.p)
-
-
-@_operation.register
-def _(values: RandAugment) -> Any:
-    if values.law == "tensorflow":
-        return TensorFlowRandAugment(
-            values.ops, values.magnitude, values.p, values.translate, values.cutout, values.spread
-        )
-    if values.p < 1:
-        return v2.Compose([v2.RandomApply([v2.RandAugment(1, values.magnitude)], values.p) for _ in range(values.ops)])
-    return v2.RandAugment(values.ops, values.magnitude)
-
-
-class PILBlur(nn.Module):
-    """PIL's Gaussian blur with a radius drawn from ``sigma``, as in the code of MoCo v2, SimSiam and SwAV."""
-
-    def __init__(self, sigma: tuple[float, float]) -> None:
-        super().__init__()
-        self.sigma = sigma
-
-    def forward(self, image: Image.Image) -> Image.Image:
-        return image.filter(ImageFilter.GaussianBlur(float(torch.empty(()).uniform_(*self.sigma))))
-
-
-class Pieces:
-    """The pieces of an image in random order, (grid², C, cell, cell): ``whole`` makes the image ready; each of grid x
-    grid cells of it gives a random crop of ``cell`` pixels, which goes through the pipeline ``each`` by itself."""
-
-    def __init__(self, grid: int, cell: int, whole: Callable[[Any], Any], each: Callable[[Any], Tensor]) -> None:
-        self.grid, self.cell, self.whole, self.each = grid, cell, whole, each
-
-    def __call__(self, item: Any) -> Tensor:
-        image = self.whole(item)
-        width, height = image.size
-        pieces = []
-        for row in range(self.grid):
-            for column in range(self.grid):
-                left, top = column * width // self.grid, row * height // self.grid
-                x = left + self._offset(width // self.grid)
-                y = top + self._offset(height // self.grid)
-                pieces.append(self.each(image.crop((x, y, x + self.cell, y + self.cell))))
-        return torch.stack([pieces[index] for index in torch.randperm(len(pieces)).tolist()])
-
-    def _offset(self, side: int) -> int:
-        """Where in a cell of ``side`` pixels the piece begins."""
-        return int(torch.randint(side - self.cell + 1, ()))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from contralex.kinds.views.augment import Augment, Group, expand_groups
+from contralex.kinds.views.augment import Augment, EngineName, Group, expand_groups
 from contralex.plugins.spec import Spec
 
 
@@ -25,6 +25,9 @@ class CropsSpec(Spec):
     builds = ".parts:CropViews"
     groups: dict[str, Group] = Field(min_length=1, json_schema_extra=_or_null)
     """Groups of views by their names; null removes a group."""
+    engine: EngineName = "exact"
+    """What makes the views: ``exact`` gives what torchvision's transforms give, several times faster; ``torchvision``
+    is those transforms themselves."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images", "pieces"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"
@@ -36,6 +39,12 @@ class CropsSpec(Spec):
     @classmethod
     def _drop_null_groups(cls, value: Any) -> Any:
         return {name: group for name, group in value.items() if group is not None} if isinstance(value, dict) else value
+
+    @model_serializer(mode="wrap")
+    def _leave_out_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Recipes, and their digests, are as they were before there was a choice."""
+        data: dict[str, Any] = serialize(self)
+        return {name: value for name, value in data.items() if name != "engine" or value != "exact"}
 
     def offers(self) -> frozenset[str]:
         return self.gives if self._has_pieces() else self.gives - {"pieces"}

@@ -1,0 +1,218 @@
+"""The view engine: draws a view's parameters, and makes views of them.
+
+Two engines make the same views of the same parameters:
+
+* ``exact``: Pillow's results, which are torchvision's for images of Pillow, by float32 tensor operations on whole
+  numbers. All is equal bit by bit but for two operations, whose pixels may differ by 1 of 255: bilinear resizing to
+  more than 64 pixels (torch's antialiased interpolation of bytes has weights of 16 bits; about one pixel in 300), and
+  blurs with an explicit kernel (one in 10,000).
+* ``torchvision``: torchvision's own transforms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from contralex.kinds.views import colours
+from contralex.kinds.views.augment import Augment, EngineName, Normalize
+from contralex.kinds.views.blurs import blur_as_pillow, blur_as_torchvision, from_pillow, to_pillow
+from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters, draw_parameters, rand_augment
+from contralex.kinds.views.transforms import augmentation
+
+_BY_PILLOW = 64  # up to so many pixels of a side, Pillow resizes as fast as torch
+_IN_CACHE = 200_000  # numbers of the images that are worked on together
+
+
+class Engine(ABC):
+    """Makes the views of one augmentation."""
+
+    @abstractmethod
+    def draw(self, image: Image.Image) -> Any:
+        """The parameters of a view of this image, drawn from torch's global generator."""
+
+    @abstractmethod
+    def make(self, images: Sequence[Image.Image], parameters: Sequence[Any]) -> Sequence[Tensor]:
+        """A view of each image: (3, size, size) float32, or (grid², 3, cell, cell) with a jigsaw."""
+
+
+class TorchvisionEngine(Engine):
+    """torchvision's transforms themselves, which draw while they work: what is drawn is the view."""
+
+    def __init__(self, augment: Augment) -> None:
+        self._pipeline = augmentation(augment)
+
+    def draw(self, image: Image.Image) -> Tensor:
+        return self._pipeline(image)
+
+    def make(self, images: Sequence[Image.Image], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        return parameters
+
+
+class ExactEngine(Engine):
+    """What torchvision's transforms make of an image of Pillow, several times faster."""
+
+    def __init__(self, augment: Augment) -> None:
+        self.augment = augment
+        self.names = [name for name in augment.order if getattr(augment, name) is not None]
+
+    def draw(self, image: Image.Image) -> ViewParameters:
+        return draw_parameters(self.augment, self.names, *image.size)
+
+    def make(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
+        together = max(_IN_CACHE // (3 * self.augment.crop.size**2), 1)
+        made: list[Tensor] = []
+        for start in range(0, len(images), together):
+            stop = start + together
+            made += self._make(images[start:stop], parameters[start:stop])
+        return made
+
+    def _make(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
+        before = self.names.index("crop")
+        if before:
+            images = [
+                to_pillow(self._apply(self.names[:before], load_pixels(image), [values])[0])
+                for image, values in zip(images, parameters, strict=True)
+            ]
+        pixels = torch.stack([self._crop(image, values.crop) for image, values in zip(images, parameters, strict=True)])
+        names = self.names[before + 1 :]
+        if self.augment.jigsaw is None:
+            return normalize(self._apply(names, pixels, parameters), self.augment.normalize).unbind(0)
+        cut = names.index("jigsaw")
+        pixels = self._apply(names[:cut], pixels, parameters)
+        return [
+            self._cut(names[cut + 1 :], image, values, self.augment.jigsaw.cell)
+            for image, values in zip(pixels, parameters, strict=True)
+        ]
+
+    def _crop(self, image: Image.Image, box: Box | None) -> Tensor:
+        box = box or Box(0, 0, image.height, image.width)
+        return resize_crop(image, box, self.augment.crop.size, self.augment.crop.interpolation)
+
+    def _cut(self, names: Sequence[str], image: Tensor, parameters: ViewParameters, cell: int) -> Tensor:
+        """The pieces of a jigsaw, each with what happens to it."""
+        pieces = torch.stack(
+            [image[:, piece.top : piece.top + cell, piece.left : piece.left + cell] for piece in parameters.pieces]
+        )
+        pieces = self._apply(names, pieces, [piece.then for piece in parameters.pieces])
+        return normalize(pieces, self.augment.normalize)
+
+    def _apply(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        for name in names:
+            pixels = _OPERATIONS[name](self, pixels, parameters)
+        return pixels
+
+    def _jitter(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        for step in range(4):
+            for number, change in enumerate(_CHANGES):
+                factors = [_factor(values.jitter, step, number) for values in parameters]
+                pixels = _where(factors, pixels, change)
+        return pixels
+
+    def _gray(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        return _where([values.gray or None for values in parameters], pixels, lambda some, _: colours.to_gray(some))
+
+    def _flip(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        return _where([values.flip or None for values in parameters], pixels, lambda some, _: some.flip(-1))
+
+    def _blur(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        kernel = self.augment.blur.kernel if self.augment.blur else None
+        for at, values in enumerate(parameters):
+            if values.blur is not None:
+                image = pixels[at : at + 1]
+                image.copy_(
+                    blur_as_pillow(image, values.blur)
+                    if kernel is None
+                    else blur_as_torchvision(image, values.blur, kernel)
+                )
+        return pixels
+
+    def _solarize(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        # As torchvision's, whose threshold stands between two bytes: see there.
+        threshold = self.augment.solarize.threshold * 255 + 0.5 if self.augment.solarize else 0.0
+        chosen = [values.solarize or None for values in parameters]
+        return _where(chosen, pixels, lambda some, _: colours.solarize(some, threshold))
+
+    def _rand_augment(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        if self.augment.rand_augment is not None:
+            part = rand_augment(self.augment.rand_augment)
+            for at, values in enumerate(parameters):
+                if values.rand_augment:
+                    pixels[at] = from_pillow(part.apply_to(to_pillow(pixels[at]), values.rand_augment))
+        return pixels
+
+
+_OPERATIONS: dict[str, Callable[[ExactEngine, Tensor, Sequence[ViewParameters]], Tensor]] = {
+    "jitter": ExactEngine._jitter,
+    "gray": ExactEngine._gray,
+    "flip": ExactEngine._flip,
+    "blur": ExactEngine._blur,
+    "solarize": ExactEngine._solarize,
+    "rand_augment": ExactEngine._rand_augment,
+}
+_Change = Callable[[Tensor, Sequence[float]], Tensor]
+_CHANGES: tuple[_Change, ...] = (
+    colours.adjust_brightness,
+    colours.adjust_contrast,
+    colours.adjust_saturation,
+    colours.adjust_hue,
+)
+
+
+def _factor(jitter: ColourFactors | None, step: int, number: int) -> float | None:
+    """The factor of a change, where it is this image's ``step``-th."""
+    if jitter is None or jitter.order[step] != number:
+        return None
+    return (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)[number]
+
+
+def _where(values: Sequence[float | None], pixels: Tensor, change: _Change) -> Tensor:
+    """The images changed which have a value."""
+    chosen = [at for at, value in enumerate(values) if value is not None]
+    if not chosen:
+        return pixels
+    given = [value for value in values if value is not None]
+    if len(chosen) == len(pixels):
+        return change(pixels, given)
+    pixels[chosen] = change(pixels[chosen], given)
+    return pixels
+
+
+def make_engine(name: EngineName, augment: Augment) -> Engine:
+    """The engine of this name for one augmentation."""
+    engines: dict[EngineName, Callable[[Augment], Engine]] = {
+        "exact": ExactEngine,
+        "torchvision": TorchvisionEngine,
+    }
+    return engines[name](augment)
+
+
+def load_pixels(image: Image.Image) -> Tensor:
+    """(1, 3, H, W) float32 whole numbers from 0 to 255."""
+    return from_pillow(image).unsqueeze(0).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def resize_crop(image: Image.Image, box: Box, size: int, interpolation: Literal["bilinear", "bicubic"]) -> Tensor:
+    """(3, size, size) float32 whole numbers from 0 to 255."""
+    part = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    # Torch's bicubic interpolation of bytes is up to two levels off at edges.
+    if size <= _BY_PILLOW or interpolation == "bicubic":
+        return load_pixels(part.resize((size, size), Image.Resampling[interpolation.upper()]))[0]
+    bytes_ = from_pillow(part).unsqueeze(0)
+    resized = functional.interpolate(bytes_, (size, size), mode=interpolation, antialias=True)
+    return resized[0].to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def normalize(pixels: Tensor, values: Normalize | None) -> Tensor:
+    """In place: bytes to [0, 1], then, if asked, less the mean and divided by the deviation."""
+    pixels.mul_(1.0 / 255)
+    if values is not None:
+        mean, std = (pixels.new_tensor(numbers).view(3, 1, 1) for numbers in (values.mean, values.std))
+        pixels.sub_(mean).div_(std)
+    return pixels

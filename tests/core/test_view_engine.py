@@ -1,0 +1,331 @@
+"""The view engine against torchvision: the same parameters, the same pixels, the same state of the generator."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from contralex.data.base import Split
+from contralex.data.loading import ViewDataset, collate, load, mix_seed
+from contralex.data.views import Views
+from contralex.kinds.views import blurs, colours, engine
+from contralex.kinds.views.augment import Augment, EngineName, Group
+from contralex.kinds.views.engine import ExactEngine, load_pixels, make_engine, resize_crop
+from contralex.kinds.views.parameters import Box
+from contralex.kinds.views.parts import CropViews
+from contralex.plugins.registry import registry
+from contralex.recipes.layers import resolve
+
+FACTORS = [0.0, 0.2, 0.9, 1.0, 1.4, 1.8]
+
+
+@functools.cache
+def photo(width: int = 100, height: int = 75) -> Image.Image:
+    """Waves of colour, edges, and noise: all hues, greys, black and white."""
+    y, x = np.mgrid[:height, :width]
+    waves = [127 + 140 * np.sin(x / (7 + 3 * c) + c) * np.cos(y / (5 + 2 * c)) for c in range(3)]
+    image = np.stack(waves, -1) + np.random.default_rng(0).normal(0, 12, (height, width, 3))
+    image[: height // 4, : width // 4] = image[: height // 4, : width // 4].mean(-1, keepdims=True)
+    image[height // 2 :, width // 2 :] += 60 * ((x + y) // 9 % 2)[height // 2 :, width // 2 :, None]
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))
+
+
+def noise(side: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def dull(side: int = 64) -> Image.Image:
+    """Nearly grey: where hues jump most."""
+    chance = np.random.default_rng(2)
+    grey = chance.integers(0, 250, (side, side, 1)) + chance.integers(0, 6, (side, side, 3))
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+IMAGES: dict[str, Callable[[], Image.Image]] = {"photo": photo, "noise": noise, "dull": dull}
+
+
+def levels(image: Image.Image) -> Tensor:
+    return load_pixels(image)[0]
+
+
+def seeded(make: Callable[[], Tensor], seed: int) -> tuple[Tensor, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = make()
+        return made, torch.get_rng_state()
+
+
+# --- operations
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (colours.adjust_brightness, F.adjust_brightness),
+        (colours.adjust_contrast, F.adjust_contrast),
+        (colours.adjust_saturation, F.adjust_saturation),
+    ],
+)
+def test_a_blend_is_pillows_bit_by_bit(name: str, factor: float, ours: Any, theirs: Any) -> None:
+    image = IMAGES[name]()
+    assert torch.equal(ours(load_pixels(image), [factor])[0], levels(theirs(image, factor)))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("factor", [-0.5, -0.31, -0.004, 0.0, 0.1, 0.25, 0.5])
+def test_a_hue_is_pillows_bit_by_bit(name: str, factor: float) -> None:
+    image = IMAGES[name]()
+    assert torch.equal(colours.adjust_hue(load_pixels(image), [factor])[0], levels(F.adjust_hue(image, factor)))
+
+
+def test_hues_of_every_colour_are_pillows() -> None:
+    """A cube of colours, four levels apart."""
+    cube = torch.cartesian_prod(*[torch.arange(0, 256, 4)] * 3).to(torch.uint8).view(512, 512, 3)
+    image = Image.fromarray(cube.numpy())
+    for factor in (0.0, 0.13):
+        assert torch.equal(colours.adjust_hue(load_pixels(image), [factor])[0], levels(F.adjust_hue(image, factor)))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_grey_and_solarised_levels_are_pillows(name: str) -> None:
+    image = IMAGES[name]()
+    assert torch.equal(colours.to_gray(load_pixels(image))[0], levels(F.rgb_to_grayscale(image, 3)))
+    for threshold in (0.5, 128.0, 255.5):
+        assert torch.equal(colours.solarize(load_pixels(image), threshold)[0], levels(F.solarize(image, threshold)))
+
+
+def test_a_contrast_of_a_large_image_is_about_its_exact_mean() -> None:
+    image = Image.new("RGB", (700, 500), (255, 254, 255))  # whose sum no float32 holds
+    assert torch.equal(colours.adjust_contrast(load_pixels(image), [0.5])[0], levels(F.adjust_contrast(image, 0.5)))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("sigma", [0.1, 0.35, 0.5, 1.0, 1.3, 1.41, 1.42, 1.5, 2.0, 3.0, 9.0])
+def test_a_blur_without_a_kernel_is_pillows_bit_by_bit(name: str, sigma: float) -> None:
+    image = IMAGES[name]()
+    wanted = levels(image.filter(ImageFilter.GaussianBlur(sigma)))
+    assert torch.equal(blurs.blur_as_pillow(load_pixels(image), sigma)[0], wanted)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("kernel", [3, 9, 23])
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.7, 1.3, 2.0, 5.0])
+def test_a_blur_with_a_kernel_is_torchvisions_but_for_ties(name: str, kernel: int, sigma: float) -> None:
+    image = IMAGES[name]()
+    wanted = levels(F.gaussian_blur(image, [kernel, kernel], [sigma, sigma]))
+    apart = (blurs.blur_as_torchvision(load_pixels(image), sigma, kernel)[0] - wanted).abs()
+    assert apart.max() <= 1 and (apart > 0).float().mean() < 5e-4
+
+
+def test_a_blur_of_an_image_that_is_no_multiple_of_a_block() -> None:
+    image = photo(33, 50)
+    wanted = levels(F.gaussian_blur(image, [9, 9], [1.5, 1.5]))
+    assert (blurs.blur_as_torchvision(load_pixels(image), 1.5, 9)[0] - wanted).abs().max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [32, 64, 96, 224])
+@pytest.mark.parametrize("box", [Box(10, 20, 40, 60), Box(0, 0, 75, 100), Box(70, 3, 1, 2)])
+def test_a_crop_is_pillows_to_a_level(interpolation: Any, size: int, box: Box) -> None:
+    image = photo()
+    wanted = levels(
+        F.resized_crop(
+            image, box.top, box.left, box.height, box.width, [size, size], F.InterpolationMode(interpolation)
+        )
+    )
+    apart = (resize_crop(image, box, size, interpolation) - wanted).abs()
+    assert apart.max() <= (0 if size <= 64 or interpolation == "bicubic" else 1)
+    assert (apart > 0).float().mean() < 0.02
+
+
+# --- pipelines
+
+
+def augments() -> dict[str, Augment]:
+    """What each installed recipe does to an image, each once."""
+    found: dict[str, Augment] = {}
+    for name in sorted(registry().recipes()):
+        for view, augment in enumerate(resolve(name).run.method.views.augments() or ()):
+            if Augment.model_validate(dict(augment)) not in found.values():
+                found[f"{name} {view}"] = Augment.model_validate(dict(augment))
+    return found
+
+
+AUGMENTS = augments()
+
+
+def make_both(augment: Augment, seed: int, image: Image.Image) -> Iterator[tuple[Tensor, Tensor]]:
+    for name in ("exact", "torchvision"):
+        made = make_engine(name, augment)
+        yield seeded(lambda made=made: made.make([image], [made.draw(image)])[0], seed)  # type: ignore[misc]
+
+
+def unscaled(augment: Augment, difference: Tensor) -> Tensor:
+    """In levels of 255."""
+    std = augment.normalize.std if augment.normalize else (1.0, 1.0, 1.0)
+    return difference.abs() * 255 * torch.tensor(std).view(3, 1, 1)
+
+
+@pytest.mark.parametrize("recipe", AUGMENTS)
+def test_a_recipes_pipeline_is_torchvisions(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Pillow's resizing all is equal; but an explicit kernel's ties may grow in what follows."""
+    monkeypatch.setattr(engine, "_BY_PILLOW", 10_000)
+    augment = AUGMENTS[recipe]
+    ties = augment.blur is not None and augment.blur.kernel is not None
+    for seed in range(4):
+        (ours, state), (theirs, their_state) = make_both(augment, seed, photo())
+        assert torch.equal(state, their_state)
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == torch.float32
+        apart = unscaled(augment, ours - theirs)
+        assert (apart > 1e-3).float().mean() <= (0.01 if ties else 0)
+
+
+@pytest.mark.parametrize("recipe", AUGMENTS)
+def test_a_recipes_pipeline_is_torchvisions_to_rounding(recipe: str) -> None:
+    augment = AUGMENTS[recipe]
+    for seed in range(4):
+        (ours, state), (theirs, their_state) = make_both(augment, seed, photo())
+        assert torch.equal(state, their_state)
+        # A level more or less, of few pixels; of all where it moves the mean about which contrast changes.
+        assert unscaled(augment, ours - theirs).mean() < 0.6
+
+
+EVERYTHING: dict[str, Any] = {
+    "order": ["crop", "jitter", "gray", "flip", "blur", "solarize"],
+    "crop": {"size": 24, "scale": (0.2, 1.0)},
+    "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2, "p": 0.7},
+    "gray": {"p": 0.3},
+    "flip": {},
+    "blur": {"p": 0.5},
+    "solarize": {"p": 0.3},
+    "normalize": {},
+}
+UNUSUAL: list[dict[str, Any]] = [
+    EVERYTHING,
+    EVERYTHING | {"order": ["flip", "jitter", "crop", "gray", "blur", "solarize"]},
+    EVERYTHING | {"order": [*EVERYTHING["order"], "rand_augment"], "rand_augment": {"magnitude": 12}},
+    EVERYTHING | {"order": [*EVERYTHING["order"], "rand_augment"], "rand_augment": {"p": 0.5, "ops": 3}},
+    EVERYTHING
+    | {"order": ["crop", "rand_augment"], "rand_augment": {"law": "tensorflow", "cutout": 9, "spread": 0.5, "ops": 4}}
+    | dict.fromkeys(("jitter", "gray", "flip", "blur", "solarize")),
+    EVERYTHING | {"order": ["crop", "flip", "jigsaw", "jitter", "gray", "blur", "solarize"], "jigsaw": {"cell": 6}},
+    EVERYTHING | {"crop": {"size": 24, "scale": (0.2, 1.0), "drawn": "height", "interpolation": "bicubic"}},
+    EVERYTHING | {"jitter": {"brightness": 0.8, "contrast": 0, "saturation": 2.0, "hue": 0}},
+]
+
+
+@pytest.mark.parametrize("at", range(len(UNUSUAL)))
+def test_unusual_pipelines_are_torchvisions(at: int) -> None:
+    augment = Augment.model_validate(UNUSUAL[at])
+    for seed in range(40):
+        (ours, state), (theirs, their_state) = make_both(augment, seed, photo())
+        assert torch.equal(state, their_state), seed
+        assert torch.equal(ours, theirs), seed
+
+
+@pytest.mark.parametrize("size", [(1000, 3), (3, 1000), (2, 2), (1, 1)])
+def test_a_crop_that_does_not_fit_is_drawn_as_torchvisions(size: tuple[int, int]) -> None:
+    augment = Augment.model_validate({"order": ["crop"], "crop": {"size": 8, "scale": (0.5, 1.0)}})
+    for seed in range(5):
+        (ours, state), (theirs, their_state) = make_both(augment, seed, photo(*size))
+        assert torch.equal(state, their_state) and torch.equal(ours, theirs)
+
+
+# --- many images at once
+
+
+def test_images_that_are_made_together_are_those_made_alone() -> None:
+    made = ExactEngine(Augment.model_validate(EVERYTHING))
+    images = [photo(40 + n, 50) for n in range(150)]  # more than are worked on at once
+    torch.manual_seed(3)
+    parameters = [made.draw(image) for image in images]
+    together = made.make(images, parameters)
+    assert len(together) == 150
+    for image, values, view in zip(images, parameters, together, strict=True):
+        assert torch.equal(view, made.make([image], [values])[0])
+
+
+class Photos(Split):
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Any:
+        return photo(60 + index, 40)
+
+
+def crops(name: EngineName = "exact") -> CropViews:
+    groups = {"two": Group.model_validate({"count": 2, "augment": EVERYTHING})}
+    return CropViews(groups, name)
+
+
+def test_items_that_are_fetched_together_are_those_fetched_alone() -> None:
+    data = ViewDataset(Photos(), crops(), seed=1, batch=4)
+    wanted = [(2, index) for index in (7, 1, 4)]
+    state = torch.get_rng_state()
+    together = data.__getitems__(wanted)
+    assert torch.equal(torch.get_rng_state(), state)
+    for at, item in zip(wanted, together, strict=True):
+        alone = data[at]
+        assert item["index"] == alone["index"]
+        assert all(torch.equal(item["views"][view], alone["views"][view]) for view in range(2))
+    (batch,) = load(data, collate, batch_sampler=[wanted])
+    assert torch.equal(batch["views"][1], torch.stack([item["views"][1] for item in together]))
+
+
+def test_every_engine_draws_from_the_seed_of_its_sample() -> None:
+    for name in ("exact", "torchvision"):
+        views = crops(name)
+        item = ViewDataset(Photos(), views, seed=1, batch=4)[3, 5]
+        for view in range(2):
+            wanted, _ = seeded(lambda view=view, views=views: views.make(photo(65, 40), view), mix_seed(1, 3, 5, view))  # type: ignore[misc]
+            assert torch.equal(item["views"][view], wanted)
+
+
+class Darker(CropViews):
+    """Views that change what the core's views make."""
+
+    def make(self, item: Any, view: int) -> Tensor:
+        return super().make(item, view) - 1
+
+
+class Alone(Views):
+    """Views that know nothing of parameters."""
+
+    count = 1
+
+    def make(self, item: Any, view: int) -> Tensor:
+        return torch.rand(2).add(item.width)
+
+    def plain(self, item: Any) -> Tensor:
+        return torch.zeros(2)
+
+
+def test_views_that_write_make_alone_are_asked_for_it() -> None:
+    darker = Darker({"two": Group.model_validate({"count": 2, "augment": EVERYTHING})})
+    ours, theirs = (ViewDataset(Photos(), views, seed=1, batch=4)[0, 3]["views"] for views in (darker, crops()))
+    assert torch.equal(ours[1], theirs[1] - 1)
+    item = ViewDataset(Photos(), Alone(), seed=1, batch=4)[0, 3]["views"][0]
+    assert torch.equal(item, seeded(lambda: torch.rand(2) + 63, mix_seed(1, 0, 3, 0))[0])
+
+
+# --- recipes
+
+
+def test_the_default_engine_changes_no_digest_and_another_one_is_part_of_it() -> None:
+    plain, same, other = (
+        resolve("moco-v2", sets=[f"method.views.engine={name}"] if name else [])
+        for name in (None, "exact", "torchvision")
+    )
+    assert plain.digest == same.digest != other.digest
+    assert "engine" not in plain.data["method"]["views"]
+    assert other.data["method"]["views"]["engine"] == "torchvision"
