@@ -125,3 +125,13 @@ def test_shells_complete_names_without_torch(line: str, found: list[str], tmp_pa
         check=True,
     )
     assert done.stdout.split() == found
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_help_of_each_command_fits_in_80_columns(
+    name: str, call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(*name.split()[1:], "--help")
+    assert code == 0
+    assert [line for line in out.splitlines() if len(line) > 80] == []

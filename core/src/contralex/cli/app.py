@@ -21,11 +21,11 @@ app = typer.Typer(
     cls=WithPlugins,
     help="Contrastive learning: a method is one spec of parts that plugins bring.",
     epilog=examples(
-        "contralex methods                                  what is installed",
-        "contralex train moco-v2 --data ./images            train on a folder of your own",
+        "contralex methods                                 what is installed",
+        "contralex train moco-v2 --data photos             on a folder of your own",
         "contralex train moco-v2 --preset digits --processes 2",
-        "contralex diff moco-v1 moco-v2                     what the second paper changed",
-        "contralex eval knn runs/moco-v2-20250101-120000    how good are its features?",
+        "contralex diff moco-v1 moco-v2                    what the second one changed",
+        "contralex eval knn runs/moco-v2-20250101-120000   how good it is",
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,7 +42,7 @@ evaluation = typer.Typer(
 installed = typer.Typer(
     epilog=examples(
         "contralex plugins",
-        "contralex plugins show contralex-moco              one of them, and why it does not work",
+        "contralex plugins show contralex-moco   one of them, and why it fails",
         "CONTRALEX_PLUGINS=-contralex-swav contralex plugins",
     ),
     rich_markup_mode=None,
@@ -72,7 +72,7 @@ app.command(
     rich_help_panel=TRAIN,
     epilog=examples(
         "contralex train moco-v2 --preset digits",
-        "contralex train moco-v2 --data ./images --out runs/mine --set train.epochs=20",
+        "contralex train moco-v2 --data photos --preset photos --fit --out runs/mine",
         "contralex train mine.yaml --processes 8",
         "contralex train --resume --out runs/mine",
         "torchrun --nproc_per_node 2 -m contralex train moco-v2 --preset digits",
@@ -129,7 +129,7 @@ app.command(
     epilog=examples(
         "contralex show moco-v2",
         "contralex show moco-v2 --preset digits --set method.loss.temperature=0.1",
-        "contralex show moco-v2 > mine.yaml            a recipe of your own to begin with",
+        "contralex show moco-v2 > mine.yaml   a recipe of your own to begin with",
     ),
 )(look.show)
 app.command(
@@ -158,14 +158,14 @@ app.command(
 app.command(
     rich_help_panel=RECIPES,
     epilog=examples(
-        "contralex schema --out contralex.schema.json       beside your recipes, for YAML editors",
+        "contralex schema --out contralex.schema.json   beside your recipes",
     ),
 )(schema.schema)
 installed.callback(invoke_without_command=True)(plugins.plugins)
 installed.command(
     epilog=examples(
         "contralex plugins show contralex-moco",
-        "contralex plugins show --kind targets.key_vector   its fields, bounds, needs and gives",
+        "contralex plugins show --kind targets.key_vector   fields and bounds",
         "contralex plugins show contralex-moco --json",
     )
 )(plugins.show)
@@ -173,7 +173,7 @@ app.add_typer(installed, name="plugins", rich_help_panel=PARTS)
 app.command(
     rich_help_panel=PARTS,
     epilog=examples(
-        "contralex new my-method                            a method: targets and a loss of its own, and a recipe",
+        "contralex new my-method   targets and a loss of its own, and a recipe",
         "contralex new my-loss --as loss --out ~/code/my-loss",
     ),
 )(new.new)
@@ -189,7 +189,7 @@ app.command(
     rich_help_panel=MACHINE,
     epilog=examples(
         "contralex doctor",
-        "contralex doctor runs/mine                         has it collapsed, does it stand still?",
+        "contralex doctor runs/mine   has it collapsed, does it stand still?",
         "contralex doctor --json",
     ),
 )(doctor.doctor)

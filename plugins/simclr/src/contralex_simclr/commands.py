@@ -53,7 +53,7 @@ def finetune(
     Examples:
       contralex finetune runs/mine --labels 0.1          on a tenth of the labels
       contralex finetune runs/mine --labels 1 --from-layer 0
-      contralex finetune runs/mine --labels 0.01 --epochs 60 --set train.optimizer.lr=0.02
+      contralex finetune runs/mine --labels 0.01 --epochs 60
     """
     from contralex_simclr.resolving import resolve_finetuning
 
@@ -107,8 +107,8 @@ def distill(
 
     \b
     Examples:
-      contralex distill runs/tuned                       into the same network, from random weights
-      contralex distill runs/tuned --student runs/small  into another run's encoder
+      contralex distill runs/tuned                       into the same network
+      contralex distill runs/tuned --student runs/small  into the encoder of a run
       contralex distill runs/tuned --student simclr-v1 --noisy --threshold 0.3
     """
     from contralex_simclr.resolving import resolve_distillation
