@@ -24,7 +24,7 @@ app = typer.Typer(
         "contralex methods                                 what is installed",
         "contralex train moco-v2 --data photos             on a folder of your own",
         "contralex train moco-v2 --preset digits --processes 2",
-        "contralex diff moco-v1 moco-v2                    what the second one changed",
+        "contralex diff moco-v1 moco-v2                    what MoCo v2 changed",
         "contralex eval knn runs/moco-v2-20250101-120000   how good it is",
     ),
     no_args_is_help=True,
