@@ -146,7 +146,10 @@ def test_steps_with_a_factor_each() -> None:
         Steps(start=1.0, factor=(0.1, 0.0), at=(3, 4))
 
 
-def test_batch_norm_in_groups_equals_one_norm_for_each_group() -> None:
+@pytest.mark.parametrize("apart", [16, 0])
+def test_batch_norm_in_groups_equals_one_norm_for_each_group(apart: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the groups are normalised one after the other, or all at once."""
+    monkeypatch.setattr(batch_norm, "_APART", apart)
     torch.manual_seed(0)
     plain = nn.Sequential(nn.BatchNorm2d(3))
     nn.init.uniform_(plain[0].weight)

@@ -104,7 +104,7 @@ def embed(
         spec = checkpoint.resolved().run
         everything = Everything(build.read_source(_data(spec, path_text(data))), _root(path_text(data)))
         device = devices.to_evaluate_on()
-        encoder = build.encoder_of(checkpoint, spec).to(device)
+        encoder = devices.place(build.encoder_of(checkpoint, spec), device, spec.train.channels_last)
         dataset = EvalDataset(everything, spec.method.views.build())
         blocks = encode(
             cast(Callable[[Tensor], Tensor], _Function(encoder, which)),

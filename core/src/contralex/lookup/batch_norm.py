@@ -8,7 +8,7 @@ last; here it does not depend on the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
@@ -24,6 +24,7 @@ from contralex.lookup import distributed
 
 Over = Literal["sync", "local"] | int
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+_APART = 16  # groups, up to which they are normalised one after the other; more are too many small operations
 _ROWS = ContextVar("rows per sample", default=1)
 
 
@@ -98,7 +99,9 @@ class GroupedBatchNorm(_AnyDimensions):
                 f"train.batch_norm is {self.group}, which does not divide the {len(input) // _ROWS.get()} samples that "
                 "a process normalises at once; choose a divisor of train.batch_size / processes, sync or local."
             )
-        # Groups become channels, so that torch's own kernel normalises each by itself.
+        if groups <= _APART:
+            return self._normalize_apart(input.split(rows))
+        # Groups become channels, so that torch's own kernel normalises each by itself, all of them at once.
         channels = input.shape[1]
         x = input.unflatten(0, (groups, rows)).transpose(0, 1).flatten(1, 2)
         mean, variance = self._repeated(groups)
@@ -106,13 +109,33 @@ class GroupedBatchNorm(_AnyDimensions):
         bias = self.bias.repeat(groups) if self.bias is not None else None
         rate = 0.0 if self.momentum is None else self.momentum
         out = F.batch_norm(x, mean, variance, weight, bias, True, rate, self.eps)
-        if self.running_mean is not None and self.running_var is not None and mean is not None and variance is not None:
-            self.running_mean.copy_(mean.view(groups, channels).mean(0))
-            self.running_var.copy_(variance.view(groups, channels).mean(0))
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
+        if mean is not None and variance is not None:
+            self._track(mean.view(groups, channels), variance.view(groups, channels))
         ungrouped: Tensor = out.unflatten(1, (groups, channels))
         return ungrouped.transpose(0, 1).flatten(0, 1)
+
+    def _normalize_apart(self, parts: Sequence[Tensor]) -> Tensor:
+        """One group after the other, each as it lies in memory, so that channels that are last stay last."""
+        mean, variance = self._repeated(len(parts))
+        means = [None] * len(parts) if mean is None else list(mean.view(len(parts), -1))
+        variances = [None] * len(parts) if variance is None else list(variance.view(len(parts), -1))
+        rate = 0.0 if self.momentum is None else self.momentum
+        out = [
+            F.batch_norm(part, mean, variance, self.weight, self.bias, True, rate, self.eps)
+            for part, mean, variance in zip(parts, means, variances, strict=True)
+        ]
+        if mean is not None and variance is not None:
+            self._track(mean.view(len(parts), -1), variance.view(len(parts), -1))
+        return torch.cat(out)
+
+    def _track(self, means: Tensor, variances: Tensor) -> None:
+        """The running statistics of each group (groups, C) become their mean."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        self.running_mean.copy_(means.mean(0))
+        self.running_var.copy_(variances.mean(0))
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
 
     def _repeated(self, groups: int) -> tuple[Tensor | None, Tensor | None]:
         if self.running_mean is None or self.running_var is None:

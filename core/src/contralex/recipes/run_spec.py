@@ -193,6 +193,9 @@ class TrainSpec(Spec):
     threads: int | None = Field(None, gt=0, le=1024)
     """Threads in which the CPU computes; null obeys ``OMP_NUM_THREADS``, or keeps the number with which the first steps
     of a run on the CPU are fastest. Results depend on it in the rounding of floats alone."""
+    channels_last: bool | None = None
+    """Whether weights and outputs of two-dimensional convolutions lie in memory with the channels of a pixel together
+    (NHWC); null: on the CPU and on GPUs of CUDA. Results depend on it in the rounding of floats alone."""
     log_every: int = Field(10, gt=0, le=10**12)
     """Steps from one line of ``metrics.jsonl`` to the next."""
     checkpoint: CheckpointSpec = CheckpointSpec()

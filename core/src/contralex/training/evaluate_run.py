@@ -50,9 +50,10 @@ def evaluate(
         device = devices.to_evaluate_on()
         source, views = build.read_source(data_spec), run.method.views.build()
         progress.say(f"{found.folder} on {device.type}; {data_spec.kind_name()}: {source.describe()}")
-        encoders: dict[str, Encoder | None] = {THIS: build.encoder_of(found, run).to(device)}
+        channels_last = run.train.channels_last
+        encoders: dict[str, Encoder | None] = {THIS: devices.place(build.encoder_of(found, run), device, channels_last)}
         if UNTRAINED in baselines:
-            encoders[UNTRAINED] = build.encoder(run).to(device)
+            encoders[UNTRAINED] = devices.place(build.encoder(run), device, channels_last)
         if PIXELS in baselines:
             encoders[PIXELS] = None
         context = EvalContext(

@@ -29,7 +29,8 @@ class RunEvaluation:
         with_baselines = [evaluator for evaluator in run.evaluators if evaluator.baselines]
         if run.resumed or not with_baselines:
             return
-        subjects: dict[str, Encoder | None] = {UNTRAINED: build.encoder(run.spec).to(run.device), PIXELS: None}
+        untrained = devices.place(build.encoder(run.spec), run.device, run.spec.train.channels_last)
+        subjects: dict[str, Encoder | None] = {UNTRAINED: untrained, PIXELS: None}
         for evaluator in with_baselines:
             reached = {who: self._evaluate(evaluator, subjects[who], baseline=True) for who in evaluator.baselines}
             run.progress.baselines[evaluator.name] = {

@@ -40,7 +40,7 @@ def check(spec: RunSpec, method: LookUp, data: TrainingData, machine: Machine) -
     samples = first_samples(spec, data.split, data.views)
     memory_checks.check_batch(spec, samples.views, devices.workers(spec.train.workers, machine.device.type))
     with memory_checks.explain_sample_memory(spec, samples.views):
-        method.to(machine.device)
+        devices.place(method, machine.device, spec.train.channels_last)
         with machine.accelerator.autocast():
             show(spec, method, samples, len(data.split), machine.device)
 

@@ -116,6 +116,16 @@ def restore(
     _check_optimizer(optimizer, state, checkpoint.folder / OPTIMIZER)
     model.load_state_dict(tensors)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    _lay_out_as_parameters(optimizer)
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """A checkpoint's tensors are contiguous. What is kept of a parameter whose channels are last in memory gets that
+    order too: sums over it are then those of an uninterrupted run, and one kernel serves both."""
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                entries[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def load_into(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
