@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from contralex.lookup import distributed, step
+from contralex.lookup.dictionary import Dictionary
+from contralex.lookup.values import Match, Rows, Targets
 
 CLOSE = 1e-4  # two scores that are nearer are equal to rounding: ten times the tests' bound on losses
 
@@ -34,9 +36,14 @@ def undecided(into: list[float], close: float = CLOSE) -> Iterator[None]:
     """Adds to ``into`` which fraction of the look-ups within, over all processes, rounding may have decided."""
     counted, found = _Undecided(close), step._measure_accuracy
 
-    def watched(*args: Any) -> Tensor:
+    def watched(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
+        if targets.has_weights or not targets.has_vectors:  # the dictionary may have answered during the loss
+            counted.add(dictionary.scores(queries.vectors))
+            if targets.has_weights:
+                counted.add_weights(targets.weights)
+            return found(queries, keys, dictionary, targets, match)
         with counted:
-            return found(*args)
+            return found(queries, keys, dictionary, targets, match)
 
     with mock.patch.object(step, "_measure_accuracy", watched):
         yield
@@ -50,7 +57,7 @@ def same_counts(found: Sequence[Tensor], expected: Sequence[Tensor], undecided: 
 
 
 class _Undecided(TorchFunctionMode):
-    """Counts rows whose best entry (``argmax``) or largest weight (``max``) is one by less than ``limit``."""
+    """Counts rows whose best entry or largest weight is one by less than ``limit``; within, those of ``argmax``."""
 
     def __init__(self, limit: float) -> None:
         super().__init__()
@@ -58,11 +65,14 @@ class _Undecided(TorchFunctionMode):
         self.rows = self.close = 0
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        along = (kwargs or {}).get("dim")
-        if function is Tensor.argmax and along == 1:
-            self.rows += len(args[0])
-            self.close += int((~(margins(args[0]) >= self.limit)).sum())  # NaN, of two that are masked, is no margin
-        elif function is Tensor.max and along == 1:
-            apart = margins(args[0])
-            self.close += int(((apart > 0) & (apart < self.limit)).sum())  # what is meant to be equal is so to the bit
+        if function is Tensor.argmax and (kwargs or {}).get("dim") == 1:
+            self.add(args[0])
         return function(*args, **(kwargs or {}))
+
+    def add(self, scores: Tensor) -> None:
+        self.rows += len(scores)
+        self.close += int((~(margins(scores) >= self.limit)).sum())  # NaN, of two that are masked, is no margin
+
+    def add_weights(self, weights: Tensor) -> None:
+        apart = margins(weights)
+        self.close += int(((apart > 0) & (apart < self.limit)).sum())  # what is meant to be equal is so to the bit

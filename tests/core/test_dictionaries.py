@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
+from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.sharded_state import gather_state, select_own_state
 from contralex.lookup.shards import Shards, draw_table, own_range
-from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
+from contralex.lookup.values import Match, Rows, Step, Targets
 from contralex.plugin import MemoryBankSource, QueueSource
 from contralex.recipes.layers import resolve
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.step import _measure_accuracy
-from contralex.lookup.values import Dictionary, Match, Rows, Targets
+from contralex.lookup.values import Match, Rows, Targets
 
 SAMPLE = torch.tensor([5, 3])
 

@@ -66,10 +66,11 @@ if TYPE_CHECKING:
     from contralex.kinds.views.transforms import describe_steps, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
+    from contralex.lookup.dictionary import Dictionary
     from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
-    from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, Targets
+    from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec
@@ -209,6 +210,7 @@ _WHERE = {
         "Schedule",
         "value_at",
     ),
+    "contralex.lookup.dictionary": ("Dictionary",),
     "contralex.lookup.ring_buffer": ("write_to_ring",),
     "contralex.lookup.slots": (
         "Backbone",
@@ -220,7 +222,6 @@ _WHERE = {
     ),
     "contralex.lookup.step": ("LookUp",),
     "contralex.lookup.values": (
-        "Dictionary",
         "Match",
         "Rows",
         "Step",

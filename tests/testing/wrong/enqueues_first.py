@@ -22,8 +22,8 @@ class Wrong(Spec):
 def make_part(dim: Any) -> Any:
     import torch
 
+    from contralex.lookup.dictionary import Dictionary
     from contralex.lookup.slots import NegativeSource
-    from contralex.lookup.values import Dictionary
 
     class Part(NegativeSource):
         queue: torch.Tensor

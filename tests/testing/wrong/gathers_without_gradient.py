@@ -24,8 +24,8 @@ def make_part() -> Any:
     import torch.distributed as dist
 
     from contralex.lookup import distributed
+    from contralex.lookup.dictionary import Dictionary
     from contralex.lookup.slots import NegativeSource
-    from contralex.lookup.values import Dictionary
 
     class Part(NegativeSource):
         def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar, overload
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
-from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
+from contralex.lookup.dictionary import Dictionary
+from contralex.lookup.values import Match, Rows, Step, Targets
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -137,7 +138,7 @@ class NegativeSource(nn.Module, ABC):
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         """Make the dictionary for these queries of this process; ``keys`` are of every process and every key view.
 
-        It writes nothing: state changes in :meth:`update`. Of a buffer it returns a copy.
+        It writes nothing: state changes in :meth:`update`. Of a buffer it returns a copy, unless as ``stored``.
         """
 
     def update(self, keys: Rows, step: Step) -> None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from contralex.compat import keep_from_broadcasts
+from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
-from contralex.lookup.values import Dictionary, Match, Rows, Step, StepResult, Targets
+from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
 
 
 class LookUp(nn.Module):
@@ -116,7 +117,7 @@ class LookUp(nn.Module):
 def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
     """The fraction of queries whose best-scoring entry is the one that they should find, a scalar."""
     if targets.has_weights:  # of several that are wanted most, any will do
-        best = dictionary.scores(queries.vectors).argmax(dim=1, keepdim=True)
+        best = dictionary.find_best(queries.vectors).unsqueeze(1)
         wanted = targets.weights.gather(1, best).squeeze(1)
         most = targets.weights.max(dim=1).values  # 0: this query is to find nothing
         return ((wanted >= most) & (most > 0)).float().mean()
@@ -132,6 +133,5 @@ def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets
             asked = asked.unflatten(0, (-1, int((queries.sample == queries.sample[0]).sum())))  # (B, Q, D)
             own = entries.unflatten(0, (-1, per_sample))[index.view(asked.shape[:2])[:, 0] // per_sample]  # (B, P, D)
             scores, index = (asked @ own.mT).flatten(0, 1), index % per_sample
-    else:
-        scores, index = dictionary.scores(queries.vectors), targets.index
-    return (scores.argmax(dim=1) == index).float().mean()
+        return (scores.argmax(dim=1) == index).float().mean()
+    return dictionary.finds(queries.vectors, targets.index).float().mean()

@@ -1,20 +1,17 @@
-"""The values that flow through a step: rows, dictionaries, targets."""
+"""The values that flow through a step: rows and targets; dictionaries are in :mod:`contralex.lookup.dictionary`."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
-from contralex.lookup.shards import Shards
-
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -123,142 +120,6 @@ def _pack(tags: Tensor, base: Tensor) -> Tensor:
     return (tags[:, 0] * base[1] + tags[:, 1]) * base[2] + tags[:, 2]
 
 
-class Dictionary:
-    """The entries that a query is compared with: first those that only this query sees, then those that all share.
-
-    A source gives the parts that it has. Reading a part that is absent raises a RuntimeError that says so; ask
-    ``has_own``, ``has_shared``, ... where both may be. :meth:`replace` makes another dictionary of one.
-
-    ``span``: the entries are compared with the dimensions ``span[0]`` up to ``span[1]`` of the queries; None: with all.
-    """
-
-    def __init__(
-        self,
-        own: Tensor | None = None,
-        shared: Tensor | None = None,
-        rows: Rows | None = None,
-        mask: Tensor | None = None,
-        key_shared: Tensor | None = None,
-        dataset_size: int | None = None,
-        span: tuple[int, int] | None = None,
-        shards: Shards | None = None,
-    ) -> None:
-        self._own = own
-        self._shared = shared
-        self._rows = rows
-        self._mask = mask
-        self._key_shared = key_shared
-        self._dataset_size = dataset_size
-        self._span = span
-        self._shards = shards
-
-    @property
-    def own(self) -> Tensor:
-        """(N, P, D) the entries that one query alone sees: its positive under MoCo, its positive and its negatives from
-        memory under InstDisc. Where a source gives a positive of its own, that is entry 0."""
-        return _present(self._own, "own", "entries that one query alone sees")
-
-    @property
-    def has_own(self) -> bool:
-        return self._own is not None
-
-    @property
-    def shared(self) -> Tensor:
-        """(M, D) the entries that all queries share: a queue, the batch, prototypes. Not where they are ``shards``."""
-        return _present(self._shared, "shared", "entries that all queries share and this process holds")
-
-    @property
-    def has_shared(self) -> bool:
-        return self._shared is not None
-
-    @property
-    def rows(self) -> Rows:
-        """(M,) the tags of the shared entries, where they stand for samples."""
-        return _present(self._rows, "rows", "entries that stand for samples")
-
-    @property
-    def has_rows(self) -> bool:
-        return self._rows is not None
-
-    @property
-    def mask(self) -> Tensor:
-        """(N, P+M) False where a query must not find an entry: a SimCLR row is never its own key."""
-        return _present(self._mask, "mask", "entries that are hidden from a query")
-
-    @property
-    def has_mask(self) -> bool:
-        return self._mask is not None
-
-    @property
-    def key_shared(self) -> Tensor:
-        """(M, D) the shared entries as the key side sees them, where that is another copy: prototypes under a momentum
-        key encoder."""
-        return _present(self._key_shared, "key_shared", "prototypes of the key side")
-
-    @property
-    def has_key_shared(self) -> bool:
-        return self._key_shared is not None
-
-    @property
-    def dataset_size(self) -> int:
-        """How many samples the negatives were drawn from, which noise-contrastive estimation needs."""
-        return _present(self._dataset_size, "dataset_size", "negatives that are drawn from all samples")
-
-    @property
-    def has_dataset_size(self) -> bool:
-        return self._dataset_size is not None
-
-    @property
-    def shards(self) -> Shards:
-        """The shared entries where no process holds them all: they can be scored, and not read."""
-        return _present(self._shards, "shards", "entries that are divided among the processes")
-
-    @property
-    def has_shards(self) -> bool:
-        return self._shards is not None
-
-    @property
-    def size(self) -> int:
-        """P+M, the number of entries that a query is compared with."""
-        size = 0
-        if self._own is not None:
-            size += self._own.shape[1]
-        if self._shared is not None:
-            size += len(self._shared)
-        if self._shards is not None:
-            size += self._shards.total
-        return size
-
-    def replace(self, **parts: Any) -> Self:
-        """The same dictionary with other ``parts``, which are named as in the constructor; None leaves one out."""
-        return type(self)(**{name.lstrip("_"): part for name, part in vars(self).items()} | parts)
-
-    def positives(self, queries: Rows, match: Match) -> Tensor:
-        """(N,) the entry that stands for each query's own sample, seen in the matched view, at the same position."""
-        if self.has_own:  # by convention it is entry 0
-            return torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device)
-        asked = replace(queries, view=torch.full_like(queries.view, match.key))
-        return asked.index_in(self.rows, same_view=True)
-
-    def scores(self, queries: Tensor) -> Tensor:
-        """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked.
-
-        A collective where there are ``shards``: every process calls it, with as many queries.
-        """
-        queries = queries.float()
-        if self._span is not None:  # the entries are compared with these dimensions of the queries alone
-            queries = queries[:, self._span[0] : self._span[1]]
-        parts = []
-        if self._own is not None:
-            parts.append(torch.einsum("nd,npd->np", queries, self._own.float()))
-        if self._shared is not None:
-            parts.append(queries @ self._shared.float().T)
-        if self._shards is not None:
-            parts.append(self._shards.scores(queries))
-        scores = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-        return scores if self._mask is None else scores.masked_fill(~self._mask, float("-inf"))
-
-
 class Targets:
     """What each query should find: one entry of the dictionary, a distribution over its entries, or a vector.
 
@@ -315,14 +176,6 @@ class Targets:
                 f"give {name}"
             )
         return tensor
-
-
-def _present(part: _Value | None, name: str, meaning: str) -> _Value:
-    if part is None:
-        raise RuntimeError(
-            f"dictionary.{name} is absent: this dictionary has no {meaning}; use a negative source that gives them"
-        )
-    return part
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,7 @@ class BatchAndQueue(NegativeSource):
         remembered = replace(stored.rows, vectors=stored.shared, view=no_view)
         rows = Rows.cat([batch.rows, remembered])
         entries = Dictionary(shared=rows.vectors, rows=rows)
-        if not batch.has_mask:
-            return entries
-        seen = batch.mask.new_ones(len(queries), len(remembered))  # all that is remembered
-        return entries.replace(mask=torch.cat([batch.mask, seen], dim=1))
+        return entries.replace(hidden=batch.hidden) if batch.has_hidden else entries
 
     def update(self, keys: Rows, step: Step) -> None:
         self.queue.update(keys, step)

@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
+from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.slots import Loss
-from contralex.lookup.values import Dictionary, Rows, Step, Targets
+from contralex.lookup.values import Rows, Step, Targets
 
 
 class InfoNCE(Loss):
@@ -43,8 +44,8 @@ class InfoNCE(Loss):
         self.weight = weight
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
-        return self.weight * F.cross_entropy(scores, targets.index)
+        temperature = value_at(self.temperature, step.clock)
+        return self.weight * dictionary.cross_entropy(queries.vectors, targets.index, temperature).mean()
 
 
 class NCE(Loss):

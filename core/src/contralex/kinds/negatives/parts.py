@@ -22,10 +22,11 @@ from contralex.errors import ContralexError
 from contralex.kinds.negatives.resizing import resize_queue
 from contralex.kinds.negatives.specs import Placement, StoredIn
 from contralex.lookup import distributed
+from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.ring_buffer import write_to_ring
 from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
-from contralex.lookup.values import Dictionary, Match, Rows, Step
+from contralex.lookup.values import Match, Rows, Step
 
 _DRAW = 2  # the purpose of the step's generator
 
@@ -52,11 +53,8 @@ class InBatchSource(NegativeSource):
         entries = keys if self.all_views else keys.select_view(match.key)
         if not self.all_views or match.query == match.key:
             return Dictionary(shared=entries.vectors, rows=entries)
-        mask = torch.ones(len(queries), len(entries), dtype=torch.bool, device=queries.vectors.device)
         itself = queries.find_in(entries, same_view=True)  # a row is never its own key
-        there = itself >= 0
-        mask[torch.arange(len(queries), device=mask.device)[there], itself[there]] = False
-        return Dictionary(shared=entries.vectors, rows=entries, mask=mask)
+        return Dictionary(shared=entries.vectors, rows=entries, hidden=itself)
 
 
 class QueueSource(NegativeSource):
@@ -244,12 +242,13 @@ def _bank_name(view: int) -> str:
 
 
 def _entries(table: Tensor, rows: Rows, *, sharded: bool) -> Dictionary:
-    """The dictionary of a whole stored table (M, D), with the tags of its ``rows``; in float32.
+    """The dictionary of a whole stored table (M, D), with the tags of its ``rows``.
 
-    A copy, because the table is written in place after the look-up, before another backward may need it.
+    Of shards a copy in float32, because the table is written in place after the look-up, before another backward may
+    need it.
     """
-    copy = table.to(torch.float32, copy=True)
     if not sharded:
-        return Dictionary(shared=copy, rows=rows)
+        return Dictionary(stored=table, rows=rows)
+    copy = table.to(torch.float32, copy=True)
     tags = replace(rows, vectors=copy.new_empty(len(rows.sample), 0))  # tags alone: no process has the vectors
     return Dictionary(shards=Shards(copy, len(rows.sample)), rows=tags)

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
+from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.slots import TargetGenerator
-from contralex.lookup.values import Dictionary, Match, Rows, Step, Targets
+from contralex.lookup.values import Match, Rows, Step, Targets
 
 
 class InstanceTargets(TargetGenerator):

@@ -1,0 +1,240 @@
+"""The dictionary that a query is looked up in, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex.lookup.answers import Answers
+from contralex.lookup.entries import Entries
+from contralex.lookup.shards import Shards
+from contralex.lookup.values import Match, Rows
+
+_Value = TypeVar("_Value")
+
+
+class Dictionary:
+    """The entries that a query is compared with: first those that only this query sees, then those that all share.
+
+    A source gives the parts that it has. Reading a part that is absent raises a RuntimeError that says so; ask
+    ``has_own``, ``has_shared``, ... where both may be. :meth:`replace` makes another dictionary of one.
+
+    ``hidden`` (N,): one entry that each query must not find, below 0 for none; ``mask`` (N, P+M) says the same of any
+    number of entries. ``stored`` (M, D): shared entries in a table that is written after the look-up, in any floating
+    dtype. They are read where they are, and copied for whoever asks for ``shared``. ``span``: the entries are compared
+    with the dimensions ``span[0]`` up to ``span[1]`` of the queries; None: with all.
+
+    :meth:`scores` gives all scores at once. The other questions (:meth:`cross_entropy`, :meth:`find_best`, ...) are
+    answered tile by tile, so that memory grows with N+M and not with N·M. A subclass that has scores of its own has
+    them answered from those.
+    """
+
+    def __init__(
+        self,
+        own: Tensor | None = None,
+        shared: Tensor | None = None,
+        rows: Rows | None = None,
+        mask: Tensor | None = None,
+        key_shared: Tensor | None = None,
+        dataset_size: int | None = None,
+        span: tuple[int, int] | None = None,
+        shards: Shards | None = None,
+        hidden: Tensor | None = None,
+        stored: Tensor | None = None,
+    ) -> None:
+        self._own = own
+        self._shared = shared
+        self._rows = rows
+        self._mask = mask
+        self._key_shared = key_shared
+        self._dataset_size = dataset_size
+        self._span = span
+        self._shards = shards
+        self._hidden = hidden
+        self._stored = stored
+        self._answers = Answers()
+
+    @property
+    def own(self) -> Tensor:
+        """(N, P, D) the entries that one query alone sees: its positive under MoCo, its positive and its negatives from
+        memory under InstDisc. Where a source gives a positive of its own, that is entry 0."""
+        return _present(self._own, "own", "entries that one query alone sees")
+
+    @property
+    def has_own(self) -> bool:
+        return self._own is not None
+
+    @property
+    def shared(self) -> Tensor:
+        """(M, D) the entries that all queries share: a queue, the batch, prototypes. Not where they are ``shards``."""
+        if self._shared is None and self._stored is not None:  # a copy, because the table is written after the look-up
+            self._shared = self._stored.to(torch.float32, copy=True)
+        return _present(self._shared, "shared", "entries that all queries share and this process holds")
+
+    @property
+    def has_shared(self) -> bool:
+        return self._shared is not None or self._stored is not None
+
+    @property
+    def rows(self) -> Rows:
+        """(M,) the tags of the shared entries, where they stand for samples."""
+        return _present(self._rows, "rows", "entries that stand for samples")
+
+    @property
+    def has_rows(self) -> bool:
+        return self._rows is not None
+
+    @property
+    def mask(self) -> Tensor:
+        """(N, P+M) False where a query must not find an entry: a SimCLR row is never its own key."""
+        if self._mask is None and self._hidden is not None:
+            return torch.arange(self.size, device=self._hidden.device) != self._hidden.unsqueeze(1)
+        return _present(self._mask, "mask", "entries that are hidden from a query")
+
+    @property
+    def has_mask(self) -> bool:
+        return self._mask is not None or self._hidden is not None
+
+    @property
+    def hidden(self) -> Tensor:
+        """(N,) one entry that each query must not find, below 0 for none. It is in ``mask`` as well."""
+        return _present(self._hidden, "hidden", "one entry that is hidden from each query")
+
+    @property
+    def has_hidden(self) -> bool:
+        return self._hidden is not None
+
+    @property
+    def key_shared(self) -> Tensor:
+        """(M, D) the shared entries as the key side sees them, where that is another copy: prototypes under a momentum
+        key encoder."""
+        return _present(self._key_shared, "key_shared", "prototypes of the key side")
+
+    @property
+    def has_key_shared(self) -> bool:
+        return self._key_shared is not None
+
+    @property
+    def dataset_size(self) -> int:
+        """How many samples the negatives were drawn from, which noise-contrastive estimation needs."""
+        return _present(self._dataset_size, "dataset_size", "negatives that are drawn from all samples")
+
+    @property
+    def has_dataset_size(self) -> bool:
+        return self._dataset_size is not None
+
+    @property
+    def shards(self) -> Shards:
+        """The shared entries where no process holds them all: they can be scored, and not read."""
+        return _present(self._shards, "shards", "entries that are divided among the processes")
+
+    @property
+    def has_shards(self) -> bool:
+        return self._shards is not None
+
+    @property
+    def size(self) -> int:
+        """P+M, the number of entries that a query is compared with."""
+        size = 0
+        if self._own is not None:
+            size += self._own.shape[1]
+        table = self._table()
+        if table is not None:
+            size += len(table)
+        if self._shards is not None:
+            size += self._shards.total
+        return size
+
+    def replace(self, **parts: Any) -> Self:
+        """The same dictionary with other ``parts``, which are named as in the constructor; None leaves one out."""
+        kept = {name.lstrip("_"): part for name, part in vars(self).items() if name != "_answers"}
+        if "shared" in parts:
+            kept["stored"] = None
+        return type(self)(**kept | parts)
+
+    def positives(self, queries: Rows, match: Match) -> Tensor:
+        """(N,) the entry that stands for each query's own sample, seen in the matched view, at the same position."""
+        if self.has_own:  # by convention it is entry 0
+            return torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device)
+        asked = replace(queries, view=torch.full_like(queries.view, match.key))
+        return asked.index_in(self.rows, same_view=True)
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked.
+
+        A collective where there are ``shards``: every process calls it, with as many queries.
+        """
+        vectors = self._cut(queries.float())
+        parts = []
+        if self._own is not None:
+            parts.append(torch.einsum("nd,npd->np", vectors, self._own.float()))
+        if self.has_shared:
+            parts.append(vectors @ self.shared.float().T)
+        if self._shards is not None:
+            parts.append(self._shards.scores(vectors))
+        scores = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        if self.has_mask:
+            scores = scores.masked_fill(~self.mask, float("-inf"))
+        self._answers.remember_scores(queries, scores)
+        return scores
+
+    def cross_entropy(self, queries: Tensor, index: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+        """(N,) −log softmax(scores/temperature) of each query's entry ``index`` (N,).
+
+        It keeps its digits where the softmax is nearly 1. A learned ``temperature`` is a tensor, and gets its gradient.
+        """
+        if self._has_own_scores():
+            return F.cross_entropy(self.scores(queries) / temperature, index, reduction="none")
+        loss, lead = self._entries().cross_entropy(self._divide(queries, temperature), index)
+        self._answers.remember_lead(queries, index, lead)
+        return loss
+
+    def find_best(self, queries: Tensor) -> Tensor:
+        """(N,) the entry with the largest score, the first where several have it."""
+        known = self._answers.best(queries)
+        if known is None:
+            if self._has_own_scores():
+                return self.scores(queries).argmax(dim=1)
+            known = self._entries().find_best(self._divide(queries.detach(), 1.0))
+            self._answers.remember_best(queries, known)
+        return known
+
+    def finds(self, queries: Tensor, index: Tensor) -> Tensor:
+        """(N,) whether the entry ``index`` (N,) has the largest score: of several that have it, the first counts. A
+        loss that has asked for these queries' scores, or for :meth:`cross_entropy`, has paid for the answer."""
+        lead = self._answers.lead(queries, index)
+        if lead is None:
+            return self.find_best(queries) == index
+        found = lead > 0
+        if lead.device.type == "cpu" and bool((lead == 0).any()):  # elsewhere the question would wait for the device
+            found = torch.where(lead == 0, self.find_best(queries) == index, found)
+        return found
+
+    def _entries(self) -> Entries:
+        return Entries(self._own, self._table(), self._shards, self._hidden, self._mask)
+
+    def _table(self) -> Tensor | None:
+        """(M, D) the shared entries, where they are."""
+        return self._shared if self._stored is None else self._stored
+
+    def _has_own_scores(self) -> bool:
+        return type(self).scores is not Dictionary.scores
+
+    def _divide(self, queries: Tensor, temperature: float | Tensor) -> Tensor:
+        return self._cut(queries if queries.dtype == torch.float64 else queries.float()) / temperature
+
+    def _cut(self, queries: Tensor) -> Tensor:
+        """The dimensions of the queries that the entries are compared with."""
+        return queries if self._span is None else queries[:, self._span[0] : self._span[1]]
+
+
+def _present(part: _Value | None, name: str, meaning: str) -> _Value:
+    if part is None:
+        raise RuntimeError(
+            f"dictionary.{name} is absent: this dictionary has no {meaning}; use a negative source that gives them"
+        )
+    return part

@@ -1,0 +1,145 @@
+"""The entries of a dictionary in their parts, and the sums over all of them: own ones, shared ones, shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from contralex.lookup import distributed, streaming
+from contralex.lookup.shards import Shards, own_range
+from contralex.lookup.streaming import Hidden, Others
+
+_EXACT = 40.0  # exp(-40) is below the rounding of 1, in float64 as well
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries that one query alone sees, ``own`` (N, P, D); then those that all share, in a ``table`` (M, D) or in
+    ``shards``. ``hidden`` (N,) and ``mask`` (N, P+M) are the dictionary's. Queries come divided by the temperature.
+    """
+
+    own: Tensor | None
+    table: Tensor | None
+    shards: Shards | None
+    hidden: Tensor | None
+    mask: Tensor | None
+
+    def cross_entropy(self, queries: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) −log softmax of the entry ``index`` (N,), and (N,) by how much its score is above the best other's.
+
+        log Σ exp(s)/exp(s⁺) is log(1 + exp(log_sum − s⁺)), the sum being that of the others.
+        """
+        others = self._sum_others(queries, index)
+        loss = F.softplus(others.log_sum - others.picked, threshold=_EXACT).to(queries.dtype)
+        return loss, others.rounded - others.best
+
+    def find_best(self, queries: Tensor) -> Tensor:
+        """(N,) the entry with the largest score, the first where several have it."""
+        found: list[tuple[Tensor, Tensor]] = []
+        if self.own is not None:
+            scores, best = self._score_own(queries, self.own).max(dim=1)
+            found.append((scores, best))
+        if self.table is not None:
+            score, index = streaming.find_best(queries, self.table, self._hidden_from(self._first))
+            found.append((score, index + self._first))  # own entries come first
+        if self.shards is not None:
+            found.append(self._find_best_shard(queries, self.shards))
+        scores, indices = (torch.stack(part) for part in zip(*found, strict=True))  # (Q, N) each
+        return indices.gather(0, scores.argmax(dim=0, keepdim=True)).squeeze(0)
+
+    def _sum_others(self, queries: Tensor, index: Tensor) -> Others:
+        """Compare the entries ``index`` with all others."""
+        _check_range(index, self._size)
+        parts = []
+        if self.own is not None:
+            parts.append(self._sum_own_others(queries, self.own, index))
+        if self.table is not None:
+            hidden = self._hidden_from(self._first)
+            parts.append(streaming.sum_others(queries, self.table, index - self._first, hidden))
+        if self.shards is not None:
+            parts.append(self._sum_shard_others(queries, self.shards, index - self._first))
+        return parts[0] if len(parts) == 1 else _join(Others(*(torch.stack(part) for part in zip(*parts, strict=True))))
+
+    def _sum_own_others(self, queries: Tensor, own: Tensor, index: Tensor) -> Others:
+        scores = self._score_own(queries, own)
+        inside = ((index >= 0) & (index < own.shape[1])).unsqueeze(1)
+        at = index.clamp(0, own.shape[1] - 1).unsqueeze(1)
+        rounded = scores.detach().gather(1, at).masked_fill(~inside, float("-inf")).squeeze(1)
+        picked = streaming.score_picked(queries, own, index).masked_fill(rounded == float("-inf"), float("-inf"))
+        others = scores.masked_fill(torch.zeros_like(scores, dtype=torch.bool).scatter(1, at, inside), float("-inf"))
+        return Others(_log_sum_exp(others, dim=1), picked, rounded, others.detach().amax(dim=1))
+
+    def _sum_shard_others(self, queries: Tensor, shards: Shards, index: Tensor) -> Others:
+        """Each process sums over its own rows for the queries of all; the sums come back."""
+        start, stop = own_range(shards.total)
+        everyone = distributed.gather(queries, gradient=True)  # (W·N, D)
+        hidden = tuple(distributed.gather(each) - start for each in self._hidden_from(self._first).indices)
+        part = shards.part[: stop - start]
+        sums = streaming.sum_others(everyone, part, distributed.gather(index) - start, Hidden(hidden))
+        blocks = torch.stack([each.double() for each in sums], dim=1).unflatten(0, (distributed.world(), -1))
+        log_sum, picked, rounded, best = distributed.exchange(blocks).unbind(dim=2)  # (W, N) each: of all rows' owners
+        dtype = queries.dtype
+        return _join(Others(log_sum.to(dtype), picked, rounded.detach().to(dtype), best.detach().to(dtype)))
+
+    def _find_best_shard(self, queries: Tensor, shards: Shards) -> tuple[Tensor, Tensor]:
+        start, stop = own_range(shards.total)
+        hidden = tuple(distributed.gather(each) - start for each in self._hidden_from(self._first).indices)
+        score, index = streaming.find_best(distributed.gather(queries), shards.part[: stop - start], Hidden(hidden))
+        blocks = torch.stack([score.double(), (index + start + self._first).double()], dim=1)
+        scores, indices = distributed.exchange(blocks.unflatten(0, (distributed.world(), -1))).unbind(dim=2)  # (W, N)
+        owner = scores.argmax(dim=0, keepdim=True)
+        return scores.gather(0, owner)[0].to(queries.dtype), indices.gather(0, owner)[0].long()
+
+    def _score_own(self, queries: Tensor, own: Tensor) -> Tensor:
+        """(N, P) -inf where hidden."""
+        scores = torch.einsum("nd,npd->np", queries, own.to(queries.dtype))
+        if self.mask is not None:
+            scores = scores.masked_fill(~self.mask[:, : own.shape[1]], float("-inf"))
+        if self.hidden is not None:
+            columns = torch.arange(own.shape[1], device=scores.device)
+            scores = scores.masked_fill(columns == self.hidden.unsqueeze(1), float("-inf"))
+        return scores
+
+    @property
+    def _first(self) -> int:
+        """P, the index of the first shared entry."""
+        return 0 if self.own is None else self.own.shape[1]
+
+    @property
+    def _size(self) -> int:
+        table = 0 if self.table is None else len(self.table)
+        return self._first + table + (0 if self.shards is None else self.shards.total)
+
+    def _hidden_from(self, first: int) -> Hidden:
+        """What is hidden, as indices of the shared entries."""
+        indices = () if self.hidden is None else (self.hidden - first,)
+        return Hidden(indices, None if self.mask is None else self.mask[:, first:])
+
+
+def _join(parts: Others) -> Others:
+    """The answer of several parts, each (Q, N), of which at most one has the picked entry."""
+    return Others(
+        _log_sum_exp(parts.log_sum, dim=0),
+        parts.picked.amax(dim=0),
+        parts.rounded.amax(dim=0),
+        parts.best.amax(dim=0),
+    )
+
+
+def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
+    """As torch's, whose gradient is NaN where all are -inf; 0 here."""
+    largest = scores.detach().amax(dim=dim, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
+    total = (scores - largest).exp().sum(dim=dim)
+    absent = total == 0
+    return (total.masked_fill(absent, 1.0).log() + largest.squeeze(dim)).masked_fill(absent, float("-inf"))
+
+
+def _check_range(index: Tensor, size: int) -> None:
+    if index.device.type != "cpu" or not len(index):  # elsewhere the question would wait for the device
+        return
+    low, high = (int(bound) for bound in index.aminmax())
+    if low < 0 or high >= size:
+        raise IndexError(f"a query should find entry {low if low < 0 else high}, and there are {size}, counted from 0")

@@ -1,0 +1,419 @@
+"""Sums over a query's scores, tile by tile: no N×M matrix of scores is ever complete, unless it is small.
+
+A pass goes over the entries with a running maximum and a running sum of exponentials, as a stable softmax does. Its
+gradient is made in one of three ways:
+
+* Entries without a gradient (a queue, a bank, a teacher's keys): in the pass itself. Backward reads no entry, so that
+  a table may be written before it.
+* Few scores: backward reads the exponentials of the pass.
+* Else backward computes the scores again, tile by tile, from queries and entries.
+
+Queries come divided by the temperature. Everything is in the dtype of the queries, float32 or float64.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+KEPT = 2**20  # scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer
+_ROWS, _COLUMNS = 512, 1024  # of a tile, which should stay in a core's cache
+
+
+class TiledWeights(ABC):
+    """Weights (N, M) of the entries for each query that are made tile by tile, where all of them would be too many."""
+
+    shape: tuple[int, int]
+    """(N, M)"""
+
+    @abstractmethod
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """The weights of these queries and entries, without a gradient."""
+
+    def dense(self) -> Tensor:
+        """(N, M) all of them."""
+        return self.tile(slice(0, self.shape[0]), slice(0, self.shape[1]))
+
+
+class DenseWeights(TiledWeights):
+    """Weights that exist as a tensor (N, M)."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+        self.shape = (weights.shape[0], weights.shape[1])
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        return self.weights[rows, columns]
+
+
+class Columns(TiledWeights):
+    """The weights of the entries from ``first`` to ``last`` alone."""
+
+    def __init__(self, weights: TiledWeights, first: int, last: int) -> None:
+        self.weights, self.first = weights, first
+        self.shape = (weights.shape[0], last - first)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        return self.weights.tile(rows, slice(columns.start + self.first, columns.stop + self.first))
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The entries that a query must not find: ``indices``, each (N,) with a number out of range where a query has none,
+    and those where ``mask`` (N, M) is False."""
+
+    indices: tuple[Tensor, ...] = ()
+    mask: Tensor | None = None
+
+
+class Others(NamedTuple):
+    """What a pass says of the entries beside one that is picked."""
+
+    log_sum: Tensor
+    """(N,) log Σ exp(score) over the visible entries, but for the picked one; -inf where there is none."""
+    picked: Tensor
+    """(N,) the score of the picked entry, in float64 where the device has it: of two scores that are large and nearly
+    equal, the difference decides. -inf where the entry is hidden, or out of range."""
+    rounded: Tensor
+    """(N,) ``picked`` as it is among the other scores, without a gradient: what is equal to it may be compared."""
+    best: Tensor
+    """(N,) the largest score that ``log_sum`` counts, without a gradient."""
+
+
+def sum_others(queries: Tensor, entries: Tensor, picked: Tensor, hidden: Hidden) -> Others:
+    """Compare each query (N, D) with the entries (M, D), and its entry ``picked`` (N,) with the others.
+
+    With these, −log softmax of the picked entry is log(1 + exp(log_sum − picked)), which keeps its digits where the
+    softmax is nearly 1, and so does its gradient.
+    """
+    return Others(*_SumOthers.apply(queries, entries, picked, hidden))
+
+
+def score_picked(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:
+    """(N,) the score of one entry for each query, in float64 where the device has it; -inf where ``index`` is out of
+    range. ``entries`` are (M, D), or (N, M, D) of each query's own."""
+    inside = (index >= 0) & (index < entries.shape[-2])
+    index, wide = index.clamp(0, entries.shape[-2] - 1), _wide(queries)
+    scores = []
+    for start in range(0, len(queries), _ROWS):
+        rows = slice(start, start + _ROWS)
+        if entries.dim() == 2:
+            own = entries[index[rows]]
+        else:
+            own = entries[rows][torch.arange(len(index[rows]), device=index.device), index[rows]]
+        scores.append((queries[rows].to(wide) * own.to(wide)).sum(dim=1))
+    return torch.cat(scores).masked_fill(~inside, float("-inf")) if scores else queries.new_empty(0, dtype=wide)
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return tensor.dtype if tensor.device.type == "mps" else torch.float64
+
+
+def log_sum_exp(queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden) -> Tensor:
+    """(N,) log Σ w·exp(score) over the visible entries; all weights are 1 where there are none."""
+    sums: Tensor = _LogSumExp.apply(queries, entries, weights, hidden)
+    return sums
+
+
+def cross_entropy(queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden) -> tuple[Tensor, Tensor]:
+    """(N,) −Σ w·log softmax, and (N,) the index of the best entry. An entry of weight 0 may be hidden."""
+    loss, best = _CrossEntropy.apply(queries, entries, weights, hidden)
+    return loss, best
+
+
+@torch.no_grad()
+def find_best(queries: Tensor, entries: Tensor, hidden: Hidden) -> tuple[Tensor, Tensor]:
+    """The largest score (N,) of each query, and (N,) the index of the first entry that has it."""
+    best = _Best(queries)
+    for tile in _tiles(queries, entries):
+        best.add(tile, tile.scores(hidden))
+    return best.score, best.index
+
+
+class _Tile:
+    """Some queries and some entries, with room for their scores."""
+
+    def __init__(self, queries: Tensor, entries: Tensor, rows: slice, columns: slice, room: Tensor) -> None:
+        self.rows, self.columns = rows, columns
+        self.queries, self.entries = queries[rows], entries[columns].to(queries.dtype)
+        self.room = room[: len(self.queries) * len(self.entries)].view(len(self.queries), len(self.entries))
+
+    def scores(self, hidden: Hidden) -> Tensor:
+        """-inf where hidden. The next tile's are written over them."""
+        scores = torch.mm(self.queries, self.entries.T, out=self.room)
+        if hidden.mask is not None:
+            scores.masked_fill_(~hidden.mask[self.rows, self.columns], float("-inf"))
+        for index in hidden.indices:
+            self.put(scores, index, float("-inf"))
+        return scores
+
+    def put(self, scores: Tensor, index: Tensor, value: Tensor | float) -> None:
+        """Write ``value``, one or (N,), where ``index`` (N,) says, as far as that is in this tile."""
+        local = self._local(index)
+        if local is None:
+            return
+        at, inside = local
+        new = value if isinstance(value, float) else value[self.rows].unsqueeze(1)
+        scores.scatter_(1, at, torch.where(inside, new, scores.gather(1, at)))
+
+    def pick(self, scores: Tensor, index: Tensor, into: Tensor) -> None:
+        """Read into ``into`` (N,) what is in this tile of the entries ``index`` (N,), and hide it."""
+        local = self._local(index)
+        if local is None:
+            return
+        at, inside = local
+        found = scores.gather(1, at)
+        into[self.rows] = torch.where(inside.squeeze(1), found.squeeze(1), into[self.rows])
+        scores.scatter_(1, at, found.masked_fill(inside, float("-inf")))
+
+    def _local(self, index: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(R, 1) columns of this tile, and whether the index was inside; None where none is."""
+        local, last = index[self.rows].unsqueeze(1) - self.columns.start, self.room.shape[1] - 1
+        if index.device.type == "cpu":  # elsewhere the question would wait for the device
+            low, high = local.aminmax()
+            if high < 0 or low > last:
+                return None
+        return local.clamp(0, last), (local >= 0) & (local <= last)
+
+
+def _tiles(queries: Tensor, entries: Tensor, *, at_once: bool = False) -> Iterator[_Tile]:
+    """All tiles, those of the same queries after one another; a single one ``at_once``."""
+    rows, columns = (len(queries), len(entries)) if at_once else (_ROWS, _COLUMNS)
+    room = queries.new_empty(min(rows, len(queries)) * min(columns, len(entries)))
+    for first in range(0, len(queries), max(rows, 1)):
+        for start in range(0, len(entries), max(columns, 1)):
+            here = slice(first, min(first + rows, len(queries)))
+            yield _Tile(queries, entries, here, slice(start, min(start + columns, len(entries))), room)
+
+
+class _Running:
+    """Σ w·exp(score) of every query, relative to its largest score, and that score.
+
+    ``mean``: also Σ w·exp(score)·entry, whose quotient by the sum is the gradient of the sum's logarithm.
+    """
+
+    def __init__(self, queries: Tensor, *, mean: bool) -> None:
+        self.largest = queries.new_full((len(queries),), float("-inf"))
+        self.sum = queries.new_zeros(len(queries))
+        self.weighted = torch.zeros_like(queries) if mean else None
+        self._least = torch.finfo(queries.dtype).min
+
+    def shift(self, tile: _Tile, scores: Tensor) -> Tensor:
+        """Make a tile's ``scores`` relative to the largest so far. Return by how much that rose (R,)."""
+        before = self.largest[tile.rows].clone()
+        self.largest[tile.rows] = torch.maximum(before, scores.amax(dim=1))
+        reference = self.reference(tile.rows)
+        scores.sub_(reference.unsqueeze(1))
+        return reference - before
+
+    def add(self, tile: _Tile, scores: Tensor, rise: Tensor, weights: TiledWeights | None = None) -> None:
+        """Count a tile that was shifted. Its ``scores`` become w·exp(score − largest)."""
+        rows = tile.rows
+        scores.exp_()
+        if weights is not None:
+            scores.mul_(weights.tile(rows, tile.columns))
+        fraction = rise.neg().exp_()
+        self.sum[rows] = self.sum[rows] * fraction + scores.sum(dim=1)
+        if self.weighted is not None:
+            self.weighted[rows] = self.weighted[rows].mul_(fraction.unsqueeze(1)).addmm_(scores, tile.entries)
+
+    def reference(self, rows: slice) -> Tensor:
+        """The largest score; a finite number where all are hidden, because −∞ − −∞ is none."""
+        return self.largest[rows].clamp_min(self._least)
+
+    def log_sum(self) -> Tensor:
+        return self.largest + self.sum.log()
+
+    def divide(self, numerator: Tensor) -> Tensor:
+        """(N,) the numerator over the sum; 0 where all are hidden."""
+        return torch.where(self.sum > 0, numerator / self.sum, 0.0)
+
+    def mean(self) -> Tensor | None:
+        """(N, D) the mean entry under the softmax; 0 where all are hidden."""
+        if self.weighted is None:
+            return None
+        return self.weighted.mul_(self.divide(torch.ones_like(self.sum)).unsqueeze(1))
+
+
+class _Best:
+    """The best entry of every query so far, the first where several are."""
+
+    def __init__(self, queries: Tensor) -> None:
+        self.score = queries.new_full((len(queries),), float("-inf"))
+        self.index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+
+    def add(self, tile: _Tile, scores: Tensor) -> None:
+        score, index = scores.max(dim=1)
+        better = score > self.score[tile.rows]
+        self.index[tile.rows] = torch.where(better, index + tile.columns.start, self.index[tile.rows])
+        self.score[tile.rows] = torch.where(better, score, self.score[tile.rows])
+
+
+class _Way:
+    """How a function's gradient is made, and what its backward reads."""
+
+    def __init__(self, ctx: Any, queries: Tensor, entries: Tensor) -> None:
+        needs_queries, needs_entries = ctx.needs_input_grad[:2]
+        self.in_the_pass = needs_queries and not needs_entries
+        self.at_once = len(queries) * len(entries) <= KEPT
+        self.kept: Tensor | None = None
+        self._keeps = needs_entries and self.at_once
+        if needs_entries:
+            ctx.save_for_backward(queries, entries)
+
+    def keep(self, scores: Tensor) -> None:
+        """Keep what became of the only tile's scores, where backward is to read them."""
+        if self._keeps:
+            self.kept = scores
+
+
+def _weigh_tiles(ctx: Any, weigh: Callable[[_Tile], Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of queries and entries, where ``weigh`` gives that of a tile's scores."""
+    queries, entries = ctx.saved_tensors
+    needs_queries, needs_entries = ctx.needs_input_grad[:2]
+    of_queries = torch.zeros_like(queries) if needs_queries else None
+    of_entries = queries.new_zeros(entries.shape) if needs_entries else None
+    for tile in _tiles(queries, entries, at_once=ctx.way.at_once):
+        gradient = weigh(tile)
+        if of_queries is not None:
+            of_queries[tile.rows].addmm_(gradient, tile.entries)
+        if of_entries is not None:
+            of_entries[tile.columns].addmm_(gradient.T, tile.queries)
+    return of_queries, None if of_entries is None else of_entries.to(entries.dtype)
+
+
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():  # backward was called with create_graph=True
+        raise RuntimeError(
+            "the streaming look-up has no second derivative: call backward without create_graph=True, or write the "
+            "loss with dictionary.scores(queries), which has one"
+        )
+
+
+class _SumOthers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, entries: Tensor, index: Tensor, hidden: Hidden
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        way = _Way(ctx, queries, entries)
+        running = _Running(queries, mean=way.in_the_pass)
+        picked = queries.new_full((len(queries),), float("-inf"))
+        for tile in _tiles(queries, entries, at_once=way.at_once):
+            scores = tile.scores(hidden)
+            tile.pick(scores, index, picked)
+            running.add(tile, scores, running.shift(tile, scores))
+            way.keep(scores)
+        ctx.way, ctx.running, ctx.hidden, ctx.index = way, running, hidden, index
+        ctx.mean, ctx.own = running.mean(), None
+        if way.in_the_pass and len(entries):
+            inside = ((index >= 0) & (index < len(entries))).unsqueeze(1)
+            ctx.own = entries[index.clamp(0, len(entries) - 1)].to(queries.dtype) * inside
+        exact = score_picked(queries, entries, index) if len(entries) else picked.to(_wide(queries))
+        exact = exact.masked_fill(picked == float("-inf"), float("-inf"))  # hidden
+        best = running.largest.clone()
+        ctx.mark_non_differentiable(picked, best)
+        return running.log_sum(), exact, picked, best
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        _refuse_second_derivative()
+        way, running, of_sum, of_picked = ctx.way, ctx.running, grads[0], grads[1].to(grads[0].dtype)
+        if way.in_the_pass:
+            gradient = of_sum.unsqueeze(1) * ctx.mean
+            return (gradient if ctx.own is None else gradient + of_picked.unsqueeze(1) * ctx.own), None, None, None
+        factor = running.divide(of_sum).unsqueeze(1)
+
+        def weigh(tile: _Tile) -> Tensor:
+            if way.kept is not None:
+                scores = way.kept * factor
+            else:
+                scores = tile.scores(ctx.hidden)
+                tile.put(scores, ctx.index, float("-inf"))
+                scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+            tile.put(scores, ctx.index, of_picked)
+            return scores
+
+        return *_weigh_tiles(ctx, weigh), None, None
+
+
+class _LogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden) -> Tensor:
+        way = _Way(ctx, queries, entries)
+        running = _Running(queries, mean=way.in_the_pass)
+        for tile in _tiles(queries, entries, at_once=way.at_once):
+            scores = tile.scores(hidden)
+            running.add(tile, scores, running.shift(tile, scores), weights)
+            way.keep(scores)
+        ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.mean = way, running, hidden, weights, running.mean()
+        return running.log_sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        _refuse_second_derivative()
+        way, running = ctx.way, ctx.running
+        if way.in_the_pass:
+            return grads[0].unsqueeze(1) * ctx.mean, None, None, None
+        factor = running.divide(grads[0]).unsqueeze(1)
+
+        def weigh(tile: _Tile) -> Tensor:
+            if way.kept is not None:
+                kept: Tensor = way.kept
+                return kept * factor
+            scores = tile.scores(ctx.hidden)
+            scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+            return scores if ctx.weights is None else scores.mul_(ctx.weights.tile(tile.rows, tile.columns))
+
+        return *_weigh_tiles(ctx, weigh), None, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden
+    ) -> tuple[Tensor, Tensor]:
+        way = _Way(ctx, queries, entries)
+        running, best = _Running(queries, mean=way.in_the_pass), _Best(queries)
+        total = queries.new_zeros(len(queries))  # Σ w of the tiles so far
+        below = queries.new_zeros(len(queries))  # Σ w·(largest − score): no term is negative, so that none cancels
+        wanted = torch.zeros_like(queries) if way.in_the_pass else None  # Σ w·entry
+        for tile in _tiles(queries, entries, at_once=way.at_once):
+            scores, rows = tile.scores(hidden), tile.rows
+            best.add(tile, scores)
+            rise = running.shift(tile, scores)
+            weight = weights.tile(rows, tile.columns).to(scores.dtype)
+            here = -(scores * weight).nan_to_num_(0.0, neginf=float("-inf")).sum(dim=1)  # −∞·0 counts as 0
+            below[rows] += here + torch.where(total[rows] > 0, rise * total[rows], 0.0)
+            total[rows] += weight.sum(dim=1)
+            running.add(tile, scores, rise)
+            if wanted is not None:
+                wanted[rows] = wanted[rows].addmm_(weight, tile.entries)
+            way.keep(scores)
+        ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.total = way, running, hidden, weights, total
+        mean = running.mean()
+        ctx.mean = None if mean is None or wanted is None else mean.mul_(total.unsqueeze(1)).sub_(wanted)
+        ctx.mark_non_differentiable(best.index)
+        return below + torch.where(total > 0, total * running.sum.log(), 0.0), best.index
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        _refuse_second_derivative()
+        way, running, of_loss = ctx.way, ctx.running, grads[0].unsqueeze(1)
+        if way.in_the_pass:
+            return of_loss * ctx.mean, None, None, None
+        factor = running.divide(ctx.total).unsqueeze(1)
+
+        def weigh(tile: _Tile) -> Tensor:
+            if way.kept is not None:
+                scores = way.kept * factor
+            else:
+                scores = tile.scores(ctx.hidden)
+                scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+            return scores.sub_(ctx.weights.tile(tile.rows, tile.columns)).mul_(of_loss[tile.rows])
+
+        return *_weigh_tiles(ctx, weigh), None, None

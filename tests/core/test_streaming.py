@@ -1,0 +1,282 @@
+"""What a dictionary answers tile by tile, beside the plain formula on all scores in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from contralex.lookup import streaming
+from contralex.lookup.clock import Clock
+from contralex.lookup.shards import Shards
+from contralex.plugin import Dictionary, InfoNCE, Match, QueueSource, Rows, Step, Targets
+
+N, P, M, D = 37, 3, 113, 24
+STEP = Step(Clock(0, 10, 5), seed=0, batch=N)
+
+
+@pytest.fixture(params=["tiles", "one tile"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tiles that end in the middle of queries and entries, or one, whose scores are kept."""
+    monkeypatch.setattr(streaming, "_ROWS", 16)
+    monkeypatch.setattr(streaming, "_COLUMNS", 50)
+    monkeypatch.setattr(streaming, "KEPT", 0 if request.param == "tiles" else N * M)
+    return str(request.param)
+
+
+def units(*shape: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+OWN, SHARED, QUERIES = units(N, P, D, seed=1), units(M, D, seed=2), units(N, D, seed=3)
+INDEX = torch.arange(N) * 3 % M
+BESIDE = (INDEX + 7) % M
+MASK = torch.rand(N, M, generator=torch.Generator().manual_seed(4)) > 0.2
+MASK[torch.arange(N), INDEX] = True
+LONE = MASK.clone()
+LONE[5] = torch.arange(M) == INDEX[5]  # a query that sees nothing but its positive
+
+FORMS: dict[str, tuple[dict[str, Any], Tensor]] = {
+    "shared": ({"shared": SHARED}, INDEX),
+    "shared, hidden": ({"shared": SHARED, "hidden": torch.where(INDEX % 2 == 0, BESIDE, -1)}, INDEX),
+    "shared, mask": ({"shared": SHARED, "mask": MASK}, INDEX),
+    "nothing else to see": ({"shared": SHARED, "mask": LONE}, INDEX),
+    "own": ({"own": OWN}, INDEX % P),
+    "own, mask": ({"own": OWN, "mask": MASK[:, :P] | (torch.arange(P) == 0)}, 0 * INDEX),
+    "own and shared": ({"own": OWN, "shared": SHARED}, 0 * INDEX),
+    "own of one and shared": ({"own": OWN[:, :1], "shared": SHARED}, 0 * INDEX),
+    "own and shared, found in both": ({"own": OWN, "shared": SHARED}, torch.where(INDEX % 2 == 0, 1, INDEX + P)),
+    "own and shared, hidden": ({"own": OWN, "shared": SHARED, "hidden": INDEX % (M + P)}, (INDEX + 1) % (M + P)),
+    "shards": ({"shards": Shards(SHARED, M)}, INDEX),
+    "own and shards": ({"own": OWN, "shards": Shards(SHARED, M)}, torch.where(INDEX % 2 == 0, 1, INDEX + P)),
+    "span": ({"shared": SHARED[:, :10], "span": (8, 18)}, INDEX),
+    "stored": ({"stored": SHARED}, INDEX),
+    "stored in bfloat16": ({"own": OWN[:, :1], "stored": SHARED.bfloat16()}, 0 * INDEX),
+}
+
+
+def plain(queries: Tensor, parts: dict[str, Any]) -> Tensor:
+    """(N, P+M) scores, as the dictionary's definition says."""
+    first, last = parts.get("span") or (0, D)
+    table = parts.get("shared", parts.get("stored"))
+    if "shards" in parts:
+        table = parts["shards"].part
+    scores = []
+    if "own" in parts:
+        scores.append((queries[:, None, first:last] * parts["own"].double()).sum(dim=2))
+    if table is not None:
+        scores.append(queries[:, first:last] @ table.double().T)
+    together = torch.cat(scores, dim=1)
+    if "mask" in parts:
+        together = together.masked_fill(~parts["mask"], float("-inf"))
+    if "hidden" in parts:
+        here = torch.arange(together.shape[1]) == parts["hidden"].unsqueeze(1)
+        together = together.masked_fill(here, float("-inf"))
+    return together
+
+
+def trained(parts: dict[str, Any], names: tuple[str, ...], dtype: torch.dtype) -> dict[str, Any]:
+    """The parts, with those that are learned as leaves of ``dtype``."""
+    return parts | {name: parts[name].to(dtype).clone().requires_grad_() for name in names if name in parts}
+
+
+def close(found: Tensor | None, wanted: Tensor | None, bound: float) -> None:
+    assert found is not None and wanted is not None and found.isfinite().all()
+    assert float((found.double() - wanted).norm()) <= bound * float(wanted.norm()) + 1e-12
+
+
+@pytest.mark.parametrize("learned", [("own", "shared"), ()], ids=["entries learn", "entries are fixed"])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@pytest.mark.parametrize("form", FORMS)
+def test_cross_entropy_is_the_plain_one(form: str, temperature: float, learned: tuple[str, ...], tiles: str) -> None:
+    parts, index = FORMS[form]
+    factor = torch.linspace(0.5, 2, N)
+    queries, mine = QUERIES.clone().requires_grad_(), trained(parts, learned, torch.float32)
+    found = Dictionary(**mine).cross_entropy(queries, index, temperature)
+    (found * factor).sum().backward()
+    exact, theirs = QUERIES.double().requires_grad_(), trained(parts, learned, torch.float64)
+    wanted = F.cross_entropy(plain(exact, theirs) / temperature, index, reduction="none")
+    (wanted * factor).sum().backward()
+    assert found.dtype == torch.float32
+    close(found.detach(), wanted.detach(), 1e-6)
+    close(queries.grad, exact.grad, 1e-6)
+    for name in learned:
+        if name in parts:
+            close(mine[name].grad, theirs[name].grad, 1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_best_entry_is_that_of_the_scores(form: str, tiles: str) -> None:
+    parts, index = FORMS[form]
+    best = Dictionary(**parts).scores(QUERIES).argmax(dim=1)
+    assert torch.equal(Dictionary(**parts).find_best(QUERIES), best)
+    for asked in (index, best):
+        dictionary = Dictionary(**parts)
+        dictionary.cross_entropy(QUERIES, asked, 0.1)
+        assert torch.equal(dictionary.finds(QUERIES, asked), best == asked)
+        assert torch.equal(Dictionary(**parts).finds(QUERIES, asked), best == asked)
+
+
+def test_of_equal_scores_the_first_is_the_best(tiles: str) -> None:
+    """A collapsed encoder finds its key by chance alone, and the figure has to say so."""
+    same = torch.ones(N, D) / D**0.5
+    dictionary = Dictionary(shared=torch.cat([same, same])[: 2 * N])
+    index = torch.arange(N)
+    dictionary.cross_entropy(same, index, 0.1)
+    assert dictionary.finds(same, index).sum() == 1 and dictionary.finds(same, index)[0]
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_aligned_pairs_at_a_low_temperature_keep_their_digits(learned: bool, tiles: str) -> None:
+    """The loss is about 1e-17, where 1 − p is 0 in float32."""
+    entries = torch.eye(D)
+    queries = entries.clone().requires_grad_()
+    shared = entries.clone().requires_grad_(learned)
+    found = Dictionary(shared=shared).cross_entropy(queries, torch.arange(D), 0.02)
+    found.sum().backward()
+    exact = entries.double().requires_grad_()
+    others = (exact @ entries.double().T / 0.02).fill_diagonal_(float("-inf")).logsumexp(dim=1)
+    wanted = F.softplus(others - (exact * entries.double()).sum(dim=1) / 0.02, threshold=100)
+    wanted.sum().backward()
+    assert 0 < float(wanted.detach().max()) < 1e-17
+    close(found.detach(), wanted.detach(), 1e-5)
+    close(queries.grad, exact.grad, 1e-5)
+    if learned:
+        close(shared.grad, exact.grad.T, 1e-5)  # type: ignore[union-attr]
+
+
+def test_float64_is_answered_in_float64(tiles: str) -> None:
+    queries, shared = QUERIES.double().requires_grad_(), SHARED.double().requires_grad_()
+    found = Dictionary(shared=shared).cross_entropy(queries, INDEX, 0.1)
+    exact, entries = QUERIES.double().requires_grad_(), SHARED.double().requires_grad_()
+    wanted = F.cross_entropy(exact @ entries.T / 0.1, INDEX, reduction="none")
+    for loss in (found, wanted):
+        assert loss.dtype == torch.float64
+        loss.sum().backward()
+    torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(queries.grad, exact.grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(shared.grad, entries.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_a_learned_temperature_gets_its_gradient(tiles: str) -> None:
+    mine, theirs = (torch.tensor(0.3, dtype=dtype, requires_grad=True) for dtype in (torch.float32, torch.float64))
+    Dictionary(shared=SHARED).cross_entropy(QUERIES, INDEX, mine).mean().backward()
+    F.cross_entropy(QUERIES.double() @ SHARED.double().T / theirs, INDEX).backward()
+    close(mine.grad, theirs.grad, 1e-6)
+
+
+def test_a_hidden_positive_costs_without_end(tiles: str) -> None:
+    assert Dictionary(shared=SHARED, hidden=INDEX).cross_entropy(QUERIES, INDEX).isinf().all()
+
+
+@pytest.mark.parametrize("index", [-1, M])
+def test_an_entry_that_is_not_there_is_refused(index: int) -> None:
+    with pytest.raises(IndexError, match=f"^a query should find entry {index}, and there are {M}, counted from 0$"):
+        Dictionary(shared=SHARED).cross_entropy(QUERIES, torch.where(INDEX == 0, index, INDEX))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_second_derivative_is_refused(learned: bool, tiles: str) -> None:
+    queries = QUERIES.clone().requires_grad_()
+    loss = Dictionary(shared=SHARED.clone().requires_grad_(learned)).cross_entropy(queries, INDEX).sum()
+    with pytest.raises(RuntimeError, match=r"^the streaming look-up has no second derivative: .*dictionary.scores"):
+        torch.autograd.grad(loss, queries, create_graph=True)
+
+
+def test_backward_may_be_called_twice(tiles: str) -> None:
+    queries, shared = QUERIES.clone().requires_grad_(), SHARED.clone().requires_grad_()
+    loss = Dictionary(shared=shared).cross_entropy(queries, INDEX, 0.1).sum()
+    first = torch.autograd.grad(loss, (queries, shared), retain_graph=True)
+    again = torch.autograd.grad(loss, (queries, shared))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+# A subclass with scores of its own
+
+
+class Doubled(Dictionary):
+    def scores(self, queries: Tensor) -> Tensor:
+        return 2 * super().scores(queries)
+
+
+def test_scores_of_a_subclass_answer_all_questions() -> None:
+    dictionary = Doubled(shared=SHARED)
+    wanted = F.cross_entropy(2 * QUERIES @ SHARED.T / 0.1, INDEX, reduction="none")
+    torch.testing.assert_close(dictionary.cross_entropy(QUERIES, INDEX, 0.1), wanted)
+    assert torch.equal(dictionary.finds(QUERIES, INDEX), (QUERIES @ SHARED.T).argmax(dim=1) == INDEX)
+
+
+# A queue that is written before the backward
+
+
+def test_a_queue_is_read_where_it_is_and_may_be_written_before_the_backward() -> None:
+    rows = Rows.from_view(QUERIES, torch.arange(N), 0)
+    source = QueueSource(64, D)
+    grads = []
+    for written in (False, True):
+        queries = QUERIES.clone().requires_grad_()
+        dictionary = source(rows, rows, Match(0, 0), STEP)
+        loss = InfoNCE(0.2)(Rows.from_view(queries, rows.sample, 0), dictionary, Targets(index=0 * INDEX), STEP)
+        if written:
+            source.update(rows, STEP)
+        loss.backward()
+        grads.append(queries.grad)
+    assert torch.equal(*grads)  # type: ignore[arg-type]
+
+
+# Memory
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor, in bytes of its storage, that an operation within makes; views of what it reads are none."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        read = {each.untyped_storage().data_ptr() for each in args if isinstance(each, Tensor)}
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if (
+                isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in read
+            ):  # no view of what it reads
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return out
+
+
+def largest(compute: Callable[[], Tensor]) -> int:
+    with Largest() as seen:
+        compute().backward()
+    return int(seen.bytes)
+
+
+@pytest.mark.parametrize("count", [2048, 4096])
+@pytest.mark.parametrize("learned", [True, False])
+def test_memory_grows_with_queries_plus_entries(count: int, learned: bool) -> None:
+    dim = 16
+    queries = units(count, dim, seed=0).requires_grad_()
+    entries = units(count, dim, seed=1).requires_grad_(learned)
+    index, factor = torch.arange(count), 4 * max(count * dim, streaming._ROWS * streaming._COLUMNS)
+    loss = InfoNCE(0.1)
+    step, targets = Step(Clock(0, 10, 5), seed=0, batch=count), Targets(index=index)
+    rows = Rows.from_view(queries, index, 0)
+    hidden = (index + 1) % count
+    assert largest(lambda: loss(rows, Dictionary(shared=entries, hidden=hidden), targets, step)) <= factor
+    assert largest(lambda: F.cross_entropy(queries @ entries.T, index)) >= 4 * count**2
+
+
+def test_a_queue_is_not_copied() -> None:
+    size, dim = 8192, 64
+    queries, index = units(8, dim, seed=0).requires_grad_(), torch.arange(8)
+    rows, source = Rows.from_view(queries, index, 0), QueueSource(size, dim)
+    step, targets = Step(Clock(0, 10, 5), seed=0, batch=8), Targets(index=0 * index)
+
+    def look_up() -> Tensor:
+        loss: Tensor = InfoNCE(0.2)(rows, source(rows, rows.detach(), Match(0, 0), step), targets, step)
+        return loss
+
+    assert largest(look_up) < 4 * size * dim / 4
