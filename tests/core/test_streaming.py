@@ -196,6 +196,85 @@ def test_backward_may_be_called_twice(tiles: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
+# Weights, and the sigmoid
+
+WEIGHTS = torch.rand(N, M, generator=torch.Generator().manual_seed(5)) * (torch.arange(M) % 5 == 0)
+WEIGHTS = WEIGHTS / WEIGHTS.sum(dim=1, keepdim=True)
+WEIGHTS[3] = 0  # a query that is to find nothing
+WEIGHED: dict[str, tuple[dict[str, Any], Tensor]] = {
+    "shared": ({"shared": SHARED}, WEIGHTS),
+    "shared, hidden": ({"shared": SHARED, "hidden": INDEX - INDEX % 5 + 1}, WEIGHTS),
+    "shared, mask": ({"shared": SHARED, "mask": (WEIGHTS > 0) | MASK}, WEIGHTS),
+    "nothing to see": ({"shared": SHARED, "mask": WEIGHTS > 0}, WEIGHTS),
+    "own and shared": ({"own": OWN, "shared": SHARED}, torch.cat([0 * WEIGHTS[:, :P], WEIGHTS], dim=1)),
+    "shards": ({"shards": Shards(SHARED, M)}, WEIGHTS),
+    "stored": ({"stored": SHARED}, WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("learned", [("own", "shared"), ()], ids=["entries learn", "entries are fixed"])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@pytest.mark.parametrize("form", WEIGHED)
+def test_soft_cross_entropy_is_the_plain_one(
+    form: str, temperature: float, learned: tuple[str, ...], tiles: str
+) -> None:
+    parts, weights = WEIGHED[form]
+    factor = torch.linspace(0.5, 2, N)
+    queries, mine = QUERIES.clone().requires_grad_(), trained(parts, learned, torch.float32)
+    dictionary = Dictionary(**mine)
+    found = dictionary.soft_cross_entropy(queries, weights, temperature)
+    sums = dictionary.log_sum_exp(queries, temperature, weights)
+    both = dictionary.log_sum_exp(queries, temperature)
+    seen = weights.sum(dim=1) > 0
+    ((found + both.masked_fill(~seen, 0) - sums.masked_fill(~seen, 0)) * factor).sum().backward()
+    exact, theirs = QUERIES.double().requires_grad_(), trained(parts, learned, torch.float64)
+    scores = plain(exact, theirs) / temperature
+    log_p = scores.log_softmax(dim=1)[seen]
+    wanted = -(weights[seen].double() * log_p.masked_fill(weights[seen] == 0, 0)).sum(dim=1)
+    inside = -(log_p + weights[seen].double().log()).logsumexp(dim=1)
+    ((wanted + inside) * factor[seen]).sum().backward()
+    close(found.detach()[seen], wanted.detach(), 1e-6)
+    assert (found[~seen] == 0).all() and (sums[~seen] == float("-inf")).all()
+    close((both - sums).detach()[seen], inside.detach(), 1e-6)
+    close(queries.grad, exact.grad, 1e-6)
+    for name in learned:
+        if name in parts:
+            close(mine[name].grad, theirs[name].grad, 1e-6)
+    assert torch.equal(dictionary.find_best(queries)[seen], scores.argmax(dim=1)[seen])
+
+
+def test_weights_that_learn_get_their_gradient() -> None:
+    weights = WEIGHTS.clone().requires_grad_()
+    loss = Dictionary(shared=SHARED).soft_cross_entropy(QUERIES, weights)
+    loss.sum().backward()
+    assert weights.grad is not None and bool(weights.grad.any())
+
+
+@pytest.mark.parametrize("learned", [("shared", "own"), ()], ids=["entries learn", "entries are fixed"])
+@pytest.mark.parametrize("form", ["shared", "shared, hidden", "shared, mask", "own and shared", "shards", "stored"])
+def test_sigmoid_cross_entropy_is_the_plain_one(form: str, learned: tuple[str, ...], tiles: str) -> None:
+    parts, index = FORMS[form]
+    numbers = [torch.tensor([0.2, -3.0], dtype=dtype, requires_grad=True) for dtype in (torch.float32, torch.float64)]
+    queries, mine = QUERIES.clone().requires_grad_(), trained(parts, learned, torch.float32)
+    dictionary = Dictionary(**mine)
+    found = dictionary.sigmoid_cross_entropy(queries, index, numbers[0][0], numbers[0][1])
+    found.mean().backward()
+    exact, theirs = QUERIES.double().requires_grad_(), trained(parts, learned, torch.float64)
+    scores = plain(exact, theirs)
+    absent = scores == float("-inf")
+    logits = scores.masked_fill(absent, 0) / numbers[1][0] + numbers[1][1]
+    sign = 2.0 * F.one_hot(index, scores.shape[1]) - 1
+    wanted = F.softplus(-sign * logits, threshold=100).masked_fill(absent, 0).sum(dim=1)
+    wanted.mean().backward()
+    close(found.detach(), wanted.detach(), 1e-6)
+    close(queries.grad, exact.grad, 1e-6)
+    close(numbers[0].grad, numbers[1].grad, 2e-6)
+    for name in learned:
+        if name in parts:
+            close(mine[name].grad, theirs[name].grad, 1e-6)
+    assert torch.equal(dictionary.finds(queries, index), scores.argmax(dim=1) == index)
+
+
 # A subclass with scores of its own
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup.answers import Answers
-from contralex.lookup.entries import Entries
+from contralex.lookup.entries import Entries, sum_exponentials
 from contralex.lookup.shards import Shards
 from contralex.lookup.values import Match, Rows
+from contralex.lookup.weights import DenseWeights, TiledWeights
 
 _Value = TypeVar("_Value")
 
@@ -193,6 +194,53 @@ class Dictionary:
         self._answers.remember_lead(queries, index, lead)
         return loss
 
+    def soft_cross_entropy(
+        self, queries: Tensor, weights: Tensor | TiledWeights, temperature: float | Tensor = 1.0
+    ) -> Tensor:
+        """(N,) −Σ w·log softmax(scores/temperature), ``weights`` (N, P+M) being those of ``targets.weights`` or, where
+        they are made tile by tile, of ``targets.tiled_weights``. An entry of weight 0 may be hidden: 0·log 0 is 0."""
+        tiled = DenseWeights(weights) if isinstance(weights, Tensor) else weights
+        if self._needs_all_scores(tiled):
+            scores = self.scores(queries) / temperature
+            dense = tiled.dense().to(scores)
+            log_p = F.log_softmax(scores, dim=1).masked_fill(dense == 0, 0.0)
+            return -(dense * log_p).sum(dim=1)
+        loss, best = self._entries().soft_cross_entropy(self._divide(queries, temperature), tiled)
+        self._answers.remember_best(queries, best)
+        return loss
+
+    def log_sum_exp(
+        self,
+        queries: Tensor,
+        temperature: float | Tensor = 1.0,
+        weights: Tensor | TiledWeights | None = None,
+    ) -> Tensor:
+        """(N,) log Σ w·exp(scores/temperature). Without ``weights`` (N, P+M) all are 1; where all are 0, it is -inf."""
+        tiled = DenseWeights(weights) if isinstance(weights, Tensor) else weights
+        if self._needs_all_scores(tiled):
+            scores = self.scores(queries) / temperature
+            return sum_exponentials(scores if tiled is None else scores + tiled.dense().to(scores).log(), dim=1)
+        return self._entries().log_sum_exp(self._divide(queries, temperature), tiled)
+
+    def sigmoid_cross_entropy(
+        self, queries: Tensor, index: Tensor, temperature: float | Tensor = 1.0, bias: float | Tensor = 0.0
+    ) -> Tensor:
+        """(N,) −Σ log σ(±(scores/temperature + bias)), with + for the entry ``index`` (N,) and − for each other that is
+        not hidden (SigLIP, Eq. 3)."""
+        if self._needs_all_scores(None):
+            scores = self.scores(queries)
+            absent = scores == float("-inf")  # 0 in its place: ∞·0 in the gradient of a learned temperature is NaN
+            logits = scores.masked_fill(absent, 0.0) / temperature + bias
+            own = F.one_hot(index, logits.shape[1])
+            return -F.logsigmoid((2 * own - 1) * logits).masked_fill(absent, 0.0).sum(dim=1)
+        # A dimension more, in which every query has the bias and every entry has 1.
+        divided, table = self._divide(queries, temperature), self._entries().only_table()
+        biased = torch.cat([divided, torch.zeros_like(divided[:, :1]) + bias], dim=1)
+        entries = replace(self._entries(), table=torch.cat([table, torch.ones_like(table[:, :1])], dim=1))
+        loss, lead = entries.sigmoid_cross_entropy(biased, index)
+        self._answers.remember_lead(queries, index, lead)
+        return loss
+
     def find_best(self, queries: Tensor) -> Tensor:
         """(N,) the entry with the largest score, the first where several have it."""
         known = self._answers.best(queries)
@@ -220,6 +268,11 @@ class Dictionary:
     def _table(self) -> Tensor | None:
         """(M, D) the shared entries, where they are."""
         return self._shared if self._stored is None else self._stored
+
+    def _needs_all_scores(self, weights: TiledWeights | None) -> bool:
+        """Whether a question about weights, or about sums that are not of exponentials, has no answer in tiles."""
+        learned = isinstance(weights, DenseWeights) and weights.weights.requires_grad
+        return self._has_own_scores() or learned or not self._entries().has_only_table
 
     def _has_own_scores(self) -> bool:
         return type(self).scores is not Dictionary.scores

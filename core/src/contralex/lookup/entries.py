@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from contralex.lookup import distributed, streaming
 from contralex.lookup.shards import Shards, own_range
 from contralex.lookup.streaming import Hidden, Others
-
-_EXACT = 40.0  # exp(-40) is below the rounding of 1, in float64 as well
+from contralex.lookup.weights import TiledWeights
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,34 @@ class Entries:
         log Σ exp(s)/exp(s⁺) is log(1 + exp(log_sum − s⁺)), the sum being that of the others.
         """
         others = self._sum_others(queries, index)
-        loss = F.softplus(others.log_sum - others.picked, threshold=_EXACT).to(queries.dtype)
+        loss = F.softplus(others.sum - others.picked, threshold=streaming.EXACT).to(queries.dtype)
         return loss, others.rounded - others.best
+
+    def sigmoid_cross_entropy(self, queries: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) −log σ of the score of the entry ``index`` (N,), −Σ log σ(−score) of the visible others; and as above.
+
+        Of shared entries alone.
+        """
+        _check_range(index, self._size)
+        others = streaming.sum_sigmoid_others(queries, self.only_table(), index, self._hidden_from(0))
+        return others.sum + F.softplus(-others.picked, threshold=streaming.EXACT), others.rounded - others.best
+
+    def soft_cross_entropy(self, queries: Tensor, weights: TiledWeights) -> tuple[Tensor, Tensor]:
+        """(N,) −Σ w·log softmax, and (N,) the best entry. Of shared entries alone."""
+        return streaming.cross_entropy(queries, self.only_table(), weights, self._hidden_from(0))
+
+    def log_sum_exp(self, queries: Tensor, weights: TiledWeights | None) -> Tensor:
+        """(N,) log Σ w·exp(score). Of shared entries alone."""
+        return streaming.log_sum_exp(queries, self.only_table(), weights, self._hidden_from(0))
+
+    @property
+    def has_only_table(self) -> bool:
+        return self.own is None and self.shards is None
+
+    def only_table(self) -> Tensor:
+        if self.table is None or not self.has_only_table:
+            raise RuntimeError("these entries are not one table that all queries share")
+        return self.table
 
     def find_best(self, queries: Tensor) -> Tensor:
         """(N,) the entry with the largest score, the first where several have it."""
@@ -70,7 +95,7 @@ class Entries:
         rounded = scores.detach().gather(1, at).masked_fill(~inside, float("-inf")).squeeze(1)
         picked = streaming.score_picked(queries, own, index).masked_fill(rounded == float("-inf"), float("-inf"))
         others = scores.masked_fill(torch.zeros_like(scores, dtype=torch.bool).scatter(1, at, inside), float("-inf"))
-        return Others(_log_sum_exp(others, dim=1), picked, rounded, others.detach().amax(dim=1))
+        return Others(sum_exponentials(others, dim=1), picked, rounded, others.detach().amax(dim=1))
 
     def _sum_shard_others(self, queries: Tensor, shards: Shards, index: Tensor) -> Others:
         """Each process sums over its own rows for the queries of all; the sums come back."""
@@ -122,15 +147,15 @@ class Entries:
 def _join(parts: Others) -> Others:
     """The answer of several parts, each (Q, N), of which at most one has the picked entry."""
     return Others(
-        _log_sum_exp(parts.log_sum, dim=0),
+        sum_exponentials(parts.sum, dim=0),
         parts.picked.amax(dim=0),
         parts.rounded.amax(dim=0),
         parts.best.amax(dim=0),
     )
 
 
-def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
-    """As torch's, whose gradient is NaN where all are -inf; 0 here."""
+def sum_exponentials(scores: Tensor, dim: int) -> Tensor:
+    """log Σ exp(score) along ``dim``. The gradient is 0 where all are -inf, and not NaN as torch's."""
     largest = scores.detach().amax(dim=dim, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
     total = (scores - largest).exp().sum(dim=dim)
     absent = total == 0

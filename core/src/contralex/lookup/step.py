@@ -117,9 +117,8 @@ class LookUp(nn.Module):
 def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
     """The fraction of queries whose best-scoring entry is the one that they should find, a scalar."""
     if targets.has_weights:  # of several that are wanted most, any will do
-        best = dictionary.find_best(queries.vectors).unsqueeze(1)
-        wanted = targets.weights.gather(1, best).squeeze(1)
-        most = targets.weights.max(dim=1).values  # 0: this query is to find nothing
+        wanted = targets.tiled_weights.at(dictionary.find_best(queries.vectors))
+        most = targets.tiled_weights.largest()  # 0: this query is to find nothing
         return ((wanted >= most) & (most > 0)).float().mean()
     if targets.has_vectors:  # regression: is the sample's own key the nearest of the batch's keys?
         matched = keys.select_view(match.key)

@@ -13,53 +13,19 @@ Queries come divided by the temperature. Everything is in the dtype of the queri
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from contralex.lookup.weights import TiledWeights
 
 KEPT = 2**20  # scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer
+EXACT = 40.0  # exp(-40) is below the rounding of 1, in float64 as well
 _ROWS, _COLUMNS = 512, 1024  # of a tile, which should stay in a core's cache
-
-
-class TiledWeights(ABC):
-    """Weights (N, M) of the entries for each query that are made tile by tile, where all of them would be too many."""
-
-    shape: tuple[int, int]
-    """(N, M)"""
-
-    @abstractmethod
-    def tile(self, rows: slice, columns: slice) -> Tensor:
-        """The weights of these queries and entries, without a gradient."""
-
-    def dense(self) -> Tensor:
-        """(N, M) all of them."""
-        return self.tile(slice(0, self.shape[0]), slice(0, self.shape[1]))
-
-
-class DenseWeights(TiledWeights):
-    """Weights that exist as a tensor (N, M)."""
-
-    def __init__(self, weights: Tensor) -> None:
-        self.weights = weights
-        self.shape = (weights.shape[0], weights.shape[1])
-
-    def tile(self, rows: slice, columns: slice) -> Tensor:
-        return self.weights[rows, columns]
-
-
-class Columns(TiledWeights):
-    """The weights of the entries from ``first`` to ``last`` alone."""
-
-    def __init__(self, weights: TiledWeights, first: int, last: int) -> None:
-        self.weights, self.first = weights, first
-        self.shape = (weights.shape[0], last - first)
-
-    def tile(self, rows: slice, columns: slice) -> Tensor:
-        return self.weights.tile(rows, slice(columns.start + self.first, columns.stop + self.first))
 
 
 @dataclass(frozen=True)
@@ -74,21 +40,21 @@ class Hidden:
 class Others(NamedTuple):
     """What a pass says of the entries beside one that is picked."""
 
-    log_sum: Tensor
-    """(N,) log Σ exp(score) over the visible entries, but for the picked one; -inf where there is none."""
+    sum: Tensor
+    """(N,) log Σ exp(score), or another sum, over the visible entries, but for the picked one."""
     picked: Tensor
     """(N,) the score of the picked entry, in float64 where the device has it: of two scores that are large and nearly
     equal, the difference decides. -inf where the entry is hidden, or out of range."""
     rounded: Tensor
     """(N,) ``picked`` as it is among the other scores, without a gradient: what is equal to it may be compared."""
     best: Tensor
-    """(N,) the largest score that ``log_sum`` counts, without a gradient."""
+    """(N,) the largest score that ``sum`` counts, without a gradient."""
 
 
 def sum_others(queries: Tensor, entries: Tensor, picked: Tensor, hidden: Hidden) -> Others:
     """Compare each query (N, D) with the entries (M, D), and its entry ``picked`` (N,) with the others.
 
-    With these, −log softmax of the picked entry is log(1 + exp(log_sum − picked)), which keeps its digits where the
+    With these, −log softmax of the picked entry is log(1 + exp(sum − picked)), which keeps its digits where the
     softmax is nearly 1, and so does its gradient.
     """
     return Others(*_SumOthers.apply(queries, entries, picked, hidden))
@@ -110,8 +76,19 @@ def score_picked(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     return torch.cat(scores).masked_fill(~inside, float("-inf")) if scores else queries.new_empty(0, dtype=wide)
 
 
+def _rows_at(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:
+    """(N, D) the entries at ``index`` (N,), in the dtype of the queries; 0 where it is out of range."""
+    inside = (index >= 0) & (index < len(entries))
+    return entries[index.clamp(0, len(entries) - 1)].to(queries.dtype) * inside.unsqueeze(1)
+
+
 def _wide(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.device.type == "mps" else torch.float64
+
+
+def sum_sigmoid_others(queries: Tensor, entries: Tensor, picked: Tensor, hidden: Hidden) -> Others:
+    """As :func:`sum_others`, with Σ log(1 + exp(score)) for the sum, and ``picked`` in the dtype of the queries."""
+    return Others(*_SumSigmoidOthers.apply(queries, entries, picked, hidden))
 
 
 def log_sum_exp(queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden) -> Tensor:
@@ -311,8 +288,7 @@ class _SumOthers(torch.autograd.Function):
         ctx.way, ctx.running, ctx.hidden, ctx.index = way, running, hidden, index
         ctx.mean, ctx.own = running.mean(), None
         if way.in_the_pass and len(entries):
-            inside = ((index >= 0) & (index < len(entries))).unsqueeze(1)
-            ctx.own = entries[index.clamp(0, len(entries) - 1)].to(queries.dtype) * inside
+            ctx.own = _rows_at(queries, entries, index)
         exact = score_picked(queries, entries, index) if len(entries) else picked.to(_wide(queries))
         exact = exact.masked_fill(picked == float("-inf"), float("-inf"))  # hidden
         best = running.largest.clone()
@@ -335,6 +311,48 @@ class _SumOthers(torch.autograd.Function):
                 scores = tile.scores(ctx.hidden)
                 tile.put(scores, ctx.index, float("-inf"))
                 scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+            tile.put(scores, ctx.index, of_picked)
+            return scores
+
+        return *_weigh_tiles(ctx, weigh), None, None
+
+
+class _SumSigmoidOthers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, entries: Tensor, index: Tensor, hidden: Hidden
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        way = _Way(ctx, queries, entries)
+        total, mean = queries.new_zeros(len(queries)), torch.zeros_like(queries) if way.in_the_pass else None
+        picked, best = (queries.new_full((len(queries),), float("-inf")) for _ in range(2))
+        for tile in _tiles(queries, entries, at_once=way.at_once):
+            scores, rows = tile.scores(hidden), tile.rows
+            tile.pick(scores, index, picked)
+            best[rows] = torch.maximum(best[rows], scores.amax(dim=1))
+            total[rows] += F.softplus(scores, threshold=EXACT).sum(dim=1)
+            scores.sigmoid_()
+            if mean is not None:
+                mean[rows] = mean[rows].addmm_(scores, tile.entries)
+            way.keep(scores)
+        ctx.way, ctx.hidden, ctx.index, ctx.mean = way, hidden, index, mean
+        ctx.own = _rows_at(queries, entries, index) if way.in_the_pass and len(entries) else None
+        rounded = picked.clone()
+        ctx.mark_non_differentiable(rounded, best)
+        return total, picked, rounded, best
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        _refuse_second_derivative()
+        way, of_sum, of_picked = ctx.way, grads[0].unsqueeze(1), grads[1]
+        if way.in_the_pass:
+            gradient = of_sum * ctx.mean
+            return (gradient if ctx.own is None else gradient + of_picked.unsqueeze(1) * ctx.own), None, None, None
+
+        def weigh(tile: _Tile) -> Tensor:
+            if way.kept is not None:
+                scores = way.kept * of_sum
+            else:
+                scores = tile.scores(ctx.hidden).sigmoid_().mul_(of_sum[tile.rows])
             tile.put(scores, ctx.index, of_picked)
             return scores
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
+from contralex.lookup.weights import DenseWeights, TiledWeights
+
+_Form = TypeVar("_Form", Tensor, TiledWeights)
 
 
 @dataclass(frozen=True)
@@ -123,17 +126,22 @@ def _pack(tags: Tensor, base: Tensor) -> Tensor:
 class Targets:
     """What each query should find: one entry of the dictionary, a distribution over its entries, or a vector.
 
+    ``weights`` are a tensor, or made tile by tile where all of them would be too many.
+
     They hold at least one of the three. Reading what they do not hold raises a RuntimeError that says so; ask
     ``has_index``, ``has_weights`` or ``has_vectors`` where several may come.
     """
 
     def __init__(
-        self, index: Tensor | None = None, weights: Tensor | None = None, vectors: Tensor | None = None
+        self,
+        index: Tensor | None = None,
+        weights: Tensor | TiledWeights | None = None,
+        vectors: Tensor | None = None,
     ) -> None:
         if index is None and weights is None and vectors is None:
             raise ValueError("targets hold nothing: give Targets an index, weights or vectors")
         self._index = index
-        self._weights = weights
+        self._weights = DenseWeights(weights) if isinstance(weights, Tensor) else weights
         self._vectors = vectors
 
     @property
@@ -148,6 +156,11 @@ class Targets:
     @property
     def weights(self) -> Tensor:
         """(N, P+M) a distribution over the entries of the dictionary for each query."""
+        return self.tiled_weights.dense()
+
+    @property
+    def tiled_weights(self) -> TiledWeights:
+        """``weights`` tile by tile, for a dictionary's :meth:`~contralex.plugin.Dictionary.soft_cross_entropy`."""
         return self._read(self._weights, "weights")
 
     @property
@@ -165,17 +178,18 @@ class Targets:
 
     def tensors(self) -> dict[str, Tensor]:
         """What these targets hold, by name."""
-        forms = {"index": self._index, "weights": self._weights, "vectors": self._vectors}
+        weights = None if self._weights is None else self._weights.dense()
+        forms = {"index": self._index, "weights": weights, "vectors": self._vectors}
         return {name: tensor for name, tensor in forms.items() if tensor is not None}
 
-    def _read(self, tensor: Tensor | None, name: str) -> Tensor:
-        if tensor is None:
+    def _read(self, form: _Form | None, name: str) -> _Form:
+        if form is None:
             held = " and ".join(self.tensors())
             raise RuntimeError(
                 f"targets.{name} is absent: these targets hold {held}; use a loss that reads {held}, or targets that "
                 f"give {name}"
             )
-        return tensor
+        return form
 
 
 @dataclass(frozen=True)

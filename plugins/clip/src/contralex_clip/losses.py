@@ -7,7 +7,6 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
@@ -37,9 +36,8 @@ class ClipLoss(ScaledLoss):
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         with torch.no_grad():
             self.log_scale.clamp_(0, self.largest)
-        scores, absent = _split_absent(dictionary.scores(queries.vectors))
-        logits = (scores * self.log_scale.exp()).masked_fill(absent, float("-inf"))  # (N, P+M)
-        return F.cross_entropy(logits, targets.index)
+        temperature = (-self.log_scale).exp()
+        return dictionary.cross_entropy(queries.vectors, targets.index, temperature).mean()
 
     def learned(self) -> dict[str, Tensor]:
         return {"logit_scale": self.log_scale.detach().exp()}
@@ -58,17 +56,8 @@ class SigmoidLoss(ScaledLoss):
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        scores, absent = _split_absent(dictionary.scores(queries.vectors))
-        logits = scores * self.log_scale.exp() + self.bias  # (N, P+M)
-        own = F.one_hot(targets.index, logits.shape[1])  # (N, P+M)
-        pairs = F.logsigmoid((2 * own - 1) * logits).masked_fill(absent, 0.0)
-        return -pairs.sum(dim=1).mean()
+        temperature = (-self.log_scale).exp()
+        return dictionary.sigmoid_cross_entropy(queries.vectors, targets.index, temperature, self.bias).mean()
 
     def learned(self) -> dict[str, Tensor]:
         return {"logit_scale": self.log_scale.detach().exp(), "logit_bias": self.bias.detach().clone()}
-
-
-def _split_absent(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores with 0 for masked entries, and a mask of those: ∞·0 in the gradient of the scale is NaN."""
-    absent = scores == float("-inf")
-    return scores.masked_fill(absent, 0.0), absent

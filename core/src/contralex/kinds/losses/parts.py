@@ -117,7 +117,5 @@ class SoftCrossEntropy(Loss):
         self.temperature = temperature
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
-        weights = targets.weights.to(scores)
-        log_p = F.log_softmax(scores, dim=1).masked_fill(weights == 0, 0.0)  # 0·log 0 counts as 0: masked entries
-        return -(weights * log_p).sum(dim=1).mean()
+        temperature = value_at(self.temperature, step.clock)
+        return dictionary.soft_cross_entropy(queries.vectors, targets.tiled_weights, temperature).mean()

@@ -1,0 +1,49 @@
+"""Weights over a dictionary's entries: all of them as one tensor, or made tile by tile where they would be too many."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class TiledWeights(ABC):
+    """Weights (N, M) of the entries for each query, without a gradient, which are made as they are needed.
+
+    ``shape``: (N, M).
+    """
+
+    shape: tuple[int, int]
+
+    @abstractmethod
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        """The weights of these queries and entries."""
+
+    @abstractmethod
+    def at(self, index: Tensor) -> Tensor:
+        """(N,) each query's weight of the entry ``index`` (N,)."""
+
+    @abstractmethod
+    def largest(self) -> Tensor:
+        """(N,) each query's largest weight."""
+
+    def dense(self) -> Tensor:
+        """(N, M) all of them."""
+        return self.tile(slice(0, self.shape[0]), slice(0, self.shape[1]))
+
+
+class DenseWeights(TiledWeights):
+    """Weights that exist as a tensor (N, M)."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+        self.shape = (weights.shape[0], weights.shape[1])
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        return self.weights[rows, columns]
+
+    def at(self, index: Tensor) -> Tensor:
+        return self.weights.gather(1, index.unsqueeze(1)).squeeze(1)
+
+    def largest(self) -> Tensor:
+        return self.weights.max(dim=1).values
