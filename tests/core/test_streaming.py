@@ -314,7 +314,9 @@ def test_a_queue_is_read_where_it_is_and_may_be_written_before_the_backward() ->
 class Largest(TorchDispatchMode):
     """The largest tensor, in bytes of its storage, that an operation within makes; views of what it reads are none."""
 
-    bytes = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))

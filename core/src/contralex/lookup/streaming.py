@@ -298,7 +298,9 @@ class _SumOthers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         _refuse_second_derivative()
-        way, running, of_sum, of_picked = ctx.way, ctx.running, grads[0], grads[1].to(grads[0].dtype)
+        way: _Way = ctx.way
+        running: _Running = ctx.running
+        of_sum, of_picked = grads[0], grads[1].to(grads[0].dtype)
         if way.in_the_pass:
             gradient = of_sum.unsqueeze(1) * ctx.mean
             return (gradient if ctx.own is None else gradient + of_picked.unsqueeze(1) * ctx.own), None, None, None
@@ -343,7 +345,8 @@ class _SumSigmoidOthers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         _refuse_second_derivative()
-        way, of_sum, of_picked = ctx.way, grads[0].unsqueeze(1), grads[1]
+        way: _Way = ctx.way
+        of_sum, of_picked = grads[0].unsqueeze(1), grads[1]
         if way.in_the_pass:
             gradient = of_sum * ctx.mean
             return (gradient if ctx.own is None else gradient + of_picked.unsqueeze(1) * ctx.own), None, None, None
@@ -374,15 +377,15 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         _refuse_second_derivative()
-        way, running = ctx.way, ctx.running
+        way: _Way = ctx.way
+        running: _Running = ctx.running
         if way.in_the_pass:
             return grads[0].unsqueeze(1) * ctx.mean, None, None, None
         factor = running.divide(grads[0]).unsqueeze(1)
 
         def weigh(tile: _Tile) -> Tensor:
             if way.kept is not None:
-                kept: Tensor = way.kept
-                return kept * factor
+                return way.kept * factor
             scores = tile.scores(ctx.hidden)
             scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
             return scores if ctx.weights is None else scores.mul_(ctx.weights.tile(tile.rows, tile.columns))
@@ -421,7 +424,10 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         _refuse_second_derivative()
-        way, running, of_loss = ctx.way, ctx.running, grads[0].unsqueeze(1)
+        way: _Way = ctx.way
+        running: _Running = ctx.running
+        weights: TiledWeights = ctx.weights
+        of_loss = grads[0].unsqueeze(1)
         if way.in_the_pass:
             return of_loss * ctx.mean, None, None, None
         factor = running.divide(ctx.total).unsqueeze(1)
@@ -432,6 +438,6 @@ class _CrossEntropy(torch.autograd.Function):
             else:
                 scores = tile.scores(ctx.hidden)
                 scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
-            return scores.sub_(ctx.weights.tile(tile.rows, tile.columns)).mul_(of_loss[tile.rows])
+            return scores.sub_(weights.tile(tile.rows, tile.columns)).mul_(of_loss[tile.rows])
 
         return *_weigh_tiles(ctx, weigh), None, None
