@@ -80,6 +80,61 @@ def norm_each(tensors: Sequence[Tensor]) -> list[Tensor]:
     return list(torch._foreach_norm(list(tensors)))
 
 
+def add_each(tensors: Sequence[Tensor], others: Sequence[Tensor], weight: float) -> None:
+    """Add to each of ``tensors`` the other of its index, times ``weight``, in place."""
+    import torch
+
+    torch._foreach_add_(list(tensors), list(others), alpha=weight)
+
+
+def add_products(tensors: Sequence[Tensor], others: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+    """Add to each of ``tensors`` the other of its index, times its scalar factor, in place."""
+    import torch
+
+    torch._foreach_addcmul_(list(tensors), list(others), list(factors))
+
+
+def move_with_momentum(
+    parameters: Sequence[Tensor],
+    updates: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    momentum: float,
+    rate: float,
+) -> None:
+    """v ← momentum·v + update; p ← p − rate·v, for each parameter, in place. All of an index have one layout.
+
+    The kernel of torch's fused SGD reads and writes each number once. CPUs and CUDA have it, for parameters of one
+    type. It keeps no velocity where there is no momentum.
+    """
+    import torch
+
+    kinds = {(each.device, each.dtype) for each in parameters}
+    if momentum and len(kinds) == 1 and parameters[0].device.type in ("cpu", "cuda"):
+        torch._fused_sgd_(
+            list(parameters),
+            list(updates),
+            list(velocities),
+            weight_decay=0.0,
+            momentum=momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+        return
+    torch._foreach_mul_(list(velocities), momentum)
+    torch._foreach_add_(list(velocities), list(updates))
+    torch._foreach_add_(list(parameters), list(velocities), alpha=-rate)
+
+
+def module_tables(module: nn.Module) -> list[dict[str, Any]]:
+    """The dictionaries in which a module and all below it keep their submodules and parameters. torch has no public
+    way to ask whether one has been replaced but to walk through all of them, which takes longer than an average of the
+    parameters."""
+    return [table for each in module.modules() for table in (each._modules, each._parameters)]
+
+
 # torch: processes
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from contralex.compat import multiply_each, norm_each
+from contralex.compat import add_each, add_products, move_with_momentum, multiply_each, norm_each
 from contralex.errors import ContralexError
 from contralex.lookup.clock import Clock, value_at
 from contralex.recipes import run_spec as specs
@@ -20,17 +20,61 @@ NORM_AND_BIAS = "norm_and_bias"
 _LARC_EPS = 1e-8  # apex's; it counts where a gradient is as small, such as that of a bias before BatchNorm
 
 
-def build(spec: specs.Optimizer, model: nn.Module) -> Optimizer:
-    """The optimiser over the model's trainable parameters. What follows a schedule is set by :func:`set_rates`."""
+def build(spec: specs.Optimizer, model: nn.Module, *, fused: bool = False) -> Optimizer:
+    """The optimiser over the model's trainable parameters. What follows a schedule is set by :func:`set_rates`.
+
+    ``fused``: one kernel takes the whole step of many parameters, see :func:`can_fuse`.
+    """
     groups = _groups(spec, model)
+    if spec.kind == "lars":
+        return LARS(groups, momentum=spec.momentum, trust=spec.trust, variant=spec.variant)
+    optimizer: Optimizer
     if spec.kind == "sgd":
         # Nesterov is refused by torch without momentum, with a sentence of its own.
-        return SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov)
-    if spec.kind == "adamw":
-        return AdamW(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
-    if spec.kind == "adam":
-        return Adam(groups, lr=0.0, betas=spec.betas, eps=spec.eps)
-    return LARS(groups, momentum=spec.momentum, trust=spec.trust, variant=spec.variant)
+        optimizer = SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused or None)
+    else:
+        kind = Adam if spec.kind == "adam" else AdamW
+        optimizer = kind(groups, lr=0.0, betas=spec.betas, eps=spec.eps, fused=fused or None)
+    if fused:
+        optimizer.register_step_pre_hook(_prepare_fused_step)
+    return optimizer
+
+
+def can_fuse(model: nn.Module, device: str, precision: str) -> bool:
+    """Whether torch's fused kernels take the step of this model's parameters on a ``device`` of this type.
+
+    From torch 2.4 on, CPUs and CUDA have them, for floating-point parameters. With ``fp16`` they would decide on the
+    device whether a step whose gradient overflowed is left out, and the key encoder and the dictionary, which are left
+    alone then, would not know.
+    """
+    real = all(parameter.is_floating_point() for parameter in model.parameters() if parameter.requires_grad)
+    return real and device in ("cpu", "cuda") and precision != "fp16"
+
+
+def _prepare_fused_step(optimizer: Optimizer, *_: Any) -> None:
+    """Bring what the optimiser keeps into the form that the fused kernels take for granted.
+
+    SGD's takes parameters that all have a momentum, or none, and a parameter may move for the first time later than the
+    rest of its group; a momentum of zero makes the same first step. All kernels go through a parameter's tensors in one
+    order, and a checkpoint's are contiguous where the parameter may be channels-last.
+    """
+    for group in optimizer.param_groups:
+        has_momentum = bool(group.get("momentum"))
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = optimizer.state[parameter]
+            if has_momentum and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+            _match_layout(parameter, state)
+
+
+def _match_layout(parameter: Tensor, state: dict[str, Tensor]) -> None:
+    """Lay out what an optimiser keeps of a parameter as that lies in memory. Autograd does so with gradients."""
+    layout = parameter.stride()
+    for name, value in state.items():
+        if value.stride() != layout and value.shape == parameter.shape:
+            state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def set_rates(optimizer: Optimizer, spec: specs.Optimizer, clock: Clock, batch: int) -> float:
@@ -116,7 +160,7 @@ class LARS(Optimizer):
     ``larc``: g ← trust·‖p‖/(‖g‖ + wd·‖p‖ + 1e-8)·(g + wd·p); then as lars          (apex LARC, not clipped: SwAV)
 
     The ratio is 1 where either norm is 0 (``larc`` then leaves out the decay, too), and in groups whose
-    ``trust_ratio`` is false.
+    ``trust_ratio`` is false. A step uses the gradients up: afterwards they hold the updates.
     """
 
     def __init__(self, params: Iterable[Any], momentum: float, trust: float, variant: str) -> None:
@@ -134,28 +178,40 @@ class LARS(Optimizer):
         if closure is not None:
             raise ContralexError("LARS does not take a closure.")
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+            if parameters := [parameter for parameter in group["params"] if parameter.grad is not None]:
+                self._move(parameters, group)
         return None
 
-    def _move(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        updates = [parameter.grad for parameter in parameters if parameter.grad is not None]
         decay, rate = group["weight_decay"], group["lr"]
-        update = grad + decay * parameter
+        before, after = (rate, 1.0) if self.variant == "tf" else (1.0, rate)  # where the rate stands
         if group["trust_ratio"]:
-            update = self._scaled(parameter, grad, update, decay)
-        if self.variant == "tf":
-            update = update * rate
+            self._scale(parameters, updates, decay, before)
+        else:
+            add_each(updates, parameters, decay)
+            if before != 1.0:
+                multiply_each(updates, [parameters[0].new_tensor(before)] * len(updates))
+        move_with_momentum(parameters, updates, [self._velocity(each) for each in parameters], self.momentum, after)
+
+    def _scale(self, parameters: list[Tensor], updates: list[Tensor], decay: float, before: float) -> None:
+        """Turn gradients into updates, with the trust ratio of each."""
+        is_larc = self.variant == "larc"
+        if not is_larc:
+            add_each(updates, parameters, decay)
+        weights, gradients = torch.stack(norm_each(parameters)), torch.stack(norm_each(updates))
+        scale = gradients + decay * weights + _LARC_EPS if is_larc else gradients
+        trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        has_ratio = (weights > 0) & (gradients > 0)
+        factors = torch.where(has_ratio, trust, 1.0) * before
+        multiply_each(updates, list(factors))
+        if is_larc:  # apex does not even decay weights without a ratio
+            add_products(updates, parameters, list(torch.where(has_ratio, decay * trust, 0.0)))
+
+    def _velocity(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        velocity = state["momentum_buffer"].mul_(self.momentum).add_(update)
-        parameter.add_(velocity, alpha=-1.0 if self.variant == "tf" else -rate)
-
-    def _scaled(self, parameter: Tensor, grad: Tensor, update: Tensor, decay: float) -> Tensor:
-        weights = parameter.norm()
-        gradient = grad.norm() if self.variant == "larc" else update.norm()
-        scale = gradient + decay * weights + _LARC_EPS if self.variant == "larc" else gradient
-        trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        unscaled = grad if self.variant == "larc" else update  # apex does not even decay such weights
-        return torch.where((weights > 0) & (gradient > 0), trust * update, unscaled)
+        _match_layout(parameter, state)
+        velocity: Tensor = state["momentum_buffer"]
+        return velocity

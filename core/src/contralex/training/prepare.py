@@ -48,14 +48,15 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     method = build.look_up(spec, len(data.split), data.split.labels, fresh=found is None, start=start)
     trial_forward.check(spec, method, data, machine)
     batch_norm.convert(method, spec.train.batch_norm, machine.device.type)
-    optimizer = optimizers.build(spec.train.optimizer, method)
+    fused = optimizers.can_fuse(method, machine.device.type, spec.train.precision)
+    optimizer = optimizers.build(spec.train.optimizer, method, fused=fused)
     progress = Progress()
     if found is not None:
         write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
         progress = Progress.restored(found.state, drift)
     # Prepared after loading, so that what Accelerate wraps has its final tensors.
     with compat.broadcast_buffers_argument():
-        prepared = PreparedMethod(method, optimizer, *machine.accelerator.prepare(method, optimizer))
+        prepared = PreparedMethod.wrap(method, optimizer, machine.accelerator)
     _restore_scaler(machine.accelerator, found)
     run = Run(resolved, machine, data, prepared, progress, resuming.used_versions(found, resolved), place, start)
     _write_trackers_to(machine.accelerator, run.folder)

@@ -8,7 +8,7 @@ from its first moment to its last. :mod:`contralex.training.loop` then changes i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from contralex.data.base import Source, Split
@@ -40,6 +40,10 @@ from contralex.training.stopping import Stopping
 if TYPE_CHECKING:
     from contralex.plugins import hooks
     from contralex.training.checkpoints.read import Checkpoint
+
+
+# Kinds of processes, in Accelerate's words, in which torch's own optimiser takes the step.
+_PLAIN = frozenset(("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"))
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,32 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class PreparedMethod:
-    """A method and its optimiser, as they are and as Accelerate wraps them."""
+    """A method and its optimiser, as they are and as a step uses them."""
 
     method: LookUp
     optimizer: Optimizer
     wrapped_method: nn.Module
     wrapped_optimizer: Any
+    """Accelerate's, or the optimiser itself where Accelerate adds nothing to it."""
+    backward: Callable[[Tensor], None]
+    """Computes the gradients of a loss: Accelerate's, or the loss's own where Accelerate adds nothing to it."""
+
+    @classmethod
+    def wrap(cls, method: LookUp, optimizer: Optimizer, accelerator: Accelerator) -> PreparedMethod:
+        """Wrap them for the processes.
+
+        Accelerate's optimiser looks for an installed package and reads a signature at each step, which takes longer
+        than the step of a small model. It does more than call torch where gradients are scaled or accumulated, or
+        where an engine has optimisers of its own.
+        """
+        wrapped_method, wrapped_optimizer = accelerator.prepare(method, optimizer)
+        if (
+            accelerator.scaler is None
+            and accelerator.gradient_accumulation_steps == 1
+            and accelerator.distributed_type.value in _PLAIN
+        ):
+            return cls(method, optimizer, wrapped_method, optimizer, Tensor.backward)
+        return cls(method, optimizer, wrapped_method, wrapped_optimizer, accelerator.backward)
 
 
 @dataclass

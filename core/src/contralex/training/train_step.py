@@ -32,7 +32,7 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     run.progress.skipped_in_a_row = 0
     if is_bad:  # the other processes wait for this one's backward; they are told after the step
         run.stopping.report_bad_loss(_bad_loss(run, float(result.loss.detach()), batch["index"]))
-    run.accelerator.backward(result.loss)
+    prepared.backward(result.loss)
     optimizers.drop_frozen_gradients(run.optimizer, clock)
     _clip(run)
     prepared.wrapped_optimizer.step()

@@ -17,8 +17,9 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from contralex.compat import BatchNorm, lerp_each
+from contralex.compat import BatchNorm
 from contralex.errors import ContralexError, error_at
+from contralex.kinds.key_encoders.averages import MovingAverage
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.slots import Encoder, KeyEncoder
@@ -80,7 +81,8 @@ class MomentumEncoder(KeyEncoder):
         self.momentum = momentum
         self.shuffle = shuffle_bn
         self.encoder = _disable_noise(_freeze(_make_twin(encoder, init, fresh_encoder)))
-        self._pairs: list[tuple[nn.Module, nn.Module]] = [(encoder, self.encoder)]
+        self._average = MovingAverage()
+        self._average.add(encoder, self.encoder)
         self.twins = nn.ModuleList()
 
     def train(self, mode: bool = True) -> MomentumEncoder:
@@ -112,15 +114,11 @@ class MomentumEncoder(KeyEncoder):
     def side(self, module: M) -> M:
         twin = _disable_noise(_freeze(copy.deepcopy(module)))
         self.twins.append(twin)
-        self._pairs.append((module, twin))
+        self._average.add(module, twin)
         return twin
 
     def update(self, step: Step) -> None:
-        momentum = value_at(self.momentum, step.clock)
-        for online, twin in self._pairs:
-            mine: list[Tensor] = list(twin.parameters())
-            theirs: list[Tensor] = [parameter.detach() for parameter in online.parameters()]
-            lerp_each(mine, theirs, 1.0 - momentum)
+        self._average.update(1.0 - value_at(self.momentum, step.clock))
 
 
 class FrozenEncoder(KeyEncoder):
