@@ -12,7 +12,7 @@ from torch import nn
 from contralex.recipes import run_spec as specs
 from contralex.training import optimizers
 
-KINDS = [
+KINDS: list[specs.Optimizer] = [
     specs.SGD(lr=0.1, momentum=0.9, weight_decay=0.01),
     specs.SGD(lr=0.1, momentum=0.9, nesterov=True),
     specs.SGD(lr=0.1, momentum=0.0, weight_decay=0.01),
@@ -33,7 +33,8 @@ class Small(nn.Module):
 
     def forward(self, x: torch.Tensor, late: bool) -> torch.Tensor:
         features = self.conv(x).mean((2, 3))
-        return self.late(features) if late else features
+        answer: torch.Tensor = self.late(features) if late else features
+        return answer
 
 
 def small(channels_last: bool) -> Small:

@@ -108,7 +108,7 @@ def test_the_average_follows_what_is_replaced(change: Callable[[Noisy, Any], Non
 
 def test_parameters_of_other_types_are_averaged_beside_the_rest() -> None:
     torch.manual_seed(0)
-    online = Noisy()
+    online: Any = Noisy()
     keys: Any = MomentumEncoder(online, momentum=0.75)
     counts = nn.Parameter(torch.arange(3), requires_grad=False)
     online.register_parameter("counts", counts)
