@@ -196,6 +196,9 @@ class TrainSpec(Spec):
     channels_last: bool | None = None
     """Whether weights and outputs of two-dimensional convolutions lie in memory with the channels of a pixel together
     (NHWC); null: on the CPU and on GPUs of CUDA. Results depend on it in the rounding of floats alone."""
+    compile: bool = False
+    """Whether ``torch.compile`` compiles the encoders, which takes minutes at the start and needs a C++ compiler.
+    Results depend on it in the rounding of floats alone."""
     log_every: int = Field(10, gt=0, le=10**12)
     """Steps from one line of ``metrics.jsonl`` to the next."""
     checkpoint: CheckpointSpec = CheckpointSpec()

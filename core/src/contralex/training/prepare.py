@@ -16,7 +16,7 @@ from contralex.lookup.step import LookUp
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import check_counts, check_share
-from contralex.training import build, devices, optimizers, resuming, trial_forward, warm_start
+from contralex.training import build, compiling, devices, optimizers, resuming, trial_forward, warm_start
 from contralex.training.checkpoints import read, write
 from contralex.training.checkpoints.read import Checkpoint
 from contralex.training.run_folder import RunFolder
@@ -54,6 +54,8 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     if found is not None:
         write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
         progress = Progress.restored(found.state, drift)
+    if spec.train.compile:
+        compiling.compile_encoders(method, machine.device)
     # Prepared after loading, so that what Accelerate wraps has its final tensors.
     with compat.broadcast_buffers_argument():
         prepared = PreparedMethod.wrap(method, optimizer, machine.accelerator)
