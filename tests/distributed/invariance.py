@@ -166,7 +166,14 @@ PAIRS: dict[str, Case] = {
     for keys in _KEYS
     for negatives in _NEGATIVES
 }
-CASES = METHODS | PAIRS
+IN_MICRO_BATCHES: dict[str, Case] = {
+    "simclr-v1, in micro-batches": ("simclr-v1", (_CONV, _SGD_OF_A_SUM, "train.batch_norm=2", "train.micro_batch=4")),
+    "moco-v2, BatchNorm in groups, shuffled, in micro-batches": (
+        "moco-v2",
+        (_CONV, _SGD, "train.batch_norm=2", "train.micro_batch=4", "method.negatives.size=24"),
+    ),
+}
+CASES = METHODS | PAIRS | IN_MICRO_BATCHES
 
 
 def small_run(name: str, folder: Path, more: Sequence[str] = ()) -> Resolved:
@@ -206,7 +213,8 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {"samples": [], "views": [], "loss": [], "accuracy": [], "undecided": [], "grad": []}
     for number, batch in zip(range(STEPS), sampler, strict=False):
         items = collate([data[at] for at in batch])
-        moment = Step(Clock(first + number, 50 * data.order.steps, data.order.steps), spec.train.seed, B)
+        clock = Clock(first + number, 50 * data.order.steps, data.order.steps)
+        moment = Step(clock, spec.train.seed, B, micro_batch=spec.train.micro_batch)
         optimizers.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
         optimizer.zero_grad()
         with undecided(out["undecided"], close=5e-3):  # the bound on the loss after four steps, five times over

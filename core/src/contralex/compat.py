@@ -135,6 +135,15 @@ def module_tables(module: nn.Module) -> list[dict[str, Any]]:
     return [table for each in module.modules() for table in (each._modules, each._parameters)]
 
 
+# torch: autograd
+
+
+def times_written(tensor: Tensor) -> int:
+    """How often a tensor was written in place. torch counts it to find gradients that would be wrong, and describes the
+    counter in its notes on autograd, but gives it no public name."""
+    return tensor._version
+
+
 # torch: processes
 
 

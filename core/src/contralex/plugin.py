@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.dictionary import Dictionary
+    from contralex.lookup.micro_batches import encode_in_parts, slice_of_batch
     from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
@@ -211,6 +212,10 @@ _WHERE = {
         "value_at",
     ),
     "contralex.lookup.dictionary": ("Dictionary",),
+    "contralex.lookup.micro_batches": (
+        "encode_in_parts",
+        "slice_of_batch",
+    ),
     "contralex.lookup.ring_buffer": ("write_to_ring",),
     "contralex.lookup.slots": (
         "Backbone",
@@ -368,6 +373,7 @@ __all__ = [
     "count_hits",
     "describe_steps",
     "distributed",
+    "encode_in_parts",
     "error_at",
     "evaluate",
     "evaluating",
@@ -391,6 +397,7 @@ __all__ = [
     "remedy",
     "resolve_data",
     "sincos_positions",
+    "slice_of_batch",
     "timm_backbone",
     "to_tensor_steps",
     "torchvision_backbone",

@@ -96,6 +96,10 @@ class KeyEncoder(nn.Module, ABC):
     """Whether keys carry a gradient."""
     reads_queries: bool = False
     """Whether keys are made from the embeddings that the encoder has already computed for the queries."""
+    takes_whole_batch: bool = False
+    """Whether :meth:`forward` needs the whole batch, because it mixes samples (shuffle-BN), even where the queries are
+    encoded in micro-batches. It then divides its own work by ``step.micro_batch``. It is asked only of a key encoder
+    whose keys carry no gradient and are not made from the queries' embeddings."""
 
     @abstractmethod
     def forward(

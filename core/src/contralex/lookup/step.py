@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from contralex.compat import keep_from_broadcasts
 from contralex.lookup.dictionary import Dictionary
+from contralex.lookup.micro_batches import encode_in_parts
 from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
 from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
@@ -77,15 +78,73 @@ class LookUp(nn.Module):
     def encode(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
         """The expensive half: return this process's queries, and the keys of every process."""
         self.negatives.prepare(step)
+        queries, keys = self.encode_own(views, sample, step)
+        return queries, keys.gather(gradient=self.key_encoder.gradient)
+
+    def encode_own(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+        """Return this process's queries and its keys.
+
+        They are encoded in micro-batches of ``step.micro_batch`` samples, where the step says so; the rows and their
+        gradients are the same, see :mod:`contralex.lookup.micro_batches`.
+        """
+        if step.micro_batch is None or step.micro_batch >= len(sample):
+            return self._encode_both(views, sample, step)
+        if self.key_encoder.gradient or self.key_encoder.reads_queries:
+            return self._encode_both_in_parts(views, sample, step, step.micro_batch)
+        return self._encode_each_in_parts(views, sample, step, step.micro_batch)
+
+    def _encode_both(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+        queries, embedded = self._encode_queries(views, sample)
+        return queries, self._encode_keys(views, embedded, sample, step)
+
+    def _encode_both_in_parts(
+        self, views: Mapping[int, Tensor], sample: Tensor, step: Step, size: int
+    ) -> tuple[Rows, Rows]:
+        """Keys that share a pass with the queries, or carry a gradient of their own, are encoded beside them."""
+
+        def encode(which: slice, sample: Tensor) -> tuple[Rows, Rows]:
+            return self._encode_both(_cut(views, which, sample), sample, step)
+
+        parts = encode_in_parts(encode, sample, size, [self.encoder, self.key_encoder])
+        queries, keys = zip(*parts, strict=True)
+        return Rows.join(queries), Rows.join(keys)
+
+    def _encode_each_in_parts(
+        self, views: Mapping[int, Tensor], sample: Tensor, step: Step, size: int
+    ) -> tuple[Rows, Rows]:
+        """Keys without gradient are encoded after the queries, and once."""
+
+        def encode_queries(which: slice, sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
+            return self._encode_queries(_cut(views, which, sample), sample)
+
+        queries, embedded = zip(*encode_in_parts(encode_queries, sample, size, [self.encoder]), strict=True)
+        joined = {view: torch.cat([part[view].detach() for part in embedded]) for view in embedded[0]}
+
+        def encode_keys(which: slice, sample: Tensor) -> Rows:
+            return self._encode_keys(_cut(views, which, sample), _cut(joined, which, sample), sample, step)
+
+        with torch.no_grad():
+            if self.key_encoder.takes_whole_batch:
+                keys = encode_keys(slice(None), sample)
+            else:
+                keys = Rows.join(encode_in_parts(encode_keys, sample, size, [self.key_encoder]))
+        return Rows.join(queries), keys
+
+    def _encode_queries(self, views: Mapping[int, Tensor], sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
+        """The queries, and the embedding of each view that the encoder has seen."""
         online = self.query_views
         if self.key_encoder.reads_queries:  # the same embedding serves both sides, so encode each view once
             online = tuple(sorted({*self.query_views, *self.key_views}))
         embedded = self.encoder({view: views[view] for view in online})
         asked = self.encoder.queries({view: embedded[view] for view in self.query_views})
-        queries = Rows.from_views(asked, sample)
-        key_inputs = {view: views[view] for view in self.key_views}
-        keys = self.key_encoder(self.encoder, key_inputs, embedded, sample, step)
-        return queries, keys.gather(gradient=self.key_encoder.gradient)
+        return Rows.from_views(asked, sample), embedded
+
+    def _encode_keys(
+        self, views: Mapping[int, Tensor], embedded: Mapping[int, Tensor], sample: Tensor, step: Step
+    ) -> Rows:
+        return self.key_encoder(  # type: ignore[no-any-return]
+            self.encoder, {view: views[view] for view in self.key_views}, embedded, sample, step
+        )
 
     def look_up(self, queries: Rows, keys: Rows, step: Step) -> StepResult:
         """The cheap half, in float32: every query view looks its key view up."""
@@ -112,6 +171,11 @@ class LookUp(nn.Module):
         self.key_encoder.update(step)
         self.negatives.update(keys, step)
         self.targets.update(keys, step)
+
+
+def _cut(views: Mapping[int, Tensor], which: slice, sample: Tensor) -> dict[int, Tensor]:
+    """These samples' part of each view, on the device of ``sample``: a whole batch of views needs no room on a GPU."""
+    return {view: each[which].to(sample.device, non_blocking=True) for view, each in views.items()}
 
 
 def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:

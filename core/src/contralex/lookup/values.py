@@ -64,6 +64,12 @@ class Rows:
     def cat(cls, parts: Sequence[Rows]) -> Rows:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _ROW_FIELDS))
 
+    @classmethod
+    def join(cls, parts: Sequence[Rows]) -> Rows:
+        """Rows of a batch that was encoded in parts: view after view, and in each view part after part."""
+        views = torch.unique_consecutive(parts[0].view).tolist()
+        return cls.cat([part.select_view(view) for view in views for part in parts])
+
     def select_view(self, view: int) -> Rows:
         return self[self.view == view]
 
@@ -220,6 +226,8 @@ class Step:
     cache: dict[Any, Any] = field(default_factory=dict)
     """It lives as long as the step, its ``update`` included: a target generator keeps here what several matches share,
     or what ``update`` needs."""
+    micro_batch: int | None = None
+    """The most samples that each process encodes at once; None: its whole part of the batch."""
 
     def generator(self, purpose: int | str) -> torch.Generator:
         """A new random generator on the CPU that every process seeds alike, one for each purpose and step. Two parts

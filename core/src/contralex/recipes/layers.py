@@ -24,7 +24,7 @@ from contralex.recipes import code_files, data_option, limits, yaml
 from contralex.recipes.documents import Recipe, chain, given
 from contralex.recipes.merging import Layer, Merged, Origin, dotted, leaves
 from contralex.recipes.paths import anchored, local_paths
-from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.run_spec import RunSpec, TrainSpec
 from contralex.recipes.validation_messages import near, place_of, sentences, taken_out
 from contralex.recipes.walk import walk
 
@@ -33,6 +33,8 @@ _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
 # have others.
 NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint", "threads", "channels_last", "compile")
 _IF_ANY = (*_FOR_PEOPLE, "code", "plugins", "init")  # not written where it says nothing
+# No part of the digest where they have their defaults, so that runs have the digest that they had before these fields.
+_ADDED = ("micro_batch",)
 
 
 @dataclass(frozen=True, repr=False)
@@ -252,7 +254,11 @@ def _digest(run: RunSpec) -> str:
     """
     data = _data(run)
     told = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
-    told["train"] = {key: value for key, value in data["train"].items() if key not in NOT_COMPUTED}
+    told["train"] = {
+        key: value
+        for key, value in data["train"].items()
+        if key not in NOT_COMPUTED and not (key in _ADDED and value == TrainSpec.model_fields[key].default)
+    }
     if "code" in told:  # what the files say, and not where they lie
         told["code"] = [file["sha256"] for file in told["code"]]
     for *above, name in local_paths(run.data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, ClassVar, Literal
 
@@ -174,6 +175,10 @@ class TrainSpec(Spec):
     """Optimiser steps of a shorter run, whose schedules end there; null: all epochs."""
     batch_size: int = Field(gt=0, le=2**24)
     """Samples of a step over all processes: the same on any number of them."""
+    micro_batch: int | None = Field(None, gt=0, le=2**24)
+    """The most samples that each process encodes at once (gradient caching): the look-up, the gradient and the step are
+    those of the whole batch, in the memory of a micro-batch, for about a third more time. BatchNorm's statistics are
+    then of a micro-batch; null: each process encodes its whole part."""
     optimizer: Optimizer
     """The optimiser, with its learning rate."""
     batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1, le=2**24)] = "local"
@@ -211,6 +216,25 @@ class TrainSpec(Spec):
     on_bad_loss: Literal["stop", "skip"] = "stop"
     """The reaction to a loss that is not finite: ``stop`` the run, or ``skip`` the step, as if there had been no such
     batch, and count it."""
+
+    @model_validator(mode="after")
+    def _micro_batches_make_a_batch(self) -> TrainSpec:
+        micro = self.micro_batch
+        if micro is not None and micro > self.batch_size:
+            raise ValueError(
+                f"micro_batch is {micro}, which is larger than batch_size ({self.batch_size}); set micro_batch to null"
+            )
+        if micro is not None and self.batch_size % micro:
+            raise ValueError(
+                f"micro_batch is {micro}, which does not divide batch_size ({self.batch_size}); set micro_batch to "
+                f"{math.gcd(micro, self.batch_size)}"
+            )
+        return self
+
+    def samples_at_once(self, processes: int) -> int:
+        """How many samples each of so many processes encodes at once."""
+        own = self.batch_size // processes
+        return own if self.micro_batch is None else min(self.micro_batch, own)
 
     @model_validator(mode="after")
     def _clips_to_something(self) -> TrainSpec:

@@ -5,6 +5,7 @@ The specs declare what they need (:meth:`contralex.plugins.spec.Spec.least`); th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from contralex.errors import ContralexError, remedy
@@ -72,6 +73,16 @@ def check_share(batch: int, processes: int) -> None:
         raise ContralexError(
             f"train.batch_size is {batch} over all processes, which {processes} processes cannot share evenly. Try:"
             + remedy("--set", f"train.batch_size={nearest}")
+        )
+
+
+def check_micro_batch(batch: int, micro: int | None, processes: int) -> None:
+    """Whether every process can divide its part of a batch into equal micro-batches."""
+    own = batch // processes
+    if micro is not None and micro < own and own % micro:
+        raise ContralexError(
+            f"train.micro_batch is {micro}, which does not divide the {own} samples that each of {processes} processes "
+            f"has of a batch of {batch}. Try:" + remedy("--set", f"train.micro_batch={math.gcd(micro, own)}")
         )
 
 

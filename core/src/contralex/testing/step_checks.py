@@ -229,45 +229,22 @@ def integer_buffers(trial: Trial) -> None:
 
 
 def split_equals_whole(trial: Trial) -> None:
-    """Encoding in two halves and then looking the whole batch up gives the loss and the gradients of the whole, so
-    that gradient caching holds. (BatchNorm is in evaluation mode: its statistics are of a whole batch by nature.)"""
+    """Encoding in two micro-batches gives the loss and the gradients of the whole batch, so that train.micro_batch
+    holds. (BatchNorm is in evaluation mode: its statistics are of a whole batch by nature.)"""
     check_each(_split_equals_whole, [trial.with_seed(seed) for seed in SEEDS])
 
 
 def _split_equals_whole(trial: Trial) -> None:
+    whole, split = (_loss_and_gradients(trial, size) for size in (None, BATCH // 2))
+    check_close(whole, split, "split and whole differ")
+
+
+def _loss_and_gradients(trial: Trial, micro_batch: int | None) -> dict[str, Tensor]:
     model = trial.build().eval()
-    found = trial.forward(model, trial.moment(0))
-    found.loss.backward()
-    whole = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    model, moment = trial.build().eval(), trial.moment(0)
-    halves = [slice(0, BATCH // 2), slice(BATCH // 2, BATCH)]
-
-    def encode(part: slice) -> tuple[Rows, Rows]:
-        views = {view: images[part] for view, images in trial.views.items()}
-        return model.encode(views, trial.sample[part], moment)
-
-    with torch.no_grad():
-        parts = [encode(half) for half in halves]
-    sides = [Rows.cat([part[side] for part in parts]) for side in (0, 1)]
-    leaves = [side.vectors.clone().requires_grad_() for side in sides]
-    queries, keys = (replace(side, vectors=leaf) for side, leaf in zip(sides, leaves, strict=True))
-    if not model.key_encoder.gradient:
-        keys = keys.detach()
-    again = model.look_up(queries, keys, moment)
-    again.loss.backward()
-    begun = [0, 0]
-    for half in halves:
-        for side, rows in enumerate(encode(half)):
-            gradient = leaves[side].grad
-            here = slice(begun[side], begun[side] + len(rows))
-            begun[side] = here.stop
-            if gradient is not None and rows.vectors.requires_grad:
-                rows.vectors.backward(gradient[here], retain_graph=True)
-    split = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    check_close(
-        {"loss": found.loss.detach(), **whole}, {"loss": again.loss.detach(), **split}, "split and whole differ"
-    )
+    loss = trial.forward(model, replace(trial.moment(0), micro_batch=micro_batch)).loss
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **gradients}
 
 
 def half_precision(trial: Trial) -> None:

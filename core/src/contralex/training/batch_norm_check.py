@@ -37,7 +37,19 @@ def check(seen: Iterable[SeenByNorm], spec: RunSpec, dataset_size: int) -> None:
 
 def _check(norm: SeenByNorm, spec: RunSpec, dataset_size: int) -> None:
     batch, over, world = spec.train.batch_size, spec.train.batch_norm, distributed.world()
-    local = batch // world
+    local = spec.train.samples_at_once(world)
+    is_divided = local < batch // world
+    if is_divided and over == "sync":
+        raise ContralexError(
+            f"train.batch_norm is sync, the statistics of a whole batch, and train.micro_batch encodes {local} of its "
+            f"samples at once, so {norm.name}, a BatchNorm, cannot have them. Normalise groups of samples instead:"
+            + remedy("--set", f"train.batch_norm={local}")
+        )
+    if is_divided and isinstance(over, int) and local % over:  # a group would hold other samples than in a whole batch
+        raise ContralexError(
+            f"train.batch_norm is {over}, and train.micro_batch encodes {local} samples at once, which are no whole "
+            f"groups of {over}. Try:" + remedy("--set", f"train.batch_norm={local}")
+        )
     if isinstance(over, int) and (norm.rows * local // _SAMPLES) % (over * norm.together):
         raise ContralexError(
             f"train.batch_norm is {over}, which does not divide the {norm.rows * local // _SAMPLES // norm.together} "
@@ -48,6 +60,8 @@ def _check(norm: SeenByNorm, spec: RunSpec, dataset_size: int) -> None:
     if norm.values * samples > _SAMPLES:
         return
     several = f", {local} on each of {world} processes" if world > 1 else ""
+    if is_divided:
+        several += f", and train.micro_batch {local}"
     problem = f"train.batch_size is {batch}{several}, so {norm.name}, a BatchNorm, sees one value."
     if batch > 1:
         raise ContralexError(f"{problem} Try:{remedy('--set', 'train.batch_norm=sync')}")

@@ -15,7 +15,7 @@ from contralex.lookup import batch_norm, distributed, sharded_state
 from contralex.lookup.step import LookUp
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
-from contralex.recipes.sample_counts import check_counts, check_share
+from contralex.recipes.sample_counts import check_counts, check_micro_batch, check_share
 from contralex.training import build, compiling, devices, optimizers, resuming, trial_forward, warm_start
 from contralex.training.checkpoints import read, write
 from contralex.training.checkpoints.read import Checkpoint
@@ -69,6 +69,7 @@ def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
     cpu = devices.kind() == "cpu"
     main = PartialState(cpu=cpu).is_main_process  # opens the process group
     check_share(spec.train.batch_size, distributed.world())
+    check_micro_batch(spec.train.batch_size, spec.train.micro_batch, distributed.world())
     devices.check_workers(spec.train.workers)
     _check_precision(spec, cpu)
     place.check_free(main)

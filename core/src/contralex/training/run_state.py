@@ -31,6 +31,7 @@ from contralex.recipes import delays
 from contralex.recipes.code_files import used_plugins
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
+from contralex.training import micro_batch_check
 from contralex.training.batches import batches
 from contralex.training.checkpoints.state import CheckpointState, Pending
 from contralex.training.hook_calls import LifeCycle
@@ -167,7 +168,10 @@ class Run:
         self.plugins = plugins  # names and versions of those that the spec uses
         self.warm_start = warm_start  # the checkpoint of `init`, where the run begins from one
         self.resumed = progress.saved_at is not None
-        self.warnings = delays.too_long(self.spec, data.total / data.per_epoch)
+        self.warnings = [
+            *delays.too_long(self.spec, data.total / data.per_epoch),
+            *micro_batch_check.warnings(self.spec, prepared.method),
+        ]
         self.stopping = Stopping()
         used = used_plugins(plugins, resolved.code)
         self.evaluators: list[Evaluator] = evaluators(self.spec, used)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -20,8 +23,8 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     """None where the step was left out, because of its loss."""
     spec, prepared = run.spec.train, run.prepared
     before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
-    moment = Step(clock, spec.seed, spec.batch_size)
-    views = {view: images.to(run.device, non_blocking=True) for view, images in batch["views"].items()}
+    moment = Step(clock, spec.seed, spec.batch_size, micro_batch=spec.micro_batch)
+    views = _views(run, batch)
     result: StepResult = prepared.wrapped_method(views, batch["index"].to(run.device, non_blocking=True), moment)
     is_bad = not bool(torch.isfinite(result.loss))
     if spec.on_bad_loss == "skip" and run.stopping.is_any(is_bad):
@@ -41,6 +44,13 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
         run.method.update(result.keys, moment)
     batch_norm.average_running_statistics(run.method)
     return result
+
+
+def _views(run: Run, batch: Batch) -> Mapping[int, Tensor]:
+    """The batch's views on the run's device. Each micro-batch moves its own, so that a GPU need not hold them all."""
+    if run.spec.train.samples_at_once(distributed.world()) < len(batch["index"]):
+        return MappingProxyType(batch["views"])  # DistributedDataParallel would move the tensors of a dict
+    return {view: images.to(run.device, non_blocking=True) for view, images in batch["views"].items()}
 
 
 def _clip(run: Run) -> None:

@@ -19,7 +19,7 @@ from contralex.data.views import Views
 from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
 from contralex.recipes.run_spec import RunSpec
-from contralex.training import batch_norm_check, devices, image_check, memory_checks
+from contralex.training import batch_norm_check, devices, image_check, memory_checks, micro_batch_check
 from contralex.training.run_state import Machine, TrainingData
 
 
@@ -70,6 +70,9 @@ def show(spec: RunSpec, method: LookUp, samples: FirstSamples, dataset_size: int
         with batch_norm_check.watch(encoder) as norms, image_check.watch(spec, encoder, "method.encoder"):
             embed()
         _evaluate(spec, encoder, "method.encoder", lambda: encoder.features(samples.plain.to(device)))
+        method.eval()
+        micro_batch_check.check(spec, method, views)
+        method.train()
         for other in method.key_encoder.children():
             if isinstance(other, Encoder):
                 _evaluate(spec, other, "method.key_encoder", lambda other=other: other(keys))  # type: ignore[misc]

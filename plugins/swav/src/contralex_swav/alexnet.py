@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.plugin import Backbone, distributed
+from contralex.plugin import Backbone, slice_of_batch
 
 # channels, kernel, stride, padding; None is a max-pooling
 _LAYERS = ((96, 11, 4, 2), None, (256, 5, 1, 2), None, (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1), None)
@@ -81,6 +81,7 @@ class Dropout(nn.Module):
             return x
         generator = torch.Generator().manual_seed(int(self.salt) * 1_000_003 + int(self.calls))
         self.calls += 1
-        everyone = torch.rand(len(x) * distributed.world(), *x.shape[1:], generator=generator)
-        kept = everyone[distributed.own_slice(len(x))].to(x.device) >= self.p
+        rows, mine = slice_of_batch(len(x))
+        everyone = torch.rand(rows, *x.shape[1:], generator=generator)
+        kept = everyone[mine].to(x.device) >= self.p
         return x * kept / (1 - self.p)

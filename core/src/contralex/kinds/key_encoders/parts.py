@@ -22,6 +22,7 @@ from contralex.errors import ContralexError, error_at
 from contralex.kinds.key_encoders.averages import MovingAverage
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
+from contralex.lookup.micro_batches import encode_in_parts
 from contralex.lookup.slots import Encoder, KeyEncoder
 from contralex.lookup.values import Rows, Step
 
@@ -79,7 +80,7 @@ class MomentumEncoder(KeyEncoder):
     ) -> None:
         super().__init__()
         self.momentum = momentum
-        self.shuffle = shuffle_bn
+        self.shuffle = self.takes_whole_batch = shuffle_bn
         self.encoder = _disable_noise(_freeze(_make_twin(encoder, init, fresh_encoder)))
         self._average = MovingAverage()
         self._average.add(encoder, self.encoder)
@@ -106,10 +107,15 @@ class MomentumEncoder(KeyEncoder):
             order = order.to(sample.device)
             mine = order[distributed.own_slice(local)]
             shuffled = {view: distributed.gather(images)[mine] for view, images in views.items()}
-            encoded = self.encoder.keys(self.encoder(shuffled))
-            rows = Rows.from_views(encoded, distributed.gather(sample)[mine])
+            rows = self._encode_shuffled(shuffled, distributed.gather(sample)[mine], step)
             back = torch.argsort(order)[distributed.own_slice(local)]
             return Rows.cat([_unshuffle(rows.select_view(view).gather(gradient=False), order, back) for view in views])
+
+    def _encode_shuffled(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> Rows:
+        def encode(which: slice, sample: Tensor) -> Rows:
+            return Rows.from_views(self.encoder.keys(self.encoder({v: x[which] for v, x in views.items()})), sample)
+
+        return Rows.join(encode_in_parts(encode, sample, step.micro_batch, [self.encoder]))
 
     def side(self, module: M) -> M:
         twin = _disable_noise(_freeze(copy.deepcopy(module)))
