@@ -157,11 +157,10 @@ def test_the_second_pass_draws_what_the_first_drew(gradient: bool) -> None:
     method = _method(Tower(), gradient)
     views, sample = _views(), torch.arange(16)
     grads = []
-    for encode in (method.encode_own, _with_all_graphs_kept):
+    for encode in (LookUp.encode_own, _with_all_graphs_kept):
         torch.manual_seed(3)
         method.zero_grad()
-        arguments = (views, sample, _step(4))
-        queries, keys = encode(*arguments) if encode != _with_all_graphs_kept else encode(method, *arguments)
+        queries, keys = encode(method, views, sample, _step(4))
         method.look_up(queries, keys, _step(4)).loss.backward()
         grads.append({name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None})
     assert _apart(*grads) < EXACT
@@ -233,7 +232,7 @@ class _LiveBytes(TorchDispatchMode):
     """The bytes of the storages that operations have made and that still live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: set[int] = set()
 

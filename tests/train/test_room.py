@@ -127,8 +127,14 @@ def test_memory_that_runs_out_in_training(where: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(batches, "collate", greedy)
     with pytest.raises(ContralexError) as error:
         train(resolved("simclr-v1", f"train.workers={int(where == 'worker')}"), tmp_path / "run")
+    fewer = (
+        "Encode fewer samples at once, and look the same batch up:\n  --set train.micro_batch=32 --set train.batch_norm=32\n"
+        "Or take a smaller batch:\n"
+        if where == "step"
+        else "Try:\n"
+    )
     assert str(error.value) == (
-        "Memory ran out in step 1, with a train.batch_size of 64. Try:\n  --set train.batch_size=32"
+        f"Memory ran out in step 1, with a train.batch_size of 64. {fewer}  --set train.batch_size=32"
     )
     assert error.value.exit_code == 2
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -98,6 +98,15 @@ def halved(batch: int, processes: int) -> int | None:
     return processes * share if share >= 2 else None
 
 
+def halved_micro_batch(run: RunSpec, processes: int) -> int | None:
+    """About half of the samples that a process encodes at once, which divide its part of the batch and are made of
+    whole groups of BatchNorm's; None where that leaves fewer than 2."""
+    train = run.train
+    own, group = train.batch_size // processes, train.batch_norm if isinstance(train.batch_norm, int) else 1
+    smaller = range(train.samples_at_once(processes) // 2, 1, -1)
+    return next((size for size in smaller if own % size == 0 and size % group == 0), None)
+
+
 def _sentence(path: str, least: Least, there: int, dataset_size: int, processes: int) -> str:
     if least.of == "epoch":
         lower = remedy("--set", f"{path}.{least.field}={max(there // 10, 2)}") if least.field else ""

@@ -117,7 +117,8 @@ def _timed_steps(run: Run, stream: Iterator[Batch], deadline: float) -> Iterator
     """Seconds of each step after the first, with the making of its batch; of the first, where it takes very long."""
     began = time.perf_counter()
     for number, batch in enumerate(islice(stream, 1 + _TIMED)):
-        take_step(run, batch, run.clock())
+        with memory_checks.explain_step_memory(run.spec, run.step + 1):
+            take_step(run, batch, run.clock())
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)
         run.progress.step += 1

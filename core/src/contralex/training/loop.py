@@ -77,7 +77,7 @@ class TrainingLoop:
             run.split.skip(path, reason)
         clock = run.clock()
         rate = optimizers.set_rates(run.optimizer, train.optimizer, clock, train.batch_size)
-        with memory_checks.explain_batch_memory(run.spec, lambda: run.step + 1):
+        with memory_checks.explain_step_memory(run.spec, run.step + 1):
             result = take_step(run, batch, clock)
         run.progress.step += 1
         run.progress.seconds = seconds_before + time.perf_counter()

@@ -18,7 +18,7 @@ from contralex import memory
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
 from contralex.recipes.run_spec import RunSpec
-from contralex.recipes.sample_counts import halved
+from contralex.recipes.sample_counts import halved, halved_micro_batch
 from contralex.recipes.walk import walk
 
 _LARGE = 2**24  # bytes: nothing smaller is asked about
@@ -106,8 +106,15 @@ def explain_sample_memory(run: RunSpec, views: Mapping[int, Tensor]) -> Iterator
 
 @contextmanager
 def explain_batch_memory(run: RunSpec, step: Callable[[], int]) -> Iterator[None]:
-    """Around a step, and around the making of batches. ``step``: which one it is, counted from 1."""
+    """Around the making of batches. ``step``: for which one it is, counted from 1."""
     with _one_sentence(lambda: _no_room_for_batch(run, step())):
+        yield
+
+
+@contextmanager
+def explain_step_memory(run: RunSpec, step: int) -> Iterator[None]:
+    """Around a step, which is counted from 1."""
+    with _one_sentence(lambda: _no_room_for_step(run, step)):
         yield
 
 
@@ -142,6 +149,22 @@ def _no_room_for_batch(run: RunSpec, step: int) -> ContralexError:
     if smaller is None:
         return ContralexError(f"{sentence} Choose a smaller encoder or smaller views.")
     return ContralexError(f"{sentence} Try:{remedy('--set', f'train.batch_size={smaller}')}")
+
+
+def _no_room_for_step(run: RunSpec, step: int) -> ContralexError:
+    micro = halved_micro_batch(run, distributed.world())
+    if micro is None:
+        return _no_room_for_batch(run, step)
+    settings = ["--set", f"train.micro_batch={micro}"]
+    if run.train.batch_norm == "sync":  # which has no statistics of a whole batch then
+        settings += ["--set", f"train.batch_norm={micro}"]
+    smaller = halved(run.train.batch_size, distributed.world())
+    at_once = "" if run.train.micro_batch is None else f" and a train.micro_batch of {run.train.micro_batch}"
+    return ContralexError(
+        f"Memory ran out in step {step}, with a train.batch_size of {run.train.batch_size}{at_once}. Encode fewer "
+        f"samples at once, and look the same batch up:{remedy(*settings)}"
+        + (f"\nOr take a smaller batch:{remedy('--set', f'train.batch_size={smaller}')}" if smaller else "")
+    )
 
 
 def _refused(
