@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 import contralex
+from contralex import memory
 from contralex.errors import ContralexError
 from contralex.plugins.registry import registry
 from contralex.recipes.delays import too_long
 from contralex.recipes.layers import Resolved, resolve
 from contralex.recipes.sample_counts import misfits
+from contralex.training.activation_memory import bytes_a_sample
 from contralex.training.fit import _has_bf16, fit
 
 RECIPES = [name for name in registry().recipes() if not name.startswith(("clip", "siglip", "cpc-audio", "crd"))]
@@ -99,3 +101,37 @@ def test_what_cannot_go_together_is_a_sentence(tmp_path: Path) -> None:
         contralex.train("moco-v2", preset="digits", minutes=3)
     with pytest.raises(ContralexError, match="has its settings already"):
         contralex.train("moco-v2", preset="digits", fit=True, resume=True, out=tmp_path)
+
+
+def test_micro_batches_are_taken_where_activations_need_more_memory_than_there_is(monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+
+    def settings(*sets: str, of_a_sample: int = 10, processes: int = 1) -> dict[str, Any]:
+        _, found = fit(
+            lambda more: resolve("simclr-v1", sets=[*more, "train.batch_size=256", *sets]),
+            100_000,
+            processes,
+            "cpu",
+            bytes_a_sample=lambda spec: of_a_sample,
+        )
+        return {each.path: each.value for each in found if each.path in ("train.micro_batch", "train.batch_norm")}
+
+    assert settings() == {"train.micro_batch": 32, "train.batch_norm": 32}
+    assert settings("train.batch_norm=16") == {"train.micro_batch": 32}
+    assert settings("train.batch_norm=local", of_a_sample=20) == {"train.micro_batch": 16}
+    assert settings("train.batch_norm=local", processes=8) == {}
+    assert settings(of_a_sample=2) == {}
+    assert settings("train.micro_batch=64", "train.batch_norm=64") == {}
+
+
+def test_the_activations_of_a_sample_are_counted() -> None:
+    """A convolution keeps its input, BatchNorm and ReLU their in- and outputs: those of two views."""
+    conv = "method.encoder.backbone={kind: conv, widths: [8], strides: [1]}"
+    one, wide = (
+        bytes_a_sample(
+            resolve("simclr-v1", preset="digits", sets=[conv.replace("8", str(width)), "train.precision=fp32"]).run
+        )
+        for width in (8, 16)
+    )
+    layer = 32 * 32 * 4 * 2  # a channel of both views
+    assert 8 * layer <= wide - one <= 4 * 8 * layer

@@ -128,7 +128,8 @@ def test_memory_that_runs_out_in_training(where: str, monkeypatch: pytest.Monkey
     with pytest.raises(ContralexError) as error:
         train(resolved("simclr-v1", f"train.workers={int(where == 'worker')}"), tmp_path / "run")
     fewer = (
-        "Encode fewer samples at once, and look the same batch up:\n  --set train.micro_batch=32 --set train.batch_norm=32\n"
+        "Encode fewer samples at once, and look the same batch up:\n"
+        "  --set train.micro_batch=32 --set train.batch_norm=32\n"
         "Or take a smaller batch:\n"
         if where == "step"
         else "Try:\n"

@@ -18,6 +18,7 @@ def fit_settings(
     ``resolve``: makes the spec, with further texts below the user's own.
     """
     from contralex.training import build, devices
+    from contralex.training.activation_memory import bytes_a_sample
     from contralex.training.dry_run import seconds_a_step
     from contralex.training.fit import fit
 
@@ -27,7 +28,8 @@ def fit_settings(
     if minutes is not None and launched > 1:  # each process would measure another time
         raise ContralexError("--minutes measures in one process; give --epochs where a launcher starts several")
     dataset_size = len(build.read_source(resolve([]).run.data).train())
-    _, settings = fit(resolve, dataset_size, max(processes, launched), devices.kind(), minutes, seconds_a_step)
+    processes = max(processes, launched)
+    _, settings = fit(resolve, dataset_size, processes, devices.kind(), minutes, seconds_a_step, bytes_a_sample)
     progress.say("Fitted to the data and to this machine:" if settings else "Everything fits as it is.")
     for setting in settings:
         progress.say(f"  {setting}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from contralex import memory
 from contralex.errors import remedy
 from contralex.plugins.spec import Spec
 from contralex.recipes import delays
@@ -22,10 +23,11 @@ from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import sensible_batch, too_few
 from contralex.recipes.walk import walk
-from contralex.training import devices
+from contralex.training import activation_memory, devices
 
 _STEPS = 4  # of an epoch: fewer leave most of a small folder out of each epoch, or make every batch the same
 _MOST = 256  # samples of a batch that is chosen here
+_FOR_ACTIVATIONS = 0.6  # of the free memory: weights have gradients, and so have a layer's activations
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ def fit(
     device: str,
     minutes: float | None = None,
     seconds_a_step: Callable[[Resolved], float] | None = None,
+    bytes_a_sample: Callable[[RunSpec], int] | None = None,
 ) -> tuple[Resolved, list[Setting]]:
     """The spec with the settings that fit it to so many samples and this device, and those settings.
 
     ``resolve`` makes the spec from further ``--set`` texts, which stand below the user's own. ``minutes``: how long
-    training may take, by what ``seconds_a_step`` measures.
+    training may take, by what ``seconds_a_step`` measures. ``bytes_a_sample`` measures the activations of a sample;
+    without it, memory is not looked at.
     """
     made: list[Setting] = []
 
@@ -67,6 +71,10 @@ def fit(
     found = add(batch_settings(resolve([]).run, dataset_size, processes))
     found = add(sample_settings(found.run, dataset_size))
     found = add(device_settings(found.run, device))
+    if bytes_a_sample is not None and found.run.train.micro_batch is None:
+        free = activation_memory.free(device)
+        if free is not None:
+            found = add(memory_settings(found.run, processes, bytes_a_sample(found.run), free))
     if minutes is not None and seconds_a_step is not None:
         found = add(time_settings(found.run, dataset_size, seconds_a_step(found), minutes))
     found = add(delay_settings(found.run))
@@ -124,6 +132,22 @@ def device_settings(run: RunSpec, device: str) -> Iterator[Setting]:
         yield Setting(
             "train.workers", devices.workers(None, device), "processes that load data, by the cores there are"
         )
+
+
+def memory_settings(run: RunSpec, processes: int, bytes_a_sample: int, free: int) -> Iterator[Setting]:
+    """Micro-batches, where the activations of a process's part of the batch need more than the memory that is free."""
+    train = run.train
+    own, group = train.batch_size // processes, train.batch_norm if isinstance(train.batch_norm, int) else 1
+    most = int(free * _FOR_ACTIVATIONS) // max(bytes_a_sample, 1)
+    if own <= most:
+        return
+    size = next((size for size in range(most, 1, -1) if own % size == 0 and size % group == 0), None)
+    if size is None:
+        return
+    why = f"the activations of {own} samples take {memory.in_words(own * bytes_a_sample)}; the look-up sees them all"
+    yield Setting("train.micro_batch", size, why)
+    if train.batch_norm == "sync":
+        yield Setting("train.batch_norm", size, "statistics of a whole batch would need all of its activations")
 
 
 def time_settings(run: RunSpec, dataset_size: int, seconds_a_step: float, minutes: float) -> Iterator[Setting]:

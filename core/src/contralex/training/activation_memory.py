@@ -1,0 +1,52 @@
+"""How much memory the activations of a sample take, which the gradient needs, measured on two of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from contralex import memory
+from contralex.recipes.run_spec import RunSpec
+from contralex.training import build, trial_forward
+
+
+def bytes_a_sample(spec: RunSpec) -> int:
+    """Bytes that the encoder keeps of one sample for its backward pass, on any device."""
+    split, views = build.read_source(spec.data).train(), spec.method.views.build()
+    encoder = build.encoder(spec).train()
+    first = trial_forward.first_samples(spec, split, views).views
+    encoded = {query for query, _ in spec.matches()}
+    if spec.method.key_encoder.key_weights == "shared":
+        encoded |= {key for _, key in spec.matches()}
+    kept = _KeptStorages(encoder)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(spec.train.precision)
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(kept.add, lambda kept: kept),
+        torch.autocast("cpu", dtype, enabled=dtype is not None),
+    ):
+        embedded = encoder({view: first[view] for view in sorted(encoded)})
+        encoder.queries({view: embedded[view] for view in {query for query, _ in spec.matches()}})
+    return kept.bytes // len(next(iter(first.values())))
+
+
+def free(device: str) -> int | None:
+    """Bytes that this process may have for activations; None where the system does not say."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else memory.available()
+
+
+class _KeptStorages:
+    """The storages that autograd keeps, but for those of parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.bytes = 0
+        self._known = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+        self._alive: list[Tensor] = []  # so that no address is used twice
+
+    def add(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._known:
+            self._known.add(storage.data_ptr())
+            self._alive.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor
