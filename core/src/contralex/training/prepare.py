@@ -16,7 +16,16 @@ from contralex.lookup.step import LookUp
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import check_counts, check_micro_batch, check_share
-from contralex.training import build, compiling, devices, optimizers, resuming, trial_forward, warm_start
+from contralex.training import (
+    accelerate_check,
+    build,
+    compiling,
+    devices,
+    optimizers,
+    resuming,
+    trial_forward,
+    warm_start,
+)
 from contralex.training.checkpoints import read, write
 from contralex.training.checkpoints.read import Checkpoint
 from contralex.training.run_folder import RunFolder
@@ -66,6 +75,7 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
 
 
 def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
+    accelerate_check.check()
     cpu = devices.kind() == "cpu"
     main = PartialState(cpu=cpu).is_main_process  # opens the process group
     check_share(spec.train.batch_size, distributed.world())
