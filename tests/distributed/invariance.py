@@ -167,7 +167,7 @@ PAIRS: dict[str, Case] = {
     for negatives in _NEGATIVES
 }
 IN_MICRO_BATCHES: dict[str, Case] = {
-    "simclr-v1, in micro-batches": ("simclr-v1", (_CONV, _SGD_OF_A_SUM, "train.batch_norm=2", "train.micro_batch=4")),
+    "simclr-v1, in micro-batches": ("simclr-v1", (_CONV, _SGD_OF_A_SUM, "train.batch_norm=4", "train.micro_batch=4")),
     "moco-v2, BatchNorm in groups, shuffled, in micro-batches": (
         "moco-v2",
         (_CONV, _SGD, "train.batch_norm=2", "train.micro_batch=4", "method.negatives.size=24"),

@@ -30,7 +30,7 @@ from tests.distributed import invariance
 from tests.distributed.invariance import METHODS, B
 from tests.train.tiny import TINY
 
-MICRO, STEPS = 4, 3
+MICRO, STEPS = 4, 2
 EXACT = 1e-6
 
 
