@@ -137,7 +137,7 @@ def test_raw_pixels_and_the_protocol() -> None:
         "objective": "mean cross-entropy + weight_decay/2 · ‖weight‖²",
         "weight_decay": 0.01,
         "standardize": True,
-        "solver": "L-BFGS",
+        "solver": "Newton-CG",
         "iterations": 1000,
         "converged": True,
         "augment": False,

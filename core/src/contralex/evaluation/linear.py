@@ -1,7 +1,7 @@
 """A linear probe: how well one linear layer sorts classes by a frozen encoder's features.
 
-Logistic regression by L-BFGS on features that are extracted once, as CLIP's probes (arXiv:2103.00020, appendix A.3).
-The objective is convex, so there is one answer, with neither a learning rate nor a seed.
+Logistic regression on features that are extracted once, as CLIP's probes (arXiv:2103.00020, appendix A.3). The
+objective is convex, so there is one answer, with neither a learning rate nor a seed; Newton's method finds it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from contralex.recipes.run_spec import LinearSpec
 
 _log = logging.getLogger("contralex")
-_ROWS = 8192  # that are in float64 at a time
+_ROWS = 8192  # that are in float64 at a time, at most
+_CACHED = 2**19  # numbers of such rows
+_KEPT = 2**24  # probabilities that are kept while the curvature is asked for at one point
 _WIDE = 4096  # features, of which a square matrix is too large
 
 
@@ -95,7 +97,7 @@ def evaluate_linear(
         "objective": "mean cross-entropy + weight_decay/2 · ‖weight‖²",
         "weight_decay": spec.weight_decay,
         "standardize": spec.standardize,
-        "solver": "L-BFGS",
+        "solver": "Newton-CG",
         "iterations": spec.iterations,
         "converged": fitted.converged,
         "augment": False,
@@ -132,7 +134,7 @@ def fit_features(
     iterations: int = 1000,
     flat: float = 1e-6,
 ) -> LinearClassifier:
-    """Multinomial logistic regression in float64. Processes go over their own features, and add up what they find.
+    """Multinomial logistic regression. Processes go over their own features, and add up what they find.
 
     Minimises mean cross-entropy + weight_decay/2 · ‖weight‖², with a bias that is free: scikit-learn's
     ``LogisticRegression(C=1 / (N · weight_decay))`` for three classes or more. For two it is C=2 / (N · weight_decay),
@@ -144,50 +146,148 @@ def fit_features(
     mean, scale = _moments(features)
     scale = scale if standardize else torch.ones_like(scale)  # the mean only moves the bias
     root = _curvature(features, mean, scale, weight_decay, len(classes))
-    # What is solved for is weight · root, in which the objective is about as curved in every direction.
-    solved = mean.new_zeros(len(classes), features.width).requires_grad_()
-    bias = mean.new_zeros(len(classes)).requires_grad_()
-    kept = [((rows - mean) / scale, truth) for rows, truth in _blocks(features)] if len(features) <= _ROWS else None
-    said = False
-
-    def objective() -> Tensor:
-        """The loss. Its gradient is written out: (p - y)ᵀ x for each row, so that no graph holds all features."""
-        nonlocal said
-        began = time.perf_counter()
-        weight = _over(solved, root)
-        loss, slope, offset = mean.new_zeros(()), torch.zeros_like(weight), torch.zeros_like(bias)
-        for rows, truth in _blocks(features) if kept is None else kept:
-            inputs = (rows - mean) / scale if kept is None else rows  # (n, F)
-            target = torch.searchsorted(classes, truth)
-            log_p = F.log_softmax(F.linear(inputs, weight, bias), dim=1)  # (n, C)
-            loss -= log_p.gather(1, target[:, None]).sum() / features.total
-            wrong = (log_p.exp() - F.one_hot(target, len(classes))) / features.total
-            slope += wrong.T @ inputs
-            offset += wrong.sum(dim=0)
-        loss, slope, offset = (distributed.sum_over_processes(part) for part in (loss, slope, offset))
-        slope = slope + weight_decay * weight
-        solved.grad, bias.grad = _over(slope, root, transposed=True).contiguous(), offset
-        total = loss + weight_decay / 2 * weight.square().sum()
-        if not said:
-            _say_how_long(features, float(total), time.perf_counter() - began, iterations)
-        said = True
-        return total
-
-    solver = torch.optim.LBFGS(
-        [solved, bias],
-        max_iter=iterations,
-        max_eval=2 * iterations,
-        tolerance_grad=flat,
-        tolerance_change=0.0,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+    objective = _Objective(features, classes, mean, scale, root, weight_decay, iterations)
     with progress.during("Fitting the linear classifier"):
-        solver.step(torch.no_grad()(objective))
-    objective()
-    assert solved.grad is not None and bias.grad is not None
-    converged = max(float(solved.grad.abs().max()), float(bias.grad.abs().max())) <= 10 * flat
-    return LinearClassifier(_over(solved, root).detach(), bias.detach(), mean, scale, classes, converged)
+        weight, bias, steepness = _minimise(objective, flat)
+    return LinearClassifier(weight, bias, mean, scale, classes, steepness <= 10 * flat)
+
+
+def _minimise(objective: _Objective, flat: float) -> tuple[Tensor, Tensor, float]:
+    """Weight, bias, and the largest number of the gradient there: Newton's method, each of whose steps is found by
+    conjugate gradients, as exactly as pays (Nocedal & Wright, Numerical Optimization, algorithm 7.1)."""
+    point = objective.start
+    loss, slope = objective(point)
+    first = slope.norm()
+    while (steepest := float(slope.abs().max())) > flat and objective.passes_left > 0:
+        exactness = max(min(0.25, float((slope.norm() / first).sqrt())), 0.3 * flat / steepest)
+        objective.fix(point)
+        step = _newton_step(objective, slope, exactness)
+        descent = float((slope * step).sum())
+        fraction = 1.0
+        while objective.passes_left > 0:
+            there = point + fraction * step
+            new_loss, new_slope = objective(there)
+            if new_loss <= loss + 1e-4 * fraction * descent + 1e-13 * abs(loss):
+                break
+            fraction /= 2
+        else:
+            break
+        point, loss, slope = there, new_loss, new_slope
+    weight, bias = objective.split(point)
+    return weight, bias.contiguous(), float(slope.abs().max())
+
+
+def _newton_step(objective: _Objective, slope: Tensor, exactness: float) -> Tensor:
+    """The step to where the gradient is ``exactness`` of ``slope`` in length, as far as the curvature here says."""
+    step, residual = torch.zeros_like(slope), -slope
+    direction, squares = residual, residual.square().sum()
+    enough = exactness**2 * squares
+    while True:
+        curved = objective.curve(direction)
+        bend = (direction * curved).sum()
+        if bend <= 0:  # of rounding; the objective is convex
+            return step if step.any() else residual
+        step = step + squares / bend * direction
+        residual = residual - squares / bend * curved
+        before, squares = squares, residual.square().sum()
+        if squares <= enough or objective.passes_left <= 1:
+            return step
+        direction = residual + squares / before * direction
+
+
+class _Objective:
+    """The loss and its derivatives as functions of a point (C, F + 1), the bias in its last column.
+
+    The rest of a point is weight · root, in which the objective is about as curved in every direction. Derivatives are
+    written out, (p - y)ᵀ x for each row, so that no graph holds all features. The loss and the gradient, which say
+    where the optimum is, are in float64; the curvature, which says how to get there, is in float32. ``passes_left``:
+    how often the features may yet be gone over.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        classes: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        root: Tensor,
+        weight_decay: float,
+        passes: int,
+    ) -> None:
+        self.features, self.mean, self.scale, self.root = features, mean, scale, root
+        self.weight_decay, self.passes, self.passes_left = weight_decay, passes, passes
+        self.start = mean.new_zeros(len(classes), features.width + 1)
+        self.classes = classes
+        self._keeps = len(features) * len(classes) <= _KEPT
+        self._point = self.start
+        self._kept: list[Tensor] = []
+
+    def split(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (C, F) and bias (C,)."""
+        return _over(point[:, :-1], self.root), point[:, -1]
+
+    def __call__(self, point: Tensor) -> tuple[float, Tensor]:
+        """The loss, and its gradient (C, F + 1)."""
+        began = time.perf_counter()
+        weight, bias = self.split(point)
+        factor = weight / self.scale  # in place of the rows, of which there are more
+        loss, slope = self.mean.new_zeros(()), torch.zeros_like(point)
+        for inputs, labels in _centred(self.features, self.mean, torch.float64):  # (n, F), (n,)
+            target = torch.searchsorted(self.classes, labels)
+            log_p = F.log_softmax(F.linear(inputs, factor, bias), dim=1)  # (n, C)
+            loss -= log_p.gather(1, target[:, None]).sum()
+            wrong = log_p.exp_()
+            wrong.scatter_add_(1, target[:, None], wrong.new_full((len(target), 1), -1.0))
+            self._add(slope, wrong, inputs)
+        total = float(distributed.sum_over_processes(loss)) / self.features.total
+        total += self.weight_decay / 2 * float(weight.square().sum())
+        if self.passes_left == self.passes:
+            _say_how_long(self.features, total, time.perf_counter() - began, self.passes)
+        self.passes_left -= 1
+        return total, self._finished(slope, weight)
+
+    def fix(self, point: Tensor) -> None:
+        """From now on, :meth:`curve` is about the curvature at this point."""
+        self._point, self._kept = point, []
+
+    def curve(self, direction: Tensor) -> Tensor:
+        """How the gradient changes along a direction (C, F + 1)."""
+        weight, bias = self.split(direction)
+        factor = (weight / self.scale).float()
+        changed = torch.zeros_like(direction)
+        for (inputs, _), p in zip(
+            _centred(self.features, self.mean, torch.float32), self._probabilities(), strict=True
+        ):
+            along = F.linear(inputs, factor, bias.float())  # (n, C)
+            weighted = p * along
+            self._add(changed, weighted - p * weighted.sum(dim=1, keepdim=True), inputs)
+        self.passes_left -= 1
+        return self._finished(changed, weight)
+
+    def _probabilities(self) -> Iterator[Tensor]:
+        """(n, C) of the rows of each block, at the point that is fixed."""
+        if self._kept:
+            yield from self._kept
+            return
+        weight, bias = self.split(self._point)
+        factor = (weight / self.scale).float()
+        for inputs, _ in _centred(self.features, self.mean, torch.float32):
+            # Below e^-60 they change nothing, and products with them would be numbers that processors are slow with.
+            p = F.log_softmax(F.linear(inputs, factor, bias.float()), dim=1).clamp_(min=-60).exp_()
+            if self._keeps:
+                self._kept.append(p)
+            yield p
+
+    @staticmethod
+    def _add(slope: Tensor, each: Tensor, inputs: Tensor) -> None:
+        slope[:, :-1] += each.T @ inputs
+        slope[:, -1] += each.sum(dim=0, dtype=torch.float64)
+
+    def _finished(self, slope: Tensor, weight: Tensor) -> Tensor:
+        """A sum over this process's rows as a mean over all, with the weight decay, in the coordinates of a point."""
+        slope = distributed.sum_over_processes(slope) / self.features.total
+        slope[:, :-1] = _over(slope[:, :-1] / self.scale + self.weight_decay * weight, self.root, transposed=True)
+        return slope
 
 
 def _exact(device: torch.device) -> torch.device:
@@ -195,10 +295,20 @@ def _exact(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def _blocks(features: Features) -> Iterator[tuple[Tensor, Tensor]]:
+def _rows(features: Features) -> int:
+    """How many rows to take at a time: those that stay in a processor's cache while they are used several times."""
+    return max(min(_ROWS, _CACHED // features.width), 1)
+
+
+def _blocks(features: Features, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
     device = _exact(features.device)
-    for rows, labels in features.blocks(_ROWS):
-        yield rows.to(device).double(), labels.to(device)
+    for rows, labels in features.blocks(_rows(features)):
+        yield rows.to(device, dtype), labels.to(device)
+
+
+def _centred(features: Features, mean: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    mean = mean.to(dtype)
+    return ((rows - mean, labels) for rows, labels in _blocks(features, dtype))
 
 
 def _say_how_long(features: Features, loss: float, seconds: float, iterations: int) -> None:
@@ -218,27 +328,29 @@ def _moments(features: Features) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (F,). What is constant but for rounding is not blown up: its scale is 1."""
     total = torch.zeros(features.width, dtype=torch.float64, device=_exact(features.device))
     squares = total.clone()
-    for rows, _ in _blocks(features):
+    for rows, _ in _blocks(features, torch.float64):
         total += rows.sum(dim=0)
     mean = distributed.sum_over_processes(total) / features.total
-    for rows, _ in _blocks(features):
-        squares += (rows - mean).square().sum(dim=0)
+    for rows, _ in _centred(features, mean, torch.float64):
+        squares += rows.square_().sum(dim=0)
     spread = (distributed.sum_over_processes(squares) / features.total).sqrt()
     return mean, torch.where(spread > 1e-6 * mean.abs(), spread, torch.ones_like(spread))
 
 
 def _curvature(features: Features, mean: Tensor, scale: Tensor, weight_decay: float, classes: int) -> Tensor:
     """A lower triangle (F, F) whose square is the objective's curvature at weight 0, but for what couples classes. Its
-    diagonal (F,) alone where F is large. Correlated features, as pixels are, need many times the iterations without."""
+    diagonal (F,) alone where F is large. Correlated features, as pixels are, need many times the passes without. Only
+    how long the way is depends on it, so rows are multiplied in float32."""
     width = features.width
     moment = mean.new_zeros((width, width) if width <= _WIDE else (width,))
-    for rows, _ in _blocks(features):
-        inputs = (rows - mean) / scale
-        moment += inputs.T @ inputs if width <= _WIDE else inputs.square().sum(dim=0)
-    curvature = distributed.sum_over_processes(moment) / (features.total * classes)
+    for rows, _ in _centred(features, mean, torch.float32):
+        moment += rows.T @ rows if width <= _WIDE else rows.square_().sum(dim=0, dtype=torch.float64)
+    curvature = distributed.sum_over_processes(moment) / (features.total * classes) / scale
     if width > _WIDE:
-        return (curvature + weight_decay).sqrt()
-    curvature.diagonal().add_(weight_decay)
+        return (curvature / scale + weight_decay).sqrt()
+    curvature = curvature / scale[:, None]
+    # What float32 rounds off must not make it indefinite.
+    curvature.diagonal().add_(weight_decay + 1e-5 * curvature.diagonal().mean())
     root: Tensor = torch.linalg.cholesky(curvature)
     return root
 

@@ -263,7 +263,7 @@ class KNNSpec(Spec):
 class LinearSpec(Spec):
     """A linear probe: logistic regression on the frozen encoder's features of the plain images, extracted once,
     so without augmentation. The objective is the mean cross-entropy + ``weight_decay``/2 · ‖weight‖², minimised by
-    L-BFGS in at most ``iterations`` steps: no learning rate and no chance.
+    Newton's method in at most ``iterations`` passes over the features: no learning rate and no chance.
     """
 
     weight_decay: float = Field(1e-3, gt=0, le=1e6)
@@ -271,7 +271,7 @@ class LinearSpec(Spec):
     standardize: bool = True
     """Whether each feature is brought to mean 0 and standard deviation 1 over the training samples."""
     iterations: int = Field(1000, gt=0, le=10**6)
-    """The most steps of L-BFGS."""
+    """The most passes over the features."""
     features: Literal["backbone", "embedding"] = "backbone"
     """The vectors that are classified: the ``backbone``'s features, or the ``embedding`` that is looked up."""
     every: int | None = Field(None, gt=0, le=10**6)
