@@ -12,7 +12,7 @@ from contralex.data.views import Views
 from contralex.lookup import distributed
 from contralex.recipes.code_files import Portable
 from contralex.recipes.run_spec import TrainSpec
-from contralex.training import devices
+from contralex.training import devices, prefetch
 
 
 def batches(
@@ -26,7 +26,8 @@ def batches(
     only: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """This process's part of every global batch from ``start_step`` to the end of epoch ``epochs``, which is counted
-    from 1. ``only``: the views that are made; None: all."""
+    from 1. ``only``: the views that are made; None: all. Workers live as long as the iterator, over all its epochs. On
+    CUDA the views are on the device already."""
     sampler = EpochSampler(
         len(split),
         train.batch_size,
@@ -37,7 +38,7 @@ def batches(
         start_step=start_step,
     )
     workers = devices.workers(train.workers, device.type)
-    return load(
+    loaded = load(
         Portable(ViewDataset(split, views, train.seed, train.batch_size, only)),
         collate,
         batch_sampler=sampler,
@@ -46,3 +47,4 @@ def batches(
         worker_init_fn=devices.quiet_worker,
         multiprocessing_context=devices.worker_context() if workers else None,
     )
+    return prefetch.to_device(loaded, device)

@@ -50,6 +50,14 @@ def place(module: M, device: torch.device, channels_last: bool | None) -> M:
     return module
 
 
+def tune_convolutions(device: torch.device) -> None:
+    """Have cuDNN measure its algorithms at the first convolution of each shape and keep the fastest, unless the caller
+    has asked torch for deterministic ones. :func:`close_process_group` takes it back."""
+    deterministic = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    if device.type == "cuda" and not deterministic:
+        torch.backends.cudnn.benchmark = True
+
+
 def workers(asked: int | None, device: str) -> int:
     """Data-loading workers of this process: as asked, or half its cores where the CPU trains as well (at most 16), or
     on a GPU all its cores but that of the process itself (at most 32)."""
@@ -121,12 +129,12 @@ def quiet_worker(number: int) -> None:
 
 @contextmanager
 def close_process_group() -> Iterator[None]:
-    """Closes the process group that Accelerate opened, however the run ends, and leaves Accelerate's state and torch's
-    threads as they were, so that the next run of this process may have another precision.
+    """Closes the process group that Accelerate opened, however the run ends, and leaves Accelerate's state, torch's
+    threads and cuDNN's tuning as they were, so that the next run of this process may have another precision.
 
     Accelerate keeps one state for the whole process. The caller's own, where there is any, is back afterwards.
     """
-    threads = torch.get_num_threads()
+    threads, tunes = torch.get_num_threads(), torch.backends.cudnn.benchmark
     states = accelerate_states()
     before = [dict(state) for state in states]
     for state in states:
@@ -140,3 +148,4 @@ def close_process_group() -> Iterator[None]:
             state.clear()
             state.update(values)
         torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = tunes

@@ -63,6 +63,7 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     if found is not None:
         write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
         progress = Progress.restored(found.state, drift)
+    devices.tune_convolutions(machine.device)
     if spec.train.compile:
         compiling.compile_encoders(method, machine.device)
     # Prepared after loading, so that what Accelerate wraps has its final tensors.
