@@ -27,7 +27,7 @@ def batches(
 ) -> Iterator[Batch]:
     """This process's part of every global batch from ``start_step`` to the end of epoch ``epochs``, which is counted
     from 1. ``only``: the views that are made; None: all. Workers live as long as the iterator, over all its epochs. On
-    CUDA the views are on the device already."""
+    CUDA the views are on the device already, but where ``train.micro_batch`` encodes them in parts."""
     sampler = EpochSampler(
         len(split),
         train.batch_size,
@@ -47,4 +47,5 @@ def batches(
         worker_init_fn=devices.quiet_worker,
         multiprocessing_context=devices.worker_context() if workers else None,
     )
-    return prefetch.to_device(loaded, device)
+    # A whole batch of views is too much for a device that encodes it in parts, of which each is copied in its turn.
+    return prefetch.to_device(loaded, device) if train.micro_batch is None else loaded
