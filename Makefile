@@ -16,7 +16,7 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test strangers dist lint ruff format-check mypy facts-check shape-check format facts clean moved
+.PHONY: help demo test bench-env strangers dist lint ruff format-check mypy facts-check shape-check format facts clean moved
 
 help:
 	@echo "make demo    set up .venv, then train MoCo v2 on real images (digits) for a few minutes"
@@ -25,8 +25,9 @@ help:
 	@echo "make lint    ruff, mypy --strict, facts that stand in several places, the staircase, the doors and the help"
 	@echo "make format  let ruff format and fix the code"
 	@echo "make facts   rewrite what tools/facts.py derives (install hints, bounds, tables, licences)"
+	@echo "make bench-env  set up .bench-env, with the libraries that the benchmarks compare with"
 	@echo "make dist    build every wheel and sdist into dist/, and check them as PyPI does"
-	@echo "make clean   remove .venv, caches and build folders; runs/ stays"
+	@echo "make clean   remove .venv, .bench-env, caches and build folders; runs/ stays"
 
 demo: $(STAMP)
 	$(BIN)/python -m contralex train moco-v2 --preset digits $(ARGS)
@@ -39,6 +40,11 @@ test: $(STAMP)
 # A package of each flavour beside a wheel of the core, as its author's users would have them.
 strangers: $(STAMP)
 	$(BIN)/python -m pytest -m slow tests/cli/test_new.py
+
+# The peers of the benchmarks, apart from what work on contralex needs: .bench-env/bin/python -m benchmarks.bounds
+bench-env:
+	"$(or $(PYTHON),python3)" -m venv .bench-env
+	.bench-env/bin/python -m pip install -r benchmarks/requirements.txt -e './core[digits]' $(PLUGINS:%=-e ./%)
 
 lint: ruff format-check mypy facts-check shape-check
 
@@ -93,6 +99,6 @@ $(STAMP): core/pyproject.toml $(PLUGINS:%=%/pyproject.toml) requirements-dev.txt
 moved:
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench-env .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf build dist core/build core/dist plugins/*/build plugins/*/dist
 	find core plugins tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,277 @@
+"""What contralex promises of its speed and memory, measured: a line for each figure, with its bound.
+
+python -m benchmarks.bounds                       in the peers' environment (make bench-env), on an idle machine
+python -m benchmarks.bounds --only loss queue     some groups of lines alone
+python -m benchmarks.bounds --json bounds.json
+
+It takes at most twenty minutes on two cores. The exit code is 1 where a figure falls short of its bound. A line that
+cannot be measured here (a peer is absent, or this version lacks what it is about) says so, and does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmarks import ema, end_to_end, loss, queue, startup, step, views
+from benchmarks.measuring import OURS, Case, Options, Peers, compare, compare_calls, describe_machine, peak_bytes
+from benchmarks.memory import has_micro_batches
+from benchmarks.photographs import SMALL, WIDE, write_folder
+from contralex.plugin import PIXELS, THIS, UNTRAINED
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Line:
+    """One figure and its bound. ``figure``: None where it cannot be measured here, for the reason in ``note``."""
+
+    what: str
+    sense: Literal["at most", "at least"]
+    bound: float
+    figure: float | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.figure is None:
+            return "not measured"
+        holds = self.figure <= self.bound if self.sense == "at most" else self.figure >= self.bound
+        return "holds" if holds else "falls short"
+
+    def __str__(self) -> str:
+        figure = "" if self.figure is None else f"{self.figure:.3g}"
+        note = f"  ({self.note})" if self.note else ""
+        return f"{self.verdict:12}  {figure:>9}  {self.sense} {self.bound:<8.3g}  {self.what}{note}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bounds",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", type=Path, help="Write the lines to this file.")
+    parser.add_argument("--rounds", type=int, default=5, help="Times that each side runs after its warm-up.")
+    parser.add_argument("--only", nargs="*", choices=sorted(GROUPS), help="Measure these groups alone.")
+    parser.add_argument("--small", action="store_true", help="Run the smallest sizes, whose verdicts mean nothing.")
+    arguments = parser.parse_args()
+    options, peers = Options(arguments.small, 2 if arguments.small else arguments.rounds), Peers()
+    began, found, seconds = time.perf_counter(), [], {}
+    for name in arguments.only or GROUPS:
+        start = time.perf_counter()
+        for line in GROUPS[name](options, peers):
+            found.append(line)
+            print(line, flush=True)
+        seconds[name] = round(time.perf_counter() - start, 1)
+    short = sum(line.verdict == "falls short" for line in found)
+    held = sum(line.verdict == "holds" for line in found)
+    minutes = (time.perf_counter() - began) / 60
+    print(f"{held} of {len(found)} hold, {short} fall short, in {minutes:.1f} minutes")
+    if arguments.json is not None:
+        lines = [asdict(line) | {"verdict": line.verdict} for line in found]
+        whole = {"machine": describe_machine(), "minutes": minutes, "seconds": seconds, "lines": lines}
+        arguments.json.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+    sys.exit(1 if short else 0)
+
+
+def at_most(what: str, bound: float, figure: float | None, note: str = "") -> Line:
+    return Line(what, "at most", bound, figure, note)
+
+
+def at_least(what: str, bound: float, figure: float | None, note: str = "") -> Line:
+    return Line(what, "at least", bound, figure, note)
+
+
+def taken(case: Case, peer: str) -> float | None:
+    """The fraction of the peer's time that contralex takes; None where the peer is absent."""
+    return case.ratios[peer].median if peer in case.ratios else None
+
+
+def held(case: Case, peer: str) -> float | None:
+    """The fraction of the peer's memory."""
+    return case.memory_ratio(peer) if peer in case.bytes else None
+
+
+def faster(case: Case, peer: str, side: str = OURS) -> float | None:
+    """How many times as fast as the peer."""
+    if peer not in case.seconds or side not in case.seconds:
+        return None
+    return case.seconds[peer].median / case.seconds[side].median
+
+
+def absent(figure: float | None, peer: str) -> str:
+    return f"{peer} is absent" if figure is None else ""
+
+
+def against(kind: Callable[..., Line], what: str, bound: float, figure: float | None, peer: str) -> Line:
+    return kind(what, bound, figure, absent(figure, peer))
+
+
+def losses(options: Options, peers: Peers) -> Iterator[Line]:
+    for rows in (64,) if options.small else (4096, 16384):
+        case = compare_calls("", loss.ntxent(rows, peers, options), options, with_memory=True)
+        less = 1 / 15 if rows <= 4096 else 1 / 60
+        yield against(at_most, f"NT-Xent, {rows} rows: time against lightly", 0.25, taken(case, "lightly"), "lightly")
+        yield against(at_most, f"NT-Xent, {rows} rows: memory against lightly", less, held(case, "lightly"), "lightly")
+    for rows in (64,) if options.small else (256, 1024):
+        case = compare_calls("", loss.ntxent(rows, peers, options), options)
+        hand = "cross-entropy by hand"
+        yield at_most(f"NT-Xent, {rows} rows: time against plain cross-entropy", 0.8, taken(case, hand))
+    pairs = 32 if options.small else 8192
+    case = compare_calls("", loss.clip(pairs, peers, options), options, with_memory=True)
+    peer = "open_clip"
+    yield against(at_most, f"CLIP, {pairs} pairs: time against open_clip", 0.7, taken(case, peer), peer)
+    yield against(at_most, f"CLIP, {pairs} pairs: memory against open_clip", 0.1, held(case, peer), peer)
+    rows = 64 if options.small else 4096
+    case = compare_calls("", loss.supcon(rows, peers, options), options, with_memory=True)
+    peer = "pytorch-metric-learning"
+    yield against(at_most, f"SupCon, {rows} rows: time against {peer}", 0.3, taken(case, peer), peer)
+    yield against(at_most, f"SupCon, {rows} rows: memory against {peer}", 1 / 15, held(case, peer), peer)
+
+
+def queues(options: Options, peers: Peers) -> Iterator[Line]:
+    size, batch = (512, 64) if options.small else (65536, 256)
+    case = compare_calls("", queue.look_ups(size, batch, peers, options), options, with_memory=True)
+    yield against(at_most, f"queue of {size}: time against lightly", 0.4, taken(case, "lightly"), "lightly")
+    yield against(at_most, f"queue of {size}: memory against lightly", 1 / 50, held(case, "lightly"), "lightly")
+
+
+def averages(options: Options, peers: Peers) -> Iterator[Line]:
+    name = "resnet18" if options.small else "resnet50"
+    case = compare_calls("", ema.updates(name, peers, options), options)
+    yield against(at_most, f"EMA of a {name}: time against lightly", 0.6, taken(case, "lightly"), "lightly")
+
+
+def steps(options: Options, peers: Peers) -> Iterator[Line]:
+    for method in ("simclr", "moco"):
+        task = step.Task(method, method, step.CONV, 16, 32, 12 if options.small else 200)
+        case = compare("", step.sides(task, peers, options), options.rounds)
+        yield at_most(f"tiny {method} step: time against a bare loop", 1.05, taken(case, "bare loop"))
+        figure = taken(case, "lightly")
+        yield against(at_most, f"tiny {method} step: time against lightly", 0.45, figure, "lightly or Lightning")
+    if options.small:
+        return
+    task = step.Task("", "simclr", step.RESNET, 32, 16, 8)
+    two = {name: side for name, side in step.sides(task, peers, options).items() if name in (OURS, "bare loop")}
+    case = compare("", two, options.rounds)
+    yield at_most("ResNet-18 step: time against a bare loop", 1.01, taken(case, "bare loop"))
+
+
+def view_lines(options: Options, peers: Peers) -> Iterator[Line]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from _view_lines(options, peers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _view_lines(options: Options, peers: Peers) -> Iterator[Line]:
+    count = views.BATCH if options.small else 4 * views.BATCH
+    case = compare("", views.moco(224, WIDE, count, peers), options.rounds)
+    fused = f"{OURS}, fused"
+    yield against(at_least, "MoCo v2 views, exact: speed against lightly", 3.5, faster(case, "lightly"), "lightly")
+    figure = faster(case, "lightly", fused)
+    missing = "lightly" if fused in case.seconds else "the engine fused"
+    yield against(at_least, "MoCo v2 views, fused: speed against lightly", 6, figure, missing)
+    sides = {name: side for name, side in views.simclr(count, peers).items() if name != "lightly"}
+    case = compare("", sides, options.rounds)
+    yield at_least("SimCLR views, exact: speed against torchvision", 5, faster(case, "torchvision"))
+    many = count if options.small else 16 * count
+    case = compare("", views.moco(32, SMALL, many, peers), options.rounds)
+    for peer, bound in (("lightly", 8), ("albumentations", 2)):
+        yield against(at_least, f"views at 32 px: speed against {peer}", bound, faster(case, peer), peer)
+
+
+def ends(options: Options, peers: Peers) -> Iterator[Line]:
+    task = step.Task("", "moco", end_to_end.CONV, 32, 64, 6 if options.small else 60)
+    with tempfile.TemporaryDirectory() as name:
+        root = write_folder(Path(name, "train"), task.count if options.small else 4 * task.count, SMALL)
+        case = compare("", end_to_end.sides(task, root, peers, options), options.rounds)
+    figure = faster(case, "lightly")
+    yield against(at_least, "end to end at 32 px: speed against lightly", 1.7, figure, "lightly or Lightning")
+    yield at_least("end to end at 32 px: fraction of the speed without data", 0.92, faster(case, "floor"))
+
+
+def waits(options: Options, peers: Peers) -> Iterator[Line]:
+    """By the suite's own test, which counts them for every recipe."""
+    what, test = "host synchronisations between logging periods, every recipe", "tests/train/test_no_waiting.py"
+    if not (ROOT / test).exists():
+        yield at_most(what, 0, None, f"there is no {test}")
+        return
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-n", "0", test], cwd=ROOT, check=False)
+    yield at_most(what, 0, float(done.returncode != 0), "by its test: 0 passed, 1 failed")
+
+
+def micro_batches(options: Options, peers: Peers) -> Iterator[Line]:
+    batch, whole = (128, 128) if options.small else (4096, 512)
+    lines = [
+        at_most(f"SimCLR at {batch}, micro_batch 64: memory against batch 64", 1.3, None),
+        at_most(f"SimCLR at {whole}, micro_batch 64: time against the full batch", 1.5, None),
+    ]
+    if not has_micro_batches():
+        yield from (replace(line, note="there is no train.micro_batch") for line in lines)
+        return
+    cut = {"train.micro_batch": 64}
+    backbone = step.CONV if options.small else step.RESNET
+
+    def run(size: int, sets: Mapping[str, Any], steps: int) -> float:
+        return step.ours(step.Task("", "simclr", backbone, 16, size, steps), sets)
+
+    yield replace(lines[0], figure=peak_bytes(lambda: run(batch, cut, 1)) / peak_bytes(lambda: run(64, {}, 2)))
+    sides = {OURS: lambda: run(whole, cut, 3), "full": lambda: run(whole, {}, 3)}
+    yield replace(lines[1], figure=taken(compare("", sides, 2), "full"))
+
+
+def commands(options: Options, peers: Peers) -> Iterator[Line]:
+    for words in startup.COMMANDS:
+        command = [*startup.contralex(), *words.split()]
+        case = compare("", {OURS: lambda command=command: startup.seconds(command)}, options.rounds)  # type: ignore[misc]
+        yield at_most(f"contralex {words}: seconds", 0.3, case.seconds[OURS].median)
+
+
+def demo(options: Options, peers: Peers) -> Iterator[Line]:
+    """``make demo`` once it is installed."""
+    if options.small:
+        return
+    with tempfile.TemporaryDirectory() as name:
+        out = Path(name, "run")
+        command = [*startup.contralex(), "train", "moco-v2", "--preset", "digits", "--out", str(out)]
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        minutes = (time.perf_counter() - began) / 60
+        results = json.loads((out / "results.json").read_text("utf-8"))
+    yield at_most("make demo: minutes", 5, minutes)
+    knn = results["knn"]
+    best = max(knn[each]["top1"] for each in (UNTRAINED, PIXELS))
+    yield at_least("make demo: points above the better baseline", 20, 100 * (knn[THIS]["top1"] - best))
+
+
+GROUPS: Mapping[str, Callable[[Options, Peers], Iterator[Line]]] = {
+    "loss": losses,
+    "queue": queues,
+    "ema": averages,
+    "step": steps,
+    "views": view_lines,
+    "end_to_end": ends,
+    "waits": waits,
+    "micro_batch": micro_batches,
+    "commands": commands,
+    "demo": demo,
+}
+
+if __name__ == "__main__":
+    main()
