@@ -1,0 +1,162 @@
+"""What must be true on a GPU: each recipe's step equals the CPU's, precisions, compilation, and NCCL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import contralex
+from contralex.data.loading import EpochSampler, ViewDataset, collate
+from contralex.plugin import Clock, LookUp, RunSpec, Step, StepResult
+from contralex.recipes.layers import resolve
+from contralex.training import build, optimizers
+from tests.distributed.invariance import FIRST, METHODS, B, spec_of
+
+TRAIN = RunSpec.model_fields["train"].annotation
+Views = dict[int, Tensor]
+
+
+class Case:
+    """A recipe's method, small, and one real batch for it."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.spec = spec_of(name, folder)
+        self.split = self.spec.data.build().train()
+        data = ViewDataset(self.split, self.spec.method.views.build(), self.spec.train.seed, B)
+        first = min(FIRST, data.order.steps * 2 - 2)
+        sampler = EpochSampler(len(self.split), B, self.spec.train.seed, 50, start_step=first)
+        self.batch = collate([data[at] for at in next(iter(sampler))])
+        self.moment = Clock(first, 50 * data.order.steps, data.order.steps)
+
+    def method(self, device: str) -> LookUp:
+        return build.look_up(self.spec, len(self.split), self.split.labels).to(device)
+
+    def inputs(self, device: str) -> tuple[Views, Tensor, Step]:
+        views = {view: images.to(device) for view, images in self.batch["views"].items()}
+        return views, self.batch["index"].to(device), Step(self.moment, self.spec.train.seed, B)
+
+    def step(self, method: LookUp, inputs: tuple[Views, Tensor, Step]) -> StepResult:
+        result: StepResult = method(*inputs)
+        result.loss.backward()
+        return result
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_equals_the_cpus(name: str, tmp_path: Path, device: str) -> None:
+    case = Case(name, tmp_path)
+    found = []
+    for where in ("cpu", device):
+        method, inputs = case.method(where), case.inputs(where)
+        result = case.step(method, inputs)
+        method.update(result.keys, inputs[2])
+        gradient = {key: p.grad.cpu() for key, p in method.named_parameters() if p.grad is not None}
+        state = {key: tensor.cpu() for key, tensor in method.state_dict().items()}
+        found.append((result.loss.detach().cpu(), gradient, state))
+    (loss, gradient, state), (other_loss, other_gradient, other_state) = found
+    torch.testing.assert_close(other_loss, loss, rtol=1e-4, atol=1e-5)
+    assert gradient.keys() == other_gradient.keys()
+    whole, other = (torch.cat([each[key].flatten() for key in gradient]) for each in (gradient, other_gradient))
+    assert (whole - other).norm() <= 1e-3 * whole.norm()
+    for key, tensor in state.items():
+        torch.testing.assert_close(
+            other_state[key], tensor, rtol=1e-3, atol=1e-4, msg=lambda said, key=key: f"{key}: {said}"
+        )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_never_waits_for_the_gpu(name: str, tmp_path: Path, device: str) -> None:
+    case = Case(name, tmp_path)
+    method, inputs = case.method(device), case.inputs(device)
+    optimizer = optimizers.build(case.spec.train.optimizer, method)
+    for attempt in range(2):  # what is made once, in the first step, may wait
+        with _refuse_to_wait(device, attempt == 1):
+            result = case.step(method, inputs)
+            optimizer.step()
+            optimizer.zero_grad()
+            method.update(result.keys, inputs[2])
+    assert bool(torch.isfinite(result.loss))
+
+
+@contextmanager
+def _refuse_to_wait(device: str, is_wanted: bool) -> Iterator[None]:
+    """Within, CUDA raises where the host would wait for the device."""
+    if device == "cpu" or not is_wanted:
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("recipe", ["moco-v2", "simclr-v1", "byol", "dino", "swav", "barlow"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_in_each_precision(recipe: str, precision: str, tmp_path: Path, device: str) -> None:
+    if precision == "fp16" and device == "cpu":
+        pytest.skip("fp16 needs a GPU")
+    sets = {"train.precision": precision, "train.max_steps": 4, "train.log_every": 1, "eval.knn": None}
+    run = contralex.train(recipe, preset="digits", sets=sets, out=tmp_path / "run")
+    assert (run.results["steps"], run.results["device"]) == (4, device)
+    assert all(abs(line["loss"]) < 1e4 for line in run.metrics() if "loss" in line)
+
+
+@pytest.mark.skipif("compile" not in TRAIN.model_fields, reason="this version has no train.compile")  # type: ignore[union-attr]
+@pytest.mark.parametrize("recipe", ["moco-v2", "simclr-v1", "byol"])
+def test_a_compiled_run(recipe: str, tmp_path: Path) -> None:
+    sets = {"train.max_steps": 3, "train.log_every": 1, "eval.knn": None}
+    losses = []
+    for compiled in (False, True):
+        run = contralex.train(
+            recipe, preset="digits", sets=sets | {"train.compile": compiled, "train.precision": "fp32"},
+            out=tmp_path / str(compiled),
+        )  # fmt: skip
+        losses.append([line["loss"] for line in run.metrics() if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_nccl_on_one_device(tmp_path: Path, device: str) -> None:
+    """A run of one process under torchrun, which opens a process group: NCCL's where there is a GPU."""
+    spec = tmp_path / "spec.yaml"
+    few = ["train.max_steps=3", "eval.knn=null"]
+    spec.write_text(resolve("moco-v2", preset="digits", sets=few).to_yaml(), "utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "--master-port=0"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    train = ["-m", "contralex", "train", str(spec), "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, *train], capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert contralex.open(tmp_path / "run").results["device"] == device
+
+
+_COLLECTIVES = """
+import torch, torch.distributed as dist
+from contralex.plugin import distributed
+device = "cuda" if torch.cuda.is_available() else "cpu"
+backend = "nccl" if device == "cuda" else "gloo"
+dist.init_process_group(backend, init_method="tcp://127.0.0.1:{port}", rank=0, world_size=1)
+x = torch.arange(6.0, device=device).view(3, 2)
+out = torch.empty_like(x)
+dist.all_reduce(x); dist.all_to_all_single(out, x); parts = [torch.empty_like(x)]; dist.all_gather(parts, x)
+assert torch.equal(out, x) and torch.equal(parts[0], x)
+assert distributed.world() == 1 and torch.equal(distributed.gather(x), x)
+dist.destroy_process_group()
+"""
+
+
+def test_the_collectives_that_are_used(device: str) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = _COLLECTIVES.format(port=port)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
