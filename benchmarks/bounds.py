@@ -198,7 +198,7 @@ def _view_lines(options: Options, peers: Peers) -> Iterator[Line]:
 def ends(options: Options, peers: Peers) -> Iterator[Line]:
     task = step.Task("", "moco", end_to_end.CONV, 32, 64, 6 if options.small else 60)
     with tempfile.TemporaryDirectory() as name:
-        root = write_folder(Path(name, "train"), task.count if options.small else 4 * task.count, SMALL)
+        root = write_folder(Path(name, "train"), (2 if options.small else 4) * task.count, SMALL)
         case = compare("", end_to_end.sides(task, root, peers, options), options.rounds)
     figure = faster(case, "lightly")
     yield against(at_least, "end to end at 32 px: speed against lightly", 1.7, figure, "lightly or Lightning")

@@ -41,7 +41,7 @@ CONV = "{kind: conv, widths: [32, 64, 64, 128, 256], strides: [1, 2, 1, 2, 2]}"
 def measure(options: Options, report: Report, peers: Peers) -> None:
     task = Task("files to steps, 32 px", "moco", CONV, 32, 64, 6 if options.small else 60)
     with tempfile.TemporaryDirectory() as name:
-        root = write_folder(Path(name, "train"), task.count if options.small else 4 * task.count, SMALL)
+        root = write_folder(Path(name, "train"), (2 if options.small else 4) * task.count, SMALL)
         report.add(compare(task.name, sides(task, root, peers, options), min(options.rounds, 5)))
 
 

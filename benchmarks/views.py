@@ -56,7 +56,7 @@ def moco(pixels: int, size: tuple[int, int], count: int, peers: Peers) -> dict[s
     augment = f"{{crop: {{size: {pixels}}}}}" if blur else f"{{crop: {{size: {pixels}}}, blur: null}}"
     extra = {"method.negatives.size": BATCH}
     sides = {OURS: lambda: ours("moco-v2", augment, size, count, extra)}
-    if has_engines():
+    if has_fused():
         fused = extra | {"method.views.engine": "fused"}
         sides[f"{OURS}, fused"] = lambda: ours("moco-v2", augment, size, count, fused)
     images = pictures(count, size)
@@ -111,11 +111,15 @@ def ours(recipe: str, augment: str, size: tuple[int, int], count: int, sets: dic
     return found[0]
 
 
-def has_engines() -> bool:
-    """Whether this version lets a recipe choose how views are made."""
+def has_fused() -> bool:
+    """Whether this version has views whose operations are joined."""
     import contralex
 
-    return "engine" in type(contralex.resolve("moco-v2").run.method.views).model_fields
+    try:
+        contralex.resolve("moco-v2", sets={"method.views.engine": "fused"})
+    except contralex.ContralexError:
+        return False
+    return True
 
 
 def by_pipeline(pipeline: Callable[[Any], list[Any]], images: list[Any]) -> float:
