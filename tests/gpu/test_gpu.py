@@ -11,42 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import contralex
-from contralex.data.loading import EpochSampler, ViewDataset, collate
-from contralex.plugin import Clock, LookUp, RunSpec, Step, StepResult
+from contralex.plugin import RunSpec
 from contralex.recipes.layers import resolve
-from contralex.training import build, optimizers
-from tests.distributed.invariance import FIRST, METHODS, B, spec_of
+from tests.distributed.invariance import METHODS
+from tests.gpu.cases import Case
 
 TRAIN = RunSpec.model_fields["train"].annotation
-Views = dict[int, Tensor]
-
-
-class Case:
-    """A recipe's method, small, and one real batch for it."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self.spec = spec_of(name, folder)
-        self.split = self.spec.data.build().train()
-        data = ViewDataset(self.split, self.spec.method.views.build(), self.spec.train.seed, B)
-        first = min(FIRST, data.order.steps * 2 - 2)
-        sampler = EpochSampler(len(self.split), B, self.spec.train.seed, 50, start_step=first)
-        self.batch = collate([data[at] for at in next(iter(sampler))])
-        self.moment = Clock(first, 50 * data.order.steps, data.order.steps)
-
-    def method(self, device: str) -> LookUp:
-        return build.look_up(self.spec, len(self.split), self.split.labels).to(device)
-
-    def inputs(self, device: str) -> tuple[Views, Tensor, Step]:
-        views = {view: images.to(device) for view, images in self.batch["views"].items()}
-        return views, self.batch["index"].to(device), Step(self.moment, self.spec.train.seed, B)
-
-    def step(self, method: LookUp, inputs: tuple[Views, Tensor, Step]) -> StepResult:
-        result: StepResult = method(*inputs)
-        result.loss.backward()
-        return result
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -75,7 +47,7 @@ def test_a_step_equals_the_cpus(name: str, tmp_path: Path, device: str) -> None:
 def test_a_step_never_waits_for_the_gpu(name: str, tmp_path: Path, device: str) -> None:
     case = Case(name, tmp_path)
     method, inputs = case.method(device), case.inputs(device)
-    optimizer = optimizers.build(case.spec.train.optimizer, method)
+    optimizer = case.optimizer(method)
     for attempt in range(2):  # what is made once, in the first step, may wait
         with _refuse_to_wait(device, attempt == 1):
             result = case.step(method, inputs)
