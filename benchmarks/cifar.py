@@ -48,7 +48,7 @@ PUBLISHED = {  # kNN top-1 of lightly's benchmark of CIFAR-10: ResNet-18, batch 
     "dino": 0.862,
     "nnclr": 0.836,
 }
-CONV = "{kind: conv, widths: [32, 64, 64, 128, 256], strides: [1, 2, 1, 2, 2]}"
+CONV: dict[str, Any] = {"kind": "conv", "widths": [32, 64, 64, 128, 256], "strides": [1, 2, 1, 2, 2]}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Form:
     """How much is trained. ``images``: of the training split, None for all. ``points``: evaluations of a run."""
 
     images: int | None
-    backbone: str | None
+    backbone: dict[str, Any] | None
     batch: int
     epochs: int
     seeds: int
