@@ -45,12 +45,16 @@ class Method(lightning.LightningModule):  # type: ignore[misc]
         self.backbone, self.form = backbone, form
         self.build(width)
         for name in self.moving:
-            twin = copy.deepcopy(getattr(self, name))
+            twin = self.twin(name)
             deactivate_requires_grad(twin)
             setattr(self, f"{name}_momentum", twin)
 
     def build(self, width: int) -> None:
         raise NotImplementedError
+
+    def twin(self, name: str) -> nn.Module:
+        """A copy of the module of this name."""
+        return copy.deepcopy(getattr(self, name))  # type: ignore[no-any-return]
 
     def measure(self, views: Pairs) -> Tensor:
         """The loss of the views of a batch."""
@@ -194,10 +198,22 @@ class DINO(Method):
     moving = ("backbone", "head")
 
     def build(self, width: int) -> None:
-        self.head = heads.DINOProjectionHead(width, 2048, 256, 2048, batch_norm=True)
-        two = [(width, 2048, nn.BatchNorm1d(2048), nn.GELU()), (2048, 256, None, None)]
-        self.head.layers = heads.ProjectionHead(two).layers  # two layers are enough for small images
+        self.width = width
+        self.head = self.make_head()
         self.loss = losses.DINOLoss(output_dim=2048)
+
+    def make_head(self) -> nn.Module:
+        head = heads.DINOProjectionHead(self.width, 2048, 256, 2048, batch_norm=True)
+        two = [(self.width, 2048, nn.BatchNorm1d(2048), nn.GELU()), (2048, 256, None, None)]
+        head.layers = heads.ProjectionHead(two).layers  # two layers are enough for small images
+        return head  # type: ignore[no-any-return]
+
+    def twin(self, name: str) -> nn.Module:
+        if name == "backbone":
+            return super().twin(name)
+        head = self.make_head()  # weight normalisation cannot be copied once it was used
+        head.load_state_dict(self.head.state_dict())
+        return head
 
     def measure(self, views: Pairs) -> Tensor:
         with torch.no_grad():
