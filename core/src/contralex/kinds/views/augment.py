@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from contralex.plugins.spec import Spec
 
-EngineName = Literal["exact", "torchvision"]
+EngineName = Literal["exact", "fused", "torchvision"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 

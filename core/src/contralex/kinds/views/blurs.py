@@ -30,8 +30,14 @@ def blur_as_pillow(pixels: Tensor, sigma: float) -> Tensor:
     # Pillow counts in 32 bits without a sign. Bytes less 128 let the same numbers fit into 32 bits with one.
     levels = pixels.int().sub_(128)
     for dim in (-1, -2):
-        for _ in range(_PASSES):
-            levels = _box(levels, dim, radius, centre, edge)
+        padded = _pad(levels, dim, radius + 1)
+        inner = padded.narrow(dim, radius + 1, levels.shape[dim])
+        for at in range(_PASSES):
+            _box(padded, dim, radius, centre, edge, levels)
+            if at < _PASSES - 1:
+                torch.bitwise_right_shift(levels, 24, out=inner)
+                _fill_ends(padded, dim, radius + 1)
+        levels.bitwise_right_shift_(24)
     return levels.add_(128).to(pixels.dtype)
 
 
@@ -52,18 +58,32 @@ def box_weights(sigma: float) -> tuple[int, int, int]:
     return int(radius), centre, (_ONE - (int(radius) * 2 + 1) * centre) // 2
 
 
-def _box(levels: Tensor, dim: int, radius: int, centre: int, edge: int) -> Tensor:
-    size, reach = levels.shape[dim], radius + 1
-    padded = torch.cat([*[levels.narrow(dim, 0, 1)] * reach, levels, *[levels.narrow(dim, size - 1, 1)] * reach], dim)
-    near = padded.narrow(dim, 1, size)
-    if radius:
-        near = near + padded.narrow(dim, 2, size)
-        for offset in range(3, 2 * reach):
-            near.add_(padded.narrow(dim, offset, size))
-    far = padded.narrow(dim, 0, size) + padded.narrow(dim, 2 * reach, size)
+def _pad(levels: Tensor, dim: int, reach: int) -> Tensor:
+    shape = list(levels.shape)
+    shape[dim] += 2 * reach
+    padded = levels.new_empty(shape)
+    padded.narrow(dim, reach, levels.shape[dim]).copy_(levels)
+    return _fill_ends(padded, dim, reach)
+
+
+def _fill_ends(padded: Tensor, dim: int, reach: int) -> Tensor:
+    """Repeat the first and the last pixel of each line beyond its ends."""
+    last = padded.shape[dim] - reach
+    for at in range(reach):
+        padded.select(dim, at).copy_(padded.select(dim, reach))
+        padded.select(dim, last + at).copy_(padded.select(dim, last - 1))
+    return padded
+
+
+def _box(padded: Tensor, dim: int, radius: int, centre: int, edge: int, out: Tensor) -> None:
+    """2²⁴ times the filtered image, plus a half for rounding."""
+    size = out.shape[dim]
     # The weights may sum to a little less than 2²⁴, of which the 128 that were taken off have their share.
     half = _ONE // 2 - 128 * (_ONE - (2 * radius + 1) * centre - 2 * edge)
-    return near.mul(centre).add_(far, alpha=edge).add_(half).bitwise_right_shift_(24)
+    torch.add(padded.narrow(dim, 0, size), padded.narrow(dim, 2 * radius + 2, size), out=out)
+    torch.add(padded.new_tensor(half), out, alpha=edge, out=out)  # alpha, because a product of integers is slow
+    for offset in range(1, 2 * radius + 2):
+        out.add_(padded.narrow(dim, offset, size), alpha=centre)
 
 
 def _through_pillow(image: Tensor, sigma: float) -> Tensor:
@@ -86,6 +106,21 @@ def blur_as_torchvision(pixels: Tensor, sigma: float, kernel: int) -> Tensor:
     return _convolve(pixels, _shortened(gaussian_kernel(sigma, kernel))).round_()
 
 
+def blur_smoothly(pixels: Tensor, sigma: float, kernel: int | None) -> Tensor:
+    """The same blurs without rounding: by this kernel, or by the one that Pillow's boxes make together."""
+    line = gaussian_kernel(sigma, kernel) if kernel is not None else _pillow_kernel(sigma)
+    return _convolve(pixels, _shortened(line))
+
+
+def _pillow_kernel(sigma: float) -> Tensor:
+    radius, centre, edge = box_weights(sigma)
+    box = torch.tensor([edge, *[centre] * (2 * radius + 1), edge], dtype=torch.float64) / _ONE
+    line = box
+    for _ in range(_PASSES - 1):
+        line = functional.conv1d(line.view(1, 1, -1), box.view(1, 1, -1), padding=len(box) - 1).flatten()
+    return line
+
+
 def gaussian_kernel(sigma: float, size: int) -> Tensor:
     """(size,) weights of a line, in float64."""
     positions = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
@@ -105,7 +140,8 @@ def _convolve(pixels: Tensor, kernel: Tensor) -> Tensor:
     reach = len(kernel) // 2
     down, across = -(-height // _BLOCK), -(-width // _BLOCK)
     padded = functional.pad(pixels.reshape(-1, 1, height, width), (reach,) * 4, mode="reflect")
-    padded = functional.pad(padded, (0, across * _BLOCK - width, 0, down * _BLOCK - height)).squeeze(1).contiguous()
+    missing = (0, across * _BLOCK - width, 0, down * _BLOCK - height)
+    padded = (functional.pad(padded, missing) if any(missing) else padded).squeeze(1).contiguous()
     band = pixels.new_zeros(_BLOCK, _BLOCK + 2 * reach)
     band.as_strided((_BLOCK, len(kernel)), (band.shape[1] + 1, 1)).copy_(kernel)
     images, rows, columns = padded.shape

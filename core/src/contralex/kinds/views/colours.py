@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's, of ITU-R 601-2: sums of them with bytes are exact
+LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)  # Pillow's, of ITU-R 601-2: sums of them with bytes are exact
 _FULL = 255.0
 
 
@@ -49,8 +49,8 @@ def solarize(pixels: Tensor, threshold: float) -> Tensor:
 def luma(pixels: Tensor) -> Tensor:
     """(N, H, W) grey levels."""
     red, green, blue = pixels.unbind(1)
-    grey = red * _LUMA[0]
-    return grey.add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2]).add_(0.5).floor_()
+    half = pixels.new_tensor(0.5)
+    return torch.add(half, red, alpha=LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).floor_()
 
 
 def _blend(other: Tensor, pixels: Tensor, factors: Sequence[float]) -> Tensor:
@@ -74,9 +74,10 @@ def _column(numbers: Sequence[float], like: Tensor) -> Tensor | float:
 
 def adjust_hue(pixels: Tensor, factors: Sequence[float]) -> Tensor:
     """Turn the hue by ``factor`` of a full turn, by way of Pillow's HSV, whose three values are bytes."""
-    value = pixels.amax(1)
-    chroma = value - pixels.amin(1)
-    saturation = _floor_of_255(chroma / value.clamp(min=1))
+    red, green, blue = pixels.unbind(1)
+    value = torch.maximum(red, green).maximum(blue)
+    chroma = torch.minimum(red, green).minimum(blue).neg_().add_(value)
+    saturation = _floor_of_255((chroma / value.clamp(min=1)).double())
     hue = _hue(pixels, value, chroma)
     steps = _column([float(int(factor * 255) % 256) for factor in factors], hue)
     steps = steps if isinstance(steps, float) else steps.view(-1, 1, 1)
@@ -85,35 +86,38 @@ def adjust_hue(pixels: Tensor, factors: Sequence[float]) -> Tensor:
 
 
 def _hue(pixels: Tensor, value: Tensor, chroma: Tensor) -> Tensor:
-    """(N, H, W) the hue as a byte: of the largest channel, and of how far the two others are from it.
+    """(N, H, W) the hue as a byte.
 
-    It is rounded where, and to what, Pillow rounds it: from float64 to float32 twice on the way.
+    It is that of the largest channel (0 for red, 2 for green, 4 for blue, in sixths of a turn), plus the difference of
+    the two others, divided by the chroma. Pillow divides the distance of each channel from the largest one: of the
+    two others one is the smallest, so its quotient is 1. Results are rounded where, and to what, Pillow rounds them.
     """
-    distance = (value.unsqueeze(1) - pixels).div_(chroma.clamp(min=1).unsqueeze(1))
-    from_red, from_green, from_blue = distance.unbind(1)
-    red, green, _ = pixels.unbind(1)
+    red, green, blue = pixels.unbind(1)
     is_red = torch.eq(red, value, out=torch.empty_like(value))
     is_green = torch.eq(green, value, out=torch.empty_like(value))
     # Masks of 0 and 1 as weights of lerp: exact, and faster than torch.where, which takes bytes.
-    plus = torch.lerp(from_green, from_red, is_green).lerp_(from_blue, is_red)
-    minus = torch.lerp(from_red, from_blue, is_green).lerp_(from_green, is_red)
-    sector = is_green.mul_(-2).add_(4).mul_(1 - is_red)  # 0 for red, 2 for green, 4 for blue
-    sixths = plus.double().sub_(minus.double()).add_(sector.double()).float()
+    apart = (red - green).lerp_(blue - red, is_green).lerp_(green - blue, is_red)
+    direction = apart.sign()
+    quotient = apart.abs_().neg_().add_(chroma).div_(chroma.clamp_(min=1)).mul_(direction)
+    sector = is_green.mul_(-2).add_(4).mul_(is_red.neg_().add_(1))
+    sixths = sector.add_(direction).sub_(quotient)
     turns = sixths.double().div_(6).add_(1).frac_().float()
-    return _floor_of_255(turns)
+    return _floor_of_255(turns.double())
 
 
 def _floor_of_255(fractions: Tensor) -> Tensor:
-    return fractions.double().mul_(_FULL).floor_().to(fractions.dtype)
+    return fractions.mul_(_FULL).floor_().float()
 
 
 def _from_hsv(hue: Tensor, saturation: Tensor, value: Tensor, out: Tensor) -> Tensor:
     """Bytes of hue, saturation and value to RGB. Multiples of 1/255 and 1/255² are counted in whole numbers, all of
     which are below 2²⁴, so that float32 holds them exactly until the division."""
-    middle = hue.new_tensor([765.0, 510.0, 1020.0]).view(1, 3, 1, 1)  # of 6 · 255, where channels are full or empty
-    slope = hue.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
-    offset = hue.new_tensor([510.0, -255.0, -255.0]).view(1, 3, 1, 1)
-    missing = hue.mul_(6).unsqueeze(1).sub(middle).abs_().mul_(slope).add_(offset).clamp_(0, _FULL)
-    missing.mul_(saturation.mul_(value).unsqueeze(1))
-    full = (value * 65025).add_(32512).unsqueeze(1)  # half of 255², rounded down, to round the quotient
-    return torch.sub(full, missing, out=out).div_(65025).floor_()
+    hue.mul_(6)  # a turn is 1530
+    weight = saturation.mul_(value)
+    full = value.mul_(65025).add_(32512)  # half of 255², rounded down, to round the quotient
+    # A channel is full at one hue and empty at the opposite one: red here by its distance from empty, the others full.
+    for channel, middle, sign in ((0, 765, 1), (1, 510, -1), (2, 1020, -1)):
+        distance = (hue - middle).abs_().sub_(_FULL).clamp_(0, _FULL)
+        start = full - weight * _FULL if sign > 0 else full
+        torch.addcmul(start, weight, distance, value=sign, out=out[:, channel])
+    return out.div_(65025).floor_()

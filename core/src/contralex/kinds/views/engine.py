@@ -1,11 +1,12 @@
 """The view engine: draws a view's parameters, and makes views of them.
 
-Two engines make the same views of the same parameters:
+Three engines make views of the same parameters:
 
 * ``exact``: Pillow's results, which are torchvision's for images of Pillow, by float32 tensor operations on whole
-  numbers. All is equal bit by bit but for two operations, whose pixels may differ by 1 of 255: bilinear resizing to
-  more than 64 pixels (torch's antialiased interpolation of bytes has weights of 16 bits; about one pixel in 300), and
-  blurs with an explicit kernel (one in 10,000).
+  numbers. All is equal bit by bit but for two operations, whose pixels may differ by 1 of 255: resizing by torch
+  (:func:`may_resize_by_torch`; its interpolation of bytes has weights of 16 bits; about one pixel in 300), and blurs
+  with an explicit kernel (one in 10,000).
+* ``fused``: one matrix for all changes of colour, without rounding or clamping between them; the hue turns in YIQ.
 * ``torchvision``: torchvision's own transforms.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any, Literal
 
 import torch
@@ -21,8 +24,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from contralex.kinds.views import colours
-from contralex.kinds.views.augment import Augment, EngineName, Normalize
-from contralex.kinds.views.blurs import blur_as_pillow, blur_as_torchvision, from_pillow, to_pillow
+from contralex.kinds.views.augment import Augment, Crop, EngineName, Normalize
+from contralex.kinds.views.blurs import (
+    blur_as_pillow,
+    blur_as_torchvision,
+    blur_smoothly,
+    from_pillow,
+    to_pillow,
+)
+from contralex.kinds.views.fusing import change_colours
 from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters, draw_parameters, rand_augment
 from contralex.kinds.views.transforms import augmentation
 
@@ -55,11 +65,12 @@ class TorchvisionEngine(Engine):
         return parameters
 
 
-class ExactEngine(Engine):
-    """What torchvision's transforms make of an image of Pillow, several times faster."""
+class TensorEngine(Engine):
+    """What torchvision's transforms make of an image of Pillow, several times faster; or, ``fused``, about that."""
 
-    def __init__(self, augment: Augment) -> None:
+    def __init__(self, augment: Augment, fused: bool = False) -> None:
         self.augment = augment
+        self.fused = fused
         self.names = [name for name in augment.order if getattr(augment, name) is not None]
 
     def draw(self, image: Image.Image) -> ViewParameters:
@@ -80,7 +91,8 @@ class ExactEngine(Engine):
                 to_pillow(self._apply(self.names[:before], load_pixels(image), [values])[0])
                 for image, values in zip(images, parameters, strict=True)
             ]
-        pixels = torch.stack([self._crop(image, values.crop) for image, values in zip(images, parameters, strict=True)])
+        crops = [self._crop(image, values.crop) for image, values in zip(images, parameters, strict=True)]
+        pixels = torch.stack(crops) if len(crops) > 1 else crops[0].unsqueeze(0)
         names = self.names[before + 1 :]
         if self.augment.jigsaw is None:
             return normalize(self._apply(names, pixels, parameters), self.augment.normalize).unbind(0)
@@ -93,7 +105,9 @@ class ExactEngine(Engine):
 
     def _crop(self, image: Image.Image, box: Box | None) -> Tensor:
         box = box or Box(0, 0, image.height, image.width)
-        return resize_crop(image, box, self.augment.crop.size, self.augment.crop.interpolation)
+        crop = self.augment.crop
+        by_torch = may_resize_by_torch(image, box, crop) or (self.fused and crop.size > _BY_PILLOW)
+        return resize_crop(image, box, crop.size, crop.interpolation, by_torch)
 
     def _cut(self, names: Sequence[str], image: Tensor, parameters: ViewParameters, cell: int) -> Tensor:
         """The pieces of a jigsaw, each with what happens to it."""
@@ -104,8 +118,26 @@ class ExactEngine(Engine):
         return normalize(pieces, self.augment.normalize)
 
     def _apply(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        if self.fused:
+            return self._fuse(names, pixels, parameters)
         for name in names:
             pixels = _OPERATIONS[name](self, pixels, parameters)
+        return pixels
+
+    def _fuse(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        """Operations in a row that are linear are one map, a mirror image and a blur, whatever their order."""
+        for linear, run in groupby(names, _LINEAR.__contains__):
+            if not linear:
+                for name in run:
+                    pixels = _OPERATIONS[name](self, pixels, parameters)
+                continue
+            together = list(run)
+            pixels = change_colours(pixels, together, parameters)
+            if "flip" in together:
+                pixels = self._flip(pixels, parameters)
+            if "blur" in together:
+                pixels = self._blur(pixels, parameters)
+            pixels = pixels.clamp_(0, 255)
         return pixels
 
     def _jitter(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
@@ -126,11 +158,12 @@ class ExactEngine(Engine):
         for at, values in enumerate(parameters):
             if values.blur is not None:
                 image = pixels[at : at + 1]
-                image.copy_(
-                    blur_as_pillow(image, values.blur)
-                    if kernel is None
-                    else blur_as_torchvision(image, values.blur, kernel)
-                )
+                if self.fused:
+                    image.copy_(blur_smoothly(image, values.blur, kernel))
+                elif kernel is None:
+                    image.copy_(blur_as_pillow(image, values.blur))
+                else:
+                    image.copy_(blur_as_torchvision(image, values.blur, kernel))
         return pixels
 
     def _solarize(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
@@ -148,13 +181,14 @@ class ExactEngine(Engine):
         return pixels
 
 
-_OPERATIONS: dict[str, Callable[[ExactEngine, Tensor, Sequence[ViewParameters]], Tensor]] = {
-    "jitter": ExactEngine._jitter,
-    "gray": ExactEngine._gray,
-    "flip": ExactEngine._flip,
-    "blur": ExactEngine._blur,
-    "solarize": ExactEngine._solarize,
-    "rand_augment": ExactEngine._rand_augment,
+_LINEAR = ("jitter", "gray", "flip", "blur")
+_OPERATIONS: dict[str, Callable[[TensorEngine, Tensor, Sequence[ViewParameters]], Tensor]] = {
+    "jitter": TensorEngine._jitter,
+    "gray": TensorEngine._gray,
+    "flip": TensorEngine._flip,
+    "blur": TensorEngine._blur,
+    "solarize": TensorEngine._solarize,
+    "rand_augment": TensorEngine._rand_augment,
 }
 _Change = Callable[[Tensor, Sequence[float]], Tensor]
 _CHANGES: tuple[_Change, ...] = (
@@ -187,7 +221,8 @@ def _where(values: Sequence[float | None], pixels: Tensor, change: _Change) -> T
 def make_engine(name: EngineName, augment: Augment) -> Engine:
     """The engine of this name for one augmentation."""
     engines: dict[EngineName, Callable[[Augment], Engine]] = {
-        "exact": ExactEngine,
+        "exact": TensorEngine,
+        "fused": partial(TensorEngine, fused=True),
         "torchvision": TorchvisionEngine,
     }
     return engines[name](augment)
@@ -198,14 +233,24 @@ def load_pixels(image: Image.Image) -> Tensor:
     return from_pillow(image).unsqueeze(0).to(torch.float32, memory_format=torch.contiguous_format)
 
 
-def resize_crop(image: Image.Image, box: Box, size: int, interpolation: Literal["bilinear", "bicubic"]) -> Tensor:
+def may_resize_by_torch(image: Image.Image, box: Box, crop: Crop) -> bool:
+    """Whether torch's interpolation of bytes is within a level of Pillow's, and faster.
+
+    Its bicubic is up to two levels off where it enlarges. A whole image is resized as evaluation does it.
+    """
+    enlarged = crop.interpolation == "bicubic" and min(box.width, box.height) < crop.size
+    return crop.size > _BY_PILLOW and not enlarged and (box.width, box.height) != image.size
+
+
+def resize_crop(
+    image: Image.Image, box: Box, size: int, interpolation: Literal["bilinear", "bicubic"], by_torch: bool
+) -> Tensor:
     """(3, size, size) float32 whole numbers from 0 to 255."""
     part = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-    # Torch's bicubic interpolation of bytes is up to two levels off at edges.
-    if size <= _BY_PILLOW or interpolation == "bicubic":
+    if not by_torch:
         return load_pixels(part.resize((size, size), Image.Resampling[interpolation.upper()]))[0]
-    bytes_ = from_pillow(part).unsqueeze(0)
-    resized = functional.interpolate(bytes_, (size, size), mode=interpolation, antialias=True)
+    levels = from_pillow(part).unsqueeze(0)
+    resized = functional.interpolate(levels, (size, size), mode=interpolation, antialias=True)
     return resized[0].to(torch.float32, memory_format=torch.contiguous_format)
 
 

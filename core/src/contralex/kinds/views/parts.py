@@ -1,4 +1,4 @@
-"""Views of a sample: groups of augmented crops, made by one of two engines.
+"""Views of a sample: groups of augmented crops, made by one of three engines.
 
 The parameters of a view are drawn from torch's global generator. The data set seeds it before each view from (seed,
 epoch, sample, view), so a view does not depend on the worker or process that makes it.

@@ -26,8 +26,8 @@ class CropsSpec(Spec):
     groups: dict[str, Group] = Field(min_length=1, json_schema_extra=_or_null)
     """Groups of views by their names; null removes a group."""
     engine: EngineName = "exact"
-    """What makes the views: ``exact`` gives what torchvision's transforms give, several times faster; ``torchvision``
-    is those transforms themselves."""
+    """What makes the views: ``exact`` gives what torchvision's transforms give, several times faster; ``fused`` makes
+    all changes of colour in one step, without rounding between them; ``torchvision`` is the transforms themselves."""
     needs = {"data": frozenset({"images"})}
     gives = frozenset({"images", "pieces"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"
