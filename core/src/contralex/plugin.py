@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
+    from contralex.lookup.weights import TiledWeights
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.spec import Delay, Least, Slot, Spec
@@ -233,6 +234,7 @@ _WHERE = {
         "StepResult",
         "Targets",
     ),
+    "contralex.lookup.weights": ("TiledWeights",),
     "contralex.plugins.building": ("BuildContext",),
     "contralex.plugins.hooks": (
         "Run",
@@ -361,6 +363,7 @@ __all__ = [
     "TeacherLogitsTargets",
     "Temperature",
     "Texts",
+    "TiledWeights",
     "TowersEncoder",
     "Unreadable",
     "ViTSpec",

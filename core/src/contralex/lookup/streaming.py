@@ -188,12 +188,12 @@ class _Running:
         scores.sub_(reference.unsqueeze(1))
         return reference - before
 
-    def add(self, tile: _Tile, scores: Tensor, rise: Tensor, weights: TiledWeights | None = None) -> None:
+    def add(self, tile: _Tile, scores: Tensor, rise: Tensor, weight: Tensor | None = None) -> None:
         """Count a tile that was shifted. Its ``scores`` become w·exp(score − largest)."""
         rows = tile.rows
         scores.exp_()
-        if weights is not None:
-            scores.mul_(weights.tile(rows, tile.columns))
+        if weight is not None:
+            scores.mul_(weight)
         fraction = rise.neg().exp_()
         self.sum[rows] = self.sum[rows] * fraction + scores.sum(dim=1)
         if self.weighted is not None:
@@ -362,6 +362,14 @@ class _SumSigmoidOthers(torch.autograd.Function):
         return *_weigh_tiles(ctx, weigh), None, None
 
 
+def _hide_weightless(tile: _Tile, scores: Tensor, weights: TiledWeights) -> Tensor:
+    """Hide the entries of weight 0, whose scores may be so much larger that all others would underflow beside them.
+    Return the weights of the tile."""
+    weight = weights.tile(tile.rows, tile.columns)
+    scores.masked_fill_(weight == 0, float("-inf"))
+    return weight
+
+
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden) -> Tensor:
@@ -369,7 +377,8 @@ class _LogSumExp(torch.autograd.Function):
         running = _Running(queries, mean=way.in_the_pass)
         for tile in _tiles(queries, entries, at_once=way.at_once):
             scores = tile.scores(hidden)
-            running.add(tile, scores, running.shift(tile, scores), weights)
+            weight = None if weights is None else _hide_weightless(tile, scores, weights)
+            running.add(tile, scores, running.shift(tile, scores), weight)
             way.keep(scores)
         ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.mean = way, running, hidden, weights, running.mean()
         return running.log_sum()
@@ -387,8 +396,9 @@ class _LogSumExp(torch.autograd.Function):
             if way.kept is not None:
                 return way.kept * factor
             scores = tile.scores(ctx.hidden)
+            weight = None if ctx.weights is None else _hide_weightless(tile, scores, ctx.weights)
             scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
-            return scores if ctx.weights is None else scores.mul_(ctx.weights.tile(tile.rows, tile.columns))
+            return scores if weight is None else scores.mul_(weight)
 
         return *_weigh_tiles(ctx, weigh), None, None
 

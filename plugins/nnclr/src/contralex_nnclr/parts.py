@@ -41,7 +41,7 @@ class NeighbourTargets(TargetGenerator):
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         mine = keys.select_matching(queries, match).vectors  # (N, D)
-        nearest = (mine.float() @ self.support.T).argmax(dim=1)  # of unit vectors
+        nearest = Dictionary(stored=self.support).find_best(mine)  # of unit vectors
         return Targets(vectors=self.support[nearest])
 
     def update(self, keys: Rows, step: Step) -> None:
@@ -65,8 +65,8 @@ class NeighbourNCELoss(Loss):
         temperature = value_at(self.temperature, step.clock)
         everyone = distributed.gather(queries.vectors, gradient=True).float()  # (W·N, D)
         own = torch.arange(len(everyone), device=everyone.device)[distributed.own_slice(len(queries))]
-        loss = F.cross_entropy(targets.vectors.float() @ everyone.T / temperature, own)
+        loss = Dictionary(shared=everyone).cross_entropy(targets.vectors, own, temperature).mean()
         if not self.symmetric:
             return loss
         neighbours = distributed.gather(targets.vectors, gradient=False).float()  # (W·N, D)
-        return (loss + F.cross_entropy(queries.vectors.float() @ neighbours.T / temperature, own)) / 2
+        return (loss + Dictionary(shared=neighbours).cross_entropy(queries.vectors, own, temperature).mean()) / 2

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from contralex.plugin import (
     ContralexError,
@@ -18,6 +17,7 @@ from contralex.plugin import (
     Step,
     TargetGenerator,
     Targets,
+    TiledWeights,
     value_at,
 )
 
@@ -25,7 +25,7 @@ from contralex.plugin import (
 class LabelTargets(TargetGenerator):
     """1/|P(i)| on each of the entries P(i) that have the query's label, and on its own sample's."""
 
-    labels: Tensor
+    classes: Tensor
 
     def __init__(self, labels: Tensor | None) -> None:
         super().__init__()
@@ -34,19 +34,54 @@ class LabelTargets(TargetGenerator):
                 "method.targets of kind labels needs labelled data, and these data have no labels; "
                 "use targets of kind instance, or images in one folder for each class."
             )
-        self.register_buffer("labels", labels, persistent=False)  # they belong to the data, not to the run
+        # A sample without a label is of a class of its own. They belong to the data, not to the run.
+        classes = torch.where(labels < 0, -1 - torch.arange(len(labels), device=labels.device), labels)
+        self.register_buffer("classes", classes, persistent=False)
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         entries = dictionary.rows
-        mine, theirs = self.labels[queries.sample].unsqueeze(1), self.labels[entries.sample]
-        right = (mine == theirs) & (mine >= 0) | (queries.sample.unsqueeze(1) == entries.sample)
-        right &= entries.sample >= 0  # a queue's rows stand for no sample until they are written
+        mine = self.classes[queries.sample]
+        nobody = -1 - len(self.classes)  # what stands for no sample: a queue's rows until they are written
+        theirs = torch.where(entries.sample >= 0, self.classes[entries.sample], nobody)
+        hides_many = dictionary.has_mask and not dictionary.has_hidden
+        if not dictionary.has_own and not hides_many:
+            return Targets(weights=_SameClass(mine, theirs, dictionary.hidden if dictionary.has_hidden else None))
+        right = mine.unsqueeze(1) == theirs
         if dictionary.has_own:  # the query's own positive
             right = torch.cat([torch.ones_like(right[:, :1]), right], dim=1)
         if dictionary.has_mask:
             right &= dictionary.mask
         return Targets(weights=right / right.sum(dim=1, keepdim=True).clamp_min(1))
+
+
+class _SameClass(TiledWeights):
+    """1/|P(i)| on each of the entries P(i) whose number is the query's, but for the one that is ``hidden`` (N,)."""
+
+    def __init__(self, mine: Tensor, theirs: Tensor, hidden: Tensor | None) -> None:
+        self.mine, self.theirs, self.hidden = mine, theirs, hidden
+        self.shape = (len(mine), len(theirs))
+        ordered = theirs.sort().values
+        count = torch.searchsorted(ordered, mine, right=True) - torch.searchsorted(ordered, mine)
+        if hidden is not None:
+            count -= ((hidden >= 0) & (theirs[hidden.clamp_min(0)] == mine)).long()
+        self.each = (count > 0) / count.clamp_min(1)  # (N,)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        weights = (self.mine[rows].unsqueeze(1) == self.theirs[columns]) * self.each[rows].unsqueeze(1)
+        if self.hidden is not None:
+            columns_here = torch.arange(columns.start, columns.stop, device=weights.device)
+            weights.masked_fill_(self.hidden[rows].unsqueeze(1) == columns_here, 0.0)
+        return weights
+
+    def at(self, index: Tensor) -> Tensor:
+        visible = self.mine == self.theirs[index]
+        if self.hidden is not None:
+            visible &= self.hidden != index
+        return visible * self.each
+
+    def largest(self) -> Tensor:
+        return self.each
 
 
 class SupConLoss(Loss):
@@ -67,12 +102,12 @@ class SupConLoss(Loss):
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         temperature = value_at(self.temperature, step.clock)
-        log_p = F.log_softmax(dictionary.scores(queries.vectors) / temperature, dim=1)  # (N, P+M)
-        weights = targets.weights.to(log_p)
+        asked, weights = queries.vectors, targets.tiled_weights
         if self.outside:
-            loss = -(weights * log_p.masked_fill(weights == 0, 0.0)).sum(dim=1)
+            loss = dictionary.soft_cross_entropy(asked, weights, temperature)
         else:
-            absent = weights == 0
-            log_wp = (log_p + weights.masked_fill(absent, 1.0).log()).masked_fill(absent, float("-inf"))
-            loss = -torch.logsumexp(log_wp, dim=1).masked_fill(absent.all(dim=1), 0.0)  # exp() alone may underflow
+            right = dictionary.log_sum_exp(asked, temperature, weights)
+            nothing = right == float("-inf")
+            loss = dictionary.log_sum_exp(asked, temperature) - right.masked_fill(nothing, 0.0)
+            loss = loss.masked_fill(nothing, 0.0)
         return loss.mean() * (1.0 if self.base_temperature is None else temperature / self.base_temperature)
