@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -11,10 +13,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contralex.lookup import streaming
+from contralex.lookup import streaming, twins
 from contralex.lookup.clock import Clock
+from contralex.lookup.entries import Entries
 from contralex.lookup.shards import Shards
-from contralex.plugin import Dictionary, InfoNCE, Match, QueueSource, Rows, Step, Targets
+from contralex.lookup.twins import Twins
+from contralex.plugin import (
+    Backbone,
+    Dictionary,
+    ImageEncoder,
+    InBatchSource,
+    InfoNCE,
+    InstanceTargets,
+    LookUp,
+    Match,
+    QueueSource,
+    Rows,
+    SharedKeyEncoder,
+    Step,
+    Targets,
+)
 
 N, P, M, D = 37, 3, 113, 24
 STEP = Step(Clock(0, 10, 5), seed=0, batch=N)
@@ -273,6 +291,90 @@ def test_sigmoid_cross_entropy_is_the_plain_one(form: str, learned: tuple[str, .
         if name in parts:
             close(mine[name].grad, theirs[name].grad, 1e-6)
     assert torch.equal(dictionary.finds(queries, index), scores.argmax(dim=1) == index)
+
+
+# Two views that look each other up among all
+
+
+def simclr(temperature: float, size: int = 4) -> LookUp:
+    encoder = ImageEncoder(Backbone(torch.nn.Linear(size, D), dim=D), normalize=True)
+    keys = SharedKeyEncoder(gradient=True)
+    matches = [Match(0, 1), Match(1, 0)]
+    return LookUp(encoder, keys, InBatchSource("all"), InstanceTargets(), InfoNCE(temperature), matches)
+
+
+def two_views(vectors: Tensor) -> Rows:
+    half = len(vectors) // 2
+    rows = Rows.from_views({0: (vectors[:half], None), 1: (vectors[half:], None)}, torch.arange(half) + 5)
+    return replace(rows, vectors=vectors)
+
+
+@pytest.mark.parametrize("tile", [16, 1024])
+@pytest.mark.parametrize("count", [2, 6, 2 * N])
+@pytest.mark.parametrize("temperature", [0.5, 0.07])
+def test_half_of_a_symmetric_matrix_is_enough(
+    temperature: float, count: int, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twins, "_TILE", tile)
+    monkeypatch.setattr(Entries, "cross_entropy", None)  # not asked
+    vectors = units(count, D, seed=6)
+    vectors[count // 2 :] = F.normalize(vectors[: count // 2] + vectors[count // 2 :], dim=1)
+    mine, exact = vectors.clone().requires_grad_(), vectors.double().requires_grad_()
+    rows, model = two_views(mine), simclr(temperature)
+    found = model.look_up(rows, rows, STEP)
+    found.loss.backward()
+    scores = (exact @ exact.T / temperature).fill_diagonal_(float("-inf"))
+    partner = (torch.arange(count) + count // 2) % count
+    wanted = F.cross_entropy(scores, partner)
+    wanted.backward()
+    close(found.loss.detach(), wanted.detach(), 1e-6)
+    close(mine.grad, exact.grad, 1e-6) if count > 2 else None
+    assert float(found.accuracy) == float((scores.argmax(dim=1) == partner).float().mean())
+
+
+def test_the_half_is_taken_in_training_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, views = simclr(0.2), {0: torch.randn(8, 4), 1: torch.randn(8, 4)}
+    step, seen = Step(Clock(0, 10, 5), seed=0, batch=8), []
+    for is_same in (True, False):
+        model.key_encoder.passes_embeddings = is_same
+        model.zero_grad()
+        asked: list[bool] = []
+        with mock.patch.object(Twins, "cross_entropy", autospec=True, side_effect=Twins.cross_entropy) as counted:
+            result = model(views, torch.arange(8), step)
+            asked.append(counted.called)
+        assert asked == [is_same]
+        result.loss.backward()
+        seen.append([result.loss.detach(), result.accuracy, *(p.grad for p in model.parameters())])
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_a_collapsed_batch_finds_by_chance_alone() -> None:
+    rows = two_views(torch.ones(2 * N, D).mul(0.3).requires_grad_())
+    found = simclr(0.2).look_up(rows, rows, STEP)
+    found.loss.backward()
+    assert float(found.accuracy) <= 2 / (2 * N)
+
+
+def test_scores_too_large_for_one_pass_are_summed_with_a_running_maximum() -> None:
+    vectors = units(2 * N, D, seed=6)
+    mine, exact = (20 * vectors).requires_grad_(), (20 * vectors.double()).requires_grad_()
+    rows = two_views(mine)
+    found = simclr(0.5).look_up(rows, rows, STEP).loss
+    scores = (exact @ exact.T / 0.5).fill_diagonal_(float("-inf"))
+    wanted = F.cross_entropy(scores, (torch.arange(2 * N) + N) % (2 * N))
+    found.backward()
+    wanted.backward()
+    close(found.detach(), wanted.detach(), 1e-5)
+    close(mine.grad, exact.grad, 1e-4)
+
+
+def test_a_symmetric_batch_has_no_second_derivative_either() -> None:
+    vectors = units(2 * N, D, seed=6).requires_grad_()
+    rows = two_views(vectors)
+    with pytest.raises(RuntimeError, match=r"^the streaming look-up has no second derivative"):
+        torch.autograd.grad(simclr(0.5).look_up(rows, rows, STEP).loss, vectors, create_graph=True)
 
 
 # A subclass with scores of its own

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from contralex.lookup.answers import Answers
 from contralex.lookup.entries import Entries, sum_exponentials
 from contralex.lookup.shards import Shards
+from contralex.lookup.twins import Twins
 from contralex.lookup.values import Match, Rows
 from contralex.lookup.weights import DenseWeights, TiledWeights
 
@@ -58,6 +59,7 @@ class Dictionary:
         self._hidden = hidden
         self._stored = stored
         self._answers = Answers()
+        self._twins: tuple[Tensor, Twins] | None = None
 
     @property
     def own(self) -> Tensor:
@@ -152,7 +154,7 @@ class Dictionary:
 
     def replace(self, **parts: Any) -> Self:
         """The same dictionary with other ``parts``, which are named as in the constructor; None leaves one out."""
-        kept = {name.lstrip("_"): part for name, part in vars(self).items() if name != "_answers"}
+        kept = {name.lstrip("_"): part for name, part in vars(self).items() if name not in ("_answers", "_twins")}
         if "shared" in parts:
             kept["stored"] = None
         return type(self)(**kept | parts)
@@ -190,7 +192,10 @@ class Dictionary:
         """
         if self._has_own_scores():
             return F.cross_entropy(self.scores(queries) / temperature, index, reduction="none")
-        loss, lead = self._entries().cross_entropy(self._divide(queries, temperature), index)
+        answer = self._ask_twins(queries, index, temperature)
+        if answer is None:
+            answer = self._entries().cross_entropy(self._divide(queries, temperature), index)
+        loss, lead = answer
         self._answers.remember_lead(queries, index, lead)
         return loss
 
@@ -261,6 +266,20 @@ class Dictionary:
         if lead.device.type == "cpu" and bool((lead == 0).any()):  # elsewhere the question would wait for the device
             found = torch.where(lead == 0, self.find_best(queries) == index, found)
         return found
+
+    def meet_twins(self, queries: Tensor, twins: Twins) -> None:
+        """Learn that the shared entries, if they are those of ``twins``, are the queries of the whole step, of which
+        ``queries`` (N, D) are some."""
+        if self._shared is twins.vectors:
+            self._twins = (queries, twins)
+
+    def _ask_twins(self, queries: Tensor, index: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor] | None:
+        if self._twins is None or isinstance(temperature, Tensor) or self._twins[0] is not queries:
+            return None
+        alone = self._hidden is not None and self._own is None and self._mask is None and self._span is None
+        if not alone or self._hidden is None:
+            return None
+        return self._twins[1].cross_entropy(queries, index, self._hidden, temperature)
 
     def _entries(self) -> Entries:
         return Entries(self._own, self._table(), self._shards, self._hidden, self._mask)

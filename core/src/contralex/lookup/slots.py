@@ -62,6 +62,11 @@ class Encoder(nn.Module, ABC):
         (``self.backbone = ...``), or None where there is none. A subclass that has one may state its type."""
         return self._modules.get("backbone")
 
+    @property
+    def has_same_sides(self) -> bool:
+        """Whether :meth:`queries` returns what :meth:`keys` does, so that one may stand for the other."""
+        return type(self).queries is Encoder.queries
+
     @abstractmethod
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Encode each view (B, ...) to its embedding (B, D), or (B, P, D) where a view has P positions."""
@@ -96,6 +101,8 @@ class KeyEncoder(nn.Module, ABC):
     """Whether keys carry a gradient."""
     reads_queries: bool = False
     """Whether keys are made from the embeddings that the encoder has already computed for the queries."""
+    passes_embeddings: bool = False
+    """Whether keys are just the encoder's :meth:`~Encoder.keys` of those embeddings, with their gradient."""
     takes_whole_batch: bool = False
     """Whether :meth:`forward` needs the whole batch, because it mixes samples (shuffle-BN), even where the queries are
     encoded in micro-batches. It then divides its own work by ``step.micro_batch``. It is asked only of a key encoder

@@ -21,6 +21,7 @@ from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.micro_batches import encode_in_parts
 from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
+from contralex.lookup.twins import Twins
 from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
 
 
@@ -88,10 +89,18 @@ class LookUp(nn.Module):
         gradients are the same, see :mod:`contralex.lookup.micro_batches`.
         """
         if step.micro_batch is None or step.micro_batch >= len(sample):
+            if self._queries_are_keys:
+                queries, _ = self._encode_queries(views, sample)
+                return queries, queries
             return self._encode_both(views, sample, step)
         if self.key_encoder.gradient or self.key_encoder.reads_queries:
             return self._encode_both_in_parts(views, sample, step, step.micro_batch)
         return self._encode_each_in_parts(views, sample, step, step.micro_batch)
+
+    @property
+    def _queries_are_keys(self) -> bool:
+        same_views = self.query_views == self.key_views
+        return same_views and self.key_encoder.passes_embeddings and self.encoder.has_same_sides
 
     def _encode_both(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
         queries, embedded = self._encode_queries(views, sample)
@@ -150,11 +159,16 @@ class LookUp(nn.Module):
         """The cheap half, in float32: every query view looks its key view up."""
         losses, hits = [], []
         with torch.autocast(queries.vectors.device.type, enabled=False):
-            queries = replace(queries, vectors=queries.vectors.float())
-            keys = replace(keys, vectors=keys.vectors.float())
+            twins = None
+            if queries.vectors is keys.vectors and queries.vectors.device.type == "cpu":  # nothing is waited for here
+                twins = Twins(queries.vectors.float())
+            queries = replace(queries, vectors=queries.vectors.float() if twins is None else twins.vectors)
+            keys = replace(keys, vectors=keys.vectors.float() if twins is None else twins.vectors)
             for match in self.matches:
                 asked = queries.select_view(match.query)
                 dictionary = self.negatives(asked, keys, match, step)
+                if twins is not None:
+                    dictionary.meet_twins(asked.vectors, twins)
                 targets = self.targets(asked, keys, dictionary, match, step)
                 losses.append(self.loss(asked, dictionary, targets, step))
                 with torch.no_grad():

@@ -264,7 +264,8 @@ def _weigh_tiles(ctx: Any, weigh: Callable[[_Tile], Tensor]) -> tuple[Tensor | N
     return of_queries, None if of_entries is None else of_entries.to(entries.dtype)
 
 
-def _refuse_second_derivative() -> None:
+def refuse_second_derivative() -> None:
+    """Called in a backward that cannot be differentiated."""
     if torch.is_grad_enabled():  # backward was called with create_graph=True
         raise RuntimeError(
             "the streaming look-up has no second derivative: call backward without create_graph=True, or write the "
@@ -297,7 +298,7 @@ class _SumOthers(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         way: _Way = ctx.way
         running: _Running = ctx.running
         of_sum, of_picked = grads[0], grads[1].to(grads[0].dtype)
@@ -344,7 +345,7 @@ class _SumSigmoidOthers(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         way: _Way = ctx.way
         of_sum, of_picked = grads[0].unsqueeze(1), grads[1]
         if way.in_the_pass:
@@ -385,7 +386,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         way: _Way = ctx.way
         running: _Running = ctx.running
         if way.in_the_pass:
@@ -433,7 +434,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         way: _Way = ctx.way
         running: _Running = ctx.running
         weights: TiledWeights = ctx.weights

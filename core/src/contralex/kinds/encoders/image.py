@@ -85,6 +85,11 @@ class ImageEncoder(Encoder):
         vectors: Tensor = self.jigsaw(features)
         return vectors
 
+    @property
+    def has_same_sides(self) -> bool:
+        is_own = type(self).queries is ImageEncoder.queries and type(self).keys is ImageEncoder.keys
+        return is_own and not len(self.predictor)
+
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         if self.together and len(self.predictor):
             predicted = self.predictor(torch.cat(list(embedded.values())))

@@ -40,7 +40,7 @@ class SharedKeyEncoder(KeyEncoder):
 
     def __init__(self, gradient: bool) -> None:
         super().__init__()
-        self.gradient = gradient
+        self.gradient = self.passes_embeddings = gradient
 
     def forward(
         self,
