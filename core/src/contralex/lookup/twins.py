@@ -36,13 +36,10 @@ class Twins:
         half = len(self.vectors) // 2
         if len(self.vectors) % 2 or len(queries) != half or not 0 < self._largest_score() / temperature <= _LARGEST:
             return None
-        rows = torch.arange(half)
-        first = int(hidden[0])
-        if (
-            first not in (0, half)
-            or not torch.equal(hidden, rows + first)
-            or not torch.equal(index, rows + half - first)
-        ):
+        first, rows = int(hidden[0]), torch.arange(half)
+        if first not in (0, half):
+            return None
+        if not torch.equal(hidden, rows + first) or not torch.equal(index, rows + half - first):
             return None
         if temperature not in self._sums:
             self._sums[temperature] = _SumStrangers.apply(self.vectors, temperature)
