@@ -173,8 +173,8 @@ def _replace(norm: _Norm, over: Over) -> nn.Module:
 
 @torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
-    """Average the running statistics over the processes. Called after each step, so that the state is the same on all
-    of them whenever it is used or saved.
+    """Average the running statistics over the processes. Called before they are used or saved, so that they are the
+    same on all of them then.
 
     They are linear in the batches' statistics, so this is what one process would have after the same groups.
     """

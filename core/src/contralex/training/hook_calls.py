@@ -46,6 +46,10 @@ class LifeCycle:
         for plugin in plugins:
             plugin.state = "loaded"
 
+    def implement(self, hook: str) -> bool:
+        """Whether a plugin that the spec uses has this hook, which is the same on every process."""
+        return any(hook in hooks for _, hooks in self._plugins)
+
     def call(self, hook: str, **arguments: Any) -> None:
         for plugin, hooks in self._plugins:
             if hook in hooks and not self._is_out(plugin):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from contralex.data.loading import Batch
-from contralex.lookup import sharded_state
+from contralex.lookup import batch_norm, sharded_state
 from contralex.training import health, memory_checks, optimizers, threads
 from contralex.training.batches import batches
 from contralex.training.checkpoints import retention, write
@@ -83,9 +83,15 @@ class TrainingLoop:
         run.progress.seconds = seconds_before + time.perf_counter()
         self.metrics.add_step(result, rate)
         self.display.advance()
-        run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
-        run.stopping.agree()
-        if not run.stopping.bad_loss and (run.step % train.log_every == 0 or run.step == run.total):
+        if run.hooks.implement("contralex_step_end"):
+            self._average_statistics()
+            run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
+        is_logged = run.step % train.log_every == 0 or run.step == run.total
+        if is_logged or run.ends_epoch or self._is_due_by_steps():  # a bad loss is neither logged nor saved
+            run.stopping.agree()
+        else:
+            run.stopping.agree_later()
+        if is_logged and not run.stopping.bad_loss:
             self._log()
         self._stop_at_once()
 
@@ -97,8 +103,14 @@ class TrainingLoop:
         for sign in self.metrics.watch.new_signs(line):
             self.display.say(f"Warning: {sign}")
 
+    def _average_statistics(self) -> None:
+        """BatchNorm's, over the processes, before somebody uses or saves them. A step of training writes them and never
+        reads them, and they are linear in the batches' statistics, so one average is that of all steps before it."""
+        batch_norm.average_running_statistics(self.run.method)
+
     def _end_epoch(self) -> None:
         run = self.run
+        self._average_statistics()
         metrics: dict[str, float | Tensor] = {**self.evaluation.between_epochs()}
         run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
         self.metrics.log_epoch(metrics)
@@ -127,6 +139,7 @@ class TrainingLoop:
     def save(self, metrics: Mapping[str, float | Tensor] | None = None) -> None:
         """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
         run = self.run
+        self._average_statistics()
         pending = self.metrics.pending()
         tensors = sharded_state.gather_state(run.method)
         bad = (

@@ -42,7 +42,8 @@ class Bar:
 
     def at(self, step: int, epoch: int) -> None:
         self._epoch = epoch
-        self._progress.update(self._task, completed=step)
+        if self.shown:
+            self._progress.update(self._task, completed=step)
 
     def show(self, figures: Sequence[str]) -> None:
         """The figures of the last logging period, the one that matters most first."""

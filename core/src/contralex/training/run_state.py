@@ -274,7 +274,7 @@ class Run:
     def stop(self, reason: str) -> None:
         """Asks the run to end well before its last step: it evaluates, saves a checkpoint and writes its results.
 
-        On several processes one may ask for all; they stop together, at the end of the step.
+        On several processes one may ask for all; they stop together, at the end of this step or of the next.
         """
         self.stopping.ask(self.hooks.calling or "the caller", reason)
 

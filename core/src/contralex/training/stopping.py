@@ -1,7 +1,9 @@
 """Why a run ends before its last step: a signal, a loss that is no number, a plugin that asks for it or that failed.
 
 Each of these may happen on one process alone, at any moment. The others only know after they have agreed, which all of
-them do at the end of every step; so nothing here acts at once, and no process waits for one that has left.
+them do at the end of every step; so nothing here acts at once, and no process waits for one that has left. Where
+nothing depends on it before the next step, they ask each other at the end of a step and hear the answer at the end of
+the next.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ class Stopping:
         self._mistake = ""
         self._failure = ""
         self._stop: dict[str, str] | None = None
+        self._mine: tuple[Any, ...] = ()
+        self._is_any = torch.tensor(0)
+        self._asking: dist.Work | None = None
         self._group: Any = None
         if distributed.world() > 1 and dist.get_backend() != "gloo":
             # What is agreed on is a few words of the CPU's; on the GPU each exchange would wait for all that is queued.
@@ -60,8 +65,36 @@ class Stopping:
 
     def agree(self) -> None:
         """Every process calls this at the same step. Mostly one number is exchanged; the words only where needed."""
-        mine = (self.read_signal(), self._bad_loss, self._mistake, self._failure, self._stop)
-        everyone = self._exchange(mine) if self.is_any(any(mine)) else []
+        self._hear()
+        self._ask()
+        self._hear()
+
+    def agree_later(self) -> None:
+        """As :meth:`agree`, on what was seen up to the last call: the answer has had a step's time to arrive, and
+        nobody waits. A process that is alone has its answer."""
+        if distributed.world() == 1:
+            self.agree()
+            return
+        self._hear()
+        if not self.at_once:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Begin to ask whether any process has seen something. What this one sees from now on belongs to the next
+        question, so that all of them hear of the first that went wrong, and not of what came of it."""
+        self._mine = (self.read_signal(), self._bad_loss, self._mistake, self._failure, self._stop)
+        if distributed.world() > 1:
+            self._is_any = torch.tensor(int(any(self._mine)))
+            self._asking = dist.all_reduce(self._is_any, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+
+    def _hear(self) -> None:
+        """Wait for the answer to the last question, if there is one that has not been heard."""
+        is_any = any(self._mine)
+        if self._asking is not None:
+            self._asking.wait()
+            self._asking, is_any = None, bool(self._is_any)
+        everyone = self._exchange(self._mine) if is_any else []
+        self._mine = ()
         for signal, bad_loss, mistake, failure, stop in everyone:
             self.signal = self.signal or signal
             self.bad_loss = self.bad_loss or bad_loss

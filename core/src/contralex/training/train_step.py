@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contralex.data.loading import Batch
-from contralex.lookup import batch_norm, distributed
+from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Step, StepResult
@@ -42,7 +42,6 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     prepared.wrapped_optimizer.zero_grad()
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradient overflowed
         run.method.update(result.keys, moment)
-    batch_norm.average_running_statistics(run.method)
     return result
 
 
