@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -25,7 +27,7 @@ from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import CheckpointSpec
 from contralex.training import build
-from contralex.training.checkpoints import read, retention, write
+from contralex.training.checkpoints import read, retention, tensor_file, write
 from contralex.training.checkpoints.state import CheckpointState
 from contralex.training.run import train
 
@@ -125,6 +127,32 @@ def test_a_failed_rename_brings_the_old_one_back(save: Save, folder: Path, monke
     monkeypatch.undo()
     assert names(folder) == ["last", "step-10"]
     assert read.is_whole(target)
+
+
+def test_a_file_of_tensors_is_the_one_that_safetensors_writes(tmp_path: Path) -> None:
+    tensors = {f"of.{dtype}": (torch.arange(6).view(2, 3) % 2).to(dtype) for dtype in tensor_file.TYPES}
+    tensors |= {"é": torch.randn(3, 4), "none": torch.empty(0, 3), "number": torch.tensor(3.0)}
+    safetensors.torch.save_file(tensors, tmp_path / "theirs")
+    digest = tensor_file.save_file(tensors, tmp_path / "ours")
+    text = (tmp_path / "ours").read_bytes()
+    assert text == (tmp_path / "theirs").read_bytes()
+    assert digest == hashlib.sha256(text).hexdigest()
+
+
+def test_tensors_that_share_storage_or_are_not_contiguous_are_saved_as_they_are(tmp_path: Path) -> None:
+    shared = torch.randn(4, 5)
+    tensors = {"a": shared, "b": shared, "c": shared.T, "d": shared[1:]}
+    tensor_file.save_file(tensors, tmp_path / "file")
+    torch.testing.assert_close(safetensors.torch.load_file(tmp_path / "file"), tensors, rtol=0, atol=0)
+    with pytest.raises(ContralexError, match=r"b is of type torch\.complex128"):
+        tensor_file.save_file({"a": shared, "b": torch.zeros(1, dtype=torch.complex128)}, tmp_path / "other")
+
+
+def test_only_the_tensors_that_are_asked_for_are_read(save: Save) -> None:
+    checkpoint = read.open_checkpoint(save(10))
+    every, some = checkpoint.tensors(), checkpoint.tensors(prefix="1.")
+    assert set(some) == {name for name in every if name.startswith("1.")} < set(every)
+    assert all(torch.equal(tensor, every[name]) for name, tensor in some.items())
 
 
 @pytest.mark.parametrize("way", ["save_file", "manifest.write", "write_text"])

@@ -121,7 +121,7 @@ def encoder_of(checkpoint: Checkpoint, spec: RunSpec) -> Encoder:
     """The query encoder of a checkpoint that is open, and whose spec is resolved, in evaluation mode."""
     made = encoder(spec)
     prefix = "encoder."
-    mine = {name[len(prefix) :]: t for name, t in checkpoint.tensors().items() if name.startswith(prefix)}
+    mine = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors(prefix=prefix).items()}
     load_into(made, mine, checkpoint.folder / MODEL)
     return made.eval()
 

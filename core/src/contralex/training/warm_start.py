@@ -65,7 +65,7 @@ def match(encoder: Encoder, spec: InitSpec, checkpoint: Checkpoint) -> WarmStart
 def load(encoder: Encoder, spec: InitSpec, checkpoint: Checkpoint) -> None:
     """Puts what fits of a checkpoint's query encoder into an encoder."""
     found = match(encoder, spec, checkpoint)
-    tensors = checkpoint.tensors()
+    tensors = checkpoint.tensors(prefix=_PREFIX)
     encoder.load_state_dict({**encoder.state_dict(), **{name: tensors[_PREFIX + name] for name in found.loaded}})
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,16 @@ class File:
     problem: str = ""
 
 
-def write(folder: Path) -> None:
-    """For all files that lie in the folder; they are on the disk when the manifest is, and before it."""
+def write(folder: Path, hashes: Mapping[str, str] | None = None) -> None:
+    """For all files that lie in the folder; they are on the disk when the manifest is, and before it.
+
+    ``hashes``: the SHA-256 of files that were hashed when they were written. The others are read.
+    """
+    known = hashes or {}
     files = {}
     for file in sorted(folder.iterdir()):
         to_disk(file)
-        files[file.name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+        files[file.name] = {"size": file.stat().st_size, "sha256": known.get(file.name) or _sha256(file)}
     (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1) + "\n", "utf-8")
     to_disk(folder / MANIFEST)
     to_disk(folder)
@@ -48,7 +54,8 @@ def files_of(folder: Path, *, hashes: bool = True) -> list[File]:
         listed = _listed(read_json(folder / MANIFEST, 2**20))
     except (OSError, ValueError) as error:
         return [File(MANIFEST, 0, "", _reason(error))]
-    files = [_compared(folder / name, entry, hashes) for name, entry in listed.items()]
+    with ThreadPoolExecutor() as pool:  # hashing lets go of Python's lock
+        files = list(pool.map(lambda name: _compared(folder / name, listed[name], hashes), listed))
     return [*files, *(File(name, 0, "", "the manifest does not have it") for name in _NEEDED if name not in listed)]
 
 

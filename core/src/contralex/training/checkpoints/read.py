@@ -54,13 +54,14 @@ class Checkpoint:
             logging.getLogger("contralex").warning("%s was made with another version: %s.", self.folder, change)
         return resolve_data(self.state.spec, data=data, sets=sets, where=str(self.folder / STATE))
 
-    def tensors(self, name: str = MODEL) -> dict[str, Tensor]:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def tensors(self, name: str = MODEL, prefix: str = "") -> dict[str, Tensor]:
+        """Those of a file whose names begin with ``prefix``. The others are not read."""
+        from safetensors import SafetensorError, safe_open
 
         header.read(self.folder / name)
         try:
-            return load_file(self.folder / name)
+            with safe_open(self.folder / name, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys() if key.startswith(prefix)}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise _damaged(self.folder, name, str(error)) from error
 

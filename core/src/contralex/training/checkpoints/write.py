@@ -10,15 +10,12 @@ needs to be kept. :mod:`contralex.training.checkpoints.read` finds one that is w
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -28,6 +25,7 @@ from contralex.training.checkpoints import manifest, read, retention
 from contralex.training.checkpoints.manifest import MODEL, OPTIMIZER, STATE
 from contralex.training.checkpoints.read import Checkpoint
 from contralex.training.checkpoints.state import CheckpointState
+from contralex.training.checkpoints.tensor_file import save_file
 from contralex.training.optimizers import LARS
 
 # What each optimiser keeps of a parameter once that has moved.
@@ -59,13 +57,11 @@ def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optim
         draft = folder / f".{target.name}-{os.getpid()}_{time.time_ns()}"
         draft.mkdir()
         (draft / STATE).write_text(text, "utf-8")
-        for name, content in ((MODEL, tensors), (OPTIMIZER, moments)):
-            save_file(_contiguous(content), draft / name)
-            shutil.copymode(draft / STATE, draft / name)  # safetensors lets its owner alone read it
-        manifest.write(draft)
+        files = {MODEL: tensors, OPTIMIZER: moments}
+        manifest.write(draft, {name: save_file(content, draft / name) for name, content in files.items()})
         _put(draft, target)
         write_text(folder / "last", target.name + "\n")
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise _not_saved(target, error, state) from error
     finally:
         if draft is not None and draft.exists():
@@ -90,9 +86,9 @@ def _put(draft: Path, target: Path) -> None:
         retention.remove(aside)
 
 
-def _not_saved(target: Path, error: OSError | SafetensorError, state: CheckpointState) -> NotSaved:
+def _not_saved(target: Path, error: OSError, state: CheckpointState) -> NotSaved:
     folder = target.parent
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    reason = error.strerror or str(error)
     good = next((path for path in read.steps(folder) if read.is_whole(path)), None) if folder.is_dir() else None
     onward = command_to_resume(folder.parent, *(["--allow-code"] if state.has_code else []))
     way = f"the last good one is {good}, and the run goes on from it with:{onward}" if good else "there is no other"
@@ -190,8 +186,3 @@ def flatten_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str
             elif value is not None:
                 numbers[f"{place}.{name}"] = value
     return tensors, numbers
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # A clone for what shares storage, which safetensors refuses to write twice.
-    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
