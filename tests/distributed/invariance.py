@@ -244,7 +244,7 @@ def together(world: int, names: Sequence[str], folder: Path) -> list[dict[str, A
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(_worker, (world, port, list(names), folder), nprocs=world)
-    return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
+    return [torch.load(folder / f"{world}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
 def _worker(rank: int, world: int, port: int, names: list[str], folder: Path) -> None:

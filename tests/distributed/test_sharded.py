@@ -112,7 +112,7 @@ def worker(rank: int, world: int, port: int, folder: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
-    of_one = torch.load(Path(folder) / "one.pt")
+    of_one = torch.load(Path(folder) / "one.pt", weights_only=True)
     out: dict[Any, Any] = {}
     for case in CASES:
         for placement in PLACEMENTS:
@@ -139,7 +139,7 @@ def several(request: Any, one: Any, tmp_path_factory: pytest.TempPathFactory) ->
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(worker, (request.param, port, str(folder)), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 
 def close(found: Any, expected: Any, what: str) -> None:

@@ -108,7 +108,7 @@ def _start(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
                 reason = _why(ended, [line.strip() for line in said if line.strip()])
                 found[trial] = (reason, reason)
                 break
-            first, second = (torch.load(file) for file in files)
+            first, second = (torch.load(file, weights_only=True) for file in files)
             found[trial] = (first, second)
         return found
 

@@ -46,7 +46,7 @@ def result(folder: Path, rank: int, number: int) -> Path:
 
 def main(folder: Path, rank: int, patience: float) -> None:
     torch.set_num_threads(1)
-    for number, (label, data, views) in enumerate(torch.load(folder / "trials.pt")):
+    for number, (label, data, views) in enumerate(torch.load(folder / "trials.pt", weights_only=True)):
         # A group of its own for each trial: where one process raises, the group ends, and so does the other's wait.
         dist.init_process_group(
             "gloo",
