@@ -87,7 +87,7 @@ class Run(Protocol):
         """This process's part of the training batches of one epoch, counted from 0, on the run's device: ``index`` (B,)
         and for each of ``views`` (None: all) a tensor (B, ...).
 
-        Between batches BatchNorm's running statistics become the mean over processes, as after a step of training.
+        Between batches BatchNorm's running statistics become the mean over processes.
         """
         ...
 

@@ -258,7 +258,7 @@ class Run:
         """This process's part of the batches of one epoch, counted from 0, on the run's device. They are for
         a plugin's pass over the training data. ``views``: those that are made; None: all.
 
-        Between batches BatchNorm's running statistics become the mean over processes, as after a step of training.
+        Between batches BatchNorm's running statistics become the mean over processes.
         """
         train, start = self.spec.train, epoch * self.per_epoch
         for batch in batches(

@@ -1,0 +1,49 @@
+"""BatchNorm's running statistics, averaged over the processes once before they are used, are those of every step."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from contralex.lookup import batch_norm, distributed
+
+STEPS, B = 5, 8
+
+
+def running(processes: int, every: int) -> dict[str, Tensor]:
+    """After some steps on this process's part of each batch; averaged at ``every`` step, and at the end."""
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, momentum=None))
+    batch_norm.convert(model, 2)
+    for step in range(STEPS):
+        x = torch.randn(B, 3, generator=torch.Generator().manual_seed(step)) * (step + 1)
+        model(x.chunk(processes)[distributed.rank()])
+        if (step + 1) % every == 0:
+            batch_norm.average_running_statistics(model)
+    batch_norm.average_running_statistics(model)
+    return model.state_dict()
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    torch.save([running(2, every) for every in (1, 2, STEPS)], Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_one_average_is_that_of_all_steps(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    alone = running(1, 1)
+    assert not torch.equal(alone["0.running_var"], torch.ones(3))
+    for rank in range(2):
+        for found in torch.load(tmp_path / f"{rank}.pt"):
+            torch.testing.assert_close(found, alone)
