@@ -346,9 +346,10 @@ def test_what_is_not_linear_ends_a_fused_run() -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_images_that_are_made_together_are_those_made_alone(fused: bool) -> None:
+def test_images_that_are_made_together_are_those_made_alone(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_OF_SMALL", 100_000)  # 57 of them
     made = TensorEngine(Augment.model_validate(EVERYTHING), fused)
-    images = [photo(40 + n, 50) for n in range(150)]  # more than are worked on at once
+    images = [photo(40 + n, 50) for n in range(150)]
     torch.manual_seed(3)
     parameters = [made.draw(image) for image in images]
     together = made.make(images, parameters)

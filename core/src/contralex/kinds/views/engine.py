@@ -13,7 +13,7 @@ Three engines make views of the same parameters:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, Literal
@@ -33,11 +33,12 @@ from contralex.kinds.views.blurs import (
     to_pillow,
 )
 from contralex.kinds.views.fusing import change_colours
-from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters, draw_parameters, rand_augment
+from contralex.kinds.views.parameters import Box, ViewParameters, draw_parameters, rand_augment
 from contralex.kinds.views.transforms import augmentation
 
 _BY_PILLOW = 64  # up to so many pixels of a side, Pillow resizes as fast as torch
-_IN_CACHE = 200_000  # numbers of the images that are worked on together
+# Numbers of the images that are worked on together: large ones stay in the cache, small ones share the cost of a call.
+_OF_LARGE, _OF_SMALL = 200_000, 800_000
 
 
 class Engine(ABC):
@@ -77,7 +78,8 @@ class TensorEngine(Engine):
         return draw_parameters(self.augment, self.names, *image.size)
 
     def make(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
-        together = max(_IN_CACHE // (3 * self.augment.crop.size**2), 1)
+        size = self.augment.crop.size
+        together = max((_OF_SMALL if size <= _BY_PILLOW else _OF_LARGE) // (3 * size**2), 1)
         made: list[Tensor] = []
         for start in range(0, len(images), together):
             stop = start + together
@@ -92,7 +94,9 @@ class TensorEngine(Engine):
                 for image, values in zip(images, parameters, strict=True)
             ]
         crops = [self._crop(image, values.crop) for image, values in zip(images, parameters, strict=True)]
-        pixels = torch.stack(crops) if len(crops) > 1 else crops[0].unsqueeze(0)
+        pixels = (torch.stack(crops) if len(crops) > 1 else crops[0].unsqueeze(0)).to(
+            torch.float32, memory_format=torch.contiguous_format
+        )
         names = self.names[before + 1 :]
         if self.augment.jigsaw is None:
             return normalize(self._apply(names, pixels, parameters), self.augment.normalize).unbind(0)
@@ -142,16 +146,22 @@ class TensorEngine(Engine):
 
     def _jitter(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
         for step in range(4):
-            for number, change in enumerate(_CHANGES):
-                factors = [_factor(values.jitter, step, number) for values in parameters]
-                pixels = _where(factors, pixels, change)
+            factors: list[dict[int, float]] = [{} for _ in _CHANGES]
+            for at, values in enumerate(parameters):
+                if values.jitter is not None:
+                    number = values.jitter.order[step]
+                    factor = values.jitter.factors[number]
+                    if factor is not None:
+                        factors[number][at] = factor
+            for change, chosen in zip(_CHANGES, factors, strict=True):
+                pixels = _where(chosen, pixels, change)
         return pixels
 
     def _gray(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
-        return _where([values.gray or None for values in parameters], pixels, lambda some, _: colours.to_gray(some))
+        return _where(_numbers(values.gray for values in parameters), pixels, lambda some, _: colours.to_gray(some))
 
     def _flip(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
-        return _where([values.flip or None for values in parameters], pixels, lambda some, _: some.flip(-1))
+        return _where(_numbers(values.flip for values in parameters), pixels, lambda some, _: some.flip(-1))
 
     def _blur(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
         kernel = self.augment.blur.kernel if self.augment.blur else None
@@ -169,7 +179,7 @@ class TensorEngine(Engine):
     def _solarize(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
         # As torchvision's, whose threshold stands between two bytes: see there.
         threshold = self.augment.solarize.threshold * 255 + 0.5 if self.augment.solarize else 0.0
-        chosen = [values.solarize or None for values in parameters]
+        chosen = _numbers(values.solarize for values in parameters)
         return _where(chosen, pixels, lambda some, _: colours.solarize(some, threshold))
 
     def _rand_augment(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
@@ -199,23 +209,20 @@ _CHANGES: tuple[_Change, ...] = (
 )
 
 
-def _factor(jitter: ColourFactors | None, step: int, number: int) -> float | None:
-    """The factor of a change, where it is this image's ``step``-th."""
-    if jitter is None or jitter.order[step] != number:
-        return None
-    return (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)[number]
-
-
-def _where(values: Sequence[float | None], pixels: Tensor, change: _Change) -> Tensor:
-    """The images changed which have a value."""
-    chosen = [at for at, value in enumerate(values) if value is not None]
-    if not chosen:
+def _where(values: Mapping[int, float], pixels: Tensor, change: _Change) -> Tensor:
+    """The images changed which have a value, by their numbers."""
+    if not values:
         return pixels
-    given = [value for value in values if value is not None]
-    if len(chosen) == len(pixels):
+    given = list(values.values())
+    if len(values) == len(pixels):
         return change(pixels, given)
-    pixels[chosen] = change(pixels[chosen], given)
-    return pixels
+    chosen = torch.tensor(list(values), device=pixels.device)
+    return pixels.index_copy_(0, chosen, change(pixels.index_select(0, chosen), given))
+
+
+def _numbers(flags: Iterable[bool]) -> Mapping[int, float]:
+    """Those that are true."""
+    return {at: 1.0 for at, flag in enumerate(flags) if flag}
 
 
 def make_engine(name: EngineName, augment: Augment) -> Engine:
@@ -245,13 +252,12 @@ def may_resize_by_torch(image: Image.Image, box: Box, crop: Crop) -> bool:
 def resize_crop(
     image: Image.Image, box: Box, size: int, interpolation: Literal["bilinear", "bicubic"], by_torch: bool
 ) -> Tensor:
-    """(3, size, size) float32 whole numbers from 0 to 255."""
+    """(3, size, size) uint8."""
     part = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
     if not by_torch:
-        return load_pixels(part.resize((size, size), Image.Resampling[interpolation.upper()]))[0]
+        return from_pillow(part.resize((size, size), Image.Resampling[interpolation.upper()]))
     levels = from_pillow(part).unsqueeze(0)
-    resized = functional.interpolate(levels, (size, size), mode=interpolation, antialias=True)
-    return resized[0].to(torch.float32, memory_format=torch.contiguous_format)
+    return functional.interpolate(levels, (size, size), mode=interpolation, antialias=True)[0]
 
 
 def normalize(pixels: Tensor, values: Normalize | None) -> Tensor:

@@ -48,7 +48,7 @@ def colour_map(names: Sequence[str], parameters: ViewParameters, mean: NDArray[n
 
 def _change(factors: ColourFactors, number: int, before: Matrix, mean: NDArray[np.float64]) -> Matrix:
     """One of the four changes, after the map ``before``."""
-    factor = (factors.brightness, factors.contrast, factors.saturation, factors.hue)[number]
+    factor = factors.factors[number]
     if factor is None:
         return _SAME
     if number == 3:

@@ -40,6 +40,11 @@ class ColourFactors:
     saturation: float | None
     hue: float | None
 
+    @property
+    def factors(self) -> tuple[float | None, float | None, float | None, float | None]:
+        """By the numbers of the changes."""
+        return self.brightness, self.contrast, self.saturation, self.hue
+
 
 @dataclass(frozen=True)
 class Piece:
