@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from contralex.lookup import late_checks
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.step import _measure_accuracy
 from contralex.lookup.values import Match, Rows, Targets
+from contralex.testing.host_waits import HostWaits
 
 SAMPLE = torch.tensor([5, 3])
 
@@ -63,3 +67,70 @@ def test_a_regression_on_places_looks_among_the_places_of_its_sample() -> None:
     torch.testing.assert_close(
         _measure_accuracy(backwards, keys, Dictionary(), nothing, Match(0, 0)), torch.tensor(4 / 6)
     )
+
+
+def _searched(queries: Rows, others: Rows, same_view: bool) -> list[int]:
+    """The naive search of the tags."""
+    found = []
+    for sample, view, position in zip(queries.sample, queries.view, queries.position, strict=True):
+        same = (others.sample == sample) & (others.position == position)
+        same = same & (others.view == view) if same_view else same
+        found.append(int(same.nonzero()[0]) if same.any() else -1)
+    return found
+
+
+@pytest.mark.parametrize("asked", [1, 3, 5, "some"])
+@pytest.mark.parametrize("view", [0, 1])
+def test_what_is_known_of_rows_is_what_a_search_finds(asked: int | str, view: int) -> None:
+    keys = Rows.from_views({each: (torch.randn(2, 5, 2), None) for each in (0, 1)}, SAMPLE)
+    count, positions = (asked, None) if isinstance(asked, int) else (3, torch.tensor([[4, 0, 2], [1, 0, 3]]))
+    queries = Rows.from_view(torch.randn(2, count, 2), SAMPLE, view, positions)
+    by_hand = Rows(queries.vectors, queries.sample, queries.view, queries.position)
+    assert by_hand.layout is None
+    for others, same_view in ((keys, True), (keys.select_view(1), False)):
+        expected = _searched(queries, others, same_view)
+        assert queries.find_in(others, same_view=same_view).tolist() == expected
+        assert by_hand.find_in(others, same_view=same_view).tolist() == expected
+    assert queries.select_matching(queries, Match(view, view)).vectors.tolist() == queries.vectors.tolist()
+
+
+def test_nothing_that_training_asks_of_rows_waits() -> None:
+    with HostWaits() as waits, late_checks.collect():
+        keys = Rows.from_views({each: (torch.randn(2, 5, 2), None) for each in (0, 1)}, SAMPLE).gather(gradient=True)
+        queries = Rows.from_view(torch.randn(2, 3, 2), SAMPLE, 0, torch.tensor([4, 0, 2]))
+        keys.select_matching(queries, Match(0, 1))
+        keys.select_matching(keys.select_view(0), Match(0, 1))
+        assert keys.views == (0, 1)
+        assert keys.per_sample == 5
+    assert not [what for what in waits.found if "torch.tensor" not in what], str(waits)
+
+
+def test_rows_with_other_tags_are_searched() -> None:
+    keys = Rows.from_view(torch.arange(4.0).view(2, 2), SAMPLE, 0)
+    turned = replace(keys, sample=SAMPLE.flip(0))
+    assert turned.layout is None
+    assert turned.index_in(keys).tolist() == [1, 0]
+    assert replace(keys, vectors=keys.vectors * 2).layout is not None
+
+
+def test_parts_of_a_batch_may_be_joined_in_any_order() -> None:
+    views = {view: torch.randn(2, 3) for view in (0, 1)}
+    parts = [
+        Rows.from_views({view: (vectors[i : i + 1], None) for view, vectors in views.items()}, SAMPLE[i : i + 1])
+        for i in (0, 1)
+    ]
+    joined = Rows.cat(parts)  # view 0, view 1 of the first sample, then of the other
+    for view, vectors in views.items():
+        assert torch.equal(joined.select_view(view).vectors, vectors)
+    queries = Rows.from_view(views[0], SAMPLE, 0)
+    assert torch.equal(joined.select_matching(queries, Match(0, 1)).vectors, views[1])
+
+
+def test_a_position_that_no_key_has_is_refused_in_training_too() -> None:
+    keys = Rows.from_view(torch.randn(2, 5, 2), SAMPLE, 0)
+    queries = Rows.from_view(torch.randn(2, 1, 2), SAMPLE, 0, torch.tensor([5]))
+    with pytest.raises(RuntimeError, match="no partner among the keys"):
+        queries.index_in(keys)
+    with late_checks.collect() as checks:
+        queries.index_in(keys)
+    assert [bool(check.is_wrong) for check in checks] == [True]

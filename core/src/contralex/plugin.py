@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.dictionary import Dictionary
+    from contralex.lookup.host_copies import to_device
+    from contralex.lookup.host_mirror import HostMirror
+    from contralex.lookup.late_checks import refuse_if
     from contralex.lookup.micro_batches import encode_in_parts, slice_of_batch
     from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
@@ -213,6 +216,9 @@ _WHERE = {
         "value_at",
     ),
     "contralex.lookup.dictionary": ("Dictionary",),
+    "contralex.lookup.host_copies": ("to_device",),
+    "contralex.lookup.host_mirror": ("HostMirror",),
+    "contralex.lookup.late_checks": ("refuse_if",),
     "contralex.lookup.micro_batches": (
         "encode_in_parts",
         "slice_of_batch",
@@ -313,6 +319,7 @@ __all__ = [
     "FrozenEncoder",
     "Gray",
     "Group",
+    "HostMirror",
     "ImageEncoder",
     "InBatchSource",
     "InfoNCE",
@@ -397,11 +404,13 @@ __all__ = [
     "progress",
     "read_json",
     "read_source",
+    "refuse_if",
     "remedy",
     "resolve_data",
     "sincos_positions",
     "slice_of_batch",
     "timm_backbone",
+    "to_device",
     "to_tensor_steps",
     "torchvision_backbone",
     "train_or_reuse",

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from contralex.lookup.answers import Answers
 from contralex.lookup.entries import Entries, sum_exponentials
+from contralex.lookup.host_copies import HostCopy
 from contralex.lookup.shards import Shards
 from contralex.lookup.twins import Twins
 from contralex.lookup.values import Match, Rows
@@ -163,8 +164,7 @@ class Dictionary:
         """(N,) the entry that stands for each query's own sample, seen in the matched view, at the same position."""
         if self.has_own:  # by convention it is entry 0
             return torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device)
-        asked = replace(queries, view=torch.full_like(queries.view, match.key))
-        return asked.index_in(self.rows, same_view=True)
+        return queries.with_view(match.key).index_in(self.rows, same_view=True)
 
     def scores(self, queries: Tensor) -> Tensor:
         """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked.
@@ -236,8 +236,8 @@ class Dictionary:
             scores = self.scores(queries)
             absent = scores == float("-inf")  # 0 in its place: ∞·0 in the gradient of a learned temperature is NaN
             logits = scores.masked_fill(absent, 0.0) / temperature + bias
-            own = F.one_hot(index, logits.shape[1])
-            return -F.logsigmoid((2 * own - 1) * logits).masked_fill(absent, 0.0).sum(dim=1)
+            own = torch.arange(logits.shape[1], device=index.device) == index.unsqueeze(1)
+            return -F.logsigmoid(torch.where(own, logits, -logits)).masked_fill(absent, 0.0).sum(dim=1)
         # A dimension more, in which every query has the bias and every entry has 1.
         divided, table = self._divide(queries, temperature), self._entries().only_table()
         biased = torch.cat([divided, torch.zeros_like(divided[:, :1]) + bias], dim=1)
@@ -263,7 +263,8 @@ class Dictionary:
         if lead is None:
             return self.find_best(queries) == index
         found = lead > 0
-        if lead.device.type == "cpu" and bool((lead == 0).any()):  # elsewhere the question would wait for the device
+        # Of another device the question would wait.
+        if lead.device.type == "cpu" and HostCopy((lead == 0).any()).read()[0]:
             found = torch.where(lead == 0, self.find_best(queries) == index, found)
         return found
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import distributed, streaming
+from contralex.lookup.host_copies import HostCopy
 from contralex.lookup.shards import Shards, own_range
 from contralex.lookup.streaming import Hidden, Others
 from contralex.lookup.weights import TiledWeights
@@ -165,6 +166,6 @@ def sum_exponentials(scores: Tensor, dim: int) -> Tensor:
 def _check_range(index: Tensor, size: int) -> None:
     if index.device.type != "cpu" or not len(index):  # elsewhere the question would wait for the device
         return
-    low, high = (int(bound) for bound in index.aminmax())
+    low, high = (int(bound) for bound in HostCopy(torch.stack(index.aminmax())).read())
     if low < 0 or high >= size:
         raise IndexError(f"a query should find entry {low if low < 0 else high}, and there are {size}, counted from 0")

@@ -116,7 +116,7 @@ class LookUp(nn.Module):
 
         parts = encode_in_parts(encode, sample, size, [self.encoder, self.key_encoder])
         queries, keys = zip(*parts, strict=True)
-        return Rows.join(queries), Rows.join(keys)
+        return Rows.join(queries, sample), Rows.join(keys, sample)
 
     def _encode_each_in_parts(
         self, views: Mapping[int, Tensor], sample: Tensor, step: Step, size: int
@@ -136,8 +136,8 @@ class LookUp(nn.Module):
             if self.key_encoder.takes_whole_batch:
                 keys = encode_keys(slice(None), sample)
             else:
-                keys = Rows.join(encode_in_parts(encode_keys, sample, size, [self.key_encoder]))
-        return Rows.join(queries), keys
+                keys = Rows.join(encode_in_parts(encode_keys, sample, size, [self.key_encoder]), sample)
+        return Rows.join(queries, sample), keys
 
     def _encode_queries(self, views: Mapping[int, Tensor], sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
         """The queries, and the embedding of each view that the encoder has seen."""
@@ -203,11 +203,11 @@ def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets
         normal = nn.functional.normalize
         asked, entries = normal(queries.vectors, dim=1), normal(matched.vectors, dim=1)
         index = queries.find_in(matched, same_view=False)
-        per_sample = int((matched.sample == matched.sample[0]).sum())
+        per_sample = matched.per_sample
         if per_sample == 1:
             scores = asked @ entries.T
         else:  # of its own sample's keys alone: all patches against all patches would be larger than the network
-            asked = asked.unflatten(0, (-1, int((queries.sample == queries.sample[0]).sum())))  # (B, Q, D)
+            asked = asked.unflatten(0, (-1, queries.per_sample))  # (B, Q, D)
             own = entries.unflatten(0, (-1, per_sample))[index.view(asked.shape[:2])[:, 0] // per_sample]  # (B, P, D)
             scores, index = (asked @ own.mT).flatten(0, 1), index % per_sample
         return (scores.argmax(dim=1) == index).float().mean()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.lookup.host_copies import HostCopy
 from contralex.lookup.weights import TiledWeights
 
 KEPT = 2**20  # scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer
@@ -152,7 +153,7 @@ class _Tile:
         """(R, 1) columns of this tile, and whether the index was inside; None where none is."""
         local, last = index[self.rows].unsqueeze(1) - self.columns.start, self.room.shape[1] - 1
         if index.device.type == "cpu":  # elsewhere the question would wait for the device
-            low, high = local.aminmax()
+            low, high = HostCopy(torch.stack(local.aminmax())).read()
             if high < 0 or low > last:
                 return None
         return local.clamp(0, last), (local >= 0) & (local <= last)

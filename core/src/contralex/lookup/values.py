@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from contralex.lookup import distributed
+from contralex.lookup import distributed, late_checks, row_layout
 from contralex.lookup.clock import Clock
+from contralex.lookup.row_layout import Block, Layout
 from contralex.lookup.weights import DenseWeights, TiledWeights
 
 _Form = TypeVar("_Form", Tensor, TiledWeights)
@@ -33,6 +34,14 @@ class Rows:
     position: Tensor
     """(R,) the position inside the view: a patch, a time step. It is 0 where a view is one vector."""
 
+    layout: Layout | None = field(default=None, repr=False, compare=False)
+    """What is known on the host of how these rows lie, where they were made view after view. It is for these tags:
+    rows with other tags have none."""
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and not self.layout.describes((self.sample, self.view, self.position)):
+            object.__setattr__(self, "layout", None)
+
     def __len__(self) -> int:
         return len(self.vectors)
 
@@ -45,15 +54,7 @@ class Rows:
         """
         if vectors.dim() == 2:
             vectors = vectors.unsqueeze(1)
-        batch, per_sample, _ = vectors.shape
-        if positions is None:
-            positions = torch.arange(per_sample, device=vectors.device)
-        return cls(
-            vectors.flatten(0, 1),
-            sample.repeat_interleave(per_sample),
-            torch.full((batch * per_sample,), view, device=vectors.device, dtype=torch.long),
-            positions.to(vectors.device).expand(batch, per_sample).flatten(),
-        )
+        return cls._from_block(vectors.flatten(0, 1), sample, positions, Block(view, sample, vectors.shape[1]))
 
     @classmethod
     def from_views(cls, encoded: Mapping[int, tuple[Tensor, Tensor | None]], sample: Tensor) -> Rows:
@@ -61,46 +62,135 @@ class Rows:
         return cls.cat([cls.from_view(vectors, sample, view, at) for view, (vectors, at) in encoded.items()])
 
     @classmethod
-    def cat(cls, parts: Sequence[Rows]) -> Rows:
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in _ROW_FIELDS))
+    def _from_block(cls, vectors: Tensor, sample: Tensor, positions: Tensor | None, block: Block) -> Rows:
+        """``vectors`` (R, D) of ``sample``, which are those of all processes where the block has others' samples."""
+        device, per_sample = vectors.device, block.per_sample
+        at = torch.arange(per_sample, device=device) if positions is None else positions.to(device)
+        tags = (
+            sample.repeat_interleave(per_sample) if per_sample > 1 else sample,
+            torch.full((len(vectors),), block.view, device=device, dtype=torch.long),
+            at.expand(len(sample), per_sample).flatten(),
+        )
+        return cls(vectors, *tags, Layout((replace(block, counted=positions is None),), tags))
 
     @classmethod
-    def join(cls, parts: Sequence[Rows]) -> Rows:
-        """Rows of a batch that was encoded in parts: view after view, and in each view part after part."""
-        views = torch.unique_consecutive(parts[0].view).tolist()
-        return cls.cat([part.select_view(view) for view in views for part in parts])
+    def cat(cls, parts: Sequence[Rows]) -> Rows:
+        if len(parts) == 1:
+            return parts[0]
+        vectors, *tags = (torch.cat([getattr(part, name) for part in parts]) for name in _ROW_FIELDS)
+        layouts = [part.layout for part in parts]
+        known = [layout for layout in layouts if layout is not None]
+        blocks = tuple(block for layout in known for block in layout.blocks)
+        layout = Layout(blocks, (tags[0], tags[1], tags[2])) if len(known) == len(layouts) else None
+        return cls(vectors, tags[0], tags[1], tags[2], layout)
+
+    @classmethod
+    def join(cls, parts: Sequence[Rows], sample: Tensor) -> Rows:
+        """Rows of a batch ``sample`` that was encoded in parts: view after view, and in each view part after part."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = cls.cat([part.select_view(view) for view in parts[0].views for part in parts])
+        if joined.layout is None or parts[0].layout is None:
+            return joined
+        blocks = tuple(replace(block, samples=sample) for block in parts[0].layout.blocks)
+        return replace(joined, layout=replace(joined.layout, blocks=blocks))
 
     def select_view(self, view: int) -> Rows:
-        return self[self.view == view]
+        found = self.layout.find_view(view) if self.layout is not None else None
+        if found is None:
+            return self[self.view == view]
+        block, rows = found
+        if rows.stop - rows.start == len(self):
+            return self
+        part = self[rows]
+        return replace(part, layout=Layout((block,), (part.sample, part.view, part.position)))
 
-    def __getitem__(self, which: Tensor) -> Rows:
+    def with_view(self, view: int) -> Rows:
+        """The same rows, tagged with another view."""
+        views = torch.full_like(self.view, view)
+        layout = self.layout
+        if layout is not None:
+            blocks = tuple(replace(block, view=view) for block in layout.blocks)
+            layout = Layout(blocks, (self.sample, views, self.position))
+        return Rows(self.vectors, self.sample, views, self.position, layout)
+
+    def __getitem__(self, which: Tensor | slice) -> Rows:
         return Rows(*(getattr(self, name)[which] for name in _ROW_FIELDS))
 
     def detach(self) -> Rows:
         return replace(self, vectors=self.vectors.detach())
 
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The views of these rows, in the order in which they stand."""
+        if self.layout is not None:
+            return tuple(block.view for block in self.layout.blocks)
+        return tuple(torch.unique_consecutive(self.view).tolist())
+
+    @property
+    def per_sample(self) -> int:
+        """P, the rows of each sample, where all have as many and they stand together."""
+        counts = {block.per_sample for block in self.layout.blocks} if self.layout is not None else set()
+        return counts.pop() if len(counts) == 1 else int((self.sample == self.sample[0]).sum())
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the positions of each sample are known to be 0, 1, ... P-1."""
+        return self.layout is not None and all(block.counted for block in self.layout.blocks)
+
     def gather(self, *, gradient: bool) -> Rows:
         """The rows of every process in the order that one process would have: view after view, and in each view rank
         after rank. With ``gradient``, backward returns the gradient of the vectors to their process. A collective."""
-        gathered = distributed.gather(self.vectors, gradient=gradient)
-        everyone = Rows(gathered, *(distributed.gather(getattr(self, name)) for name in _ROW_FIELDS[1:]))
-        views = torch.unique_consecutive(self.view).tolist()
-        if distributed.world() == 1 or len(views) == 1:
+        if distributed.world() == 1:
+            return self if gradient else self.detach()
+        vectors = distributed.gather(self.vectors, gradient=gradient)
+        if self.layout is not None and not any(block.before or block.after for block in self.layout.blocks):
+            return self._gather_blocks(vectors, self.layout)
+        sample, view, position = (distributed.gather(tag) for tag in (self.sample, self.view, self.position))
+        everyone = Rows(vectors, sample, view, position)
+        if len(self.views) == 1:
             return everyone
-        return everyone[torch.cat([(everyone.view == view).nonzero().flatten() for view in views])]
+        return everyone[torch.cat([(everyone.view == view).nonzero().flatten() for view in self.views])]
+
+    def _gather_blocks(self, vectors: Tensor, layout: Layout) -> Rows:
+        """The rows of every process; ``vectors`` (W·R, D) are gathered already, rank after rank."""
+        rank, world = distributed.rank(), distributed.world()
+        samples: dict[int, Tensor] = {}
+        by_rank = vectors.unflatten(0, (world, -1))
+        parts = []
+        for block, rows in layout.slices():
+            if id(block.samples) not in samples:
+                samples[id(block.samples)] = distributed.gather(block.samples)
+            everyone = samples[id(block.samples)]
+            positions = None
+            if not block.counted:
+                positions = distributed.gather(self.position[rows]).unflatten(0, (len(everyone), -1))
+            part = by_rank[:, rows].flatten(0, 1)
+            parts.append(Rows._from_block(part, everyone, positions, block.spread(rank, world)))
+        return Rows.cat(parts)
 
     def select_matching(self, queries: Rows, match: Match) -> Rows:
         """The key of each query, as N rows in the order of the queries: the row of view ``match.key`` with the query's
         sample and position. RuntimeError where a query has none."""
         keys = self.select_view(match.key)
-        return keys[queries.index_in(keys)]
+        known = queries.find_slice_in(keys)
+        return keys[queries.index_in(keys) if known is None else known]
 
     def index_in(self, others: Rows, *, same_view: bool = False) -> Tensor:
-        """(R,) the index in ``others`` of the row of the same sample and position. RuntimeError where it is absent."""
+        """(R,) the index in ``others`` of the row of the same sample and position. RuntimeError where it is absent: at
+        once, or in training as soon as that is known on the host."""
         index = self.find_in(others, same_view=same_view)
-        if bool((index < 0).any()):
-            raise RuntimeError("a query has no partner among the keys: it asks for a sample or position that none has")
+        if self.find_slice_in(others, same_view=same_view) is None:
+            sentence = "a query has no partner among the keys: it asks for a sample or position that none has"
+            late_checks.refuse_if((index < 0).any(), RuntimeError(sentence))
         return index
+
+    def find_slice_in(self, others: Rows, *, same_view: bool = False) -> slice | None:
+        """The rows in ``others`` of the same samples and positions, where they are known to stand there in this order;
+        None where they have to be searched for. It never waits for a GPU."""
+        if self.layout is None or others.layout is None:
+            return None
+        return row_layout.find_slice(self.layout, others.layout, same_view=same_view)
 
     def find_in(self, others: Rows, *, same_view: bool) -> Tensor:
         """(R,) as :meth:`index_in`, but a number below 0 where a row is absent, as ``str.find`` beside ``str.index``.
@@ -109,6 +199,18 @@ class Rows:
         """
         if not len(others):
             return torch.full_like(self.sample, -1)
+        known = self.find_slice_in(others, same_view=same_view)
+        if known is not None:
+            return torch.arange(known.start, known.stop, device=self.sample.device)
+        if self.layout is not None and others.layout is not None:
+            found = row_layout.find_beginnings(self.layout, others.layout, same_view=same_view)
+            if found is not None:
+                begins, per_sample = found
+                is_there = (self.position >= 0) & (self.position < per_sample)
+                return torch.where(is_there, begins + self.position, -1)
+        return self._search(others, same_view)
+
+    def _search(self, others: Rows, same_view: bool) -> Tensor:
         mine, theirs = _tags(self, same_view), _tags(others, same_view)
         base = torch.stack([tags.max(dim=0).values for tags in (mine, theirs)]).max(dim=0).values + 1
         mine_key, their_key = _pack(mine, base), _pack(theirs, base)

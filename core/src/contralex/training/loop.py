@@ -87,7 +87,9 @@ class TrainingLoop:
             self._average_statistics()
             run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
         is_logged = run.step % train.log_every == 0 or run.step == run.total
-        if is_logged or run.ends_epoch or self._is_due_by_steps():  # a bad loss is neither logged nor saved
+        is_settled = is_logged or run.ends_epoch or self._is_due_by_steps()  # a bad loss is neither logged nor saved
+        run.loss_check.read(wait=is_settled)
+        if is_settled:
             run.stopping.agree()
         else:
             run.stopping.agree_later()
@@ -136,9 +138,17 @@ class TrainingLoop:
             self.save()
         raise stopped_error(run)
 
+    def _check_losses(self) -> None:
+        """Raises where a loss until now was bad. Every process calls this."""
+        self.run.loss_check.read(wait=True)
+        self.run.stopping.agree()
+        if self.run.stopping.bad_loss:
+            raise bad_loss_error(self.run, self.run.stopping.bad_loss)
+
     def save(self, metrics: Mapping[str, float | Tensor] | None = None) -> None:
         """A checkpoint of this moment. Every process takes part, and the main one writes. ``metrics``: the epoch's."""
         run = self.run
+        self._check_losses()
         self._average_statistics()
         pending = self.metrics.pending()
         tensors = sharded_state.gather_state(run.method)

@@ -35,6 +35,7 @@ from contralex.training import micro_batch_check
 from contralex.training.batches import batches
 from contralex.training.checkpoints.state import CheckpointState, Pending
 from contralex.training.hook_calls import LifeCycle
+from contralex.training.loss_check import LossCheck
 from contralex.training.run_folder import RunFolder
 from contralex.training.stopping import Stopping
 
@@ -173,6 +174,7 @@ class Run:
             *micro_batch_check.warnings(self.spec, prepared.method),
         ]
         self.stopping = Stopping()
+        self.loss_check = LossCheck(self.stopping)
         used = used_plugins(plugins, resolved.code)
         self.evaluators: list[Evaluator] = evaluators(self.spec, used)
         own_metrics = [f"{evaluator.name}_top1" for evaluator in self.evaluators]

@@ -53,14 +53,15 @@ def stopped_error(run: Run) -> RunStopped | HookFailed | RefusedByHook:
 
 
 def bad_loss_error(run: Run, problem: str) -> BadLoss:
-    """``problem`` is seen after the step before this one, or after this one where it is about to be saved."""
+    """``problem``: of the step ``run.stopping.bad_step``, or of weights that were about to be saved."""
     saved = run.folder / "checkpoints"
     steps = [int(path.name.removeprefix("step-")) for path in read.steps(saved)] if saved.is_dir() else []
-    with_these = run.step - 1 in steps and run.progress.saved_at == run.step - 1 and bool(run.stopping.bad_loss)
+    bad_step = run.stopping.bad_step
+    with_these = bool(bad_step) and bad_step - 1 in steps and run.progress.saved_at == bad_step - 1
     before = max((step for step in steps if step < run.step - with_these), default=None)
     last = f"step-{before}, from before, is whole" if before is not None else "none was written yet"
     if with_these:  # to go on from it would end in the same way
-        last = f"step-{run.step - 1} has the weights that gave this loss; " + last.replace("yet", "before it")
+        last = f"step-{bad_step - 1} has the weights that gave this loss; " + last.replace("yet", "before it")
     skip = "" if run.spec.train.on_bad_loss == "skip" else ", or leave such steps out with train.on_bad_loss=skip"
     return BadLoss(
         f"{problem}; lower train.optimizer.lr, train in fp32 or bf16, or set train.clip{skip}. "

@@ -25,6 +25,8 @@ class Stopping:
         """The number of the signal that came."""
         self.bad_loss = ""
         """What was wrong with whose loss."""
+        self.bad_step = 0
+        """The step of that loss, counted from 1."""
         self.mistake = ""
         """The sentence of a hook that found a mistake of the user's."""
         self.failure = ""
@@ -34,6 +36,7 @@ class Stopping:
         self.read_signal: Callable[[], int] = lambda: 0
         """The signal that came to this process, or 0."""
         self._bad_loss = ""
+        self._bad_step = 0
         self._mistake = ""
         self._failure = ""
         self._stop: dict[str, str] | None = None
@@ -55,8 +58,10 @@ class Stopping:
     def report_failure(self, sentence: str) -> None:
         self._failure = self._failure or sentence
 
-    def report_bad_loss(self, sentence: str) -> None:
-        self._bad_loss = self._bad_loss or sentence
+    def report_bad_loss(self, sentence: str, step: int) -> None:
+        """``step``: counted from 1."""
+        if not self._bad_loss:
+            self._bad_loss, self._bad_step = sentence, step
 
     @property
     def at_once(self) -> bool:
@@ -82,7 +87,7 @@ class Stopping:
     def _ask(self) -> None:
         """Begin to ask whether any process has seen something. What this one sees from now on belongs to the next
         question, so that all of them hear of the first that went wrong, and not of what came of it."""
-        self._mine = (self.read_signal(), self._bad_loss, self._mistake, self._failure, self._stop)
+        self._mine = (self.read_signal(), self._bad_loss, self._bad_step, self._mistake, self._failure, self._stop)
         if distributed.world() > 1:
             self._is_any = torch.tensor(int(any(self._mine)))
             self._asking = dist.all_reduce(self._is_any, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
@@ -95,9 +100,9 @@ class Stopping:
             self._asking, is_any = None, bool(self._is_any)
         everyone = self._exchange(self._mine) if is_any else []
         self._mine = ()
-        for signal, bad_loss, mistake, failure, stop in everyone:
+        for signal, bad_loss, bad_step, mistake, failure, stop in everyone:
             self.signal = self.signal or signal
-            self.bad_loss = self.bad_loss or bad_loss
+            self.bad_loss, self.bad_step = self.bad_loss or bad_loss, self.bad_step or bad_step
             self.mistake = self.mistake or mistake
             self.failure = self.failure or failure
             self.stop = self.stop or stop

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contralex.data.loading import Batch
-from contralex.lookup import distributed
+from contralex.lookup import distributed, late_checks
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Step, StepResult
@@ -24,17 +24,18 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     spec, prepared = run.spec.train, run.prepared
     before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
     moment = Step(clock, spec.seed, spec.batch_size, micro_batch=spec.micro_batch)
-    views = _views(run, batch)
-    result: StepResult = prepared.wrapped_method(views, batch["index"].to(run.device, non_blocking=True), moment)
-    is_bad = not bool(torch.isfinite(result.loss))
-    if spec.on_bad_loss == "skip" and run.stopping.is_any(is_bad):
+    views, index = _views(run, batch), batch["index"]
+    with late_checks.collect() as checks:
+        result: StepResult = prepared.wrapped_method(views, index.to(run.device, non_blocking=True), moment)
+    # To leave a step out, all processes must know of it before the optimiser moves: this waits for the loss.
+    if spec.on_bad_loss == "skip" and run.stopping.is_any(not bool(torch.isfinite(result.loss))):
         for buffer, value in before.items():
             buffer.copy_(value)
         _count_skipped(run)
         return None
     run.progress.skipped_in_a_row = 0
-    if is_bad:  # the other processes wait for this one's backward; they are told after the step
-        run.stopping.report_bad_loss(_bad_loss(run, float(result.loss.detach()), batch["index"]))
+    # A bad loss is acted on after the step: the other processes wait for this one's backward.
+    run.loss_check.add(run.step + 1, result.loss, index, checks)
     prepared.backward(result.loss)
     optimizers.drop_frozen_gradients(run.optimizer, clock)
     _clip(run)
@@ -42,6 +43,7 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     prepared.wrapped_optimizer.zero_grad()
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradient overflowed
         run.method.update(result.keys, moment)
+    run.loss_check.read(wait=False)
     return result
 
 
@@ -65,22 +67,17 @@ def _count_skipped(run: Run) -> None:
     """A step is left out. That helps against one bad batch, and not against bad weights."""
     run.progress.skipped_steps += 1
     run.progress.skipped_in_a_row += 1
+    step = run.step + 1
     if bad := health.blown_up(run.method.state_dict()):
         run.stopping.report_bad_loss(
-            f"the weights are not finite before step {run.step + 1} ({health.name_some(bad)}), and so is no loss"
+            f"the weights are not finite before step {step} ({health.name_some(bad)}), and so is no loss", step
         )
     elif run.progress.skipped_in_a_row == _MOST_SKIPPED:
         run.stopping.report_bad_loss(
-            f"the loss was no number in {_MOST_SKIPPED} steps in a row, up to step {run.step + 1}"
+            f"the loss was no number in {_MOST_SKIPPED} steps in a row, up to step {step}", step
         )
 
 
 def _forward_state(method: LookUp) -> dict[Tensor, Tensor]:
     """What a forward pass writes: running statistics, a normaliser. (A negative source writes after the step alone.)"""
     return {buffer: buffer.clone() for name, buffer in method.named_buffers() if not name.startswith("negatives.")}
-
-
-def _bad_loss(run: Run, loss: float, index: Tensor) -> str:
-    samples = ", ".join(str(number) for number in index.tolist())
-    whose = f" on process {distributed.rank()}" if distributed.world() > 1 else ""
-    return f"the loss{whose} is {loss} at step {run.step + 1}, of the samples {samples}"

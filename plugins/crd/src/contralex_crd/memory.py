@@ -20,6 +20,7 @@ from contralex.plugin import (
     StoredIn,
     distributed,
     remedy,
+    to_device,
 )
 from contralex_crd.encoder import DistilledEncoder
 
@@ -88,7 +89,7 @@ class OtherClassesMemory(NegativeSource):
     def _draw_samples(self, sample: Tensor, step: Step) -> Tensor:
         """(N, 1+K) the samples that these queries are compared with."""
         chance = torch.rand(step.batch, 1 + self.draws, generator=step.generator("contralex-crd"), dtype=torch.float64)
-        chance = chance[distributed.own_slice(len(sample))].to(sample.device)  # drawn for the global batch
+        chance = to_device(chance[distributed.own_slice(len(sample))], sample.device)  # drawn for the global batch
         label = self.labels[sample]
         start, count = (table[label].unsqueeze(1) for table in (self.start, self.count))  # (N, 1) of its own class
         others = (chance[:, 1:] * (len(self.order) - count)).long()

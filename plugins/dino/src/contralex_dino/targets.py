@@ -48,14 +48,17 @@ class CentredSoftmaxTargets(TargetGenerator):
         if _MEAN_SCORES not in step.cache:  # it is the score of the mean; when update() comes, C has moved
             step.cache[_MEAN_SCORES] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)
         wanted = keys.select_view(match.key)
-        index = queries.index_in(wanted)
-        name = ("centred_softmax", match.key)
-        held = step.cache.get(name)
-        if held is None or not torch.equal(held[0], index):  # all crops that look a key up share its distribution
-            scores = wanted.vectors[index].float() @ prototypes.T  # (N, K)
-            weights = torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
-            held = step.cache[name] = (index, weights)
-        return Targets(weights=held[1])
+        rows = queries.find_slice_in(wanted)
+        if rows is None:
+            return Targets(weights=self._weights(wanted.vectors[queries.index_in(wanted)], prototypes, step))
+        name = ("centred_softmax", match.key, rows.start, rows.stop)
+        if name not in step.cache:  # all crops that look a key up share its distribution
+            step.cache[name] = self._weights(wanted.vectors[rows], prototypes, step)
+        return Targets(weights=step.cache[name])
+
+    def _weights(self, keys: Tensor, prototypes: Tensor, step: Step) -> Tensor:
+        scores = keys.float() @ prototypes.T  # (N, K)
+        return torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
 
     def update(self, keys: Rows, step: Step) -> None:
         if _MEAN_SCORES in step.cache:

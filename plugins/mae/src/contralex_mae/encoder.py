@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from contralex.plugin import Backbone, ContralexError, Encoder, sincos_positions
+from contralex.plugin import Backbone, ContralexError, Encoder, refuse_if, sincos_positions
 from contralex_mae.spec import DECODER, Decoder
 
 
@@ -28,6 +28,7 @@ class MaskedAutoencoder(Encoder):
         self.backbone = backbone.module
         nn.init.normal_(self.backbone.cls_token, std=0.02)
         self.patch: int = self.backbone.patch_embed.patch_size[0]
+        self._count: int | None = None  # of hidden patches
         self.dim: int = self.backbone.patch_embed.proj.in_channels * self.patch**2
         self.decoder = MaskDecoder(decoder, backbone.dim, self.dim, self.backbone.patch_embed.grid_size[0])
 
@@ -68,19 +69,23 @@ class MaskedAutoencoder(Encoder):
                 f"of {size} pixels; make the two equal."
             )
         hidden = patches(masked[:, -1:], self.patch)  # (B, P, patch²)
-        if bool((hidden != hidden[..., :1]).any()):
-            raise ContralexError(
-                f"method.encoder.backbone.patch is {self.patch}, and method.views hides patches of another size; make "
-                "method.views.patch the same."
-            )
+        other_size = ContralexError(
+            f"method.encoder.backbone.patch is {self.patch}, and method.views hides patches of another size; make "
+            "method.views.patch the same."
+        )
+        refuse_if((hidden != hidden[..., :1]).any(), other_size)
         hidden = hidden[..., 0]
-        count = int(hidden[0].sum())
-        if not 0 < count < hidden.shape[1] or bool((hidden.sum(dim=1) != count).any()):
-            raise ContralexError(
-                "method.views gives an image of which nothing, everything, or another number of patches than of the "
-                "others is hidden, so nothing can be predicted; use views of kind masked."
-            )
-        return hidden.argsort(dim=1, stable=True)[:, : hidden.shape[1] - count]
+        counts = hidden.sum(dim=1)
+        if self._count is None:  # read once, because it is the same in every batch
+            self._count = int(counts[0])
+        nothing_to_predict = ContralexError(
+            "method.views gives an image of which nothing, everything, or another number of patches than of the "
+            "others is hidden, so nothing can be predicted; use views of kind masked."
+        )
+        if not 0 < self._count < hidden.shape[1]:
+            raise nothing_to_predict
+        refuse_if((counts != self._count).any(), nothing_to_predict)
+        return hidden.argsort(dim=1, stable=True)[:, : hidden.shape[1] - self._count]
 
 
 class MaskDecoder(nn.Module):

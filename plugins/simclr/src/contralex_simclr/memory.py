@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from contralex.plugin import Dictionary, InBatchSource, Match, NegativeSource, QueueSource, Rows, Step
@@ -24,8 +22,7 @@ class BatchAndQueue(NegativeSource):
         batch = self.batch(queries, keys, match, step)
         stored = self.queue(queries, keys, match, step)
         # A remembered key is of no view: it is never taken for the positive, which is in the batch.
-        no_view = torch.full_like(stored.rows.view, int(keys.view.max()) + 1)
-        remembered = replace(stored.rows, vectors=stored.shared, view=no_view)
+        remembered = Rows.from_view(stored.shared, stored.rows.sample, max(keys.views) + 1)
         rows = Rows.cat([batch.rows, remembered])
         entries = Dictionary(shared=rows.vectors, rows=rows)
         return entries.replace(hidden=batch.hidden) if batch.has_hidden else entries

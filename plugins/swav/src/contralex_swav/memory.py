@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.plugin import Dictionary, NegativeSource, Rows, Step, StoredIn
+from contralex.plugin import Dictionary, HostMirror, NegativeSource, Rows, Step, StoredIn
 
 
 class ClusterDictionary(Dictionary):
@@ -64,6 +64,7 @@ class ClusterMemory(NegativeSource):
             self.register_buffer(f"memory_{view}", start.to(getattr(torch, dtype)))
         self.register_buffer("seen", torch.ones(dataset_size, dtype=torch.bool))
         self.register_buffer("epoch", torch.tensor(-1))  # of the last clustering
+        self._known_epoch = HostMirror()
         self.register_buffer("assigned", torch.full((heads, dataset_size), -1))
         self.register_buffer("sizes", torch.zeros(heads, count, dtype=torch.long))
 
@@ -81,10 +82,11 @@ class ClusterMemory(NegativeSource):
 
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
-        last = int(self.epoch)
+        last = int(self._known_epoch.read(self.epoch)[0])
         if last >= 0 and step.clock.epoch < last + self.reassign:
             return
         self.epoch.fill_(step.clock.epoch)
+        self._known_epoch.remember(self.epoch, [step.clock.epoch])
         known = self.seen.nonzero().flatten()
         if not len(known):  # every step since was left out
             return
@@ -103,4 +105,4 @@ class ClusterMemory(NegativeSource):
         for view in self.views:
             memory, fresh = self.memory(view), keys.select_view(view)
             memory[fresh.sample] = fresh.vectors.to(memory)
-            self.seen[fresh.sample] = True
+            self.seen.index_fill_(0, fresh.sample, True)

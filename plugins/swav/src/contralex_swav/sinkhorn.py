@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contralex.plugin import Dictionary, Match, Rows, Step, TargetGenerator, Targets, write_to_ring
+from contralex.plugin import Dictionary, HostMirror, Match, Rows, Step, TargetGenerator, Targets, write_to_ring
 from contralex_swav.spec import CodeQueue
 
 
@@ -48,6 +48,7 @@ class SinkhornTargets(TargetGenerator):
         self.views = key_views
         if self.queue is not None:
             self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+            self._written = HostMirror()
             for view in self.views:
                 self.register_buffer(f"queue_{view}", torch.zeros(self.queue.size, dim))
 
@@ -62,14 +63,15 @@ class SinkhornTargets(TargetGenerator):
     def _codes(self, keys: Rows, dictionary: Dictionary, view: int) -> Tensor:
         prototypes = dictionary.key_shared.float()
         vectors = keys.vectors
-        if self.queue is not None and self.filled >= self.queue.size:
+        if self.queue is not None and self._written.read(self.filled)[0] >= self.queue.size:
             vectors = torch.cat([self.get_buffer(f"queue_{view}"), vectors])  # scored by today's prototypes
         return sinkhorn(vectors @ prototypes.T, self.epsilon, self.iterations)[-len(keys) :]
 
     def update(self, keys: Rows, step: Step) -> None:
         if self.queue is None or step.clock.epoch < self.queue.start_epoch:
             return
-        written = 0
+        before, written = self._written.read(self.filled)[0], 0
         for view in self.views:
             written = write_to_ring(self.get_buffer(f"queue_{view}"), keys.select_view(view).vectors, self.filled)
         self.filled += written  # how many were ever written: both the pointer and whether it is full
+        self._written.remember(self.filled, [before + written])

@@ -22,6 +22,7 @@ from contralex.errors import ContralexError, error_at
 from contralex.kinds.key_encoders.averages import MovingAverage
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
+from contralex.lookup.host_copies import to_device
 from contralex.lookup.micro_batches import encode_in_parts
 from contralex.lookup.slots import Encoder, KeyEncoder
 from contralex.lookup.values import Rows, Step
@@ -104,18 +105,17 @@ class MomentumEncoder(KeyEncoder):
             # so that batch statistics cannot tell which key belongs to which query.
             local = len(sample)
             order = torch.randperm(local * distributed.world(), generator=step.generator(_SHUFFLE))
-            order = order.to(sample.device)
-            mine = order[distributed.own_slice(local)]
+            own = distributed.own_slice(local)
+            mine, back = (to_device(part, sample.device) for part in (order[own], torch.argsort(order)[own]))
             shuffled = {view: distributed.gather(images)[mine] for view, images in views.items()}
             rows = self._encode_shuffled(shuffled, distributed.gather(sample)[mine], step)
-            back = torch.argsort(order)[distributed.own_slice(local)]
-            return Rows.cat([_unshuffle(rows.select_view(view).gather(gradient=False), order, back) for view in views])
+            return Rows.cat([_unshuffle(rows.select_view(view), sample, view, back) for view in views])
 
     def _encode_shuffled(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> Rows:
         def encode(which: slice, sample: Tensor) -> Rows:
             return Rows.from_views(self.encoder.keys(self.encoder({v: x[which] for v, x in views.items()})), sample)
 
-        return Rows.join(encode_in_parts(encode, sample, step.micro_batch, [self.encoder]))
+        return Rows.join(encode_in_parts(encode, sample, step.micro_batch, [self.encoder]), sample)
 
     def side(self, module: M) -> M:
         twin = _disable_noise(_freeze(copy.deepcopy(module)))
@@ -200,7 +200,9 @@ def _disable_noise(module: M) -> M:
     return module
 
 
-def _unshuffle(rows: Rows, order: Tensor, back: Tensor) -> Rows:
-    """The rows of this process's samples, in their order; ``rows`` holds every sample's P positions, shuffled."""
-    positions = len(rows) // len(order)
-    return rows[(back.unsqueeze(1) * positions + torch.arange(positions, device=back.device)).flatten()]
+def _unshuffle(rows: Rows, sample: Tensor, view: int, back: Tensor) -> Rows:
+    """The rows of one view of this process's ``sample``, in their order; ``rows`` are those of the samples that were
+    shuffled to it."""
+    vectors, positions = (distributed.gather(tensor) for tensor in (rows.vectors, rows.position))
+    vectors, positions = (tensor.unflatten(0, (-1, rows.per_sample))[back] for tensor in (vectors, positions))
+    return Rows.from_view(vectors, sample, view, None if rows.is_counted else positions)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.dictionary import Dictionary
+from contralex.lookup.host_mirror import HostMirror
 from contralex.lookup.slots import Loss
 from contralex.lookup.values import Rows, Step, Targets
 
@@ -71,12 +72,14 @@ class NCE(Loss):
         self.temperature = temperature
         self.views = tuple(query_views) if normalizer == "each_view" else None
         self.register_buffer("z", torch.full(() if self.views is None else (len(self.views),), -1.0))  # -1: not yet set
+        self._known = HostMirror()
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         dataset_size = dictionary.dataset_size
         scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)  # (N, 1+K)
-        z = self.z if self.views is None else self.z[self.views.index(int(queries.view[0]))]
-        if z < 0:
+        index = 0 if self.views is None else self.views.index(queries.views[0])
+        z = self.z if self.views is None else self.z[index]
+        if self._known.read(self.z)[index] < 0:
             mean = distributed.mean_over_processes(scores.detach().exp().mean())
             z.copy_((mean * dataset_size).clamp(max=torch.finfo(z.dtype).max))
         # In logarithms, which large scores do not overflow. A later view may set its own Z, in the same buffer, before

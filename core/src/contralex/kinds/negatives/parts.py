@@ -23,6 +23,7 @@ from contralex.kinds.negatives.resizing import resize_queue
 from contralex.kinds.negatives.specs import Placement, StoredIn
 from contralex.lookup import distributed
 from contralex.lookup.dictionary import Dictionary
+from contralex.lookup.host_copies import to_device
 from contralex.lookup.ring_buffer import write_to_ring
 from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
@@ -169,7 +170,7 @@ class MemoryBankSource(NegativeSource):
         # Drawn for the global batch, so that one process and eight draw the same negatives for a sample.
         purpose = f"memory_bank {match.query}->{match.key}" if self.redraw else _DRAW
         negatives = torch.randint(self.dataset_size, (step.batch, self.draws), generator=step.generator(purpose))
-        negatives = negatives[distributed.own_slice(len(queries))].to(bank.device)
+        negatives = to_device(negatives[distributed.own_slice(len(queries))], bank.device)
         samples = torch.cat([queries.sample.unsqueeze(1), negatives], dim=1)  # (N, 1+K)
         return Dictionary(own=self.read(match.key, samples), dataset_size=self.dataset_size)
 

@@ -82,7 +82,7 @@ class TeacherLogitsTargets(TargetGenerator):
         logits = dictionary.scores(keys.select_matching(queries, match).vectors)  # (N, C)
         weights = F.softmax(logits / self.temperature, dim=1)
         if self.hard:
-            weights = F.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
+            weights = torch.zeros_like(logits).scatter(1, logits.argmax(dim=1, keepdim=True), 1.0)
         if self.threshold is not None:
             sure = F.softmax(logits, dim=1).amax(dim=1, keepdim=True) >= self.threshold
             weights = weights * sure

@@ -1,0 +1,36 @@
+"""No step makes the host wait for a GPU, whatever the method; counted on the CPU by the operations that would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contralex.data.loading import Batch
+from contralex.testing.host_waits import HostWaits
+from contralex.training.loop import TrainingLoop
+from contralex.training.run import train
+from tests.distributed.invariance import METHODS, small_run
+
+COUNTED = (3, 4)  # steps in the middle of an epoch, which do not log; the first ones may read what stays known
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_between_logging_periods_waits_for_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, waits = TrainingLoop._step, HostWaits()
+    counted = []
+
+    def count(self: TrainingLoop, batch: Batch, seconds_before: float) -> None:
+        if self.run.step not in COUNTED:
+            return step(self, batch, seconds_before)
+        counted.append(self.run.step)
+        with waits:
+            step(self, batch, seconds_before)
+
+    monkeypatch.setattr(TrainingLoop, "_step", count)
+    sets = ("train.workers=0", "train.log_every=100", f"train.max_steps={COUNTED[-1] + 3}", "eval.knn=null")
+    train(small_run(name, tmp_path, sets), tmp_path / "run")
+    assert counted == list(COUNTED)
+    assert not waits.found, str(waits)
