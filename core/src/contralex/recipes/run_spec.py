@@ -215,7 +215,7 @@ class TrainSpec(Spec):
     and continue."""
     on_bad_loss: Literal["stop", "skip"] = "stop"
     """The reaction to a loss that is not finite: ``stop`` the run, or ``skip`` the step, as if there had been no such
-    batch, and count it."""
+    batch, and count it. To ``skip``, each step waits for its loss, which takes time on a GPU."""
 
     @model_validator(mode="after")
     def _micro_batches_make_a_batch(self) -> TrainSpec:
