@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from contralex.plugin import Dictionary, InBatchSource, Match, NegativeSource, QueueSource, Rows, Step
 
 
