@@ -206,7 +206,8 @@ def ends(options: Options, peers: Peers) -> Iterator[Line]:
 
 
 def waits(options: Options, peers: Peers) -> Iterator[Line]:
-    """In the second step of each recipe, with forward, backward, optimiser and update: seen by the operations."""
+    """In the third step of each recipe, with forward, backward, optimiser and update: seen by the operations."""
+    from contralex.lookup import late_checks
     from contralex.testing.host_waits import HostWaits
     from tests.distributed.invariance import METHODS
     from tests.gpu.cases import Case as OneStep
@@ -217,8 +218,8 @@ def waits(options: Options, peers: Peers) -> Iterator[Line]:
             case = OneStep(name, Path(folder))
             method, inputs = case.method("cpu"), case.inputs("cpu")
             optimizer = case.optimizer(method)
-            for _ in range(2):  # what is made once, in the first step, may wait
-                with HostWaits() as seen:
+            for _ in range(3):  # what is made or read once, in the first steps, may wait
+                with HostWaits() as seen, late_checks.collect():  # as in training
                     result = case.step(method, inputs)
                     optimizer.step()
                     optimizer.zero_grad()
