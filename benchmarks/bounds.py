@@ -216,9 +216,10 @@ def waits(options: Options, peers: Peers) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         for name in list(METHODS)[:2] if options.small else METHODS:
             case = OneStep(name, Path(folder))
-            method, inputs = case.method("cpu"), case.inputs("cpu")
+            method = case.method("cpu")
             optimizer = case.optimizer(method)
             for _ in range(3):  # what is made or read once, in the first steps, may wait
+                inputs = case.inputs("cpu")  # with a Step of its own, whose cache lives no longer
                 with HostWaits() as seen, late_checks.collect():  # as in training
                     result = case.step(method, inputs)
                     optimizer.step()
