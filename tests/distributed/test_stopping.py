@@ -23,7 +23,7 @@ def see(stopping: Stopping, what: str, rank: int, step: int) -> None:
     if what == "signal" and (rank, step) == (1, 3):
         stopping.read_signal = lambda: 15
     if what == "bad loss" and ((rank, step) == (1, 3) or step > 3):  # a step later every process has bad weights
-        stopping.report_bad_loss(f"process {rank}, step {step}")
+        stopping.report_bad_loss(f"process {rank}, step {step}", step + 1)
     if what == "plugin" and step == 2 + rank:
         stopping.ask("plugin", f"process {rank}")
     if what == "last step" and (rank, step) == (0, STEPS - 1):
