@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -39,7 +38,7 @@ CONV = "{kind: conv, widths: [32, 64, 64, 128, 256], strides: [1, 2, 1, 2, 2]}"
 
 
 def measure(options: Options, report: Report, peers: Peers) -> None:
-    task = Task("files to steps, 32 px", "moco", CONV, 32, 64, 6 if options.small else 60)
+    task = Task("files to steps, 32 px", "moco", CONV, 32, 32, 6 if options.small else 250)
     with tempfile.TemporaryDirectory() as name:
         root = write_folder(Path(name, "train"), (2 if options.small else 4) * task.count, SMALL)
         report.add(compare(task.name, sides(task, root, peers, options), min(options.rounds, 5)))
@@ -75,11 +74,11 @@ def sides(task: Task, root: Path, peers: Peers, options: Options) -> dict[str, C
 
 def ours(task: Task, root: Path) -> None:
     CLOCK.start(1)
-    free = recipe(replace(task))
-    text = free.replace("  views: {kind: ready}\n", VIEWS)
+    text = recipe(task).replace("  views: {kind: ready}\n", VIEWS)
     head, tail = text.split("data: {kind: ready")
     text = f"{head}data: {{kind: image_folder, root: {root}}}\n{tail.split(chr(10), 1)[1]}"
-    train_text(text.replace("  workers: 0\n", ""))
+    chosen = [line for line in text.splitlines() if line.split(":")[0].strip() not in ("workers", "threads")]
+    train_text("\n".join(chosen))
 
 
 def loader(files: list[Path], pipeline: Callable[..., list[object]], task: Task) -> DataLoader[list[object]]:

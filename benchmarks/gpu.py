@@ -12,9 +12,9 @@ from torch import nn
 
 import contralex
 from benchmarks.loss import moment
-from benchmarks.measuring import OURS, Options, Peers, Report, compare_calls, main
-from benchmarks.memory import has_micro_batches
-from benchmarks.step import MoCo, Network, SimCLR
+from benchmarks.measuring import OURS, Case, Options, Peers, Report, compare_calls, main, peak_bytes
+from benchmarks.ready import CLOCK
+from benchmarks.step import CONV, MoCo, Network, SimCLR, Task, ours
 
 
 def measure(options: Options, report: Report, peers: Peers) -> None:
@@ -26,8 +26,19 @@ def measure(options: Options, report: Report, peers: Peers) -> None:
             calls = steps(recipe, network, batch, pixels, precision, options)
             name = f"{recipe}, {network}, {pixels} px, batch {batch}, {precision}"
             report.add(compare_calls(name, calls, options, with_memory=True, least=0.5))
-    if not has_micro_batches():
-        print("There is no train.micro_batch, so SimCLR at 4096 is left out.")
+    report.add(in_parts(options))
+
+
+def in_parts(options: Options) -> Case:
+    """SimCLR's batch of 4096 in parts of 64: the memory of a run of two steps, with its data."""
+    size, parts = (128, 32) if options.small else (4096, 64)
+    backbone = CONV if options.small else "{kind: torchvision, name: resnet50}"
+    task = Task("", "simclr", backbone, 32 if options.small else 224, size, 2)
+    case = Case(f"simclr in parts of {parts}, {task.size} px, batch {size}")
+    sets = {"train.micro_batch": parts, "train.precision": "bf16"}
+    case.bytes[OURS] = peak_bytes(lambda: ours(task, sets), options.device)
+    case.figures["seconds a step, with its data"] = CLOCK.mean_seconds()
+    return case
 
 
 def steps(
@@ -44,7 +55,7 @@ def steps(
     bare_sgd = torch.optim.SGD(bare.parameters(), lr=moved, momentum=0.9)
     kind, is_half = torch.device(options.device).type, precision == "bf16"
 
-    def ours() -> None:
+    def one_step() -> None:
         step = moment(batch)
         with torch.autocast(kind, torch.bfloat16, enabled=is_half):
             result = method({0: a, 1: b}, sample, step)
@@ -61,7 +72,7 @@ def steps(
         bare_sgd.zero_grad()
         loss.update()
 
-    return {OURS: ours, "bare loop": by_hand}
+    return {OURS: one_step, "bare loop": by_hand}
 
 
 if __name__ == "__main__":

@@ -22,19 +22,11 @@ def measure(options: Options, report: Report, peers: Peers) -> None:
         case = Case(f"{task.method}, {network}, batch {task.batch}")
         for side, train in sides(task, peers, options).items():
             case.bytes[side] = peak_bytes(train, options.device)
-        if has_micro_batches() and task.batch > 64:
+        if task.batch > 64:
             case.bytes[f"{OURS}, micro_batch 64"] = peak_bytes(
                 lambda task=task: ours(task, {"train.micro_batch": 64}), options.device
             )  # type: ignore[misc]
         report.add(case)
-
-
-def has_micro_batches() -> bool:
-    """Whether this version computes the gradient of a batch in parts."""
-    from contralex.plugin import RunSpec
-
-    train = RunSpec.model_fields["train"].annotation
-    return "micro_batch" in train.model_fields  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

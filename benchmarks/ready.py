@@ -56,8 +56,8 @@ class StepClock:
         self.reading = 0.0
 
     def mean_seconds(self) -> float:
-        """The mean seconds of a step with its data, without the first period's."""
-        ends = self.ends[min(PERIOD, len(self.ends) // 2) :]
+        """The mean seconds of a step with its data, without the first ones', in which threads are chosen."""
+        ends = self.ends[len(self.ends) // 6 :]
         return (ends[-1] - ends[0]) / (len(ends) - 1)
 
     def seconds(self) -> float:

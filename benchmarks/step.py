@@ -45,6 +45,7 @@ train:
   batch_size: {batch}
   optimizer: {{kind: sgd, lr: {rate}}}
   workers: 0
+  threads: {threads}
 eval: {{knn: null}}
 """
 SLOTS = {
@@ -69,7 +70,7 @@ class Task:
     @property
     def count(self) -> int:
         """Samples: enough for the queue, and whole batches of them."""
-        return max(QUEUE, 16 * self.batch)
+        return max(QUEUE, 2 * self.batch)
 
 
 CONV = "{kind: conv, widths: [16, 32], strides: [2, 2]}"
@@ -102,6 +103,7 @@ def recipe(task: Task) -> str:
         count=task.count,
         temperature=TEMPERATURE,
         rate=RATE,
+        threads=torch.get_num_threads(),  # as all sides have
         code=CODE,
     )
 

@@ -47,7 +47,7 @@ def test_bounds_are_a_line_each(tmp_path: Path) -> None:
     done = run("bounds", "--only", "queue", "ema", "micro_batch", "--json", str(file))
     found = json.loads(file.read_text("utf-8"))
     verdicts = [line["verdict"] for line in found["lines"]]
-    assert set(verdicts) <= {"holds", "falls short", "not measured"} and len(verdicts) == 5
+    assert set(verdicts) <= {"holds", "falls short", "not measured"} and len(verdicts) == 6
     assert done.returncode == int("falls short" in verdicts), done.stderr
 
 
