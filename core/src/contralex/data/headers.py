@@ -15,6 +15,7 @@ from contralex.lookup import distributed
 
 CHECKED = 20_000  # files; of more, at most so many are looked at
 _THREADS = 16  # mostly waiting for the disk
+_TOGETHER = 64  # files that a thread takes at a time; to hand each on alone costs as much as to look at it
 
 
 def checked(count: int) -> range:
@@ -42,6 +43,10 @@ def note(*counts: int) -> list[str]:
 
 
 def _look(which: range, fault: Callable[[int], str | None]) -> dict[int, str]:
+    def look_at(some: range) -> list[tuple[int, str | None]]:
+        return [(index, fault(index)) for index in some]
+
+    parts = [which[start : start + _TOGETHER] for start in range(0, len(which), _TOGETHER)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = zip(which, pool.map(fault, which), strict=True)
+        found = (pair for part in pool.map(look_at, parts) for pair in part)
         return {index: reason for index, reason in found if reason is not None}

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contralex.data.base import Unreadable
@@ -65,11 +65,19 @@ def header_fault(path: Path, max_pixels: int) -> str | None:
         if path.stat().st_size == 0:
             return "the file is empty"
         allow(max_pixels)
-        with Image.open(path) as image:
+        with _open_as_named(path) as image:
             check_size(image, max_pixels)
         return None
     except Exception as error:  # as in read
         return reason_of(error, max_pixels)
+
+
+def _open_as_named(path: Path) -> Image.Image:
+    """PIL tries one format after the other. The one that the file's name says comes first here."""
+    named = Image.registered_extensions().get(path.suffix.lower())
+    with suppress(UnidentifiedImageError):
+        return Image.open(path, formats=None if named is None else [named])
+    return Image.open(path)
 
 
 def allow(max_pixels: int) -> None:
