@@ -137,7 +137,7 @@ class _Tile:
             return
         at, inside = local
         new = value if isinstance(value, float) else value[self.rows].unsqueeze(1)
-        scores.scatter_(1, at, torch.where(inside, new, scores.gather(1, at)))
+        scores.scatter_(1, at, new if inside is None else torch.where(inside, new, scores.gather(1, at)))
 
     def pick(self, scores: Tensor, index: Tensor, into: Tensor) -> None:
         """Read into ``into`` (N,) what is in this tile of the entries ``index`` (N,), and hide it."""
@@ -146,16 +146,22 @@ class _Tile:
             return
         at, inside = local
         found = scores.gather(1, at)
-        into[self.rows] = torch.where(inside.squeeze(1), found.squeeze(1), into[self.rows])
-        scores.scatter_(1, at, found.masked_fill(inside, float("-inf")))
+        if inside is None:
+            into[self.rows] = found.squeeze(1)
+            scores.scatter_(1, at, float("-inf"))
+        else:
+            into[self.rows] = torch.where(inside.squeeze(1), found.squeeze(1), into[self.rows])
+            scores.scatter_(1, at, found.masked_fill(inside, float("-inf")))
 
-    def _local(self, index: Tensor) -> tuple[Tensor, Tensor] | None:
-        """(R, 1) columns of this tile, and whether the index was inside; None where none is."""
+    def _local(self, index: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """(R, 1) columns of this tile, and whether the index was inside, None for all; None where no index is."""
         local, last = index[self.rows].unsqueeze(1) - self.columns.start, self.room.shape[1] - 1
         if index.device.type == "cpu":  # elsewhere the question would wait for the device
             low, high = HostCopy(torch.stack(local.aminmax())).read()
             if high < 0 or low > last:
                 return None
+            if low >= 0 and high <= last:
+                return local, None
         return local.clamp(0, last), (local >= 0) & (local <= last)
 
 
