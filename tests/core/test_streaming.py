@@ -316,6 +316,7 @@ def test_half_of_a_symmetric_matrix_is_enough(
     temperature: float, count: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twins, "_TILE", tile)
+    monkeypatch.setattr(streaming, "KEPT", tile**2)
     monkeypatch.setattr(Entries, "cross_entropy", None)  # not asked
     vectors = units(count, D, seed=6)
     vectors[count // 2 :] = F.normalize(vectors[: count // 2] + vectors[count // 2 :], dim=1)

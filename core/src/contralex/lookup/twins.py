@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from contralex.lookup import streaming
 
-_TILE = 1024
+_TILE = 512
 _LARGEST = 20.0  # of a score: from exp(-40) to 1 all numbers are far from float32's smallest, whatever the maximum is
 
 
@@ -64,7 +64,7 @@ class _SumStrangers(torch.autograd.Function):
     def forward(ctx: Any, vectors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         ctx.bound = float(vectors.square().sum(dim=1).max()) / temperature
         ctx.temperature, ctx.kept = temperature, None
-        keeps = ctx.needs_input_grad[0] and len(vectors) <= _TILE
+        keeps = ctx.needs_input_grad[0] and _tile_size(len(vectors)) == len(vectors)
         total = vectors.new_zeros(len(vectors))
         best = vectors.new_full((len(vectors),), float("-inf"))
         for rows, columns, scores in _upper_tiles(vectors, temperature):
@@ -101,8 +101,9 @@ class _SumStrangers(torch.autograd.Function):
 def _upper_tiles(vectors: Tensor, temperature: float) -> Any:
     """Rows, columns and scores of the tiles on and above the diagonal; -inf between a row, itself and its twin."""
     count, divided = len(vectors), vectors / temperature
-    room = vectors.new_empty(min(count, _TILE) ** 2)
-    parts = [slice(first, min(first + _TILE, count)) for first in range(0, count, _TILE)]
+    size = _tile_size(count)
+    room = vectors.new_empty(size**2)
+    parts = [slice(first, min(first + size, count)) for first in range(0, count, size)]
     for number, rows in enumerate(parts):
         for columns in parts[number:]:
             height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -112,6 +113,11 @@ def _upper_tiles(vectors: Tensor, temperature: float) -> Any:
             if rows == columns:
                 _hide_diagonal(scores, -(count // 2))
             yield rows, columns, scores
+
+
+def _tile_size(count: int) -> int:
+    """All at once, where so few scores may be kept."""
+    return count if count**2 <= streaming.KEPT else min(count, _TILE)
 
 
 def _hide_diagonal(scores: Tensor, offset: int) -> None:
