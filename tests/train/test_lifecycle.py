@@ -322,7 +322,7 @@ def test_a_process_that_fails_takes_the_others_along_in_good_order(
     assert done.returncode == 1
     assert done.stderr.count("the plugin my_part.py failed in its hook contralex_step_end: ValueError: only here") == 1
     assert "Traceback" not in done.stderr
-    assert last(folder) == "step-3"
+    assert last(folder) == "step-4"  # the other process hears of it a step later
     assert f"contralex train --out {folder} --resume --allow-code" in done.stderr
 
     # Resuming runs the file again, so it asks again; and only the very file that the run was started with.
@@ -349,5 +349,5 @@ def test_one_process_asks_for_the_end_and_all_come_to_it(
     assert done.returncode == 0, done.stderr
     results = json.loads((folder / "results.json").read_text())
     assert results["stopped"] == {"by": "my_part.py", "reason": "enough"}
-    assert (results["steps"], last(folder)) == (3, "step-3")
-    assert "Stopped at step 3 of 10, as my_part.py asked: enough" in done.stdout
+    assert (results["steps"], last(folder)) == (4, "step-4")
+    assert "Stopped at step 4 of 10, as my_part.py asked: enough" in done.stdout

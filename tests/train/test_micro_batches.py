@@ -172,10 +172,10 @@ def _with_all_graphs_kept(method: LookUp, views: Mapping[int, Tensor], sample: T
     cut = [({view: x[part] for view, x in views.items()}, sample[part]) for part in parts]
     if method.key_encoder.gradient:
         both = [method._encode_both(v, s, step) for v, s in cut]
-        return Rows.join([queries for queries, _ in both]), Rows.join([keys for _, keys in both])
+        return Rows.join([queries for queries, _ in both], sample), Rows.join([keys for _, keys in both], sample)
     queries = [method._encode_queries(v, s) for v, s in cut]
     keys = [method._encode_keys(v, e, s, step) for (v, s), (_, e) in zip(cut, queries, strict=True)]
-    return Rows.join([rows for rows, _ in queries]), Rows.join(keys)
+    return Rows.join([rows for rows, _ in queries], sample), Rows.join(keys, sample)
 
 
 def test_buffers_are_written_once() -> None:

@@ -170,6 +170,12 @@ def broadcast_buffers_argument() -> Iterator[None]:
         yield
 
 
+def overload_name(operation: Any) -> str:
+    """Which form of one of torch's operations it is, such as ``Tensor`` of ``repeat_interleave.Tensor``. torch has no
+    public name for it."""
+    return str(operation._overloadname)
+
+
 # Other libraries
 
 

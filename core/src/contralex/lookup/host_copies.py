@@ -32,6 +32,24 @@ class HostCopy:
         return [float(number) for number in self._tensor.flatten().tolist()]
 
 
+def read_on_host(tensor: Tensor) -> float:
+    """The number of a tensor that is the host's own, as a run's on the CPU are. RuntimeError of another."""
+    return float(_require_host(tensor))
+
+
+def equal_on_host(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of the host's own are equal. RuntimeError of others."""
+    return torch.equal(_require_host(one), _require_host(other))
+
+
+def _require_host(tensor: Tensor) -> Tensor:
+    if tensor.device.type != "cpu":
+        raise RuntimeError(
+            f"a tensor on {tensor.device} is read where only the host's own may be: that would wait for it"
+        )
+    return tensor
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on the device, without waiting for the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":

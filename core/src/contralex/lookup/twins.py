@@ -2,6 +2,8 @@
 
 Where the queries are the keys, the scores are symmetric: a tile above the diagonal gives the sums of its rows, and
 those of its columns. Both matches take their part of one pass, and of its gradient.
+
+On the CPU alone: whether the rows are such a batch, and how large a score can be, is read on the host.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import streaming
+from contralex.lookup.host_copies import equal_on_host, read_on_host
 
 _TILE = 512
 _LARGEST = 20.0  # of a score: from exp(-40) to 1 all numbers are far from float32's smallest, whatever the maximum is
@@ -36,10 +39,10 @@ class Twins:
         half = len(self.vectors) // 2
         if len(self.vectors) % 2 or len(queries) != half or not 0 < self._largest_score() / temperature <= _LARGEST:
             return None
-        first, rows = int(hidden[0]), torch.arange(half)
+        first, rows = int(read_on_host(hidden[0])), torch.arange(half)
         if first not in (0, half):
             return None
-        if not torch.equal(hidden, rows + first) or not torch.equal(index, rows + half - first):
+        if not equal_on_host(hidden, rows + first) or not equal_on_host(index, rows + half - first):
             return None
         if temperature not in self._sums:
             self._sums[temperature] = _SumStrangers.apply(self.vectors, temperature)
@@ -53,7 +56,7 @@ class Twins:
     def _largest_score(self) -> float:
         """A bound of all scores: the largest squared length."""
         if self._bound is None:
-            self._bound = float(self.vectors.detach().square().sum(dim=1).max())
+            self._bound = _largest_square(self.vectors)
         return self._bound
 
 
@@ -62,7 +65,7 @@ class _SumStrangers(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        ctx.bound = float(vectors.square().sum(dim=1).max()) / temperature
+        ctx.bound = _largest_square(vectors) / temperature
         ctx.temperature, ctx.kept = temperature, None
         keeps = ctx.needs_input_grad[0] and _tile_size(len(vectors)) == len(vectors)
         total = vectors.new_zeros(len(vectors))
@@ -96,6 +99,10 @@ class _SumStrangers(torch.autograd.Function):
             if rows != columns:
                 gradient[columns].addmm_(scores.T, vectors[rows])
         return gradient.div_(ctx.temperature), None
+
+
+def _largest_square(vectors: Tensor) -> float:
+    return read_on_host(vectors.detach().square().sum(dim=1).max())
 
 
 def _upper_tiles(vectors: Tensor, temperature: float) -> Any:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from contralex.compat import overload_name
 from contralex.lookup import host_copies
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -121,7 +122,7 @@ def _waiting_name(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> str
         return name
     if name in _INDEXING and _has_mask(args):
         return "a boolean mask as an index"
-    if name == "repeat_interleave" and "Tensor" in func._overloadname and kwargs.get("output_size") is None:
+    if name == "repeat_interleave" and "Tensor" in overload_name(func) and kwargs.get("output_size") is None:
         return "repeat_interleave without output_size"
     if name in ("_to_copy", "copy_") and _crosses_devices(name, args, kwargs):
         return "a copy between devices without non_blocking"
