@@ -28,7 +28,7 @@ else
     arguments=("$@" --out "$out" --set "train.workers=$((SLURM_CPUS_PER_TASK - 1))")
 fi
 
-# One task for each GPU. Each gets SLURM's signal itself, and saves at the end of its step.
+# One task for each GPU. Each gets SLURM's signal itself, and saves at the end of its next step.
 # shellcheck disable=SC2016  # the variables are the tasks' own
 srun --kill-on-bad-exit=1 bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID; exec contralex train "$@"' \
     contralex "${arguments[@]}"

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from contralex.lookup.answers import Answers
 from contralex.lookup.entries import Entries, sum_exponentials
-from contralex.lookup.host_copies import HostCopy
+from contralex.lookup.host_copies import read_on_host
 from contralex.lookup.shards import Shards
 from contralex.lookup.twins import Twins
 from contralex.lookup.values import Match, Rows
@@ -264,7 +264,7 @@ class Dictionary:
             return self.find_best(queries) == index
         found = lead > 0
         # Of another device the question would wait.
-        if lead.device.type == "cpu" and HostCopy((lead == 0).any()).read()[0]:
+        if lead.device.type == "cpu" and read_on_host((lead == 0).any()):
             found = torch.where(lead == 0, self.find_best(queries) == index, found)
         return found
 

@@ -210,6 +210,10 @@ class _Running:
         """The largest score; a finite number where all are hidden, because −∞ − −∞ is none."""
         return self.largest[rows].clamp_min(self._least)
 
+    def weigh(self, tile: _Tile, scores: Tensor, factor: Tensor) -> Tensor:
+        """Turn a tile's ``scores`` into exp(score − largest)·factor, ``factor`` being (N, 1)."""
+        return scores.sub_(self.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+
     def log_sum(self) -> Tensor:
         return self.largest + self.sum.log()
 
@@ -320,7 +324,7 @@ class _SumOthers(torch.autograd.Function):
             else:
                 scores = tile.scores(ctx.hidden)
                 tile.put(scores, ctx.index, float("-inf"))
-                scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+                running.weigh(tile, scores, factor)
             tile.put(scores, ctx.index, of_picked)
             return scores
 
@@ -405,7 +409,7 @@ class _LogSumExp(torch.autograd.Function):
                 return way.kept * factor
             scores = tile.scores(ctx.hidden)
             weight = None if ctx.weights is None else _hide_weightless(tile, scores, ctx.weights)
-            scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+            running.weigh(tile, scores, factor)
             return scores if weight is None else scores.mul_(weight)
 
         return *_weigh_tiles(ctx, weigh), None, None
@@ -455,7 +459,7 @@ class _CrossEntropy(torch.autograd.Function):
                 scores = way.kept * factor
             else:
                 scores = tile.scores(ctx.hidden)
-                scores.sub_(running.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
+                running.weigh(tile, scores, factor)
             return scores.sub_(weights.tile(tile.rows, tile.columns)).mul_(of_loss[tile.rows])
 
         return *_weigh_tiles(ctx, weigh), None, None

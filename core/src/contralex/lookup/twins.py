@@ -45,7 +45,9 @@ class Twins:
         if not equal_on_host(hidden, rows + first) or not equal_on_host(index, rows + half - first):
             return None
         if temperature not in self._sums:
-            self._sums[temperature] = _SumStrangers.apply(self.vectors, temperature)
+            self._sums[temperature] = _SumStrangers.apply(
+                self.vectors, temperature, self._largest_score() / temperature
+            )
         log_sum, best = (each[first : first + half] for each in self._sums[temperature])
         picked = streaming.score_picked(queries / temperature, self.vectors, index)
         loss = F.softplus(log_sum - picked, threshold=streaming.EXACT).to(log_sum.dtype)
@@ -56,17 +58,17 @@ class Twins:
     def _largest_score(self) -> float:
         """A bound of all scores: the largest squared length."""
         if self._bound is None:
-            self._bound = _largest_square(self.vectors)
+            self._bound = read_on_host(self.vectors.detach().square().sum(dim=1).max())
         return self._bound
 
 
 class _SumStrangers(torch.autograd.Function):
-    """(2B,) log Σ exp(score) over the rows that are neither a row itself nor its twin, and the best of these scores."""
+    """(2B,) log Σ exp(score) over the rows that are neither a row itself nor its twin, and the best of these scores.
+    No score is above ``bound``."""
 
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        ctx.bound = _largest_square(vectors) / temperature
-        ctx.temperature, ctx.kept = temperature, None
+    def forward(ctx: Any, vectors: Tensor, temperature: float, bound: float) -> tuple[Tensor, Tensor]:
+        ctx.temperature, ctx.bound, ctx.kept = temperature, bound, None
         keeps = ctx.needs_input_grad[0] and _tile_size(len(vectors)) == len(vectors)
         total = vectors.new_zeros(len(vectors))
         best = vectors.new_full((len(vectors),), float("-inf"))
@@ -85,24 +87,20 @@ class _SumStrangers(torch.autograd.Function):
         return total.log() + ctx.bound, best
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         streaming.refuse_second_derivative()
         vectors, total = ctx.saved_tensors
         factor = torch.where(total > 0, grads[0] / total, 0.0)
         if ctx.kept is not None:
             both = torch.add(factor.unsqueeze(1), factor).mul_(ctx.kept)
-            return both @ (vectors / ctx.temperature), None
+            return both @ (vectors / ctx.temperature), None, None
         gradient = torch.zeros_like(vectors)
         for rows, columns, scores in _upper_tiles(vectors, ctx.temperature):
             scores.sub_(ctx.bound).exp_().mul_(torch.add(factor[rows].unsqueeze(1), factor[columns]))
             gradient[rows].addmm_(scores, vectors[columns])
             if rows != columns:
                 gradient[columns].addmm_(scores.T, vectors[rows])
-        return gradient.div_(ctx.temperature), None
-
-
-def _largest_square(vectors: Tensor) -> float:
-    return read_on_host(vectors.detach().square().sum(dim=1).max())
+        return gradient.div_(ctx.temperature), None, None
 
 
 def _upper_tiles(vectors: Tensor, temperature: float) -> Any:

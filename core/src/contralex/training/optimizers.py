@@ -66,14 +66,15 @@ def _prepare_fused_step(optimizer: Optimizer, *_: Any) -> None:
             state = optimizer.state[parameter]
             if has_momentum and state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-            _match_layout(parameter, state)
+            match_layout(parameter, state)
 
 
-def _match_layout(parameter: Tensor, state: dict[str, Tensor]) -> None:
-    """Lay out what an optimiser keeps of a parameter as that lies in memory. Autograd does so with gradients."""
+def match_layout(parameter: Tensor, state: dict[str, Any]) -> None:
+    """Lay out what an optimiser keeps of a parameter as that lies in memory. Autograd does so with gradients, and a
+    checkpoint's tensors are contiguous, where the parameter may be channels-last."""
     layout = parameter.stride()
     for name, value in state.items():
-        if value.stride() != layout and value.shape == parameter.shape:
+        if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != layout:
             state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
@@ -212,6 +213,6 @@ class LARS(Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        _match_layout(parameter, state)
+        match_layout(parameter, state)
         velocity: Tensor = state["momentum_buffer"]
         return velocity

@@ -203,6 +203,10 @@ def _disable_noise(module: M) -> M:
 def _unshuffle(rows: Rows, sample: Tensor, view: int, back: Tensor) -> Rows:
     """The rows of one view of this process's ``sample``, in their order; ``rows`` are those of the samples that were
     shuffled to it."""
-    vectors, positions = (distributed.gather(tensor) for tensor in (rows.vectors, rows.position))
-    vectors, positions = (tensor.unflatten(0, (-1, rows.per_sample))[back] for tensor in (vectors, positions))
-    return Rows.from_view(vectors, sample, view, None if rows.is_counted else positions)
+
+    def bring_back(tensor: Tensor) -> Tensor:
+        everyone: Tensor = distributed.gather(tensor).unflatten(0, (-1, rows.per_sample))
+        return everyone[back]
+
+    positions = None if rows.is_counted else bring_back(rows.position)
+    return Rows.from_view(bring_back(rows.vectors), sample, view, positions)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -26,7 +25,7 @@ from contralex.training.checkpoints.manifest import MODEL, OPTIMIZER, STATE
 from contralex.training.checkpoints.read import Checkpoint
 from contralex.training.checkpoints.state import CheckpointState
 from contralex.training.checkpoints.tensor_file import save_file
-from contralex.training.optimizers import LARS
+from contralex.training.optimizers import LARS, match_layout
 
 # What each optimiser keeps of a parameter once that has moved.
 _KEPT: dict[type[Optimizer], set[str]] = {
@@ -112,16 +111,9 @@ def restore(
     _check_optimizer(optimizer, state, checkpoint.folder / OPTIMIZER)
     model.load_state_dict(tensors)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    _lay_out_as_parameters(optimizer)
-
-
-def _lay_out_as_parameters(optimizer: Optimizer) -> None:
-    """A checkpoint's tensors are contiguous. What is kept of a parameter whose channels are last in memory gets that
-    order too: sums over it are then those of an uninterrupted run, and one kernel serves both."""
-    for parameter, entries in optimizer.state.items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                entries[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+    # Sums over what is kept of a parameter are then those of an uninterrupted run, and one kernel serves both.
+    for parameter, kept in optimizer.state.items():
+        match_layout(parameter, kept)
 
 
 def load_into(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
