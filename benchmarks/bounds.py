@@ -263,7 +263,8 @@ def demo(options: Options, peers: Peers) -> Iterator[Line]:
         return
     with tempfile.TemporaryDirectory() as name:
         out = Path(name, "run")
-        command = [*startup.contralex(), "train", "moco-v2", "--preset", "digits", "--out", str(out)]
+        words = ["train", "moco-v2", "--preset", "digits", "--epochs", "60", "--fit"]  # the Makefile's
+        command = [*startup.contralex(), *words, "--out", str(out)]
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
