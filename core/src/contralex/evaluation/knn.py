@@ -17,6 +17,7 @@ from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import Accuracy
 from contralex.evaluation.features import Features, baseline_splits, describe_pixels, labelled_splits, split_features
 from contralex.evaluation.hits import count_hits
+from contralex.evaluation.neighbours import nearest_in_blocks, select_best
 from contralex.lookup import distributed
 
 if TYPE_CHECKING:
@@ -122,21 +123,11 @@ def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: 
 
 def _nearest(bank: Features, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosines and labels (n, k) of the nearest among the rows of all processes, the best first."""
-    cosine = queries.new_empty(len(queries), 0)
-    label = torch.empty_like(cosine, dtype=torch.long)
-    for rows, labels in bank.unit_blocks(_BLOCK):
-        found, nearest = (queries @ rows.T).topk(min(k, len(rows)), dim=1)
-        cosine, label = (torch.cat(pair, dim=1) for pair in ((cosine, found), (label, labels[nearest])))
-        if cosine.shape[1] > k:
-            cosine, label = _best(cosine, label, k)
+    cosine, label = nearest_in_blocks(queries, bank.unit_blocks(_BLOCK), k)
     if distributed.world() == 1:
         return cosine, label
     missing = (0, k - cosine.shape[1])  # of a part that has fewer rows
     cosine, label = F.pad(cosine, missing, value=float("-inf")), F.pad(label, missing)
     cosine, label = (torch.cat(list(distributed.gather(each.unsqueeze(0))), dim=1) for each in (cosine, label))
-    return _best(cosine, label, k)
-
-
-def _best(cosine: Tensor, label: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    best, where = cosine.topk(k, dim=1)
+    best, where = select_best(cosine, k)
     return best, label.gather(1, where)
