@@ -16,7 +16,9 @@ from contralex.data.base import Source, Split, Unreadable
 from contralex.data.loading import EvalDataset
 from contralex.data.views import Views
 from contralex.errors import ContralexError
-from contralex.evaluation.features import NoLabels, extract_features, raw_pixels
+from contralex.evaluation.base import NoLabels
+from contralex.evaluation.encoding import extract_features
+from contralex.evaluation.features import raw_pixels
 from contralex.evaluation.knn import evaluate_knn, weighted_knn
 from contralex.lookup.slots import Encoder
 from contralex.recipes.run_spec import KNNSpec

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contralex.data.views import Views
     from contralex.errors import ContralexError, error_at, remedy
     from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
-    from contralex.evaluation.features import evaluating, extract_features
+    from contralex.evaluation.encoding import evaluating, extract_features
     from contralex.evaluation.hits import count_hits
     from contralex.files import expand_user, path_exists, read_json, write_text
     from contralex.kinds.backbones.parts import conv_backbone, timm_backbone, torchvision_backbone
@@ -122,7 +122,7 @@ _WHERE = {
         "THIS",
         "UNTRAINED",
     ),
-    "contralex.evaluation.features": (
+    "contralex.evaluation.encoding": (
         "evaluating",
         "extract_features",
     ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -17,23 +17,18 @@ from contralex import progress
 from contralex.api import feature_files
 from contralex.api.arguments import checked
 from contralex.api.settings import PathLike, path_text
-from contralex.data.base import Source, Split, printable
+from contralex.data.base import Source, Split, index_bytes, printable
+from contralex.data.fingerprints import digest
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
-from contralex.evaluation.features import LARGE, encode, nothing_readable
+from contralex.evaluation.encoding import encode, nothing_readable
+from contralex.evaluation.features import LARGE, Which, feature_function
 from contralex.files import expand_user
 from contralex.plugins.registry import registry
-from contralex.recipes import data_option
 from contralex.recipes.code_files import permission
 from contralex.training import build, devices
 from contralex.training.checkpoints.read import open_checkpoint
-
-if TYPE_CHECKING:
-    from contralex.lookup.slots import Encoder
-    from contralex.plugins.spec import Spec
-    from contralex.recipes.run_spec import RunSpec
-
-Which = Literal["backbone", "embedding"]
+from contralex.training.feature_cache import feature_cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +85,7 @@ def embed(
     ``data``: a folder, or a kind such as ``cifar10``, as for ``contralex train --data``; without it, the run's own. All
     splits of it are taken. ``which``: the ``backbone``'s features, or the ``embedding`` behind the projector.
     ``batch_size``: images at a time; it changes the speed and not the features. Images that cannot be read are named,
-    and left out.
+    and left out. The features are kept in the run's folder, and read from there the next time.
 
     >>> import contralex
     >>> found = contralex.embed("runs/my-run", "photos")
@@ -102,17 +97,17 @@ def embed(
     with progress.listening("stderr"), permission(allow_code):
         checkpoint = open_checkpoint(Path(run))
         spec = checkpoint.resolved().run
-        everything = Everything(build.read_source(_data(spec, path_text(data))), _root(path_text(data)))
+        everything = Everything(build.read_source(build.evaluation_data(spec, path_text(data))), _root(path_text(data)))
         device = devices.to_evaluate_on()
         encoder = devices.place(build.encoder_of(checkpoint, spec), device, spec.train.channels_last)
         dataset = EvalDataset(everything, spec.method.views.build())
-        blocks = encode(
-            cast(Callable[[Tensor], Tensor], _Function(encoder, which)),
-            dataset,
-            batch_size or spec.eval.batch_size,
-            device,
-            devices.workers(spec.train.workers, device.type),
-        )
+        cache = feature_cache(checkpoint, spec, encoder, dataset.views, device.type)
+        size, workers = batch_size or spec.eval.batch_size, devices.workers(spec.train.workers, device.type)
+        function = feature_function(encoder, which)
+        if cache is None:
+            blocks = encode(function, dataset, size, device, workers)
+        else:
+            blocks = cache.encode(function, dataset, which, size, device, workers)
         with Rows() as rows:
             features, index = rows.collect(blocks)
         labels = everything.label_tensor()
@@ -126,29 +121,8 @@ def embed(
         )
 
 
-def _data(spec: RunSpec, data: str | None) -> Spec:
-    """The data's spec. What the run's views need to train, such as captions, is not needed here."""
-    if data is None:
-        return spec.data
-    block = data_option.block(data, {})
-    kind = registry().find("data", block["kind"])
-    if kind is None:
-        raise ContralexError(f"data: {registry().hint('data', block['kind'])}")
-    return kind.model_validate(block)
-
-
 def _root(data: str | None) -> Path | None:
     return expand_user(data) if data is not None and data not in registry().kinds("data") else None
-
-
-class _Function(torch.nn.Module):
-    def __init__(self, encoder: Encoder, which: Which) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.which = which
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.encoder.features(images) if self.which == "backbone" else self.encoder.embedding(images)
 
 
 class Everything(Split):
@@ -174,6 +148,18 @@ class Everything(Split):
 
     def item_name(self, index: int) -> str:
         return self._name(*self._items[index])
+
+    def fingerprint(self) -> str | None:
+        return self._digest([split.fingerprint() for split in self._splits])
+
+    def cache_key(self) -> str | None:
+        return self._digest([split.cache_key() for split in self._splits])
+
+    def _digest(self, of_splits: Sequence[str | None]) -> str | None:
+        if None in of_splits:
+            return None
+        order = [(self._splits.index(split), index) for split, index in self._items]
+        return digest([*of_splits, *(index_bytes(column) for column in zip(*order, strict=True))])
 
     def label_tensor(self) -> Tensor | None:
         """(N,), or None where no item has a label."""

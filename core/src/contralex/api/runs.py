@@ -20,9 +20,10 @@ from contralex.training.folders import SPEC
 if TYPE_CHECKING:
     from torch import nn
 
-    from contralex.api.embedding import Embeddings, Which
+    from contralex.api.embedding import Embeddings
     from contralex.api.transform import Transform
     from contralex.evaluation.base import Accuracy
+    from contralex.evaluation.features import Which
     from contralex.lookup.slots import Encoder
 
 

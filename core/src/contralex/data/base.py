@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from contralex.data.fingerprints import digest
 from contralex.data.skipped import NAMED, Skipped
 from contralex.lookup import distributed
 
@@ -42,6 +43,11 @@ def as_tensor(labels: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.asarray(labels, dtype=np.int64))
 
 
+def index_bytes(numbers: Sequence[int]) -> bytes:
+    """Integers as bytes, for a digest: the same on every machine."""
+    return np.asarray(numbers, dtype="<i8").tobytes()
+
+
 class Split(ABC):
     """A list of raw items: for images, RGB images of PIL. :class:`Unreadable` is raised for a broken one.
 
@@ -66,6 +72,16 @@ class Split(ABC):
     def item_name(self, index: int) -> str:
         """What an item is called: for a file its path, for others the number of it."""
         return str(index)
+
+    def fingerprint(self) -> str | None:
+        """A digest of which items these are and of their labels, the same on every machine, for results that name
+        their data. None where only reading all of them would tell."""
+        return None
+
+    def cache_key(self) -> str | None:
+        """A digest of all that reading the items depends on, which another one must have where any of them may have
+        changed, so that what was computed from them may be kept. None where nothing may."""
+        return None
 
     def skip(self, path: str, reason: str = "it cannot be read") -> None:
         """Name an unreadable item, once; after many, count it. A reason may end in the command that mends it
@@ -149,3 +165,12 @@ class Subset(Split):
 
     def item_name(self, index: int) -> str:
         return self.split.item_name(self.indices[index])
+
+    def fingerprint(self) -> str | None:
+        return self._digest(self.split.fingerprint())
+
+    def cache_key(self) -> str | None:
+        return self._digest(self.split.cache_key())
+
+    def _digest(self, of_all: str | None) -> str | None:
+        return None if of_all is None else digest([of_all, index_bytes(self.indices)])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from contralex.data.base import Source
     from contralex.data.views import Views
+    from contralex.evaluation.cache import FeatureCache
     from contralex.lookup.slots import Encoder
     from contralex.plugins.spec import Spec
     from contralex.recipes.run_spec import RunSpec
@@ -57,6 +58,8 @@ class EvalContext:
     """Where the encoder lies."""
     workers: int = 0
     """Processes that read samples."""
+    cache: FeatureCache | None = None
+    """Where features of the encoder are kept; None: nowhere, as while it still learns."""
 
 
 class Evaluator(ABC):

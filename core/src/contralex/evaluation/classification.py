@@ -10,7 +10,8 @@ from contralex.data.base import Source, as_tensor
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
 from contralex.evaluation.base import Accuracy, NoLabels
-from contralex.evaluation.features import encode, nothing_readable, select_labelled
+from contralex.evaluation.encoding import encode, nothing_readable
+from contralex.evaluation.features import select_labelled
 from contralex.evaluation.hits import count_hits
 from contralex.lookup import distributed
 

@@ -33,6 +33,7 @@ class KNNEvaluator(Evaluator):
             context.device,
             context.workers,
             baseline=baseline,
+            cache=context.cache,
         )
 
     def settings(self, protocol: Mapping[str, Any]) -> str:
@@ -64,6 +65,7 @@ class LinearEvaluator(Evaluator):
             context.device,
             context.workers,
             baseline=baseline,
+            cache=context.cache,
         )
 
     def settings(self, protocol: Mapping[str, Any]) -> str:

@@ -11,34 +11,33 @@ import logging
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex import memory, progress
+from contralex import memory
 from contralex.data.base import Source, Split, Subset, as_tensor, compact
-from contralex.data.loading import EvalDataset, collate_plain, load
-from contralex.data.skipped import Skipped
+from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import NoLabels
+from contralex.evaluation.encoding import encode, nothing_readable
 from contralex.lookup import distributed
-from contralex.recipes.code_files import Portable
 
 if TYPE_CHECKING:
     from contralex.data.views import Views
+    from contralex.evaluation.cache import FeatureCache
     from contralex.lookup.slots import Encoder
 
 _log = logging.getLogger("contralex")
+
+Which = Literal["backbone", "embedding"]
 
 LARGE = 1 << 30  # bytes of a process's features, in float32; more are kept in half precision
 BASELINE_TRAIN, BASELINE_TEST = 50_000, 10_000  # samples that a baseline is measured on, at most: CIFAR's
 SIDE = 32  # pixels of an image's side, to which raw pixels are reduced
 VALUES = 16_384  # of a sample that is no image, to which they are reduced
-_WORTH_WORKERS = 2_000  # samples; fewer are read before workers have started
-_ROWS = 8192  # that are converted at a time
 
 
 class Features:
@@ -90,65 +89,28 @@ def split_features(
     encoder: Encoder | None,
     split: Split,
     views: Views,
-    which: Literal["backbone", "embedding"],
+    which: Which,
     batch_size: int,
     device: torch.device | str,
     workers: int,
     setting: str,
+    cache: FeatureCache | None = None,
 ) -> Features:
     """Features of this process's part of a split; raw pixels where there is no encoder. ``setting``: whose they are, to
-    be named where they fit nowhere. All processes call this."""
+    be named where they fit nowhere. ``cache``: where they are kept; None: nowhere. All processes call this."""
     function: Callable[[Tensor], Tensor] = raw_pixels
     if encoder is not None:
-        function = encoder.features if which == "backbone" else _Embedding(encoder)
+        function = feature_function(encoder, which)
     dataset = EvalDataset(split, views)
+    if cache is None:
+        blocks = encode(function, dataset, batch_size, device, workers)
+    else:
+        name = which if encoder is not None else "pixels"
+        blocks = cache.encode(function, dataset, name, batch_size, device, workers)
     store = _Store(len(distributed.own_part(len(split))), torch.device(device), setting)
-    for features, index in encode(function, dataset, batch_size, device, workers):
+    for features, index in blocks:
         store.add(features, index)
     return store.features(as_tensor(split.labels or ()))
-
-
-@torch.no_grad()
-def extract_features(
-    function: Callable[[Tensor], Tensor],
-    dataset: EvalDataset,
-    batch_size: int,
-    device: torch.device | str,
-    workers: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Features (N, F) and the indices (N,) that they belong to: those of the items that could be read. The others
-    are named. Each process encodes its part, and has the features of all."""
-    found = list(encode(function, dataset, batch_size, device, workers))
-    everyone = distributed.gather_unequal(torch.cat([features for features, _ in found]) if found else None)
-    index = distributed.gather_unequal(torch.cat([at for _, at in found]).to(device) if found else None)
-    if everyone is None or index is None:
-        raise nothing_readable()
-    return everyone, index.cpu()
-
-
-def encode(
-    function: Callable[[Tensor], Tensor],
-    dataset: EvalDataset,
-    batch_size: int,
-    device: torch.device | str,
-    workers: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features (B, F) and indices (B,), batch after batch, of this process's part. All processes go to the end."""
-    part = distributed.own_part(len(dataset))
-    options = {"batch_size": batch_size, "sampler": part, "num_workers": workers if len(part) >= _WORTH_WORKERS else 0}
-    unread, seen = Skipped(), 0
-    with evaluating(function), progress.during("Encoding samples to evaluate with", len(part)) as done:
-        for at, inputs, faults in load(Portable(dataset), collate_plain, **options):
-            seen += len(at) + len(faults)
-            done(seen)
-            for fault in faults:
-                unread.add(fault.path, fault.reason)
-            if inputs is not None:
-                with torch.no_grad():
-                    features = function(inputs.to(device)).float()
-                yield features, at
-    for found in distributed.gather_objects([unread]):
-        dataset.split.skip_all(found)
 
 
 class _Store:
@@ -245,30 +207,18 @@ def describe_pixels(split: Split, views: Views) -> str:
     return "pixels"
 
 
-@contextmanager
-def evaluating(function: object) -> Iterator[None]:
-    """Puts the module behind ``function`` (itself, or the owner of a method) in eval mode, and then each of its
-    submodules back as it was: a frozen part may have been in eval mode while the rest trained."""
-    owner = getattr(function, "__self__", function)
-    before = {module: module.training for module in owner.modules()} if isinstance(owner, nn.Module) else {}
-    if isinstance(owner, nn.Module):
-        owner.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
+def feature_function(encoder: Encoder, which: Which) -> nn.Module:
+    """Inputs (B, ...) to the ``backbone``'s features (B, F), or to the ``embedding`` (B, D) that is looked up."""
+    return _Function(encoder, which)
 
 
-class _Embedding(nn.Module):
-    """The vectors that are looked up, as keys: (B, D)."""
-
-    def __init__(self, encoder: Encoder) -> None:
+class _Function(nn.Module):
+    def __init__(self, encoder: Encoder, which: Which) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.which = encoder, which
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.encoder.embedding(inputs)
+        return self.encoder.features(inputs) if self.which == "backbone" else self.encoder.embedding(inputs)
 
 
 def labelled_splits(source: Source) -> tuple[Split, Split]:
@@ -302,7 +252,3 @@ def _some(split: Split, most: int) -> Split:
         return split
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:most]
     return Subset(split, compact(drawn.sort().values.tolist()))
-
-
-def nothing_readable() -> ContralexError:
-    return ContralexError("None of the items to evaluate on can be read; see the warnings about each.")

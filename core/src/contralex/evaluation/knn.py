@@ -22,6 +22,7 @@ from contralex.lookup import distributed
 
 if TYPE_CHECKING:
     from contralex.data.views import Views
+    from contralex.evaluation.cache import FeatureCache
     from contralex.lookup.slots import Encoder
     from contralex.recipes.run_spec import KNNSpec
 
@@ -39,11 +40,12 @@ def evaluate_knn(
     workers: int = 0,
     *,
     baseline: bool = False,
+    cache: FeatureCache | None = None,
 ) -> Accuracy:
     """Evaluate an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
-    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
-    samples out: each encodes its part and keeps its features. All call this.
+    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. ``cache``: where
+    features are kept. Processes share the samples out: each encodes its part and keeps its features. All call this.
     """
     train, test = labelled_splits(source)
     of: dict[str, int] = {}
@@ -51,7 +53,7 @@ def evaluate_knn(
         train, test, of = baseline_splits(train, test, least=spec.k)
     classes = 1 + int(max(as_tensor(split.labels or ()).max() for split in (train, test)))
     bank, asked = (
-        split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn")
+        split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn", cache)
         for split in (train, test)
     )
     top1, top5 = (int(hit) / asked.total for hit in _hits(bank, asked, spec.k, spec.temperature, classes))

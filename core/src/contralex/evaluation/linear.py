@@ -26,6 +26,7 @@ from contralex.lookup import distributed
 
 if TYPE_CHECKING:
     from contralex.data.views import Views
+    from contralex.evaluation.cache import FeatureCache
     from contralex.lookup.slots import Encoder
     from contralex.recipes.run_spec import LinearSpec
 
@@ -75,18 +76,20 @@ def evaluate_linear(
     workers: int = 0,
     *,
     baseline: bool = False,
+    cache: FeatureCache | None = None,
 ) -> Accuracy:
     """Evaluate an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 
-    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. Processes share the
-    samples out: each encodes its part and keeps its features, and all fit one classifier. All call this.
+    ``baseline``: on at most 50,000 training and 10,000 test samples, as raw pixels always are. ``cache``: where
+    features are kept. Processes share the samples out: each encodes its part and keeps its features, and all fit one
+    classifier. All call this.
     """
     train, test = labelled_splits(source)
     of: dict[str, int] = {}
     if baseline or encoder is None:
         train, test, of = baseline_splits(train, test)
     features, asked = (
-        split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.linear")
+        split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.linear", cache)
         for split in (train, test)
     )
     fitted = fit_features(features, spec.weight_decay, standardize=spec.standardize, iterations=spec.iterations)

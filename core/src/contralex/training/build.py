@@ -16,7 +16,9 @@ from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match
 from contralex.plugins.building import BuildContext
+from contralex.plugins.registry import registry
 from contralex.plugins.spec import Spec
+from contralex.recipes import data_option
 from contralex.recipes.code_files import permission
 from contralex.recipes.paths import missing
 from contralex.recipes.run_spec import RunSpec
@@ -54,6 +56,18 @@ def read_source(spec: Spec) -> Source:
             error.args = (f"{error} If the data have moved from {gone[0]}, say where they are with --data.",)
         raise
     return made
+
+
+def evaluation_data(spec: RunSpec, data: str | None) -> Spec:
+    """The spec of what ``--data`` names, without what the run's views need of data to train, such as captions; without
+    it, of the run's own data."""
+    if data is None:
+        return spec.data
+    block = data_option.block(data, {})
+    kind = registry().find("data", block["kind"])
+    if kind is None:
+        raise ContralexError(f"data: {registry().hint('data', block['kind'])}")
+    return kind.model_validate(block)
 
 
 def encoder(spec: RunSpec) -> Encoder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from contralex.evaluation.evaluators import evaluator_named
 from contralex.recipes.code_files import permission, used_plugins
 from contralex.training import build, devices
 from contralex.training.checkpoints.read import open_checkpoint
+from contralex.training.feature_cache import feature_cache
 
 if TYPE_CHECKING:
     from contralex.lookup.slots import Encoder
@@ -51,11 +53,16 @@ def evaluate(
         source, views = build.read_source(data_spec), run.method.views.build()
         progress.say(f"{found.folder} on {device.type}; {data_spec.kind_name()}: {source.describe()}")
         channels_last = run.train.channels_last
-        encoders: dict[str, Encoder | None] = {THIS: devices.place(build.encoder_of(found, run), device, channels_last)}
+        own = devices.place(build.encoder_of(found, run), device, channels_last)
+        encoders: dict[str, Encoder | None] = {THIS: own}
+        cache = feature_cache(found, run, own, views, device.type)
+        caches = {THIS: cache}
         if UNTRAINED in baselines:
             encoders[UNTRAINED] = devices.place(build.encoder(run), device, channels_last)
+            caches[UNTRAINED] = cache and cache.of(weights=f"untrained, seed {run.train.seed}")
         if PIXELS in baselines:
             encoders[PIXELS] = None
+            caches[PIXELS] = cache and cache.of(weights="none")
         context = EvalContext(
             source, views, run.eval.batch_size, device, devices.workers(run.train.workers, device.type)
         )
@@ -63,7 +70,7 @@ def evaluate(
         for who, encoder in encoders.items():
             progress.say(f"Evaluating: {who}")
             try:
-                results[who] = evaluator.evaluate(encoder, context, baseline=who != THIS)
+                results[who] = evaluator.evaluate(encoder, replace(context, cache=caches[who]), baseline=who != THIS)
             except NoLabels as error:
                 if "\n" in str(error):  # it ends in the option that mends it
                     raise

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralex.data.base import Source, Split
+from contralex.data.base import Source, Split, index_bytes
+from contralex.data.fingerprints import digest
 from contralex.errors import ContralexError
 
 SIZE = 32  # pixels of a picture's side
@@ -65,6 +66,12 @@ class DigitsSplit(Split):
 
     def __getitem__(self, index: int) -> Image.Image:
         return self._pictures[index]
+
+    def fingerprint(self) -> str:
+        return digest([index_bytes(self.labels), *(picture.tobytes() for picture in self._pictures)])
+
+    def cache_key(self) -> str:
+        return self.fingerprint()
 
 
 def _load() -> tuple[Array, NDArray[np.int64]]:

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from contralex.data import headers, images, layout
-from contralex.data.base import Source, Split, printable
+from contralex.data.base import Source, Split, index_bytes, printable
+from contralex.data.fingerprints import digest, sizes, states
 from contralex.data.paths import Paths
 from contralex.errors import ContralexError, remedy
 from contralex.kinds.datasets.limits import MAX_PIXELS
@@ -87,6 +88,15 @@ class FolderSplit(Split):
 
     def item_name(self, index: int) -> str:
         return str(self.paths[index])
+
+    def fingerprint(self) -> str:
+        """Of the names below the folder, the sizes, and the classes."""
+        labels = b"" if self.labels is None else index_bytes(self.labels)
+        return digest([*(self.classes or ()), labels, *self.paths.names, *sizes(self.paths)])
+
+    def cache_key(self) -> str:
+        root = str(self.paths.root.resolve())
+        return digest([root, self.max_pixels, *self.paths.names, *states(self.paths)])
 
 
 def _open(part: layout.Part, max_pixels: int) -> FolderSplit:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from torchvision import datasets
 
 from contralex.data import images
-from contralex.data.base import Source, Split
+from contralex.data.base import Source, Split, index_bytes
+from contralex.data.fingerprints import digest, sizes, states
 from contralex.errors import ContralexError
 from contralex.kinds.datasets.limits import MAX_PIXELS
 
@@ -60,12 +62,15 @@ class TorchvisionSource(Source):
 
 
 class TorchvisionSplit(Split):
+    labels: Sequence[int]
+
     def __init__(self, dataset: Any) -> None:
         super().__init__()
         self._dataset = dataset
         # of STL-10, -1 where unlabelled
         labels = dataset.labels if isinstance(dataset, datasets.STL10) else dataset.targets
         self.labels = [int(label) for label in labels]
+        self._files = [Path(path) for path, _ in dataset.samples] if isinstance(dataset, datasets.ImageNet) else None
         # ImageNet's classes are tuples of synonyms
         self.classes = [name if isinstance(name, str) else ", ".join(name) for name in dataset.classes]
 
@@ -74,6 +79,18 @@ class TorchvisionSplit(Split):
 
     def __getitem__(self, index: int) -> Any:
         return self._dataset[index][0]
+
+    def fingerprint(self) -> str:
+        """Of the pixels where they are in memory, and else of the files' names and sizes; and of the labels."""
+        labels = index_bytes(self.labels)
+        if self._files is None:
+            return digest([labels, np.ascontiguousarray(self._dataset.data).tobytes()])
+        return digest([labels, *(file.name for file in self._files), *sizes(self._files)])
+
+    def cache_key(self) -> str:
+        if self._files is None:
+            return self.fingerprint()
+        return digest([*map(str, self._files), *states(self._files)])
 
 
 def _open(name: str, root: Path, download: bool, *, train: bool) -> Any:
