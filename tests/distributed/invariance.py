@@ -157,10 +157,17 @@ _NEGATIVES = {
         ),
     ),
 }
+# A loss that adds two directions, so the rate of one.
 PAIRS: dict[str, Case] = {
     f"{keys} × {negatives}": (
         "simclr-v1",
-        (_CONV, _SYNC, _SGD, f"method.key_encoder={_KEYS[keys]}", f"method.negatives={_NEGATIVES[negatives][0]}")
+        (
+            _CONV,
+            _SYNC,
+            _SGD_OF_A_SUM,
+            f"method.key_encoder={_KEYS[keys]}",
+            f"method.negatives={_NEGATIVES[negatives][0]}",
+        )
         + _NEGATIVES[negatives][1],
     )
     for keys in _KEYS

@@ -8,6 +8,7 @@ import this module.
 from __future__ import annotations
 
 import atexit
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -153,6 +154,19 @@ def default_store() -> Store:
     from torch.distributed.distributed_c10d import _get_default_store
 
     return _get_default_store()
+
+
+def destroy_process_group() -> None:
+    """Close the process group. Before torch 2.8 a gloo group joins its threads while it holds Python's lock, and waits
+    for ever where one of them still needs the lock to free the tensors of the last collective (pytorch#154976), so the
+    threads get time for that first."""
+    import torch
+    import torch.distributed as dist
+    from packaging.version import Version
+
+    if Version(torch.__version__) < Version("2.8"):
+        time.sleep(0.1)
+    dist.destroy_process_group()
 
 
 def keep_from_broadcasts(module: nn.Module, names: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def main(folder: Path, rank: int, patience: float) -> None:
             out = steps(Trial(label, json.loads(data), given=views))
         except Exception as error:  # one part's mistake is that part's
             out = explain_error(error).removeprefix("it ")
-        dist.destroy_process_group()
+        compat.destroy_process_group()
         draft = folder / f"{rank}.draft"
         torch.save(out, draft)
         draft.rename(result(folder, rank, number))

@@ -11,10 +11,9 @@ from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from contralex.compat import accelerate_states
+from contralex.compat import accelerate_states, destroy_process_group
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
 from contralex.recipes.run_spec import TrainSpec
@@ -143,7 +142,7 @@ def close_process_group() -> Iterator[None]:
         yield
     finally:
         if distributed.world() > 1:
-            dist.destroy_process_group()
+            destroy_process_group()
         for state, values in zip(states, before, strict=True):
             state.clear()
             state.update(values)
