@@ -37,6 +37,7 @@ NAMES = [
     *("__version__", "build", "compare", "diff", "distill", "doctor", "dry_run", "embed", "explain", "finetune"),
     *("inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open", "resolve"),
     *("train", "why"),
+    *("Fork", "fork"),
 ]
 SLOW = ("compare", "Comparison")  # trains two methods
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contralex.api.building import build
     from contralex.api.comparing import Comparison, compare
     from contralex.api.embedding import Embeddings, embed
+    from contralex.api.forking import Fork, fork
     from contralex.api.health import Diagnosis, doctor
     from contralex.api.inspecting import inspect
     from contralex.api.recipes import diff, explain, methods, resolve, why
@@ -46,6 +47,7 @@ _WHERE = {
     "contralex.api.building": ("build",),
     "contralex.api.comparing": ("Comparison", "compare"),
     "contralex.api.embedding": ("Embeddings", "embed"),
+    "contralex.api.forking": ("Fork", "fork"),
     "contralex.api.health": ("Diagnosis", "doctor"),
     "contralex.api.inspecting": ("inspect",),
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
@@ -73,6 +75,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "ContralexError",
     "Diagnosis",
     "Embeddings",
+    "Fork",
     "ImageEncoder",
     "InfoNCE",
     "InstanceTargets",
@@ -93,6 +96,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "embed",
     "explain",
     "finetune",
+    "fork",
     "inspect",
     "kinds",
     "load_backbone",

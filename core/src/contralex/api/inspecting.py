@@ -58,6 +58,7 @@ def contents(path: Path) -> dict[str, Any]:
     return {
         "folder": str(folder),
         **{key: getattr(state, key, None) for key in ("step", "epoch", "digest", "metrics", "drift", "spec")},
+        "forked": state.forked.model_dump() if state is not None and state.forked is not None else None,
         "plugins": [_plugin(name, version) for name, version in (state.plugins if state else {}).items()],
         "code": [_code(entry) for entry in _entries(state.spec if state else {})],
         "tensors": listed,

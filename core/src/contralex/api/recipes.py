@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, overload
 
 from contralex.api.arguments import checked
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.errors import ContralexError
+from contralex.files import expand_user
 from contralex.plugins.registry import registry
 from contralex.recipes import layers, yaml
 from contralex.recipes.diff import Change
 from contralex.recipes.diff import diff as all_changes
 from contralex.recipes.diff_summary import story
 from contralex.recipes.documents import chain
+from contralex.training.folders import SPEC
+from contralex.training.fork_file import read_fork
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -216,10 +219,24 @@ def why(
     5
     """
     origins = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code).origins
+    origins = {leaf: _with_fork(str(path_text(recipe)), leaf, history) for leaf, history in origins.items()}
     found = {leaf: history for leaf, history in origins.items() if f"{leaf}.".startswith(f"{path}.")}
     if not found:
         raise ContralexError(f"{path}: {recipe} has no such value; {_near(path, list(origins))}")
     return found
+
+
+def _with_fork(recipe: str, leaf: str, history: list[Origin]) -> list[Origin]:
+    """In the spec of a fork, a value that the fork has changed says so."""
+    file = expand_user(recipe)
+    forked = read_fork(file.parent) if file.name == SPEC else None
+    changes = forked.changes if forked is not None else {}
+    change = next((change for path, change in changes.items() if f"{leaf}.".startswith(f"{path}.")), None)
+    if forked is None or change is None:
+        return history
+    *before, last = history
+    layer = f"fork of {forked.run} from step {forked.step} on ({change}); {last.layer}"
+    return [*before, replace(last, layer=layer)]
 
 
 def _near(path: str, leaves: list[str]) -> str:

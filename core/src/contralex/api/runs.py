@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from contralex.api.embedding import Embeddings
+    from contralex.api.forking import Fork
     from contralex.api.transform import Transform
     from contralex.evaluation.base import Accuracy
     from contralex.evaluation.features import Which
@@ -99,6 +100,32 @@ class Run(os.PathLike[str]):
     def linear(self, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
         """The accuracy of a linear classifier on the frozen features, beside the untrained encoder and raw pixels."""
         return self.evaluate("linear", data, sets)
+
+    def fork(
+        self,
+        step: int,
+        *,
+        sets: Sets = None,
+        steps: int | None = None,
+        data: PathLike | None = None,
+        out: PathLike | None = None,
+        processes: int = 1,
+        evaluate: bool = True,
+    ) -> Fork:
+        """Go on from a step with the same batches and some values changed; see :func:`contralex.fork`."""
+        from contralex.api.forking import fork
+
+        return fork(
+            self.folder,
+            step,
+            sets=sets,
+            steps=steps,
+            data=data,
+            out=out,
+            processes=processes,
+            evaluate=evaluate,
+            allow_code=self.allow_code,
+        )
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from contralex import progress
 from contralex.api.arguments import checked
+from contralex.api.launching import Stream, is_launched, is_main, train_launched
 from contralex.api.runs import Run
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.api.train_options import TrainOptions
-from contralex.errors import ContralexError, command_to_resume
 from contralex.files import expand_user
 from contralex.recipes.code_files import permission
 from contralex.recipes.layers import Resolved
 from contralex.training import folders
 from contralex.training.folders import SPEC
+from contralex.training.fork_file import FORK
 
 if TYPE_CHECKING:
     from contralex.training.dry_run import DryRun
-
-Stream = Literal["stdout", "stderr"]
 
 
 @checked
@@ -128,34 +126,20 @@ def _train_here(
     from contralex.training.run import train_in_folder
 
     with permission(allow_code):  # also for the files of a run whose encoder this one takes
-        return Run(train_in_folder(resolved, out, resume, allow_drift, to)[0], allow_code=allow_code)
+        folder, _ = train_in_folder(resolved, out, resume, allow_drift, to)
+    if resume and is_main() and (folder / FORK).is_file():
+        from contralex.comparison.difference import DIFFERENCE, write_difference
+
+        write_difference(folder)
+        progress.say(f"The difference to the parent of this fork is in {folder / DIFFERENCE}.")
+    return Run(folder, allow_code=allow_code)
 
 
 def _train_launched(argv: list[str], out: Path, processes: int, allow_code: bool, to: Stream) -> Run:
-    code = launch(argv, processes, to)
-    if code:
-        has_begun = (out / SPEC).is_file()
-        if not has_begun and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise ContralexError(
-            f"training in {processes} processes ended with {code}; the reason is printed above"
-            + (f". Go on with:{command_to_resume(out)}" if has_begun else "")
-        )
+    train_launched(argv, out, processes, to)
     return Run(out, allow_code=allow_code)
 
 
 def _new_folder(resolved: Resolved) -> Path:
     """Of a name that every process is told."""
     return folders.make_new(folders.name_by_time(resolved.run.name))[0]
-
-
-def is_launched() -> bool:
-    """Whether torchrun, accelerate or our own launcher has started this process as one of several."""
-    return "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
-
-
-def launch(argv: list[str], processes: int, to: Stream) -> int:
-    """The exit code of ``contralex`` with these words in so many processes, which report to a stream of this one."""
-    from contralex.training.launch import launch
-
-    return launch(argv, processes, to_stderr=to == "stderr")

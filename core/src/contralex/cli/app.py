@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from contralex.cli import check, compare, doctor, embed, evaluate, explain, inspect, look, new, plugins, run, schema
+from contralex.cli import (
+    check,
+    compare,
+    doctor,
+    embed,
+    evaluate,
+    explain,
+    fork,
+    inspect,
+    look,
+    new,
+    plugins,
+    run,
+    schema,
+)
 from contralex.cli.plugin_commands import EvalCommands, WithPlugins
 
 
@@ -87,6 +101,14 @@ app.command(
         "contralex compare all --preset digits --out runs/all --resume",
     ),
 )(compare.compare)
+app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        "contralex fork runs/mine@100 --set method.loss.temperature=0.1",
+        "contralex fork runs/mine@100 --set train.optimizer.lr=0.01 --steps 50",
+        "contralex fork runs/mine@100   unchanged: is it equal to the bit?",
+    ),
+)(fork.fork)
 evaluation.command(
     epilog=examples(
         "contralex eval knn runs/mine",

@@ -43,6 +43,10 @@ def _print(found: dict[str, Any], with_tensors: bool) -> None:
         changes = drift.get("changes")
         listed = "; ".join(str(change) for change in changes) if isinstance(changes, list) else str(changes)
         typer.echo(f"allowed at step {drift.get('step')}: {listed}")
+    if found["forked"]:
+        forked = found["forked"]
+        changes = "; ".join(f"{path}: {change}" for path, change in forked["changes"].items())
+        typer.echo(f"fork of {forked['run']} from step {forked['step']} on: {changes or 'nothing changed'}")
     rows = [[plugin["name"], plugin["version"], _installed(plugin)] for plugin in found["plugins"]]
     _table(["plugin", "version", "now"], rows)
     _table(["code", "sha256", "now"], [[each["file"], each["sha256"], each["now"]] for each in found["code"]])

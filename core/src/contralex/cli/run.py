@@ -59,7 +59,7 @@ def train(
 
     A known data set, such as cifar10, can be named in place of the folder.
     """
-    from contralex.api import training
+    from contralex.api import launching, training
     from contralex.api.train_options import TrainOptions
 
     progress.listen("stdout")
@@ -74,11 +74,11 @@ def train(
         )
         typer.echo(str(found))
         return
-    if processes > 1 and not training.is_launched():
+    if processes > 1 and not launching.is_launched():
         options = TrainOptions(recipe, preset, data, texts, out, resume, allow_code, allow_drift)
         options = options.fitted(processes, fit, minutes)
         options.resolve()  # its mistakes are said once, and not by each process
-        raise typer.Exit(training.launch(options.command(), processes, "stdout"))
+        raise typer.Exit(launching.launch(options.command(), processes, "stdout"))
     training.train(
         recipe,
         preset=preset,

@@ -17,9 +17,9 @@ def train_resolved(resolved: Resolved, out: Path | None = None, processes: int =
     ``out``: the run's folder; None: runs/NAME-TIME. ``processes``: how many to start. ``allow_code``: the Python files
     that it names may be run. Raises ``typer.Exit`` with the exit code where it starts processes.
     """
-    from contralex.api import training
+    from contralex.api import launching, training
 
-    if processes > 1 and not training.is_launched():
+    if processes > 1 and not launching.is_launched():
         with training.spec_command(resolved, out, allow_code) as argv:
-            raise typer.Exit(training.launch(argv, processes, "stdout"))
+            raise typer.Exit(launching.launch(argv, processes, "stdout"))
     training.train_resolved(resolved, out, 1, allow_code)

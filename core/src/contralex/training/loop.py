@@ -54,7 +54,7 @@ class TrainingLoop:
             if run.stopping.stop or run.step >= run.total:
                 break
         if run.progress.saved_at != run.step:  # stopped between two checkpoints
-            if self.metrics.steps:
+            if self.metrics.steps and run.step != run.until:  # what goes on from here logs what its parent did
                 self._log()
             self.save()
 
@@ -80,6 +80,8 @@ class TrainingLoop:
         with memory_checks.explain_step_memory(run.spec, run.step + 1):
             result = take_step(run, batch, clock)
         run.progress.step += 1
+        if run.step == run.until:
+            run.stopping.ask("contralex fork", f"it has the steps that were asked for, up to {run.step}")
         run.progress.seconds = seconds_before + time.perf_counter()
         self.metrics.add_step(result, rate)
         self.display.advance()
@@ -87,7 +89,8 @@ class TrainingLoop:
             self._average_statistics()
             run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
         is_logged = run.step % train.log_every == 0 or run.step == run.total
-        is_settled = is_logged or run.ends_epoch or self._is_due_by_steps()  # a bad loss is neither logged nor saved
+        # A bad loss is neither logged nor saved.
+        is_settled = is_logged or run.ends_epoch or self._is_due_by_steps() or run.step == run.until
         run.loss_check.read(wait=is_settled)
         if is_settled:
             run.stopping.agree()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
+from torch.optim import Optimizer
 
 from contralex import compat
 from contralex.errors import ContralexError, remedy
@@ -21,6 +23,7 @@ from contralex.training import (
     build,
     compiling,
     devices,
+    forking,
     optimizers,
     resuming,
     trial_forward,
@@ -28,27 +31,37 @@ from contralex.training import (
 )
 from contralex.training.checkpoints import read, write
 from contralex.training.checkpoints.read import Checkpoint
+from contralex.training.forking import ForkStart
 from contralex.training.run_folder import RunFolder
 from contralex.training.run_state import Machine, PreparedMethod, Progress, Run, TrainingData
 
 
-def prepare_run(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool = False) -> Run:
-    """Every process calls this, and a mistake is raised on all of them alike."""
+def prepare_run(
+    resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool = False, fork: ForkStart | None = None
+) -> Run:
+    """Every process calls this, and a mistake is raised on all of them alike. ``fork``: what the run begins with, where
+    it goes on from another one."""
     try:
-        return _prepare(resolved, place, resume, allow_drift)
+        return _prepare(resolved, place, resume, allow_drift, fork)
     except ContralexError as error:
         error.on_every_process = True
         raise
 
 
-def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool) -> Run:
+def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool, fork: ForkStart | None) -> Run:
     spec = resolved.run
     machine = _open_machine(spec, place)
-    found = read.find(place.out) if resume and place.out is not None else None
-    drift = resuming.check(found, resolved, allow_drift, say=machine.main) if found is not None else []
+    found = fork.checkpoint if fork is not None else _find_own(place, resume)
+    drift: list[dict[str, Any]] = []
+    if fork is None and found is not None:
+        drift = resuming.check(found, resolved, allow_drift, say=machine.main)
+    elif found is not None:
+        resuming.check_groups(found, resolved)
 
     data = _read_data(spec, machine)
-    if found is not None:
+    if fork is not None:
+        forking.check_samples(fork, data.samples)
+    elif found is not None:
         drift += resuming.check_samples(found, data.samples, allow_drift)
     check_counts(spec, len(data.split), distributed.world(), _name_data(spec))
 
@@ -60,7 +73,9 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     fused = optimizers.can_fuse(method, machine.device.type, spec.train.precision)
     optimizer = optimizers.build(spec.train.optimizer, method, fused=fused)
     progress = Progress()
-    if found is not None:
+    if fork is not None:
+        progress = _restore_fork(fork, method, optimizer)
+    elif found is not None:
         write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
         progress = Progress.restored(found.state, drift)
     devices.tune_convolutions(machine.device)
@@ -70,9 +85,32 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     with compat.broadcast_buffers_argument():
         prepared = PreparedMethod.wrap(method, optimizer, machine.accelerator)
     _restore_scaler(machine.accelerator, found)
-    run = Run(resolved, machine, data, prepared, progress, resuming.used_versions(found, resolved), place, start)
+    used = resuming.used_versions(found, resolved)
+    until = fork.until if fork is not None else None
+    run = Run(resolved, machine, data, prepared, progress, used, place, start, until)
     _write_trackers_to(machine.accelerator, run.folder)
     return run
+
+
+def _find_own(place: RunFolder, resume: bool) -> Checkpoint | None:
+    """The checkpoint that a run goes on from which is resumed."""
+    return read.find(place.out) if resume and place.out is not None else None
+
+
+def _restore_fork(fork: ForkStart, method: LookUp, optimizer: Optimizer) -> Progress:
+    """A fork has the state of its parent, and its own place in the world."""
+    found = fork.checkpoint
+    if found is None:
+        return Progress(threads=fork.threads, forked=fork.forked)
+
+    def fit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return forking.fit_state(_fit(tensors, method, resized=True), method)
+
+    write.restore(found, method, optimizer, fit, forking.WAY_OUT)
+    progress = Progress.restored(found.state, list(found.state.drift))
+    progress.forked = fork.forked
+    progress.threads = progress.threads or fork.threads
+    return progress
 
 
 def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
@@ -147,7 +185,7 @@ def _fit(tensors: Mapping[str, Tensor], method: LookUp, resized: bool) -> dict[s
 
 
 def _restore_scaler(accelerator: Accelerator, found: Checkpoint | None) -> None:
-    if found is not None and accelerator.scaler is not None:
+    if found is not None and found.state.scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(found.state.scaler)
 
 

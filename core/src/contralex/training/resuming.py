@@ -39,7 +39,7 @@ def check(found: Checkpoint, resolved: Resolved, allowed: bool, *, say: bool) ->
             + command_to_resume(out)
             + command_to_resume(out, "--allow-drift")
         )
-    _check_groups(found, resolved)
+    check_groups(found, resolved)
     if say:
         logging.getLogger("contralex").warning("%s goes on from step %d with: %s.", out, found.step, listed)
     return [*before, {"step": found.step, "changes": changes}]
@@ -74,15 +74,20 @@ def describe_samples(split: Split) -> dict[str, Any]:
     return {"count": len(split), "labels": labels}
 
 
-def check_samples(found: Checkpoint, now: dict[str, Any], allowed: bool) -> list[dict[str, Any]]:
-    """What to add to the ``drift``. A step's samples go by their number, so more or fewer of them are another run."""
+def samples_change(found: Checkpoint, now: dict[str, Any]) -> str | None:
+    """How the samples differ from those that a run began with; None where they do not."""
     before = found.state.samples or now  # of an older run it is not known
     if before == now:
-        return []
+        return None
     counts = f"{before.get('count')} samples → {now['count']}"
-    change = (
-        f"data: {counts}" if before.get("count") != now["count"] else f"data: other labels of {now['count']} samples"
-    )
+    return f"data: {counts}" if before.get("count") != now["count"] else f"data: other labels of {now['count']} samples"
+
+
+def check_samples(found: Checkpoint, now: dict[str, Any], allowed: bool) -> list[dict[str, Any]]:
+    """What to add to the ``drift``. A step's samples go by their number, so more or fewer of them are another run."""
+    change = samples_change(found, now)
+    if change is None:
+        return []
     if not allowed:
         raise ContralexError(
             f"{found.folder.parents[1]} was started on other data ({change}); bring them back, say with --data where "
@@ -103,7 +108,7 @@ def used_versions(found: Checkpoint | None, resolved: Resolved) -> dict[str, str
     return {name: known[name].version for name in used if name in known and known[name].usable}
 
 
-def _check_groups(found: Checkpoint, resolved: Resolved) -> None:
+def check_groups(found: Checkpoint, resolved: Resolved) -> None:
     """The optimiser's state goes by the order of its parameters, which the groups make."""
     optimizer = found.state.spec.get("train", {}).get("optimizer", {})
     before = [group.get("match") for group in optimizer.get("groups", [])]

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from contralex.files import write_text
 from contralex.recipes.layers import Resolved
-from contralex.training import devices, folders, signals, warm_start
+from contralex.training import devices, folders, forking, signals, warm_start
 from contralex.training.display import Display
 from contralex.training.evaluating import RunEvaluation
 from contralex.training.failures import explain_failures
+from contralex.training.fork_file import describe_fork
+from contralex.training.forking import ForkStart
 from contralex.training.loop import TrainingLoop
 from contralex.training.metrics import Metrics
 from contralex.training.prepare import prepare_run
@@ -42,17 +44,22 @@ def train_in_folder(
     resume: bool = False,
     allow_drift: bool = False,
     to: Literal["stdout", "stderr"] = "stdout",
+    fork: ForkStart | None = None,
+    evaluate: bool = True,
 ) -> tuple[Path, dict[str, Any]]:
     """Trains what the spec says, and returns the run's folder and what its ``results.json`` holds.
 
     ``allow_drift``: a run that is resumed may have another spec, or other versions of plugins, than when it began.
-    ``to``: the stream that the run reports to.
+    ``to``: the stream that the run reports to. ``fork``: what a new run begins with that goes on from another one.
+    ``evaluate``: whether its evaluators measure it at its end.
 
     Raises :class:`ContralexError` for what the user can mend, and :class:`RunStopped` after a signal.
     """
     resolved = resolved.anchored()
     with devices.close_process_group(), RunFolder(out, resolved.run.name, resume) as place:
-        run = prepare_run(resolved, place, resume, allow_drift)
+        run = prepare_run(resolved, place, resume, allow_drift, fork)
+        if fork is not None:
+            forking.check_step(fork, run.total)
         with (
             explain_failures(run.folder),
             Metrics(run) as metrics,
@@ -65,8 +72,21 @@ def train_in_folder(
             _say_how_it_begins(run, display, resume)
             evaluation.before_the_first_step()
             run.hooks.call("contralex_run_start", run=run)
-            TrainingLoop(run, metrics, display, evaluation).train()
-            return run.folder, _finish(run, metrics, display, evaluation)
+            loop = TrainingLoop(run, metrics, display, evaluation)
+            if fork is not None:
+                _begin_fork(run, fork, loop, display)
+            loop.train()
+            return run.folder, _finish(run, metrics, display, evaluation, evaluate)
+
+
+def _begin_fork(run: Run, fork: ForkStart, loop: TrainingLoop, display: Display) -> None:
+    """With a checkpoint of its own, so that it can be resumed from its first moment on."""
+    display.say(f"{describe_fork(fork.forked)}.")
+    if run.main:
+        forking.write_beginning(run, fork)
+    loop.save()
+    if run.main:
+        forking.remove_replay(run, fork)
 
 
 def _say_how_it_begins(run: Run, display: Display, resume: bool) -> None:
@@ -78,8 +98,8 @@ def _say_how_it_begins(run: Run, display: Display, resume: bool) -> None:
         display.say(warm_start.match(run.method.encoder, run.spec.init, run.warm_start).sentence())
 
 
-def _finish(run: Run, metrics: Metrics, display: Display, evaluation: RunEvaluation) -> dict[str, Any]:
-    results = evaluate_and_collect(run, metrics, evaluation)
+def _finish(run: Run, metrics: Metrics, display: Display, evaluation: RunEvaluation, evaluate: bool) -> dict[str, Any]:
+    results = evaluate_and_collect(run, metrics, evaluation, evaluate)
     run.hooks.call("contralex_run_end", run=run, results=results)
     if run.main:
         run.place.check_still_there()

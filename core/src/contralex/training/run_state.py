@@ -33,7 +33,7 @@ from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import micro_batch_check
 from contralex.training.batches import batches
-from contralex.training.checkpoints.state import CheckpointState, Pending
+from contralex.training.checkpoints.state import CheckpointState, Forked, Pending
 from contralex.training.hook_calls import LifeCycle
 from contralex.training.loss_check import LossCheck
 from contralex.training.run_folder import RunFolder
@@ -124,6 +124,8 @@ class Progress:
     """What the untrained encoder and raw pixels reached, by evaluator."""
     drift: list[dict[str, Any]] = field(default_factory=list)
     """What was allowed to differ from what the run was started with, each with its step."""
+    forked: Forked | None = None
+    """Of which run this one is a fork."""
     pending: Pending = field(default_factory=Pending)
     """Sums since the last line of ``metrics.jsonl``, where the run goes on."""
     logged: dict[str, float] = field(default_factory=dict)
@@ -141,6 +143,7 @@ class Progress:
             threads=state.threads,
             baselines=state.baselines,
             drift=drift,
+            forked=state.forked,
             pending=state.pending,
             saved_at=state.step,
         )
@@ -159,6 +162,7 @@ class Run:
         plugins: dict[str, str],
         place: RunFolder,
         warm_start: Checkpoint | None,
+        until: int | None = None,
     ) -> None:
         self.resolved = resolved
         self.spec: RunSpec = resolved.run
@@ -168,6 +172,7 @@ class Run:
         self.progress = progress
         self.plugins = plugins  # names and versions of those that the spec uses
         self.warm_start = warm_start  # the checkpoint of `init`, where the run begins from one
+        self.until = until  # the step at which a fork ends before the last
         self.resumed = progress.saved_at is not None
         self.warnings = [
             *delays.too_long(self.spec, data.total / data.per_epoch),
@@ -298,6 +303,7 @@ class Run:
             pending=pending,
             epoch=self.step / self.per_epoch,
             drift=self.progress.drift,
+            forked=self.progress.forked,
             samples=self.data.samples,
         )
 

@@ -17,8 +17,10 @@ from contralex.training.metrics import Metrics
 from contralex.training.run_state import Run
 
 
-def evaluate_and_collect(run: Run, metrics: Metrics, evaluation: RunEvaluation) -> dict[str, Any]:
-    """What ``results.json`` holds. All processes call this."""
+def evaluate_and_collect(
+    run: Run, metrics: Metrics, evaluation: RunEvaluation, evaluate: bool = True
+) -> dict[str, Any]:
+    """What ``results.json`` holds. All processes call this. ``evaluate``: whether the evaluators measure the run."""
     losses = metrics.losses()
     results: dict[str, Any] = {
         "name": run.spec.name,
@@ -35,7 +37,7 @@ def evaluate_and_collect(run: Run, metrics: Metrics, evaluation: RunEvaluation) 
         "stopped": run.stopping.stop,
         "skipped_steps": run.progress.skipped_steps,
         "warnings": [*run.warnings, *metrics.watch.signs, *_skipped_steps(run)],
-        **evaluation.at_the_end(),
+        **(evaluation.at_the_end() if evaluate else {}),
     }
     skipped = _all_skipped(run)  # those that evaluation met, too
     return {**results, "skipped_images": sorted(skipped), "skipped_image_count": skipped.total}

@@ -28,6 +28,24 @@ class Pending(BaseModel):
     steps: _Count = 0
 
 
+class Forked(BaseModel):
+    """Of which run a run is a fork, from which step on, and what it has changed."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    run: str
+    """The folder of its parent."""
+    step: _Count
+    """The step of the parent from which the fork goes on."""
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    """The digest of the parent's spec."""
+    changes: dict[str, str] = {}
+    """What the fork has changed: by the path of a value, the old and the new one."""
+    recomputed_from: _Count | None = None
+    """The step after which the parent's steps were computed again, because there was no later checkpoint; null: the
+    parent has a checkpoint of ``step``."""
+
+
 class CheckpointState(BaseModel):
     """All of a run that is no tensor. The file may hold more, which a later contralex wrote."""
 
@@ -62,6 +80,8 @@ class CheckpointState(BaseModel):
     """Epochs that are done, with their fraction."""
     drift: list[dict[str, Any]] = []
     """What was allowed to differ from what the run was started with, each with its step."""
+    forked: Forked | None = None
+    """Of which run this one is a fork; null: of none."""
     samples: dict[str, Any] = {}
     """By what the training samples are known again: how many, and a hash of their labels."""
 

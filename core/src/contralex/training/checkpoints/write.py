@@ -36,6 +36,9 @@ _KEPT: dict[type[Optimizer], set[str]] = {
 }
 
 
+_RESUME = "resume with the spec that the run was started with, or start a new run"
+
+
 class NotSaved(ContralexError):
     """A checkpoint could not be written; those from before are whole."""
 
@@ -99,16 +102,18 @@ def restore(
     model: nn.Module,
     optimizer: Optimizer,
     transform: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    way_out: str = _RESUME,
 ) -> None:
     """Puts a checkpoint's tensors into a model and an optimiser built from the same spec, or nothing where one does not
-    fit. ``transform`` is what becomes of the model's tensors before they are compared and loaded."""
+    fit. ``transform`` is what becomes of the model's tensors before they are compared and loaded. ``way_out``: what to
+    do where they do not fit."""
     tensors = transform(checkpoint.tensors())
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*checkpoint.tensors(OPTIMIZER).items(), *checkpoint.state.optimizer.items()]:
         place, _, name = key.partition(".")
         state.setdefault(int(place) if place.isdecimal() and len(place) < 10 else -1, {})[name] = value
-    _check_tensors(model, tensors, checkpoint.folder / MODEL)
-    _check_optimizer(optimizer, state, checkpoint.folder / OPTIMIZER)
+    _check_tensors(model, tensors, checkpoint.folder / MODEL, way_out)
+    _check_optimizer(optimizer, state, checkpoint.folder / OPTIMIZER, way_out)
     model.load_state_dict(tensors)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     # Sums over what is kept of a parameter are then those of an uninterrupted run, and one kernel serves both.
@@ -118,11 +123,11 @@ def restore(
 
 def load_into(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Tensors that have the names, shapes and types of the model's own, or nothing."""
-    _check_tensors(model, tensors, where)
+    _check_tensors(model, tensors, where, _RESUME)
     model.load_state_dict(tensors)
 
 
-def _check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
+def _check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: Path, way_out: str) -> None:
     own = model.state_dict()
     problems = [f"it has no {name}" for name in own if name not in tensors]
     problems += [f"the spec has no {name}" for name in tensors if name not in own]
@@ -130,10 +135,10 @@ def _check_tensors(model: nn.Module, tensors: Mapping[str, Tensor], where: Path)
         found, wanted = tensors[name], own[name]
         if found.shape != wanted.shape or found.dtype != wanted.dtype:
             problems.append(f"{name} is {_shown(found)}, and the spec makes {_shown(wanted)}")
-    _refuse(where, sorted(problems))
+    _refuse(where, sorted(problems), way_out)
 
 
-def _check_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]], where: Path) -> None:
+def _check_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]], where: Path, way_out: str) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     kept = _KEPT.get(type(optimizer))
     problems = []
@@ -151,16 +156,13 @@ def _check_optimizer(optimizer: Optimizer, state: dict[int, dict[str, Any]], whe
             is_number = not isinstance(value, Tensor) or (name == "step" and value.shape == ())
             if not is_number and (value.shape != wanted.shape or value.dtype != wanted.dtype):
                 problems.append(f"{place}.{name} is {_shown(value)}, and the parameter {_shown(wanted)}")
-    _refuse(where, problems)
+    _refuse(where, problems, way_out)
 
 
-def _refuse(where: Path, problems: list[str]) -> None:
+def _refuse(where: Path, problems: list[str], way_out: str) -> None:
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ContralexError(
-            f"{where} does not fit the spec: {'; '.join(problems[:5])}{more}; resume with the spec that the run was "
-            "started with, or start a new run."
-        )
+        raise ContralexError(f"{where} does not fit the spec: {'; '.join(problems[:5])}{more}; {way_out}.")
 
 
 def _shown(tensor: Tensor) -> str:
