@@ -63,7 +63,7 @@ def difference(fork: Path) -> dict[str, Any]:
 
 def table(found: Mapping[str, Any], most: int = 12) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a difference: at most so many steps, evenly, the last among them."""
-    rows: Sequence[Mapping[str, Any]] = found["rows"]
+    rows: Sequence[Mapping[str, Any]] = [row for row in found["rows"] if "loss" in row["parent"]]
     figures = [name for name in _SHOWN if any(name in row["parent"] for row in rows)]
     headings = ["step", *(f"{name}{side}" for name in figures for side in ("", " of the fork"))]
     few = [rows[index] for index in _evenly(len(rows), most)]
