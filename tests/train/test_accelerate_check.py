@@ -29,5 +29,6 @@ def test_what_a_run_does_not_do_is_refused_at_its_start(
     with pytest.raises(ContralexError, match=sentence) as error:
         train(resolve("simclr-v1", preset="digits", data=str(images), sets=TINY), tmp_path / "run")
     assert "--set train.micro_batch=64" in str(error.value)
+    assert ("--set train.accumulate=4" in str(error.value)) == ("GRADIENT" in variable)
     assert not (tmp_path / "run").exists()
     assert not dist.is_initialized()

@@ -43,6 +43,7 @@ RUNS = {
     "crd": [CONV, "data=digits", "train.max_steps=10"],
     "clip": ["data=digit_captions", "train.max_steps=10"],
     "instdisc, sharded": [CONV, "method.negatives.draws=16", "method.negatives.placement=sharded"],
+    "moco-v2, accumulated": [CONV, "method.negatives.size=30", "train.batch_norm=2", "train.accumulate=2"],
     "moco-v2, sharded": [CONV, "method.negatives={size: 30, placement: sharded}", "train.batch_norm=4"],
 }
 

@@ -262,19 +262,30 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index).
 
     Global batch s of an epoch is ``order[s·B:(s+1)·B]``, and rank r of W takes its r-th part of B/W: joined in the
-    order of the ranks, the parts are the batch of one process. One iteration covers all epochs, so a loader's workers
-    never restart.
+    order of the ranks, the parts are the batch of one process. Where each batch is ``parts`` look-ups, rank r takes its
+    r-th part of each of them, one after the other. One iteration covers all epochs, so a loader's workers never
+    restart.
     """
 
     def __init__(
-        self, population: int, batch: int, seed: int, epochs: int, rank: int = 0, world: int = 1, start_step: int = 0
+        self,
+        population: int,
+        batch: int,
+        seed: int,
+        epochs: int,
+        rank: int = 0,
+        world: int = 1,
+        start_step: int = 0,
+        parts: int = 1,
     ) -> None:
-        if batch % world or population < batch:
-            raise ValueError(f"{world} processes cannot share batches of {batch} of {population} samples")
+        if batch % (world * parts) or population < batch:
+            raise ValueError(
+                f"{world} processes cannot share batches of {batch}, each in {parts} parts, of {population} samples"
+            )
         self.order = Order(population, batch, seed)
         self.epochs = epochs
         self.start_step = start_step
-        self.part = slice(rank * batch // world, (rank + 1) * batch // world)
+        self.own = torch.arange(batch).view(parts, world, -1)[:, rank].flatten()  # (B/W,) places in a batch
 
     def __len__(self) -> int:
         return max(self.epochs * self.order.steps - self.start_step, 0)
@@ -285,7 +296,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
             order = self.order.of(epoch)
             for step in range(offset, self.order.steps):
                 batch = order[step * self.order.batch :][: self.order.batch]
-                yield [(epoch, index) for index in batch[self.part].tolist()]
+                yield [(epoch, index) for index in batch[self.own].tolist()]
             offset = 0
 
 

@@ -143,7 +143,7 @@ class NegativeSource(nn.Module, ABC):
     num_prototypes: int = 0
 
     def prepare(self, step: Step) -> None:
-        """Called once before each step encodes."""
+        """Called once before each step encodes: before the first of its look-ups, where it makes several."""
 
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:

@@ -78,7 +78,8 @@ class LookUp(nn.Module):
 
     def encode(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
         """The expensive half: return this process's queries, and the keys of every process."""
-        self.negatives.prepare(step)
+        if step.part == 0:
+            self.negatives.prepare(step)
         queries, keys = self.encode_own(views, sample, step)
         return queries, keys.gather(gradient=self.key_encoder.gradient)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
+from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed, late_checks, row_layout
 from contralex.lookup.clock import Clock
 from contralex.lookup.row_layout import Block, Layout
@@ -94,6 +95,22 @@ class Rows:
             return joined
         blocks = tuple(replace(block, samples=sample) for block in parts[0].layout.blocks)
         return replace(joined, layout=replace(joined.layout, blocks=blocks))
+
+    @classmethod
+    def join_batches(cls, batches: Sequence[Rows]) -> Rows:
+        """Rows of several batches with the same views: view after view, and in each view batch after batch."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls.cat([cls._join_view([batch.select_view(view) for batch in batches]) for view in batches[0].views])
+
+    @classmethod
+    def _join_view(cls, parts: Sequence[Rows]) -> Rows:
+        joined, first = cls.cat(parts), parts[0].layout
+        if joined.layout is None or first is None:
+            return joined
+        block = first.blocks[0]
+        everyone = replace(block, samples=joined.sample[:: block.per_sample], before=0, after=0)
+        return replace(joined, layout=replace(joined.layout, blocks=(everyone,)))
 
     def select_view(self, view: int) -> Rows:
         found = self.layout.find_view(view) if self.layout is not None else None
@@ -312,6 +329,18 @@ class Match:
     key: int
 
 
+class _ClosedCache(dict[Any, Any]):
+    """The cache of a step of several look-ups, each of which has its own."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise ContralexError(
+            "update() reads step.cache, and with train.accumulate a step has one for each look-up; the part must read "
+            "step.caches. Until it does:" + remedy("--set", "train.accumulate=1")
+        )
+
+    __getitem__ = __contains__ = get = pop = _refuse
+
+
 @dataclass
 class Step:
     """The moment of training at which a step happens. Randomness is a function of it and of nothing else.
@@ -324,18 +353,38 @@ class Step:
     seed: int
     """The seed of the run."""
     batch: int
-    """The global batch size, in samples."""
+    """The number of samples that are looked up together, over all processes."""
     cache: dict[Any, Any] = field(default_factory=dict)
-    """It lives as long as the step, its ``update`` included: a target generator keeps here what several matches share,
-    or what ``update`` needs."""
+    """It lives as long as the step: a target generator keeps here what several matches share, or what ``update`` needs,
+    which reads it in :attr:`caches`."""
     micro_batch: int | None = None
     """The most samples that each process encodes at once; None: its whole part of the batch."""
+    part: int = 0
+    """Which of the optimiser step's look-ups this is, where ``train.accumulate`` has it make several."""
+    look_ups: tuple[Step, ...] = ()
+    """In ``update``, where the optimiser step was several look-ups: theirs, in order."""
+
+    @classmethod
+    def join(cls, look_ups: Sequence[Step]) -> Step:
+        """The step that ``update`` gets after these look-ups."""
+        first = look_ups[0]
+        if len(look_ups) == 1:
+            return first
+        batch = sum(step.batch for step in look_ups)
+        return replace(first, batch=batch, cache=_ClosedCache(), look_ups=tuple(look_ups))
+
+    @property
+    def caches(self) -> list[dict[Any, Any]]:
+        """For ``update``: the cache of each look-up that the optimiser step was made of, mostly one."""
+        return [step.cache for step in self.look_ups] or [self.cache]
 
     def generator(self, purpose: int | str) -> torch.Generator:
         """A new random generator on the CPU that every process seeds alike, one for each purpose and step. Two parts
         that name the same purpose draw the same, so a plugin names its own: ``step.generator("contralex-mine")``."""
         number = zlib.crc32(purpose.encode()) if isinstance(purpose, str) else purpose
         mixed = (self.seed * 1_000_003 + self.clock.step) * 1_000_003 + number
+        if self.part:  # each look-up of a step draws its own
+            mixed = mixed * 1_000_003 + self.part
         return torch.Generator().manual_seed(mixed % (2**63 - 1))
 
 

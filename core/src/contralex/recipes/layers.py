@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
 NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint", "threads", "channels_last", "compile")
 _IF_ANY = (*_FOR_PEOPLE, "code", "plugins", "init")  # not written where it says nothing
 # No part of the digest where they have their defaults, so that runs have the digest that they had before these fields.
-_ADDED = ("micro_batch",)
+_ADDED = ("micro_batch", "accumulate")
 
 
 @dataclass(frozen=True, repr=False)
@@ -277,6 +277,26 @@ def _origins(run: RunSpec, data: dict[str, Any], merged: Merged) -> dict[str, li
         is_said = history and not (path in merged.taken_out and value is not None)
         origins[dotted(path)] = history if is_said else [*history, _default(run, path, value)]
     return origins
+
+
+def unwritten_defaults(resolved: Resolved) -> dict[str, list[Origin]]:
+    """The origins of fields that are not written into a resolved spec where they have their defaults."""
+    paths = {"", *(path[:end] for path in resolved.origins for end in _ends(path))}
+    found = {}
+    for block, spec in walk(resolved.run):
+        if not isinstance(spec, Spec) or block not in paths:
+            continue
+        for name, field in type(spec).model_fields.items():
+            path, value = (f"{block}.{name}" if block else name), getattr(spec, name)
+            if path not in paths and value == field.get_default(call_default_factory=True):
+                found[path] = [_default(resolved.run, tuple(path.split(".")), value)]
+    return found
+
+
+def _ends(path: str) -> Iterator[int]:
+    """Where the blocks end that a leaf lies in, and where it ends itself."""
+    yield from (at for at, sign in enumerate(path) if sign == ".")
+    yield len(path)
 
 
 def _default(run: RunSpec, path: yaml.Path, value: Any) -> Origin:

@@ -179,6 +179,11 @@ class TrainSpec(Spec):
     """The most samples that each process encodes at once (gradient caching): the look-up, the gradient and the step are
     those of the whole batch, in the memory of a micro-batch, for about a third more time. BatchNorm's statistics are
     then of a micro-batch; null: each process encodes its whole part."""
+    accumulate: int = Field(1, gt=0, le=2**16)
+    """The number of smaller batches that a batch is divided into, each with a look-up of its own, whose gradients make
+    one optimiser step (gradient accumulation): their mean is taken. A query meets the keys of its own part alone, so
+    this is no larger contrastive batch, as ``micro_batch`` is; it is for methods that compare no samples, and for
+    batches whose look-up does not fit."""
     optimizer: Optimizer
     """The optimiser, with its learning rate."""
     batch_norm: Literal["sync", "local"] | Annotated[int, Field(gt=1, le=2**24)] = "local"
@@ -218,22 +223,31 @@ class TrainSpec(Spec):
     batch, and count it. To ``skip``, each step waits for its loss, which takes time on a GPU."""
 
     @model_validator(mode="after")
-    def _micro_batches_make_a_batch(self) -> TrainSpec:
-        micro = self.micro_batch
-        if micro is not None and micro > self.batch_size:
+    def _parts_make_a_batch(self) -> TrainSpec:
+        micro, whole = self.micro_batch, self.look_up_size
+        name = "batch_size" if self.accumulate == 1 else "batch_size / accumulate"
+        if self.batch_size % self.accumulate:
             raise ValueError(
-                f"micro_batch is {micro}, which is larger than batch_size ({self.batch_size}); set micro_batch to null"
+                f"accumulate is {self.accumulate}, which does not divide batch_size ({self.batch_size}); set "
+                f"accumulate to {math.gcd(self.accumulate, self.batch_size)}"
             )
-        if micro is not None and self.batch_size % micro:
+        if micro is not None and micro > whole:
+            raise ValueError(f"micro_batch is {micro}, which is larger than {name} ({whole}); set micro_batch to null")
+        if micro is not None and whole % micro:
             raise ValueError(
-                f"micro_batch is {micro}, which does not divide batch_size ({self.batch_size}); set micro_batch to "
-                f"{math.gcd(micro, self.batch_size)}"
+                f"micro_batch is {micro}, which does not divide {name} ({whole}); set micro_batch to "
+                f"{math.gcd(micro, whole)}"
             )
         return self
 
+    @property
+    def look_up_size(self) -> int:
+        """Samples that are looked up together, over all processes."""
+        return self.batch_size // self.accumulate
+
     def samples_at_once(self, processes: int) -> int:
         """How many samples each of so many processes encodes at once."""
-        own = self.batch_size // processes
+        own = self.look_up_size // processes
         return own if self.micro_batch is None else min(self.micro_batch, own)
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ def too_few(run: RunSpec, dataset_size: int, batch: int) -> Iterator[tuple[str, 
     """What the parts need of samples and do not have: the slot's path, the need, and how many there are."""
     slots = {slot: getattr(run.method, slot) for slot in METHOD_SLOTS}
     offers = {slot: spec.offers() for slot, spec in slots.items()} | {"data": run.data.offers()}
-    there = {"batch": batch, "epoch": dataset_size // batch * batch}
+    there = {"batch": batch // run.train.accumulate, "epoch": dataset_size // batch * batch}
     for slot, spec in slots.items():
         for least in spec.least(offers):
             if there[least.of] < least.count:
@@ -51,7 +51,8 @@ def too_few(run: RunSpec, dataset_size: int, batch: int) -> Iterator[tuple[str, 
 
 
 def _least(run: RunSpec, dataset_size: int, batch: int, processes: int) -> list[str]:
-    return [_sentence(*found, dataset_size, processes) for found in too_few(run, dataset_size, batch)]
+    accumulate = run.train.accumulate
+    return [_sentence(*found, dataset_size, processes, accumulate) for found in too_few(run, dataset_size, batch)]
 
 
 def _queue(run: RunSpec, dataset_size: int) -> list[str]:
@@ -65,19 +66,21 @@ def _queue(run: RunSpec, dataset_size: int) -> list[str]:
     ]
 
 
-def check_share(batch: int, processes: int) -> None:
-    """Whether every process can have an equal part of a batch."""
-    if batch % processes:
-        lower = batch - batch % processes
-        nearest = lower if lower >= 2 * processes else 2 * processes  # one sample each is too few for most methods
+def check_share(batch: int, processes: int, accumulate: int = 1) -> None:
+    """Whether every process can have an equal part of a batch, or of each of the batches that it ``accumulate``s."""
+    parts = processes * accumulate
+    if batch % parts:
+        lower = batch - batch % parts
+        nearest = lower if lower >= 2 * parts else 2 * parts  # one sample each is too few for most methods
+        several = f" in {accumulate} parts (train.accumulate)" if accumulate > 1 else ""
         raise ContralexError(
-            f"train.batch_size is {batch} over all processes, which {processes} processes cannot share evenly. Try:"
-            + remedy("--set", f"train.batch_size={nearest}")
+            f"train.batch_size is {batch} over all processes{several}, which {processes} processes cannot share "
+            f"evenly. Try:{remedy('--set', f'train.batch_size={nearest}')}"
         )
 
 
 def check_micro_batch(batch: int, micro: int | None, processes: int) -> None:
-    """Whether every process can divide its part of a batch into equal micro-batches."""
+    """Whether every process can divide its part of a ``batch`` that is looked up into equal micro-batches."""
     own = batch // processes
     if micro is not None and micro < own and own % micro:
         raise ContralexError(
@@ -102,20 +105,25 @@ def halved_micro_batch(run: RunSpec, processes: int) -> int | None:
     """About half of the samples that a process encodes at once, which divide its part of the batch and are made of
     whole groups of BatchNorm's; None where that leaves fewer than 2."""
     train = run.train
-    own, group = train.batch_size // processes, train.batch_norm if isinstance(train.batch_norm, int) else 1
+    own, group = train.look_up_size // processes, train.batch_norm if isinstance(train.batch_norm, int) else 1
     smaller = range(train.samples_at_once(processes) // 2, 1, -1)
     return next((size for size in smaller if own % size == 0 and size % group == 0), None)
 
 
-def _sentence(path: str, least: Least, there: int, dataset_size: int, processes: int) -> str:
+def _sentence(path: str, least: Least, there: int, dataset_size: int, processes: int, accumulate: int) -> str:
     if least.of == "epoch":
         lower = remedy("--set", f"{path}.{least.field}={max(there // 10, 2)}") if least.field else ""
         return (
             f"{path} needs {least.count} samples in an epoch, and its whole batches have {there}: {least.why}. Give "
             f"more data{', or lower ' + least.field + ':' if lower else '.'}{lower}"
         )
-    way_out = advice(dataset_size, processes, least.count)
-    return f"train.batch_size is {there}, and {path} needs {least.count} samples in a batch: {least.why}. {way_out}"
+    needs = f"and {path} needs {least.count} samples in a batch: {least.why}."
+    if accumulate > 1:
+        samples = "1 sample" if there == 1 else f"{there} samples"
+        return f"train.accumulate is {accumulate}, so a look-up has {samples}, {needs} Try:" + remedy(
+            "--set", "train.accumulate=1"
+        )
+    return f"train.batch_size is {there}, {needs} {advice(dataset_size, processes, least.count)}"
 
 
 def advice(dataset_size: int, processes: int, least: int = 2) -> str:

@@ -32,6 +32,7 @@ def check() -> None:
     if steps != "1":
         raise ContralexError(
             f"Accelerate is configured to accumulate the gradients of {steps} steps, which divides each by {steps}; "
-            "a step of contralex is one batch. For a large batch in little memory, leave that out, and try:"
-            + remedy("--set", "train.micro_batch=64")
+            "a step of contralex is one batch. Leave that out. To divide a batch into look-ups of their own, and "
+            f"accumulate their gradients:{remedy('--set', f'train.accumulate={steps}')}"
+            f"\nFor a large contrastive batch in little memory:{remedy('--set', 'train.micro_batch=64')}"
         )

@@ -36,7 +36,7 @@ def check(seen: Iterable[SeenByNorm], spec: RunSpec, dataset_size: int) -> None:
 
 
 def _check(norm: SeenByNorm, spec: RunSpec, dataset_size: int) -> None:
-    batch, over, world = spec.train.batch_size, spec.train.batch_norm, distributed.world()
+    batch, over, world = spec.train.look_up_size, spec.train.batch_norm, distributed.world()
     local = spec.train.samples_at_once(world)
     is_divided = local < batch // world
     if is_divided and over == "sync":
@@ -62,7 +62,9 @@ def _check(norm: SeenByNorm, spec: RunSpec, dataset_size: int) -> None:
     several = f", {local} on each of {world} processes" if world > 1 else ""
     if is_divided:
         several += f", and train.micro_batch {local}"
-    problem = f"train.batch_size is {batch}{several}, so {norm.name}, a BatchNorm, sees one value."
+    if spec.train.accumulate > 1:
+        several = f", in {spec.train.accumulate} parts (train.accumulate){several}"
+    problem = f"train.batch_size is {spec.train.batch_size}{several}, so {norm.name}, a BatchNorm, sees one value."
     if batch > 1:
         raise ContralexError(f"{problem} Try:{remedy('--set', 'train.batch_norm=sync')}")
     raise ContralexError(f"{problem} {advice(dataset_size, world)}")

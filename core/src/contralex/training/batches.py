@@ -27,7 +27,7 @@ def batches(
 ) -> Iterator[Batch]:
     """This process's part of every global batch from ``start_step`` to the end of epoch ``epochs``, which is counted
     from 1. ``only``: the views that are made; None: all. Workers live as long as the iterator, over all its epochs. On
-    CUDA the views are on the device already, but where ``train.micro_batch`` encodes them in parts."""
+    CUDA the views are on the device already, but where ``train.micro_batch`` or ``train.accumulate`` divides them."""
     sampler = EpochSampler(
         len(split),
         train.batch_size,
@@ -36,6 +36,7 @@ def batches(
         rank=distributed.rank(),
         world=distributed.world(),
         start_step=start_step,
+        parts=train.accumulate,
     )
     workers = devices.workers(train.workers, device.type)
     loaded = load(
@@ -48,4 +49,5 @@ def batches(
         multiprocessing_context=devices.worker_context() if workers else None,
     )
     # A whole batch of views is too much for a device that encodes it in parts, of which each is copied in its turn.
-    return prefetch.to_device(loaded, device) if train.micro_batch is None else loaded
+    is_whole = train.micro_batch is None and train.accumulate == 1
+    return prefetch.to_device(loaded, device) if is_whole else loaded

@@ -88,7 +88,7 @@ def assemble(spec: RunSpec, dataset_size: int, labels: Sequence[int] | None, sta
     context = BuildContext(
         dim=made.dim,
         dataset_size=dataset_size,
-        batch_size=spec.train.batch_size,
+        batch_size=spec.train.look_up_size,
         key_views=tuple(sorted({match.key for match in matches})),
         encoder=made,
         fresh_encoder=method.encoder.build,

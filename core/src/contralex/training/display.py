@@ -84,6 +84,8 @@ class Display:
         run, train = self.run, self.run.spec.train
         processes = f"{distributed.world()} process{'es' if distributed.world() > 1 else ''}"
         steps = f"{count(run.total, 'step')} of {train.batch_size:,} {run.source.items}"
+        if train.accumulate > 1:
+            steps += f" in {train.accumulate} parts of {train.look_up_size:,}, each with a look-up of its own"
         steps += f", {count(run.epochs, 'epoch')}"
         onward = f", from step {run.step:,} on" if run.step else ""
         self.say(f"{run.spec.name} on {_name(run.device)}, {train.precision}, {processes}: {steps}{onward}")

@@ -96,6 +96,8 @@ def batch_settings(run: RunSpec, dataset_size: int, processes: int) -> Iterator[
     if batch is None or batch >= train.batch_size:
         return
     yield Setting("train.batch_size", batch, f"{dataset_size // batch} steps an epoch of {dataset_size} samples")
+    if train.accumulate > 1:
+        yield Setting("train.accumulate", 1, f"a batch of {batch} needs no parts")
     if train.optimizer.scaling.rule == "none":
         rule = "sqrt" if train.optimizer.kind in ("adam", "adamw") else "linear"
         scaling = {"rule": rule, "per": train.batch_size}
@@ -137,7 +139,7 @@ def device_settings(run: RunSpec, device: str) -> Iterator[Setting]:
 def memory_settings(run: RunSpec, processes: int, bytes_a_sample: int, free: int) -> Iterator[Setting]:
     """Micro-batches, where the activations of a process's part of the batch need more than the memory that is free."""
     train = run.train
-    own, group = train.batch_size // processes, train.batch_norm if isinstance(train.batch_norm, int) else 1
+    own, group = train.look_up_size // processes, train.batch_norm if isinstance(train.batch_norm, int) else 1
     most = int(free * _FOR_ACTIVATIONS) // max(bytes_a_sample, 1)
     if own <= most:
         return

@@ -145,7 +145,7 @@ def _no_room_for_two(run: RunSpec, views: Mapping[int, Tensor]) -> ContralexErro
 
 def _no_room_for_batch(run: RunSpec, step: int) -> ContralexError:
     sentence = f"Memory ran out in step {step}, with a train.batch_size of {run.train.batch_size}."
-    smaller = halved(run.train.batch_size, distributed.world())
+    smaller = halved(run.train.batch_size, distributed.world() * run.train.accumulate)
     if smaller is None:
         return ContralexError(f"{sentence} Choose a smaller encoder or smaller views.")
     return ContralexError(f"{sentence} Try:{remedy('--set', f'train.batch_size={smaller}')}")
@@ -158,7 +158,7 @@ def _no_room_for_step(run: RunSpec, step: int) -> ContralexError:
     settings = ["--set", f"train.micro_batch={micro}"]
     if run.train.batch_norm == "sync":  # which has no statistics of a whole batch then
         settings += ["--set", f"train.batch_norm={micro}"]
-    smaller = halved(run.train.batch_size, distributed.world())
+    smaller = halved(run.train.batch_size, distributed.world() * run.train.accumulate)
     at_once = "" if run.train.micro_batch is None else f" and a train.micro_batch of {run.train.micro_batch}"
     return ContralexError(
         f"Memory ran out in step {step}, with a train.batch_size of {run.train.batch_size}{at_once}. Encode fewer "

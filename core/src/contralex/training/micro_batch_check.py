@@ -46,14 +46,14 @@ def warnings(spec: RunSpec, method: nn.Module) -> list[str]:
         return []
     return [
         f"BatchNorm's statistics are of {train.micro_batch} samples, a micro-batch, and not of the "
-        f"{train.batch_size // distributed.world()} that each process has of a batch. All else is as with the whole "
+        f"{train.look_up_size // distributed.world()} that each process has of a batch. All else is as with the whole "
         f"batch. To say so in the recipe:{remedy('--set', f'train.batch_norm={train.micro_batch}')}"
     ]
 
 
 def _is_divided(spec: RunSpec) -> bool:
     world = distributed.world()
-    return spec.train.samples_at_once(world) < spec.train.batch_size // world
+    return spec.train.samples_at_once(world) < spec.train.look_up_size // world
 
 
 def _has_batch_norm(modules: Iterable[nn.Module]) -> bool:

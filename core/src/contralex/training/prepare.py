@@ -117,8 +117,8 @@ def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
     accelerate_check.check()
     cpu = devices.kind() == "cpu"
     main = PartialState(cpu=cpu).is_main_process  # opens the process group
-    check_share(spec.train.batch_size, distributed.world())
-    check_micro_batch(spec.train.batch_size, spec.train.micro_batch, distributed.world())
+    check_share(spec.train.batch_size, distributed.world(), spec.train.accumulate)
+    check_micro_batch(spec.train.look_up_size, spec.train.micro_batch, distributed.world())
     devices.check_workers(spec.train.workers)
     _check_precision(spec, cpu)
     place.check_free(main)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 
 import torch
@@ -12,7 +13,7 @@ from contralex.data.loading import Batch
 from contralex.lookup import distributed, late_checks
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
-from contralex.lookup.values import Step, StepResult
+from contralex.lookup.values import Rows, Step, StepResult
 from contralex.training import health, optimizers
 from contralex.training.run_state import Run
 
@@ -20,38 +21,72 @@ _MOST_SKIPPED = 10  # steps in a row, after which leaving them out is no help
 
 
 def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
-    """None where the step was left out, because of its loss."""
+    """None where the step was left out, because of its loss.
+
+    With ``train.accumulate`` the batch is several look-ups. Each adds its gradient to the mean; then there is one step
+    of the optimiser, one update of the key encoder, and one of the dictionary, with the keys of all of them.
+    """
     spec, prepared = run.spec.train, run.prepared
     before = _forward_state(run.method) if spec.on_bad_loss == "skip" else {}
-    moment = Step(clock, spec.seed, spec.batch_size, micro_batch=spec.micro_batch)
-    views, index = _views(run, batch), batch["index"]
-    with late_checks.collect() as checks:
-        result: StepResult = prepared.wrapped_method(views, index.to(run.device, non_blocking=True), moment)
-    # To leave a step out, all processes must know of it before the optimiser moves: this waits for the loss.
-    if spec.on_bad_loss == "skip" and run.stopping.is_any(not bool(torch.isfinite(result.loss))):
-        for buffer, value in before.items():
-            buffer.copy_(value)
-        _count_skipped(run)
-        return None
+    moments: list[Step] = []
+    results: list[StepResult] = []
+    for part, (views, index) in enumerate(_look_ups(run, batch)):
+        moment = Step(clock, spec.seed, spec.look_up_size, micro_batch=spec.micro_batch, part=part)
+        with _without_reduction(run) if part + 1 < spec.accumulate else nullcontext():
+            with late_checks.collect() as checks:
+                result: StepResult = prepared.wrapped_method(views, index.to(run.device, non_blocking=True), moment)
+            # To leave a step out, all processes must know of it before the optimiser moves: this waits for the loss.
+            if spec.on_bad_loss == "skip" and run.stopping.is_any(not bool(torch.isfinite(result.loss))):
+                _leave_out(run, before)
+                return None
+            # A bad loss is acted on after the step: the other processes wait for this one's backward.
+            run.loss_check.add(run.step + 1, result.loss, index, checks)
+            prepared.backward(result.loss if spec.accumulate == 1 else result.loss / spec.accumulate)
+        moments.append(moment)
+        results.append(result)
     run.progress.skipped_in_a_row = 0
-    # A bad loss is acted on after the step: the other processes wait for this one's backward.
-    run.loss_check.add(run.step + 1, result.loss, index, checks)
-    prepared.backward(result.loss)
     optimizers.drop_frozen_gradients(run.optimizer, clock)
     _clip(run)
     prepared.wrapped_optimizer.step()
     prepared.wrapped_optimizer.zero_grad()
+    whole = _join(results)
     if not run.accelerator.optimizer_step_was_skipped:  # fp16 skips a step whose gradient overflowed
-        run.method.update(result.keys, moment)
+        run.method.update(whole.keys, Step.join(moments))
     run.loss_check.read(wait=False)
-    return result
+    return whole
 
 
-def _views(run: Run, batch: Batch) -> Mapping[int, Tensor]:
-    """The batch's views on the run's device. Each micro-batch moves its own, so that a GPU need not hold them all."""
-    if run.spec.train.samples_at_once(distributed.world()) < len(batch["index"]):
-        return MappingProxyType(batch["views"])  # DistributedDataParallel would move the tensors of a dict
-    return {view: images.to(run.device, non_blocking=True) for view, images in batch["views"].items()}
+def _look_ups(run: Run, batch: Batch) -> Iterator[tuple[Mapping[int, Tensor], Tensor]]:
+    """The views and the samples of each look-up of a step."""
+    parts = run.spec.train.accumulate
+    if parts == 1:
+        yield _views(run, batch["views"]), batch["index"]
+        return
+    size = len(batch["index"]) // parts
+    for begin in range(0, parts * size, size):
+        rows = slice(begin, begin + size)
+        yield _views(run, {view: images[rows] for view, images in batch["views"].items()}), batch["index"][rows]
+
+
+def _views(run: Run, views: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+    """The views on the run's device. Each micro-batch moves its own, so that a GPU need not hold them all."""
+    if run.spec.train.samples_at_once(distributed.world()) < len(next(iter(views.values()))):
+        return MappingProxyType(views)  # DistributedDataParallel would move the tensors of a dict
+    return {view: images.to(run.device, non_blocking=True) for view, images in views.items()}
+
+
+def _without_reduction(run: Run) -> AbstractContextManager[None]:
+    """Within, processes do not exchange gradients: they do once a step, with those of its last look-up."""
+    return run.accelerator.no_sync(run.prepared.wrapped_method)  # type: ignore[no-any-return]
+
+
+def _join(results: list[StepResult]) -> StepResult:
+    """The means and all keys of the look-ups of a step."""
+    if len(results) == 1:
+        return results[0]
+    loss = torch.stack([result.loss.detach() for result in results]).mean()
+    accuracy = torch.stack([result.accuracy for result in results]).mean()
+    return StepResult(loss, accuracy, Rows.join_batches([result.keys for result in results]), results[-1].entries)
 
 
 def _clip(run: Run) -> None:
@@ -61,6 +96,14 @@ def _clip(run: Run) -> None:
         optimizers.clip_each(run.method.parameters(), spec.clip)
     elif spec.clip is not None:
         run.accelerator.clip_grad_norm_(run.method.parameters(), spec.clip)
+
+
+def _leave_out(run: Run, before: Mapping[Tensor, Tensor]) -> None:
+    """The run is as it was ``before`` this step, the gradients of its earlier look-ups included."""
+    for buffer, value in before.items():
+        buffer.copy_(value)
+    run.prepared.wrapped_optimizer.zero_grad()
+    _count_skipped(run)
 
 
 def _count_skipped(run: Run) -> None:

@@ -61,5 +61,6 @@ class CentredSoftmaxTargets(TargetGenerator):
         return torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
 
     def update(self, keys: Rows, step: Step) -> None:
-        if _MEAN_SCORES in step.cache:
-            self.centre.lerp_(step.cache[_MEAN_SCORES].to(self.centre), 1 - self.centre_momentum)
+        means = [cache[_MEAN_SCORES] for cache in step.caches if _MEAN_SCORES in cache]
+        if means:
+            self.centre.lerp_(torch.stack(means).mean(dim=0).to(self.centre), 1 - self.centre_momentum)
