@@ -27,6 +27,7 @@ from contralex.files import expand_user
 from contralex.plugins.registry import registry
 from contralex.recipes.code_files import permission
 from contralex.training import build, devices
+from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.feature_cache import feature_cache
 
@@ -95,7 +96,7 @@ def embed(
     if which not in ("backbone", "embedding"):
         raise ContralexError(f"which is {which!r}, and must be 'backbone' or 'embedding'")
     with progress.listening("stderr"), permission(allow_code):
-        checkpoint = open_checkpoint(Path(run))
+        checkpoint = open_checkpoint(Path(run), [MODEL])
         spec = checkpoint.resolved().run
         everything = Everything(build.read_source(build.evaluation_data(spec, path_text(data))), _root(path_text(data)))
         device = devices.to_evaluate_on()

@@ -56,7 +56,7 @@ class Run(os.PathLike[str]):
         if (self.folder / SPEC).is_file():
             found: dict[str, Any] = yaml.read((self.folder / SPEC).read_text("utf-8"), str(self.folder / SPEC)).data
             return found
-        return dict(read.open_checkpoint(self.path).state.spec)
+        return dict(read.open_checkpoint(self.path, ()).state.spec)
 
     @property
     def results(self) -> dict[str, Any]:

@@ -61,5 +61,5 @@ def load_transform(run: PathLike, *, allow_code: bool = False) -> Transform:
     torch.Size([3, 32, 32])
     """
     with permission(allow_code):
-        spec = open_checkpoint(Path(run)).resolved().run
+        spec = open_checkpoint(Path(run), ()).resolved().run
         return Transform(spec.method.views.build(), spec.data.model_dump().get("max_pixels", MAX_PIXELS))

@@ -126,7 +126,7 @@ def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
     >>> encoder(torch.rand(2, 3, 32, 32)).shape, encoder.features(torch.rand(2, 3, 32, 32)).shape
     (torch.Size([2, 128]), torch.Size([2, 256]))
     """
-    checkpoint = open_checkpoint(Path(path))
+    checkpoint = open_checkpoint(Path(path), [MODEL])
     with permission(allow_code):
         return encoder_of(checkpoint, checkpoint.resolved().run)
 

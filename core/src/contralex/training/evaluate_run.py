@@ -13,6 +13,7 @@ from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalCon
 from contralex.evaluation.evaluators import evaluator_named
 from contralex.recipes.code_files import permission, used_plugins
 from contralex.training import build, devices
+from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.feature_cache import feature_cache
 
@@ -39,7 +40,7 @@ def evaluate(
     if any(path.startswith("method.encoder") for path in sets):
         raise ContralexError("--set method.encoder: the encoder of a checkpoint cannot be changed.")
     with permission(allow_code):
-        found = open_checkpoint(checkpoint)
+        found = open_checkpoint(checkpoint, [MODEL])
         if isinstance(evaluator, Evaluator):
             run = found.resolved().run
             data_spec = evaluator.choose_data(run, data, sets) or found.resolved(data=data, sets=sets).run.data

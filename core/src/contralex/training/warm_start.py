@@ -39,7 +39,7 @@ class WarmStart:
 def open_start(spec: InitSpec) -> Checkpoint:
     """The checkpoint that ``init`` names, once everything in it is checked."""
     with error_at("init.checkpoint"):
-        return open_checkpoint(Path(spec.checkpoint))
+        return open_checkpoint(Path(spec.checkpoint), [MODEL])
 
 
 def match(encoder: Encoder, spec: InitSpec, checkpoint: Checkpoint) -> WarmStart:

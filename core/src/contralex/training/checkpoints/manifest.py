@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,9 @@ def write(folder: Path, hashes: Mapping[str, str] | None = None) -> None:
     to_disk(folder)
 
 
-def files_of(folder: Path, *, hashes: bool = True) -> list[File]:
-    """Each file of the manifest with what is wrong with it. ``hashes=False`` compares sizes alone, which is quick.
+def files_of(folder: Path, *, hashes: bool | Container[str] = True) -> list[File]:
+    """Each file of the manifest with what is wrong with it. ``hashes``: whether files are read, or the names of those
+    that are; of the others sizes are compared, which is quick.
 
     Files that were put beside them later, as a plugin's hook may do, are none of the manifest's.
     """
@@ -54,8 +55,9 @@ def files_of(folder: Path, *, hashes: bool = True) -> list[File]:
         listed = _listed(read_json(folder / MANIFEST, 2**20))
     except (OSError, ValueError) as error:
         return [File(MANIFEST, 0, "", _reason(error))]
+    hashed = [name for name in listed if (hashes if isinstance(hashes, bool) else name in hashes)]
     with ThreadPoolExecutor() as pool:  # hashing lets go of Python's lock
-        files = list(pool.map(lambda name: _compared(folder / name, listed[name], hashes), listed))
+        files = list(pool.map(lambda name: _compared(folder / name, listed[name], name in hashed), listed))
     return [*files, *(File(name, 0, "", "the manifest does not have it") for name in _NEEDED if name not in listed)]
 
 

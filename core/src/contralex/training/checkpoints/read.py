@@ -21,7 +21,7 @@ from contralex.errors import ContralexError, remedy
 from contralex.files import opened, read_json
 from contralex.recipes import limits
 from contralex.training.checkpoints import header, manifest
-from contralex.training.checkpoints.manifest import MANIFEST, MODEL, STATE
+from contralex.training.checkpoints.manifest import MANIFEST, MODEL, OPTIMIZER, STATE
 from contralex.training.checkpoints.plugin_versions import plugin_changes
 from contralex.training.checkpoints.state import CheckpointState
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from contralex.recipes.layers import Resolved
 
+TENSORS = (MODEL, OPTIMIZER)
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,17})")
 _ASIDE = re.compile(r"\.step-(0|[1-9][0-9]{0,17})-\w+")  # a draft, or what it was to replace, of a killed run
 
@@ -66,10 +67,14 @@ class Checkpoint:
             raise _damaged(self.folder, name, str(error)) from error
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint from its own folder, from ``checkpoints``, from ``checkpoints/last``, or from a run's folder."""
+def open_checkpoint(path: Path, tensors: Sequence[str] = TENSORS) -> Checkpoint:
+    """A checkpoint from its own folder, from ``checkpoints``, from ``checkpoints/last``, or from a run's folder.
+
+    ``tensors``: the files of tensors that are read of it. The others need not be whole, and only their sizes are looked
+    at: an encoder does not wait for the optimiser's file.
+    """
     folder = _steps_folder(path)
-    return _of_run(folder) if folder is not None else _whole(path)
+    return _of_run(folder, tensors) if folder is not None else _whole(path, tensors)
 
 
 def find(run: Path) -> Checkpoint | None:
@@ -77,7 +82,7 @@ def find(run: Path) -> Checkpoint | None:
     folder = run / "checkpoints"
     if (run / "spec.yaml").is_file() and not (folder.is_dir() and (steps(folder) or os.path.lexists(folder / "last"))):
         try:
-            return _of_run(folder) if folder.is_dir() else None
+            return _of_run(folder, TENSORS) if folder.is_dir() else None
         except ContralexError:  # a draft that is not complete
             return None
     return open_checkpoint(run)
@@ -103,7 +108,7 @@ def is_complete(folder: Path) -> bool:
 
 def is_whole(folder: Path) -> bool:
     try:
-        _whole(folder)
+        _whole(folder, TENSORS)
     except ContralexError:
         return False
     return True
@@ -150,11 +155,11 @@ def _steps_folder(path: Path) -> Path | None:
     return folder
 
 
-def _of_run(folder: Path) -> Checkpoint:
+def _of_run(folder: Path, tensors: Sequence[str]) -> Checkpoint:
     problems: list[str] = []
     for candidate in _candidates(folder, problems):
         try:
-            found = _whole(candidate)
+            found = _whole(candidate, tensors)
         except ContralexError as error:
             problems.append(str(error))
             continue
@@ -188,21 +193,21 @@ def _named_in(last: Path) -> str:
     return name
 
 
-def _whole(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder once everything in it is checked."""
+def _whole(folder: Path, tensors: Sequence[str]) -> Checkpoint:
+    """The checkpoint in a folder once its state and these files of tensors are checked."""
     if folder.is_symlink() and not folder.resolve().is_relative_to(folder.parent.resolve()):
         raise ContralexError(f"{folder} is a symbolic link that leads out of {folder.parent}; give the folder itself.")
     if not folder.is_dir():
         raise ContralexError(f"{folder} is missing; give a run's folder or one of its checkpoints/step-N.")
-    for file in manifest.files_of(folder):
+    for file in manifest.files_of(folder, hashes={STATE, *tensors}):
         if file.problem:
             raise _damaged(folder, file.name, file.problem)
     state = read_state(folder)
     name = _NAME.fullmatch(folder.name)
     if name and int(name[1]) != state.step:
         raise _damaged(folder, STATE, f"it is of step {state.step}")
-    for tensors in (MODEL, manifest.OPTIMIZER):
-        header.read(folder / tensors)
+    for each in tensors:
+        header.read(folder / each)
     return Checkpoint(folder, state)
 
 
