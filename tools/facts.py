@@ -12,6 +12,7 @@ and exits with 1. The sources are
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -118,7 +119,18 @@ def known_json(plugins: dict[Path, Plugin]) -> str:
             kinds[slot] = dict(sorted(found.items()))
     recipes = {recipe: plugin.name for plugin in plugins.values() for recipe in plugin.recipes}
     commands = {command: plugin.name for plugin in plugins.values() for command in plugin.commands}
-    facts = {"kinds": kinds, "recipes": dict(sorted(recipes.items())), "commands": dict(sorted(commands.items()))}
+    summaries = {
+        command: (inspect.getdoc(function) or "").partition("\n\n")[0]
+        for plugin in plugins.values()
+        for command, function in plugin.commands.items()
+    }
+    facts = {
+        "distributions": sorted(plugin.name for plugin in plugins.values()),
+        "kinds": kinds,
+        "recipes": dict(sorted(recipes.items())),
+        "commands": dict(sorted(commands.items())),
+        "summaries": dict(sorted(summaries.items())),
+    }
     return json.dumps(facts, indent=2) + "\n"
 
 

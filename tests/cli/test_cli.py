@@ -178,7 +178,7 @@ def test_doctor(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, fa
     fake_plugin("foo", "", version="2.0")
     fake_plugin("bar", "import nowhere")
     fake_plugin("baz", "")
-    monkeypatch.setattr("contralex.plugins.registry.known_recipes", lambda: {"baz-v1": "baz"})
+    monkeypatch.setattr("contralex.plugins.first_party.known_recipes", lambda: {"baz-v1": "baz"})
     code, out, _ = call("doctor", "--json")
     problems = "\n".join(json.loads(out)["problems"])
     assert code == 1
@@ -200,7 +200,7 @@ def test_a_mistake_is_a_sentence_without_a_traceback(call: Callable[..., Result]
 def test_a_recipe_that_a_package_brings_says_which(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contralex.plugins.registry.known_recipes", lambda: {"wonder": "contralex-wonder"})
+    monkeypatch.setattr("contralex.plugins.first_party.known_recipes", lambda: {"wonder": "contralex-wonder"})
     code, _, err = call("train", "wonder")
     assert code == 2
     assert err.endswith("it comes with contralex-wonder: pip install contralex-wonder\n")
@@ -209,7 +209,7 @@ def test_a_recipe_that_a_package_brings_says_which(
 def test_a_command_that_a_package_brings_says_which(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("contralex.plugins.registry.known_commands", lambda: {"wonder": "contralex-wonder"})
+    monkeypatch.setattr("contralex.plugins.first_party.known_commands", lambda: {"wonder": "contralex-wonder"})
     code, _, err = call("wonder", "runs/mine")
     assert code == 2
     assert err == (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contralex.plugins import registry as module
+from contralex.plugins import first_party
 from contralex.plugins.registry import Registry, registry
 
 Install = Callable[..., Path]
@@ -127,8 +127,8 @@ def test_blocking_allowing_and_names_that_match_nothing(fake_plugin: Install) ->
 def test_hints(monkeypatch: pytest.MonkeyPatch, fake_plugin: Install) -> None:
     fake_plugin("contralex-ill", "1 / 0")
     known = {"loss": {"wonder": "contralex-wonder", "ill": "contralex-ill", "gone": "contralex"}}
-    monkeypatch.setattr(module, "known_kinds", lambda: known)
-    monkeypatch.setattr(module, "known_recipes", lambda: {"wonder-v1": "contralex-wonder"})
+    monkeypatch.setattr(first_party, "known_kinds", lambda: known)
+    monkeypatch.setattr(first_party, "known_recipes", lambda: {"wonder-v1": "contralex-wonder"})
     found = Registry("contralex-ill")
     install = "it comes with contralex-wonder: pip install contralex-wonder"
     assert found.hint("loss", "wonder") == f"no loss of kind 'wonder' is installed; {install}"

@@ -121,7 +121,8 @@ def _missing(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _plugin_problems() -> Iterator[str]:
-    from contralex.plugins.registry import VARIABLE, registry
+    from contralex.plugins.discovery import VARIABLE
+    from contralex.plugins.registry import registry
 
     for plugin in registry().plugins.values():
         if plugin.state in ("broken", "conflict", "incompatible"):
@@ -162,7 +163,8 @@ def _shadowed() -> Iterator[str]:
 
 def _out_of_step() -> Iterator[str]:
     """First-party plugins are released together with the core."""
-    from contralex.plugins.registry import known_kinds, known_recipes, registry
+    from contralex.plugins.first_party import known_kinds, known_recipes
+    from contralex.plugins.registry import registry
 
     first_party = {*known_recipes().values(), *(name for kinds in known_kinds().values() for name in kinds.values())}
     core = registry().plugins["contralex"].version

@@ -218,7 +218,8 @@ def why(
     >>> contralex.why("moco-v2", "train.epochs", sets={"train.epochs": 5})["train.epochs"][-1].value
     5
     """
-    origins = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code).origins
+    resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code)
+    origins = {**resolved.origins, **layers.unwritten_defaults(resolved)}
     origins = {leaf: _with_fork(str(path_text(recipe)), leaf, history) for leaf, history in origins.items()}
     found = {leaf: history for leaf, history in origins.items() if f"{leaf}.".startswith(f"{path}.")}
     if not found:

@@ -145,7 +145,8 @@ def _check_name(name: str) -> None:
 
 def _check_free(name: str, start: Start) -> None:
     """Refuse a name, recipe or kind that an installed package, or one of our own, has already."""
-    from contralex.plugins.registry import known_kinds, known_recipes, registry
+    from contralex.plugins.first_party import known_kinds, known_recipes
+    from contralex.plugins.registry import registry
 
     known = {**known_recipes(), **{kind: owner for kinds in known_kinds().values() for kind, owner in kinds.items()}}
     distribution = f"contralex-{name}"

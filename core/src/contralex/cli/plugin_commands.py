@@ -5,7 +5,7 @@ typer has click's classes under another name since it carries a copy of click, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import typer
@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from contralex.cli.evaluate import command_for
 from contralex.errors import ContralexError
+from contralex.plugins.first_party import list_commands
 
 EVAL = "eval "  # how the names of the commands begin that evaluate
 SUMMARY_LIMIT = 50  # characters of a command's summary, which fits beside the longest name in 80 columns
@@ -21,13 +22,20 @@ SUMMARY_LIMIT = 50  # characters of a command's summary, which fits beside the l
 class CommandGroup(TyperGroup):
     """Its help lists commands under the heading that each names as ``rich_help_panel``, in the order of the list."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
+    def rows(self, ctx: Any, names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+        """The heading, the name and the summary of each of these commands that is not hidden."""
+        for name in names:
             command: Any = self.get_command(ctx, name)  # typer's, which has a panel
             if command is not None and not command.hidden:
-                rows = groups.setdefault(command.rich_help_panel or "Commands", [])
-                rows.append((name, command.get_short_help_str(SUMMARY_LIMIT)))
+                yield command.rich_help_panel or "Commands", name, command.get_short_help_str(SUMMARY_LIMIT)
+
+    def all_rows(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+        return self.rows(ctx, self.list_commands(ctx))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for heading, name, summary in self.all_rows(ctx):
+            groups.setdefault(heading, []).append((name, summary))
         width = max((len(name) for rows in groups.values() for name, _ in rows), default=0)
         for heading, rows in groups.items():
             with formatter.section(heading):
@@ -41,6 +49,19 @@ class WithPlugins(CommandGroup):
     """
 
     prefix = ""
+
+    def all_rows(self, ctx: Any) -> Iterator[tuple[str, str, str]]:
+        """Where all plugins are known, their commands are listed without an import of the plugins."""
+        known = list_commands()
+        if known is None:
+            yield from super().all_rows(ctx)
+            return
+        yield from self.rows(ctx, super().list_commands(ctx))
+        for full_name in sorted(name for name in known if name.startswith(self.prefix)):
+            owner, summary = known[full_name]
+            name = full_name.removeprefix(self.prefix)
+            if " " not in name:
+                yield f"From {owner}", name, summary
 
     def list_commands(self, ctx: Any) -> list[str]:
         brought = {name.removeprefix(self.prefix) for name in _brought() if name.startswith(self.prefix)}
@@ -57,7 +78,8 @@ class WithPlugins(CommandGroup):
                 plugin, function = brought[name]
                 return _command(cmd_name, function, f"From {plugin}", hidden=name != full_name)
 
-        from contralex.plugins.registry import known_commands, registry
+        from contralex.plugins.first_party import known_commands
+        from contralex.plugins.registry import registry
 
         for name in (full_name, alias_of):
             if name in known_commands():

@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from email import message_from_string
+from email.message import Message
 from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -22,7 +24,9 @@ from contralex.plugins.hooks import PROJECT
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
+VARIABLE = "CONTRALEX_PLUGINS"
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_END_OF_FIELDS = re.compile(r"\r?\n\r?\n")
 _VERSIONS = r"(?:[<>=!~]=|[<>])\d+(?:\.\d+)*"
 _PLAIN = re.compile(rf"(?P<name>[A-Za-z0-9][\w.-]*) ?(?P<versions>(?:{_VERSIONS}(?:,{_VERSIONS})*)?)", re.ASCII)
 
@@ -87,11 +91,17 @@ def name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
     """From its metadata, or, where they cannot be read, from the name of the folder that should hold them."""
     name, version = None, "unknown"
     try:
-        fields = distribution.metadata  # parsed anew at each call
+        fields = _fields(distribution)
         name, version = fields["Name"], str(fields["Version"] or "unknown")
     except Exception:  # every kind of damage raises something else, and none is worth a traceback
         pass
     return str(name) if name else record_folder(distribution).name.rpartition(".")[0].partition("-")[0], version
+
+
+def _fields(distribution: metadata.Distribution) -> Message | metadata.PackageMetadata:
+    """The fields of its metadata. The description below them is left out, because it is long, and is parsed as well."""
+    text = distribution.read_text("METADATA")
+    return message_from_string(_END_OF_FIELDS.split(text, 1)[0]) if text else distribution.metadata
 
 
 def normal(name: str) -> str:
@@ -125,7 +135,7 @@ def _read(distribution: metadata.Distribution, lines: list[str]) -> InstalledPlu
     again = f"pip install --force-reinstall {name}"
     requires = misfit = problem = ""
     try:
-        fields = distribution.metadata
+        fields = _fields(distribution)
         requires, misfit = _bounds(fields.get_all("Requires-Dist") or distribution.requires or [])
         if not fields["Name"]:
             problem = f"its metadata in {record_folder(distribution)} state no name; {again}"

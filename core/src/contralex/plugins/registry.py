@@ -14,14 +14,13 @@ broken     its record or its entry module cannot be read, or it does not keep to
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module, resources
+from importlib import import_module
 from importlib.resources.abc import Traversable
 from types import ModuleType
 from typing import Any
@@ -29,13 +28,12 @@ from typing import Any
 import pluggy
 
 from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
-from contralex.plugins import hooks, table
-from contralex.plugins.discovery import Choice, InstalledPlugin, core_version, installed, normal
+from contralex.plugins import first_party, hooks
+from contralex.plugins.discovery import VARIABLE, Choice, InstalledPlugin, core_version, installed, normal
 from contralex.plugins.guard import Ended, guarded
 from contralex.plugins.hooks import OWN_COMMANDS, PROJECT, SLOTS
 from contralex.plugins.spec import Spec
 
-VARIABLE = "CONTRALEX_PLUGINS"
 CORE = "contralex.kinds.plugin"  # the core's own plugin
 _UNUSABLE = ("blocked", "incompatible", "broken", "conflict")
 _HOOKS = [name for name in vars(hooks) if name.startswith("contralex_")]  # in the order in which hooks.py has them
@@ -146,18 +144,18 @@ class Registry:
     def hint(self, slot: str, kind: str) -> str:
         """The sentence for a kind that is not there: a plugin that failed, one to install, or a near name."""
         known = self.kinds(slot)
-        wanted = known_kinds().get(slot, {}).get(kind)
+        wanted = first_party.known_kinds().get(slot, {}).get(kind)
         return f"no {slot} of kind {kind!r} is installed{self._way(wanted, kind, known)}"
 
     def recipe_hint(self, name: str) -> str:
-        wanted = known_recipes().get(name)
+        wanted = first_party.known_recipes().get(name)
         return (
             f"no recipe {name!r} is installed, and no such file exists{self._way(wanted, name, list(self.recipes()))}"
         )
 
     def command_hint(self, name: str) -> str:
         """The sentence for a command of a first-party plugin that cannot be used."""
-        return f"no command {name!r} is installed{self._way(known_commands().get(name), name, [])}"
+        return f"no command {name!r} is installed{self._way(first_party.known_commands().get(name), name, [])}"
 
     def _way(self, distribution: str | None, name: str, known: list[str]) -> str:
         if distribution in self.plugins:
@@ -313,33 +311,6 @@ def _checked(slot: str, spec: Any) -> type[Spec]:
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, Any]:
-    text = resources.files("contralex").joinpath("known.json").read_text("utf-8")
-    facts: dict[str, Any] = json.loads(text)
-    return facts
-
-
-def known_kinds() -> dict[str, dict[str, str]]:
-    """slot -> kind -> the first-party distribution that offers it, installed or not. Written by tools/facts.py."""
-    kinds: dict[str, dict[str, str]] = _known()["kinds"]
-    return kinds
-
-
-def known_commands() -> dict[str, str]:
-    """command -> the first-party distribution that offers it, installed or not."""
-    commands: dict[str, str] = _known()["commands"]
-    return commands
-
-
-def known_recipes() -> dict[str, str]:
-    recipes: dict[str, str] = _known()["recipes"]
-    return recipes
-
-
-@lru_cache(maxsize=1)
 def registry() -> Registry:
     """The plugins of this environment, discovered once."""
     return Registry(os.environ.get(VARIABLE, ""))
-
-
-table.fill(registry)
