@@ -31,6 +31,7 @@ STAIRCASE = (
     ("evaluation",),
     ("training",),
     ("comparison", "explaining", "testing"),
+    ("reporting",),
     ("api",),
     ("cli",),
     (DOORS,),

@@ -38,6 +38,7 @@ NAMES = [
     *("inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open", "resolve"),
     *("train", "why"),
     *("Fork", "fork"),
+    *("Report", "ViewGrid", "report", "views"),
 ]
 SLOW = ("compare", "Comparison")  # trains two methods
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before

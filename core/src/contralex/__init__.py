@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from contralex.api.health import Diagnosis, doctor
     from contralex.api.inspecting import inspect
     from contralex.api.recipes import diff, explain, methods, resolve, why
+    from contralex.api.reporting import Report, report
     from contralex.api.runs import Run
     from contralex.api.runs import open as open
     from contralex.api.semi_supervised import distill, finetune
     from contralex.api.training import dry_run, train
     from contralex.api.transform import Transform, load_transform
+    from contralex.api.viewing import ViewGrid, views
     from contralex.kinds.encoders.image import ImageEncoder
     from contralex.kinds.key_encoders.parts import MomentumEncoder
     from contralex.kinds.losses.parts import InfoNCE
@@ -51,10 +53,12 @@ _WHERE = {
     "contralex.api.health": ("Diagnosis", "doctor"),
     "contralex.api.inspecting": ("inspect",),
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
+    "contralex.api.reporting": ("Report", "report"),
     "contralex.api.runs": ("Run", "open"),
     "contralex.api.semi_supervised": ("distill", "finetune"),
     "contralex.api.training": ("dry_run", "train"),
     "contralex.api.transform": ("Transform", "load_transform"),
+    "contralex.api.viewing": ("ViewGrid", "views"),
     "contralex.kinds.encoders.image": ("ImageEncoder",),
     "contralex.kinds.key_encoders.parts": ("MomentumEncoder",),
     "contralex.kinds.losses.parts": ("InfoNCE",),
@@ -83,9 +87,11 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "Match",
     "MomentumEncoder",
     "QueueSource",
+    "Report",
     "Run",
     "Step",
     "Transform",
+    "ViewGrid",
     "__version__",
     "build",
     "compare",
@@ -103,8 +109,10 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "load_encoder",
     "load_transform",
     "methods",
+    "report",
     "resolve",
     "train",
+    "views",
     "why",
 ]
 

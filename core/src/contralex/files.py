@@ -30,9 +30,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    with replacing(path) as draft:
+        draft.write_text(text, "utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name under which to write a file that takes the place of ``path`` when all of it is there."""
     draft = path.with_name(f".{path.name[:40]}.{os.getpid()}")  # no longer than a name may be
     try:
-        draft.write_text(text, "utf-8")
+        yield draft
         to_disk(draft)
         draft.replace(path)
         to_disk(path.parent)

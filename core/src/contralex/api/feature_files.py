@@ -7,11 +7,10 @@ arrays of these names. ``.parquet``: a row for each image, with ``path``, ``labe
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from contralex.errors import ContralexError, remedy
-from contralex.files import to_disk
+from contralex.files import replacing
 
 _ROWS = 8192  # written at a time
 _HEADER = 100_000_000  # bytes of a safetensors file's header, of which its readers take no more
@@ -39,20 +38,8 @@ def check(path: Path) -> None:
 
 def write(path: Path, features: Tensor, paths: Sequence[str], labels: Tensor | None, classes: Sequence[str]) -> None:
     check(path)
-    with _whole(path) as draft:
+    with replacing(path) as draft:
         _WRITERS[path.suffix.lower()](draft, features, paths, labels, classes)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    draft = path.with_name(f".{path.name[:40]}.{os.getpid()}")
-    try:
-        yield draft
-        to_disk(draft)
-        draft.replace(path)
-        to_disk(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _blocks(values: Tensor) -> Iterator[Any]:
@@ -121,6 +108,18 @@ def _parquet(
             flat = arrow.array(features[rows].contiguous().numpy().reshape(-1))
             values["features"] = arrow.FixedSizeListArray.from_arrays(flat, width)
             writer.write_table(arrow.table(values, schema=schema))
+
+
+def has_pyarrow() -> bool:
+    return find_spec("pyarrow") is not None
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Columns of one length into a ``.parquet`` file; nested values are structs and lists."""
+    check(path)
+    arrow, parquet = _pyarrow()
+    with replacing(path) as draft:
+        parquet.write_table(arrow.table(dict(columns)), draft)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from contralex.api.embedding import Embeddings
     from contralex.api.forking import Fork
+    from contralex.api.reporting import Report
     from contralex.api.transform import Transform
     from contralex.evaluation.base import Accuracy
     from contralex.evaluation.features import Which
@@ -160,6 +161,15 @@ class Run(os.PathLike[str]):
         from contralex.api.embedding import embed
 
         return embed(self, data, which=which, batch_size=batch_size, allow_code=self.allow_code)
+
+    def report(
+        self, *, out: PathLike | None = None, data: PathLike | None = None, images: int = 2_000, umap: bool = False
+    ) -> Report:
+        """Write what the run learnt into one HTML page, by default ``report.html`` in its folder; see
+        :func:`contralex.report`."""
+        from contralex.api.reporting import report
+
+        return report(self, out=out, data=data, images=images, umap=umap, allow_code=self.allow_code)
 
     def __repr__(self) -> str:
         return "\n".join([f"Run {self.spec.get('name', '')} in {self.path}", *(f"  {line}" for line in self._state())])

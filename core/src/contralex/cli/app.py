@@ -19,8 +19,10 @@ from contralex.cli import (
     look,
     new,
     plugins,
+    report,
     run,
     schema,
+    views,
 )
 from contralex.cli.plugin_commands import EvalCommands, WithPlugins
 
@@ -133,6 +135,14 @@ app.add_typer(evaluation, name="eval", rich_help_panel=USE)
 app.command(
     rich_help_panel=USE,
     epilog=examples(
+        "contralex report runs/mine",
+        "contralex report runs/one runs/two --out both.html",
+        "contralex report runs/mine --data photos --images 500",
+    ),
+)(report.report)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
         "contralex embed runs/mine photos --out features.safetensors",
         "contralex embed runs/mine photos --out features.parquet --which embedding",
     ),
@@ -169,6 +179,14 @@ app.command(
         "contralex explain moco-v2 --svg moco-v2.svg         as a picture",
     ),
 )(explain.explain)
+app.command(
+    rich_help_panel=RECIPES,
+    epilog=examples(
+        "contralex views moco-v2 --data photos --preset photos",
+        "contralex views dino --preset digits --out views.html",
+        "contralex views mine.yaml --set method.views.groups.crops.augment.gray.p=1",
+    ),
+)(views.views)
 app.command(
     rich_help_panel=RECIPES,
     epilog=examples(

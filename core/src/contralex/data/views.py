@@ -10,9 +10,11 @@ from torch import Tensor
 
 
 class Views(ABC):
-    """The views that a sample becomes. ``count`` of them; :meth:`make` gives one."""
+    """The views that a sample becomes. ``count`` of them; :meth:`make` gives one. ``names``: what views 0, 1, ... are
+    called, where they have names."""
 
     count: int
+    names: Sequence[str] = ()
 
     def __init_subclass__(cls) -> None:
         """Views that change what other views make draw and make in one step again."""
@@ -45,3 +47,20 @@ class Views(ABC):
     def plain_steps(self) -> Sequence[str]:
         """What :meth:`plain` does to an item, a line for each step, for people."""
         return [f"what {type(self).__name__} makes of it for evaluation"]
+
+    def to_picture(self, made: Tensor, view: int, item: Any) -> Tensor | str:
+        """View number ``view``, which was made of ``item``, for people to look at: (C, H, W) in [0, 1] with one or
+        three channels, several such pictures (P, C, H, W), or a text where it is no image."""
+        is_image = made.dim() in (3, 4) and made.shape[-3] in (1, 3) and made.is_floating_point()
+        return _stretch(made) if is_image else f"{' × '.join(str(length) for length in made.shape)} values"
+
+    def describe_drawn(self, parameters: Any, view: int) -> Sequence[str]:
+        """What :meth:`draw_parameters` gave for a view, a phrase for each thing that happens to it, for people; none
+        where that is not known."""
+        return ()
+
+
+def _stretch(image: Tensor) -> Tensor:
+    """From its smallest to its largest value, as [0, 1]."""
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low).clamp_min(1e-12)

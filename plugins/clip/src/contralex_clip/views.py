@@ -19,6 +19,7 @@ class ImageTextViews(Views):
     ``image.info["caption"]``. ``square``: whether a random square is cropped before ``augment``."""
 
     count = 2
+    names = ("image", "caption")
 
     def __init__(self, augment: Augment, tokenizer: Tokenizer, square: bool = True, context: int = 77) -> None:
         self.square = square
@@ -30,6 +31,12 @@ class ImageTextViews(Views):
         if view == 1:
             return self.tokens(item.info["caption"])
         return self._augmented.make(_crop_square(item) if self.square else item, 0)
+
+    def to_picture(self, made: Tensor, view: int, item: Image.Image) -> Tensor | str:
+        return str(item.info["caption"]) if view == 1 else self._augmented.to_picture(made, 0, item)
+
+    def describe_drawn(self, parameters: Any, view: int) -> Sequence[str]:
+        return (f"{int(parameters.count_nonzero())} of {len(parameters)} tokens",) if view == 1 else ()
 
     def plain(self, item: Image.Image) -> Tensor:
         image: Tensor = self._plain(item)

@@ -12,6 +12,7 @@ from contralex.plugin import Augment, CropViews, Group, Views
 from contralex_cmc.colours import SCALE, convert
 
 Channels = tuple[float, float, float]
+_NAMES = {"lab": ("L", "a", "b"), "ydbdr": ("Y", "Db", "Dr")}
 
 
 class LabViews(Views):
@@ -33,6 +34,10 @@ class LabViews(Views):
     ) -> None:
         self.count = len(split)
         self.split = split
+        firsts = [sum(split[:view]) for view in range(len(split))]
+        self.names = [
+            ", ".join(_NAMES[space][first : first + width]) for first, width in zip(firsts, split, strict=True)
+        ]
         self.space = space
         self._rgb = CropViews(groups={"crop": Group(augment=augment)})
         middle, half_width = SCALE[space]
@@ -45,6 +50,13 @@ class LabViews(Views):
     def make(self, item: Any, view: int) -> Tensor:
         first = sum(self.split[:view])
         return self._channels(self._rgb.make(item, 0)).narrow(-3, first, self.split[view]).contiguous()
+
+    def to_picture(self, made: Tensor, view: int, item: Any) -> Tensor:
+        """Each channel as a picture in grey, over what colours can reach."""
+        which = slice(sum(self.split[:view]), sum(self.split[: view + 1]))
+        middle, half_width = (torch.tensor(values[which]).view(-1, 1, 1) for values in SCALE[self.space])
+        channels = made * self.std[which] + self.mean[which]
+        return ((channels - middle) / half_width / 2 + 0.5).clamp(0, 1).unsqueeze(-3)
 
     def plain(self, item: Any) -> Tensor:
         return self._channels(self._rgb.plain(item))

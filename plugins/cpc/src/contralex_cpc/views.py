@@ -25,6 +25,7 @@ class PatchViews(Views):
     """
 
     count = 1
+    names = ("patches",)
 
     def __init__(
         self,
@@ -60,6 +61,9 @@ class PatchViews(Views):
         kept = torch.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(patches, corner, strict=True)])
         return F.pad(kept, (spare // 2, spare - spare // 2, spare // 2, spare - spare // 2))
 
+    def to_picture(self, made: Tensor, view: int, item: Any) -> Tensor:
+        return made.clamp(0, 1)
+
     def plain(self, item: Any) -> Tensor:
         return self._grid(self._plain(item))
 
@@ -76,6 +80,7 @@ class WindowViews(Views):
     """A sequence (channels, time) to a random window (channels, length)."""
 
     count = 1
+    names = ("window",)
 
     def __init__(self, length: int = 20480) -> None:
         self.length = length

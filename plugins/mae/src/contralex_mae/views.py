@@ -20,6 +20,7 @@ class MaskedViews(Views):
     """
 
     count = 1
+    names = ("masked image",)
 
     def __init__(self, augment: Augment, patch: int = 16, share: float = 0.75) -> None:
         self.crops = CropViews(groups={"image": Group(augment=augment)})
@@ -34,6 +35,14 @@ class MaskedViews(Views):
         side = image.shape[-1] // self.patch
         pixels = mask.view(side, side).repeat_interleave(self.patch, 0).repeat_interleave(self.patch, 1)
         return torch.cat([image, pixels.unsqueeze(0)])
+
+    def to_picture(self, made: Tensor, view: int, item: Any) -> Tensor:
+        """The image, its hidden patches in grey."""
+        hidden = made[-1:]
+        return self.crops.to_picture(made[:-1], 0, item) * (1 - hidden) + 0.5 * hidden
+
+    def describe_drawn(self, parameters: Any, view: int) -> Sequence[str]:
+        return (f"{self.hidden} of {self.patches} patches are hidden",)
 
     def plain(self, item: Any) -> Tensor:
         return self.crops.plain(item)

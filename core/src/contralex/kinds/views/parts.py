@@ -13,7 +13,9 @@ from torch import Tensor
 
 from contralex.data.views import Views
 from contralex.kinds.views.augment import EngineName, Group, expand_groups
+from contralex.kinds.views.describing import describe
 from contralex.kinds.views.engine import make_engine
+from contralex.kinds.views.parameters import ViewParameters
 from contralex.kinds.views.transforms import describe_steps, evaluation
 
 
@@ -29,6 +31,12 @@ class CropViews(Views):
         expanded = expand_groups(groups)
         augments = [expanded[name] for name, group in groups.items() for _ in range(group.count)]
         self.count = len(augments)
+        self.names = [
+            name if group.count == 1 else f"{name} {number + 1}"
+            for name, group in groups.items()
+            for number in range(group.count)
+        ]
+        self._augments = augments
         self._engines = [make_engine(engine, augment) for augment in augments]
         self._plain = evaluation(augments[0])
 
@@ -48,3 +56,13 @@ class CropViews(Views):
 
     def plain_steps(self) -> list[str]:
         return describe_steps(self._plain)
+
+    def to_picture(self, made: Tensor, view: int, item: Any) -> Tensor:
+        scale = self._augments[view].normalize
+        if scale is None:
+            return made.clamp(0, 1)
+        mean, std = (made.new_tensor(numbers).view(3, 1, 1) for numbers in (scale.mean, scale.std))
+        return (made * std + mean).clamp(0, 1)
+
+    def describe_drawn(self, parameters: Any, view: int) -> Sequence[str]:
+        return list(describe(self._augments[view], parameters)) if isinstance(parameters, ViewParameters) else ()
