@@ -18,10 +18,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from contralex.evaluation.knn import weighted_knn
+from contralex.evaluation.neighbours import find_neighbours
 from contralex.reporting import attention, projection
+from contralex.reporting.confusion import confuse, vote
 from contralex.reporting.curves import Chart, Series, find_signs, make_charts, thin
 from contralex.reporting.markup import Markup, join, json_script, tag
-from contralex.reporting.neighbours import confuse, nearest, vote
 from contralex.reporting.plots import draw_chart, spread, ticks
 from contralex.reporting.samples import choose_queries
 from contralex.reporting.subjects import label_runs
@@ -154,25 +155,9 @@ def clusters() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(120, 8, generator=generator) + 1.2 * F.one_hot(labels, 8), labels
 
 
-def test_neighbours_are_those_of_a_naive_search(clusters: tuple[torch.Tensor, torch.Tensor]) -> None:
-    features, _ = clusters
-    cosine, found = nearest(features[:100], features[100:], 5)
-    for row, query in enumerate(features[100:]):
-        every = [float(F.cosine_similarity(query, other, dim=0)) for other in features[:100]]
-        assert found[row].tolist() == sorted(range(100), key=lambda index: -every[index])[:5]
-        assert cosine[row].tolist() == pytest.approx(sorted(every, reverse=True)[:5], abs=1e-5)
-
-
-def test_an_image_is_not_its_own_neighbour(clusters: tuple[torch.Tensor, torch.Tensor]) -> None:
-    features, _ = clusters
-    _, found = nearest(features, features, 200, torch.arange(120))
-    assert found.shape == (120, 119)
-    assert not bool((found == torch.arange(120)[:, None]).any())
-
-
 def test_votes_give_the_accuracy_of_the_knn_evaluation(clusters: tuple[torch.Tensor, torch.Tensor]) -> None:
     features, labels = clusters
-    cosine, found = nearest(features[:80], features[80:], 20)
+    cosine, found = find_neighbours(features[80:], features[:80], 20)
     predicted = vote(cosine, labels[:80][found], 0.07, 3)
     expected = weighted_knn(features[:80], labels[:80], features[80:], labels[80:], k=20, temperature=0.07, classes=3)
     confusion = confuse(labels[80:], predicted, 3)

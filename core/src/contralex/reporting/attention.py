@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralex.evaluation.features import evaluating
+from contralex.evaluation.encoding import evaluating
 from contralex.reporting.projection import principal_components
 
 

@@ -28,8 +28,8 @@ _VERSIONS = ("contralex", "torch", "torchvision", "timm", "pillow", "accelerate"
 
 @dataclass(frozen=True)
 class Options:
-    """``data``: other images than the first run's own, as ``--data``. ``images``: of the map at most. ``commands``: what made the
-    report, as words."""
+    """``data``: other images than the first run's own, as ``--data``. ``images``: of the map at most. ``commands``:
+    what made the report, as words."""
 
     data: str | None = None
     images: int = IMAGES

@@ -17,11 +17,12 @@ from contralex.data.base import Source, Split
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
 from contralex.evaluation.base import NoLabels
+from contralex.evaluation.neighbours import find_neighbours
 from contralex.recipes.run_spec import KNNSpec
-from contralex.reporting import attention, neighbours, projection
+from contralex.reporting import attention, projection
 from contralex.reporting.atlas import Atlas
+from contralex.reporting.confusion import confuse, vote
 from contralex.reporting.limits import ATTENTION, HEADS, NEIGHBOURS, QUERIES, SPRITES
-from contralex.reporting.neighbours import Confusion
 from contralex.reporting.samples import (
     Sampled,
     are_images,
@@ -48,7 +49,7 @@ class Encoded:
     def nearest(self, rows: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
         """Cosines and rows of the bank (n, k) that are nearest to these of the images that are asked about."""
         own = None if self.held_out else torch.tensor(list(rows))
-        return neighbours.nearest(self.bank, self.asked[list(rows)], k, own)
+        return find_neighbours(self.asked[list(rows)], self.bank, k, exclude=own)
 
 
 def collect_pictures(
@@ -138,7 +139,7 @@ def _before_and_after(encoded: Sequence[Encoded], sampled: Sampled) -> dict[str,
     bank, _ = subject.features(subject.untrained, sampled.bank_split, sampled.bank)
     queries, _ = subject.features(subject.untrained, sampled.asked_split, asked)
     own = None if sampled.held_out else torch.tensor(rows)
-    answers = [(f"{subject.label}, before training", neighbours.nearest(bank, queries, NEIGHBOURS, own))]
+    answers = [(f"{subject.label}, before training", find_neighbours(queries, bank, NEIGHBOURS, exclude=own))]
     answers += [(f"{each.subject.label}, after training", each.nearest(rows, NEIGHBOURS)) for each in encoded]
     return {"queries": [_query(row, number, answers, sampled) for number, row in enumerate(rows)]}
 
@@ -217,7 +218,8 @@ def _map(encoded: Sequence[Encoded], sampled: Sampled, umap: bool) -> tuple[dict
         "layers": layers,
     }
     k = min(NEIGHBOURS, len(sampled.asked) - 1)
-    cosine, others = neighbours.nearest(encoded[0].asked, encoded[0].asked, k, torch.arange(len(sampled.asked)))
+    first = encoded[0].asked
+    cosine, others = find_neighbours(first, first, k, exclude=torch.arange(len(first)))
     return found, Atlas(
         points[0],
         [sampled.asked_split.item_name(index) for index in sampled.asked],
@@ -245,9 +247,9 @@ def _confusion(encoded: Encoded, sampled: Sampled) -> dict[str, Any]:
     own = None
     if not sampled.held_out:
         own = torch.searchsorted(known, rows)  # one split, whose labelled images are the same on both sides
-    cosine, found = neighbours.nearest(encoded.bank[known], encoded.asked[rows], spec.k, own)
-    predicted = neighbours.vote(cosine, bank[known][found], spec.temperature, _classes(sampled))
-    confusion: Confusion = neighbours.confuse(labels[rows], predicted, _classes(sampled))
+    cosine, found = find_neighbours(encoded.asked[rows], encoded.bank[known], spec.k, exclude=own)
+    predicted = vote(cosine, bank[known][found], spec.temperature, _classes(sampled))
+    confusion = confuse(labels[rows], predicted, _classes(sampled))
     return {
         "run": encoded.subject.label,
         "counts": confusion.counts,

@@ -14,7 +14,7 @@ from contralex.data.base import Source, Split, Subset, compact
 from contralex.data.loading import EvalDataset
 from contralex.data.views import Views
 from contralex.errors import ContralexError
-from contralex.evaluation.features import extract_features
+from contralex.evaluation.encoding import extract_features
 from contralex.lookup.slots import Encoder
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec

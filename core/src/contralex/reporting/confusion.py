@@ -1,4 +1,4 @@
-"""Who is nearest to whom among features, and what classes neighbours vote for."""
+"""What classes neighbours vote for, and which are taken for which."""
 
 from __future__ import annotations
 
@@ -7,28 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from contralex.reporting.limits import CLASSES, PAIRS
-
-_CHUNK = 1024  # queries at a time
-
-
-@torch.no_grad()
-def nearest(bank: Tensor, queries: Tensor, k: int, itself: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cosines and row numbers (N, k) of the rows of ``bank`` (M, F) that are nearest to ``queries`` (N, F), the best
-    first. ``itself`` (N,): a row for each query that is left out, -1 for none."""
-    unit = F.normalize(bank.float(), dim=1)
-    k = min(k, len(bank) - (itself is not None))
-    found = []
-    for start in range(0, len(queries), _CHUNK):
-        cosine = F.normalize(queries[start : start + _CHUNK].float(), dim=1) @ unit.T
-        if itself is not None:
-            own = itself[start : start + _CHUNK]
-            rows = (own >= 0).nonzero().flatten()
-            cosine[rows, own[rows]] = float("-inf")
-        found.append(cosine.topk(k, dim=1))
-    return torch.cat([values for values, _ in found]), torch.cat([rows for _, rows in found])
 
 
 @torch.no_grad()
