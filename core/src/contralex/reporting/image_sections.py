@@ -57,8 +57,13 @@ def collect_pictures(
 ) -> tuple[dict[str, Any], Atlas | None]:
     """The parts of a report that need images, and the table of its map."""
     names = ("neighbours", "hard", "map", "confusion", "attention")
+    usable, left_out = _usable(subjects)
+    if not usable:
+        return {name: {"absent": " ".join(left_out)} for name in names}, None
+    # A mistake in what the user gives is the report's; of the run's own data, it is what the run cannot give.
+    other = build.read_source(build.evaluation_data(usable[0].spec, data)) if data is not None else None
     try:
-        sampled, encoded, left_out = _encode(subjects, data, images)
+        sampled, encoded = _encode(usable, other, images)
     except ContralexError as error:
         return {name: {"absent": say_why(error)} for name in names}, None
     first = encoded[0]
@@ -84,23 +89,27 @@ def collect_pictures(
     return found, atlas
 
 
-def _encode(subjects: Sequence[Subject], data: str | None, images: int) -> tuple[Sampled, list[Encoded], list[str]]:
-    """The images that every run could read, with their features; and a sentence for each run that cannot be asked."""
+def _usable(subjects: Sequence[Subject]) -> tuple[list[Subject], list[str]]:
+    """The runs that have an encoder, and a sentence for each other."""
     usable, left_out = [], []
     for subject in subjects:
         try:
-            usable.append((subject, subject.encoder))
+            subject.encoder  # noqa: B018
+            usable.append(subject)
         except ContralexError as error:
             left_out.append(f"{subject.label}: {say_why(error)}")
-    if not usable:
-        raise ContralexError(" ".join(left_out))
-    sampled = choose_samples(_source(usable[0][0], data), images)
+    return usable, left_out
+
+
+def _encode(subjects: Sequence[Subject], other: Source | None, images: int) -> tuple[Sampled, list[Encoded]]:
+    """The images that every run could read, of the first run's data or of ``other``; with their features."""
+    sampled = choose_samples(other or subjects[0].source, images)
     if not are_images(sampled.asked_split):
         raise ContralexError("The samples of this data set are no images, so there is nothing to look at.")
     found = []
-    for subject, encoder in usable:
-        asked = subject.features(encoder, sampled.asked_split, sampled.asked)
-        bank = subject.features(encoder, sampled.bank_split, sampled.bank) if sampled.held_out else asked
+    for subject in subjects:
+        asked = subject.features(subject.encoder, sampled.asked_split, sampled.asked)
+        bank = subject.features(subject.encoder, sampled.bank_split, sampled.bank) if sampled.held_out else asked
         found.append((subject, asked, bank))
     rows = [_common([at for _, (_, at), _ in found]), _common([at for _, _, (_, at) in found])]
     encoded = [
@@ -112,12 +121,7 @@ def _encode(subjects: Sequence[Subject], data: str | None, images: int) -> tuple
     sampled = replace(
         sampled, asked=[sampled.asked[row] for row in rows[0]], bank=[sampled.bank[row] for row in rows[1]]
     )
-    return sampled, encoded, left_out
-
-
-def _source(subject: Subject, data: str | None) -> Source:
-    """The run's own data, or what ``--data`` names."""
-    return subject.source if data is None else build.read_source(build.evaluation_data(subject.spec, data))
+    return sampled, encoded
 
 
 def _common(found: Sequence[Tensor]) -> list[int]:
