@@ -332,6 +332,12 @@ def test_linear_prints_a_table_or_json(
     assert json.loads(call(*words, str(tmp_path), "--json")[1]) == judged
 
 
+def test_a_command_of_a_plugin_is_an_evaluation_too(call: Callable[..., Result]) -> None:
+    code, out, _ = call("eval", "finetune", "--help")
+    assert code == 0 and "Train a run's encoder as a classifier." in out
+    assert "finetune" not in call("eval", "--help")[1]
+
+
 def test_an_evaluator_of_a_plugin_needs_no_command(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -401,5 +407,5 @@ def test_no_plugin_may_take_a_command_of_ours() -> None:
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     groups = {group.name for group in app.registered_groups}
-    in_eval = {f"eval {command.callback.__name__}" for command in evaluation.registered_commands}  # type: ignore[union-attr]
+    in_eval = {f"eval {command.name or command.callback.__name__}" for command in evaluation.registered_commands}  # type: ignore[union-attr]
     assert commands | groups | in_eval == OWN_COMMANDS

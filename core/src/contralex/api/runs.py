@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from contralex import progress
 from contralex.api.arguments import checked
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from contralex.api.forking import Fork
     from contralex.api.reporting import Report
     from contralex.api.transform import Transform
-    from contralex.evaluation.base import Accuracy
+    from contralex.evaluation.base import Accuracy, Measurement, Measures
     from contralex.evaluation.features import Which
+    from contralex.evaluation.records import Evaluation
     from contralex.lookup.slots import Encoder
 
 
@@ -84,7 +85,7 @@ class Run(os.PathLike[str]):
         file = self.folder / "metrics.jsonl"
         return read_lines(file) if file.is_file() else []
 
-    def evaluate(self, name: str, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
+    def evaluate(self, name: str, data: PathLike | None = None, sets: Sets = None) -> Evaluation[Accuracy]:
         """The accuracy by one evaluator, ``knn``, ``linear``, ``classify`` or a plugin's, beside its baselines.
 
         ``data``: other data than the run's, as ``--data``. ``sets``: other settings, such as ``{"eval.knn.k": 50}``.
@@ -94,11 +95,11 @@ class Run(os.PathLike[str]):
         with progress.listening("stderr"):
             return evaluate(name, self.path, path_text(data), set_texts(sets), allow_code=self.allow_code)
 
-    def knn(self, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
+    def knn(self, data: PathLike | None = None, sets: Sets = None) -> Evaluation[Accuracy]:
         """The accuracy of the nearest neighbours among the features, beside the untrained encoder and raw pixels."""
         return self.evaluate("knn", data, sets)
 
-    def linear(self, data: PathLike | None = None, sets: Sets = None) -> dict[str, Accuracy]:
+    def linear(self, data: PathLike | None = None, sets: Sets = None) -> Evaluation[Accuracy]:
         """The accuracy of a linear classifier on the frozen features, beside the untrained encoder and raw pixels."""
         return self.evaluate("linear", data, sets)
 
@@ -127,6 +128,103 @@ class Run(os.PathLike[str]):
             evaluate=evaluate,
             allow_code=self.allow_code,
         )
+
+    def train_linear(
+        self,
+        protocol: str,
+        data: PathLike | None = None,
+        *,
+        rates: Sequence[float] = (),
+        decays: Sequence[float] = (),
+        epochs: int | None = None,
+        crops: bool = True,
+        features: Which = "backbone",
+        seed: int = 0,
+        sets: Sets = None,
+    ) -> Evaluation[Measures]:
+        """The accuracy of a linear classifier that is trained as a paper's code does.
+
+        ``protocol``: ``moco-v2``, ``simclr``, ``swav``, ``barlow-twins``, ``vicreg``, ``simsiam``, ``moco-v3``,
+        ``dino`` or ``mae``. ``rates`` and ``decays``: learning rates and weight decays in place of the protocol's, all
+        pairs of which are trained at once. ``epochs``: in place of the protocol's. ``crops=False``: on the features of
+        the plain images, which are extracted once, and not of random crops.
+        """
+        from contralex.evaluation.linear_protocols import protocol_named
+        from contralex.evaluation.linear_training import LinearTraining
+
+        made = LinearTraining(protocol_named(protocol), rates, decays, epochs, crops, features, seed)
+        return self._measure(made, data, sets)
+
+    def quality(
+        self,
+        data: PathLike | None = None,
+        *,
+        features: Which = "backbone",
+        samples: int = 10_000,
+        drawn: int = 1000,
+        draws: int = 10,
+        neighbours: int = 10,
+        sets: Sets = None,
+    ) -> Evaluation[Measures]:
+        """Figures without labels: RankMe, effective rank, α-ReQ, uniformity, alignment, neighbours' overlap, LiDAR.
+
+        ``samples``: images at most. ``drawn`` of them are seen in ``draws`` random views each. ``neighbours``: whose
+        overlap is measured.
+        """
+        from contralex.evaluation.measurements import Quality
+
+        return self._measure(Quality(features, samples, drawn, draws, neighbours), data, sets)
+
+    def retrieval(
+        self,
+        data: PathLike | None = None,
+        *,
+        features: Which = "backbone",
+        recall: Sequence[int] = (1, 5, 10),
+        gallery: Literal["test", "train"] = "test",
+        sets: Sets = None,
+    ) -> Evaluation[Measures]:
+        """Mean average precision, and recall at the numbers of ``recall``, where images of one class are to be found.
+
+        ``gallery``: what is searched, the other test images or the training images.
+        """
+        from contralex.evaluation.measurements import Retrieval
+
+        return self._measure(Retrieval(features, recall, gallery), data, sets)
+
+    def few_label(
+        self,
+        data: PathLike | None = None,
+        *,
+        features: Which = "backbone",
+        fractions: Sequence[float] = (0.01, 0.1),
+        subset: PathLike | None = None,
+        shots: Sequence[int] = (1, 5),
+        ways: int = 5,
+        queries: int = 15,
+        episodes: int = 600,
+        svm: Sequence[int] = (),
+        seed: int = 0,
+        sets: Sets = None,
+    ) -> Evaluation[Measures]:
+        """What few labels reach on frozen features.
+
+        A linear probe learns from ``fractions`` of the labels, or from the files that the list ``subset`` names.
+        ``episodes`` of ``ways`` classes have each number of ``shots`` images to learn from, and ``queries`` to
+        classify.
+        SVMs learn from each number ``svm`` of images of a class.
+        """
+        from contralex.evaluation.measurements import FewLabel
+
+        file = None if subset is None else expand_user(str(path_text(subset)))
+        made = FewLabel(features, fractions, file, shots, ways, queries, episodes, svm, seed)
+        return self._measure(made, data, sets)
+
+    def _measure(self, measurement: Measurement, data: PathLike | None, sets: Sets) -> Evaluation[Measures]:
+        from contralex.training.evaluate_run import measure
+
+        with progress.listening("stderr"):
+            return measure(measurement, self.path, path_text(data), set_texts(sets), allow_code=self.allow_code)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -17,6 +17,7 @@ from contralex.cli import (
     fork,
     inspect,
     look,
+    measure,
     new,
     plugins,
     report,
@@ -121,6 +122,8 @@ evaluation.command(
 _linear = examples(
     "contralex eval linear runs/mine",
     "contralex eval linear runs/mine --set eval.linear.weight_decay=1e-2",
+    "contralex eval linear runs/mine --protocol moco-v2",
+    "contralex eval linear runs/mine --protocol swav --no-crops --rates 0.1,1,10",
     "contralex eval linear runs/mine --data cifar10 --json",
 )
 evaluation.command(epilog=_linear)(evaluate.linear)
@@ -131,6 +134,28 @@ evaluation.command(
         "contralex eval classify runs/tuned --data photos --json",
     )
 )(evaluate.classify)
+evaluation.command(
+    epilog=examples(
+        "contralex eval quality runs/mine",
+        "contralex eval quality runs/mine --data photos --features embedding",
+        "contralex eval quality runs/mine --draws 50 --json",
+    )
+)(measure.quality)
+evaluation.command(
+    epilog=examples(
+        "contralex eval retrieval runs/mine",
+        "contralex eval retrieval runs/mine --data cifar10 --gallery train",
+        "contralex eval retrieval runs/mine --recall 1,2,4,8 --json",
+    )
+)(measure.retrieval)
+evaluation.command(
+    "few-label",
+    epilog=examples(
+        "contralex eval few-label runs/mine",
+        "contralex eval few-label runs/mine --data imagenet --subset 1percent.txt",
+        'contralex eval few-label runs/mine --fractions "" --shots "" --svm 1,4,16',
+    ),
+)(measure.few_label)
 app.add_typer(evaluation, name="eval", rich_help_panel=USE)
 app.command(
     rich_help_panel=USE,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from contralex import progress
+from contralex.cli.measure import numbers, show
 from contralex.cli.options import AllowCode, Checkpoint, Data, Json, Sets, print_json, print_table
+from contralex.errors import ContralexError, remedy
+from contralex.evaluation.base import THIS
+from contralex.evaluation.records import Evaluation
 
 
 def command_for(name: str, label: str, help_text: str) -> Callable[..., None]:
@@ -30,13 +34,73 @@ def command_for(name: str, label: str, help_text: str) -> Callable[..., None]:
 
 _BESIDE = "\n\nRaw pixels and the untrained encoder are evaluated beside it."
 knn = command_for("knn", "kNN", "Classify images by their nearest neighbours." + _BESIDE)
-linear = command_for("linear", "linear probe", "Train a linear classifier on frozen features." + _BESIDE)
 classify = command_for(
     "classify",
     "classified",
     "Evaluate a classifier, such as a fine-tuned run.\n\n"
     "The encoder's embeddings are read as the logits of the classes.",
 )
+
+
+def linear(
+    run: Checkpoint,
+    data: Data = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Train as a paper's code does: moco-v2, simclr, swav, barlow-twins, vicreg, simsiam, moco-v3, dino or "
+            "mae. Without it: logistic regression, which has no learning rate.",
+            show_default=False,
+        ),
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(help="With --protocol: learning rates in place of its own.", metavar="R,R", show_default=False),
+    ] = None,
+    decays: Annotated[
+        str | None,
+        typer.Option(help="With --protocol: weight decays in place of its own.", metavar="W,W", show_default=False),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --protocol: epochs in place of its own.", metavar="N", show_default=False),
+    ] = None,
+    crops: Annotated[
+        bool, typer.Option("--crops/--no-crops", help="With --protocol: random crops, or the plain images alone.")
+    ] = True,
+    sets: Sets = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Train a linear classifier on frozen features.
+
+    Raw pixels and the untrained encoder are evaluated beside it. With --protocol, the classifier is
+    trained by SGD as a paper has it, all pairs of --rates and --decays at once.
+    """
+    if protocol is None:
+        option = next(
+            (name for name, value in (("--rates", rates), ("--decays", decays), ("--epochs", epochs)) if value), None
+        )
+        if option is not None or not crops:
+            raise ContralexError(
+                f"{option or '--no-crops'}: logistic regression has none of it. Train by a protocol:"
+                + remedy("--protocol", "swav")
+            )
+        _evaluate("linear", "linear probe", run, data, sets, allow_code, as_json)
+        return
+    from contralex.api import runs
+
+    progress.listen("stderr")
+    found = runs.Run(run, allow_code=allow_code).train_linear(
+        protocol,
+        data,
+        rates=numbers("--rates", rates or ""),
+        decays=numbers("--decays", decays or ""),
+        epochs=epochs,
+        crops=crops,
+        sets=sets,
+    )
+    show(found, as_json)
 
 
 def _evaluate(
@@ -51,6 +115,8 @@ def _evaluate(
 def _print(label: str, found: Mapping[str, Any], as_json: bool) -> None:
     figures: dict[str, dict[str, Any]] = {name: _plain(result) for name, result in found.items()}
     if as_json:
+        if isinstance(found, Evaluation):
+            figures[THIS]["record"] = found.record
         print_json(figures)
         return
     names = [name for name, value in next(iter(figures.values())).items() if isinstance(value, float)]
@@ -63,6 +129,10 @@ def _print(label: str, found: Mapping[str, Any], as_json: bool) -> None:
         own = {name: value for name, value in result.get("protocol", {}).items() if protocol.get(name) != value}
         if set(own) - {"features", "converged"} or own.get("features", "pixels") != "pixels":
             typer.echo(f"{who}: " + ", ".join(f"{name} {value}" for name, value in own.items()))
+    if isinstance(found, Evaluation):
+        typer.echo(found.text)
+        if found.file is not None:
+            progress.say(f"Kept in {found.file}")
 
 
 def _plain(result: Any) -> dict[str, Any]:

@@ -88,12 +88,16 @@ class WithPlugins(CommandGroup):
 
 
 class EvalCommands(WithPlugins):
-    """``contralex eval``: also any other name, which is an evaluator of a plugin that the run uses."""
+    """``contralex eval``: also any other name, which is a plugin's command that evaluates by training, as ``finetune``,
+    or an evaluator of a plugin that the run uses."""
 
     prefix = EVAL
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         found = super().get_command(ctx, cmd_name)
+        if found is None and cmd_name in _brought():
+            plugin, function = _brought()[cmd_name]
+            return _command(cmd_name, function, f"From {plugin}", hidden=True)
         if found is None and not cmd_name.startswith("-") and not ctx.resilient_parsing:
             return _command(cmd_name, _evaluation_by(cmd_name.replace("-", "_")), "Commands", hidden=True)
         return found

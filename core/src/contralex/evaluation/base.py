@@ -45,6 +45,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Measures:
+    """Figures by their names, and everything that they depend on."""
+
+    figures: dict[str, float | None]
+    """None where a figure cannot be had of these features."""
+    protocol: dict[str, Any]
+    """Settings, and how many samples there were: what JSON can hold."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else is kept with the result, such as which samples were chosen."""
+
+
+@dataclass(frozen=True)
 class EvalContext:
     """What an encoder is evaluated on, and where."""
 
@@ -60,6 +72,23 @@ class EvalContext:
     """Processes that read samples."""
     cache: FeatureCache | None = None
     """Where features of the encoder are kept; None: nowhere, as while it still learns."""
+
+
+class Measurement(ABC):
+    """Something that is measured of a finished run's encoder, by one process."""
+
+    name: ClassVar[str]
+    """Its name in results, and in the names of their files."""
+    baselines: ClassVar[tuple[str, ...]] = ()
+    """What is measured beside the encoder: the untrained one, or nothing."""
+
+    @abstractmethod
+    def measure(self, encoder: Encoder, context: EvalContext, run: RunSpec) -> Measures:
+        """Raises :class:`NoLabels` where the data do not allow it. ``run``: the spec of the run, with its views."""
+
+    @abstractmethod
+    def sentence(self, figures: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+        """What was measured how, with its figures: for a paper, without the full stop."""
 
 
 class Evaluator(ABC):

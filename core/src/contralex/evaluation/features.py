@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import mmap
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -27,6 +27,7 @@ from contralex.lookup import distributed
 
 if TYPE_CHECKING:
     from contralex.data.views import Views
+    from contralex.evaluation.base import EvalContext
     from contralex.evaluation.cache import FeatureCache
     from contralex.lookup.slots import Encoder
 
@@ -46,8 +47,16 @@ class Features:
     ``total``: rows on all processes.
     """
 
-    def __init__(self, rows: Tensor, length: Tensor | None, labels: Tensor, device: torch.device) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        length: Tensor | None,
+        labels: Tensor,
+        device: torch.device,
+        index: Tensor | None = None,
+    ) -> None:
         self.rows = rows
+        self.index = torch.arange(len(rows)) if index is None else index  # of each row's sample in the split
         self.length = length  # of each row in half precision, which is a unit vector
         self.labels = labels.to(device)
         self.device = device
@@ -61,7 +70,14 @@ class Features:
     def width(self) -> int:
         return self.rows.shape[1]
 
-    def __getitem__(self, where: slice) -> Tensor:
+    def select(self, chosen: Sequence[int]) -> Features:
+        """Those of some samples of the split, as far as they could be read."""
+        where = torch.isin(self.index, torch.as_tensor(chosen)).nonzero().flatten()
+        length = None if self.length is None else self.length[where]
+        labels = self.labels[where.to(self.labels.device)]
+        return Features(self.rows[where.to(self.rows.device)], length, labels, self.device, self.index[where])
+
+    def __getitem__(self, where: slice | Tensor) -> Tensor:
         """Rows as float32, on the device."""
         rows = self.rows[where].to(self.device).float()
         return rows if self.length is None else rows * self.length[where].to(self.device)
@@ -110,7 +126,7 @@ def split_features(
     store = _Store(len(distributed.own_part(len(split))), torch.device(device), setting)
     for features, index in blocks:
         store.add(features, index)
-    return store.features(as_tensor(split.labels or ()))
+    return store.features(torch.full((len(split),), -1) if split.labels is None else as_tensor(split.labels))
 
 
 class _Store:
@@ -148,7 +164,7 @@ class _Store:
         else:
             rows, length = torch.cat(self.small) if self.small else torch.empty(0, width, device=self.device), None
         index = torch.cat(self.index) if self.index else torch.empty(0, dtype=torch.long)
-        return Features(rows, length, labels[index], self.device)
+        return Features(rows, length, labels[index], self.device, index)
 
     def _width(self) -> int:
         return self.small[0].shape[1] if self.small else self.large.shape[1] if self.large is not None else 0
@@ -207,6 +223,21 @@ def describe_pixels(split: Split, views: Views) -> str:
     return "pixels"
 
 
+def features_of(encoder: Encoder, split: Split, context: EvalContext, which: Which, setting: str) -> Features:
+    """As :func:`split_features`, where everything else is as evaluation has it."""
+    return split_features(
+        encoder,
+        split,
+        context.views,
+        which,
+        context.batch_size,
+        context.device,
+        context.workers,
+        setting,
+        context.cache,
+    )
+
+
 def feature_function(encoder: Encoder, which: Which) -> nn.Module:
     """Inputs (B, ...) to the ``backbone``'s features (B, F), or to the ``embedding`` (B, D) that is looked up."""
     return _Function(encoder, which)
@@ -240,13 +271,13 @@ def select_labelled(split: Split, name: str) -> Split:
 def baseline_splits(train: Split, test: Split, least: int = 0) -> tuple[Split, Split, dict[str, int]]:
     """What a baseline is measured on: all samples, or a fixed part of so many that it would take hours. Then the
     protocol says of how many: ``train_of``, ``test_of``. ``least``: training samples that are needed."""
-    few = _some(train, max(BASELINE_TRAIN, least)), _some(test, BASELINE_TEST)
+    few = choose_some(train, max(BASELINE_TRAIN, least)), choose_some(test, BASELINE_TEST)
     names = ("train_of", "test_of")
     of = {name: len(all_) for name, part, all_ in zip(names, few, (train, test), strict=True) if part is not all_}
     return *few, of
 
 
-def _some(split: Split, most: int) -> Split:
+def choose_some(split: Split, most: int) -> Split:
     """At most so many samples: of two data sets of one size, and on all processes, the same."""
     if len(split) <= most:
         return split
