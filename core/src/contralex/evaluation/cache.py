@@ -284,7 +284,8 @@ class _Draft:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("r+b")
+        # A buffer would write what lies between two of its rows as well, and undo what another process wrote there.
+        self._file = path.open("r+b", buffering=0)
         length = int.from_bytes(self._file.read(8), "little")
         self._head = json.loads(self._file.read(length))
         self._start = 8 + length
@@ -315,10 +316,11 @@ class _Draft:
 
     def _put(self, name: str, offset: int, data: bytes) -> None:
         self._file.seek(self._start + self._head[name]["data_offsets"][0] + offset)
-        self._file.write(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     def to_disk(self) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> _Draft:
