@@ -30,7 +30,7 @@ STAIRCASE = (
     ("kinds",),
     ("evaluation",),
     ("training",),
-    ("comparison", "explaining", "testing"),
+    ("comparison", "explaining", "exporting", "importing", "testing"),
     ("reporting",),
     ("api",),
     ("cli",),

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from contralex.api.building import build
     from contralex.api.comparing import Comparison, compare
     from contralex.api.embedding import Embeddings, embed
+    from contralex.api.exporting import Export, export
     from contralex.api.forking import Fork, fork
     from contralex.api.health import Diagnosis, doctor
+    from contralex.api.importing import ImportedWeights, import_weights
     from contralex.api.inspecting import inspect
     from contralex.api.recipes import diff, explain, methods, resolve, why
     from contralex.api.reporting import Report, report
@@ -50,7 +52,9 @@ _WHERE = {
     "contralex.api.comparing": ("Comparison", "compare"),
     "contralex.api.embedding": ("Embeddings", "embed"),
     "contralex.api.forking": ("Fork", "fork"),
+    "contralex.api.exporting": ("Export", "export"),
     "contralex.api.health": ("Diagnosis", "doctor"),
+    "contralex.api.importing": ("ImportedWeights", "import_weights"),
     "contralex.api.inspecting": ("inspect",),
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
     "contralex.api.reporting": ("Report", "report"),
@@ -79,8 +83,10 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "ContralexError",
     "Diagnosis",
     "Embeddings",
+    "Export",
     "Fork",
     "ImageEncoder",
+    "ImportedWeights",
     "InfoNCE",
     "InstanceTargets",
     "LookUp",
@@ -101,8 +107,10 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "dry_run",
     "embed",
     "explain",
+    "export",
     "finetune",
     "fork",
+    "import_weights",
     "inspect",
     "kinds",
     "load_backbone",

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,24 @@ def replacing(path: Path) -> Iterator[Path]:
         to_disk(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder that gets the name ``path`` at the end, and is removed where something is raised. At ``path`` there
+    may be an empty one."""
+    draft = path.with_name(f".{path.name[:40]}.{os.getpid()}")
+    draft.mkdir()
+    try:
+        yield draft
+        for file in draft.iterdir():
+            to_disk(file)
+        if path.is_dir():
+            path.rmdir()
+        draft.rename(path)
+        to_disk(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def to_disk(path: Path) -> None:

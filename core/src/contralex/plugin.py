@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contralex.data.base import Source, Split, Subset, Unreadable, compact, printable
     from contralex.data.loading import EvalDataset, mix_seed
     from contralex.data.paths import Paths
+    from contralex.data.preprocessing import Preprocessing
     from contralex.data.texts import Texts
     from contralex.data.views import Views
     from contralex.errors import ContralexError, error_at, remedy
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         Solarize,
     )
     from contralex.kinds.views.parts import CropViews
-    from contralex.kinds.views.transforms import describe_steps, to_tensor_steps, trim_long_image
+    from contralex.kinds.views.transforms import describe_steps, read_preprocessing, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
     from contralex.lookup.clock import Clock, Schedule, value_at
     from contralex.lookup.dictionary import Dictionary
@@ -76,8 +77,10 @@ if TYPE_CHECKING:
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
     from contralex.lookup.weights import TiledWeights
+    from contralex.plugins.architecture import Architecture, Library
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
+    from contralex.plugins.layouts import Layout, Rename
     from contralex.plugins.spec import Delay, Least, Slot, Spec
     from contralex.recipes.code_files import permission
     from contralex.recipes.data_files import check_present
@@ -106,6 +109,7 @@ _WHERE = {
         "mix_seed",
     ),
     "contralex.data.paths": ("Paths",),
+    "contralex.data.preprocessing": ("Preprocessing",),
     "contralex.data.texts": ("Texts",),
     "contralex.data.views": ("Views",),
     "contralex.errors": (
@@ -207,6 +211,7 @@ _WHERE = {
     "contralex.kinds.views.parts": ("CropViews",),
     "contralex.kinds.views.transforms": (
         "describe_steps",
+        "read_preprocessing",
         "to_tensor_steps",
         "trim_long_image",
     ),
@@ -241,10 +246,18 @@ _WHERE = {
         "Targets",
     ),
     "contralex.lookup.weights": ("TiledWeights",),
+    "contralex.plugins.architecture": (
+        "Architecture",
+        "Library",
+    ),
     "contralex.plugins.building": ("BuildContext",),
     "contralex.plugins.hooks": (
         "Run",
         "hookimpl",
+    ),
+    "contralex.plugins.layouts": (
+        "Layout",
+        "Rename",
     ),
     "contralex.plugins.spec": (
         "Delay",
@@ -293,6 +306,7 @@ __all__ = [
     "THIS",
     "UNTRAINED",
     "Accuracy",
+    "Architecture",
     "Augment",
     "Backbone",
     "Blur",
@@ -330,7 +344,9 @@ __all__ = [
     "KeyEncoder",
     "KeyVectorTargets",
     "Layer",
+    "Layout",
     "Least",
+    "Library",
     "LocalPath",
     "LookUp",
     "Loss",
@@ -345,10 +361,12 @@ __all__ = [
     "Number",
     "Paths",
     "Placement",
+    "Preprocessing",
     "PrototypeSource",
     "QueueSource",
     "RandAugment",
     "Rate",
+    "Rename",
     "Resolved",
     "Rows",
     "Run",
@@ -403,6 +421,7 @@ __all__ = [
     "printable",
     "progress",
     "read_json",
+    "read_preprocessing",
     "read_source",
     "refuse_if",
     "remedy",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from contralex.api.embedding import Embeddings
+    from contralex.api.exporting import Export, ExportFormat
     from contralex.api.forking import Fork
     from contralex.api.reporting import Report
     from contralex.api.transform import Transform
@@ -268,6 +269,12 @@ class Run(os.PathLike[str]):
         from contralex.api.reporting import report
 
         return report(self, out=out, data=data, images=images, umap=umap, allow_code=self.allow_code)
+
+    def export(self, to: ExportFormat, out: PathLike) -> Export:
+        """The backbone for another library, verified before it is written; see :func:`contralex.export`."""
+        from contralex.api.exporting import export
+
+        return export(self, to, out, allow_code=self.allow_code)
 
     def __repr__(self) -> str:
         return "\n".join([f"Run {self.spec.get('name', '')} in {self.path}", *(f"  {line}" for line in self._state())])

@@ -14,7 +14,9 @@ from contralex.cli import (
     embed,
     evaluate,
     explain,
+    export,
     fork,
+    import_weights,
     inspect,
     look,
     measure,
@@ -172,6 +174,23 @@ app.command(
         "contralex embed runs/mine photos --out features.parquet --which embedding",
     ),
 )(embed.embed)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex export runs/mine --to timm --out my-model",
+        "contralex export runs/mine --to torchvision --out resnet50.safetensors",
+        "contralex export runs/mine --to onnx --out encoder.onnx",
+    ),
+)(export.export)
+app.command(
+    "import",
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex import moco_v2_800ep.pth.tar --as moco-v2 --dry-run",
+        "contralex import moco_v2_800ep.pth.tar --as moco-v2 --out runs/moco-v2",
+        "contralex import resnet50.pth --as simclr-v1 --out runs/begin",
+    ),
+)(import_weights.import_weights)
 app.command(
     rich_help_panel=USE,
     epilog=examples(

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from contralex.data.preprocessing import Preprocessing
+
 
 class Views(ABC):
     """The views that a sample becomes. ``count`` of them; :meth:`make` gives one. ``names``: what views 0, 1, ... are
@@ -43,6 +45,11 @@ class Views(ABC):
     @abstractmethod
     def plain(self, item: Any) -> Tensor:
         """The item as evaluation sees it, without chance: what :meth:`Encoder.features` takes."""
+
+    def preprocessing(self) -> Preprocessing | None:
+        """What :meth:`plain` does to an image, in numbers that other libraries understand; None where it does more than
+        they can."""
+        return None
 
     def plain_steps(self) -> Sequence[str]:
         """What :meth:`plain` does to an item, a line for each step, for people."""

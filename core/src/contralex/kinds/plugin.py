@@ -15,6 +15,7 @@ from contralex.kinds.datasets.specs import (
 )
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
 from contralex.kinds.key_encoders.specs import FrozenSpec, MomentumSpec, SharedSpec
+from contralex.kinds.layouts import LAYOUTS
 from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, NCESpec, SoftCrossEntropySpec
 from contralex.kinds.negatives.specs import (
     ClassesSpec,
@@ -27,6 +28,7 @@ from contralex.kinds.negatives.specs import (
 from contralex.kinds.targets.specs import ClassLabelSpec, InstanceSpec, KeyVectorSpec, TeacherLogitsSpec
 from contralex.kinds.views.specs import CropsSpec
 from contralex.plugins.hooks import hookimpl
+from contralex.plugins.layouts import Layout
 from contralex.plugins.spec import Spec
 
 
@@ -84,3 +86,8 @@ def contralex_datasets() -> list[type[Spec]]:
         HuggingFaceSpec,
         LabelledSpec,
     ]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS

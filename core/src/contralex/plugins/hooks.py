@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from contralex.data.loading import Batch
     from contralex.lookup.clock import Clock
+    from contralex.plugins.layouts import Layout
     from contralex.plugins.spec import Spec
 
 PROJECT = "contralex"
@@ -142,6 +143,12 @@ def contralex_recipes() -> Traversable:  # type: ignore[empty-body]
 
 
 @hookspec
+def contralex_layouts() -> list[Layout]:  # type: ignore[empty-body]
+    """Under which names published checkpoints hold the weights of the plugin's methods, as tables, for
+    ``contralex import``."""
+
+
+@hookspec
 def contralex_evaluators(spec: Any) -> list[Any]:  # type: ignore[empty-body]
     """The :class:`contralex.plugin.Evaluator` objects that a run with this :class:`RunSpec` is evaluated by, beside
     those that its ``eval`` names. Asked of the plugins that the spec uses, and imports no torch."""
@@ -214,7 +221,7 @@ SLOTS = {
 OWN_COMMANDS = frozenset(
     [
         *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "eval"),
-        *("linear", "schema", "new", "check", "doctor", "inspect", "embed"),
+        *("linear", "schema", "new", "check", "doctor", "inspect", "embed", "export", "import"),
         *("eval knn", "eval linear", "eval classify", "eval quality", "eval retrieval", "eval few-label"),
     ]
 )

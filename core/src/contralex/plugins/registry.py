@@ -32,6 +32,7 @@ from contralex.plugins import first_party, hooks
 from contralex.plugins.discovery import VARIABLE, Choice, InstalledPlugin, core_version, installed, normal
 from contralex.plugins.guard import Ended, guarded
 from contralex.plugins.hooks import OWN_COMMANDS, PROJECT, SLOTS
+from contralex.plugins.layouts import Layout
 from contralex.plugins.spec import Spec
 
 CORE = "contralex.kinds.plugin"  # the core's own plugin
@@ -53,6 +54,7 @@ class Plugin:
     module: ModuleType | None = None
     kinds: dict[str, list[type[Spec]]] = field(default_factory=dict)
     recipes: dict[str, Traversable] = field(default_factory=dict)
+    layouts: list[Layout] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
     commands: dict[str, Callable[..., None]] = field(default_factory=dict)
     found: InstalledPlugin | None = None
@@ -70,6 +72,7 @@ class Plugin:
         for slot, specs in self.kinds.items():
             yield from (f"{slot} kind {spec.kind_name()!r}" for spec in specs)
         yield from (f"recipe {recipe!r}" for recipe in self.recipes)
+        yield from (f"layout {layout.name!r}" for layout in self.layouts)
         yield from (f"command {command!r}" for command in self.commands)
 
 
@@ -112,6 +115,10 @@ class Registry:
 
     def recipes(self) -> dict[str, tuple[Plugin, Traversable]]:
         return {name: (plugin, path) for plugin in self._usable() for name, path in sorted(plugin.recipes.items())}
+
+    def layouts(self) -> list[Layout]:
+        """Those of published checkpoints."""
+        return [layout for plugin in self._usable() for layout in plugin.layouts]
 
     def giving(self, slot: str, wanted: Iterable[str]) -> list[str]:
         """Kinds of a slot that give one of the features."""
@@ -253,6 +260,9 @@ def take(plugin: Plugin, module: ModuleType) -> None:
     if folder is not None:
         found = (path for path in folder.iterdir() if path.name.endswith(".yaml"))
         plugin.recipes = {path.name.removesuffix(".yaml"): path for path in found}
+    plugin.layouts = list(_call(module, "contralex_layouts") or [])
+    if not all(isinstance(layout, Layout) for layout in plugin.layouts):
+        raise ContralexError("contralex_layouts returns a list of contralex.plugin.Layout")
     plugin.commands = _call(module, "contralex_commands") or {}
     if not isinstance(plugin.commands, dict) or not all(callable(each) for each in plugin.commands.values()):
         raise ContralexError("contralex_commands returns a dict of functions by their names")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import PydanticCustomError, core_schema
 
 from contralex.plugins import building, table
+from contralex.plugins.architecture import Architecture, Library
 from contralex.plugins.building import BuildContext
 from contralex.plugins.docstrings import describe
 
@@ -56,6 +57,8 @@ class Spec(BaseModel):
     ``learns``: whether the optimiser moves what the part holds (prototypes, a learnt temperature).
     ``key_weights``: of a key encoder, whose weights it has: the query encoder's own (``shared``), those of a copy that
     follows it after each step (``following``), some that never change (``fixed``), or ``other``.
+    ``added``: fields that a kind has had only since a release, which are no part of a run's digest where they have
+    their defaults, so that runs keep theirs.
     ``source`` names the paper and the equation that the part implements. ``example`` holds the values of a tiny
     one, where the defaults do not make it: it is what the conformance kit builds.
     """
@@ -75,6 +78,7 @@ class Spec(BaseModel):
     learns: ClassVar[bool] = False
     key_weights: ClassVar[Literal["shared", "following", "fixed", "other"]] = "other"
     source: ClassVar[str] = ""
+    added: ClassVar[frozenset[str]] = frozenset()
     example: ClassVar[Mapping[str, Any]] = {}
 
     # What this very block gives and needs, where that depends on its values.
@@ -104,6 +108,24 @@ class Spec(BaseModel):
     def image_shape(self) -> tuple[int, int | None]:
         """Of a backbone: the channels of the images that it takes, and the pixels of a side; None where any will do."""
         return 3, None
+
+    def kept_backbone(self) -> Spec | None:
+        """Of an encoder: the spec of its :attr:`~contralex.plugin.Encoder.backbone`, which is the field of that name;
+        None where there is none."""
+        found = dict(self).get("backbone")
+        return found if isinstance(found, Spec) else None
+
+    def architecture(self, library: Library) -> Architecture | str:
+        """Of a backbone: the model of another library that computes the same from the same tensors; or, where there is
+        none, the reason as a clause, or nothing."""
+        return ""
+
+    def without_published_weights(self) -> Spec:
+        """The same block, and those within it, beginning with random weights: for a network whose weights are read from
+        a checkpoint next."""
+        inner = {name: value.without_published_weights() for name, value in self if isinstance(value, Spec)}
+        changed = {name: value for name, value in inner.items() if value is not getattr(self, name)}
+        return self.model_copy(update=changed) if changed else self
 
     def explained_as(self) -> list[str] | None:
         """The lines that `contralex explain` shows of it, where not one for each field."""

@@ -252,7 +252,7 @@ def _digest(run: RunSpec) -> str:
 
     Where the data lie is no part of it, for they may be moved. Which data they were, a checkpoint says beside it.
     """
-    data = _data(run)
+    data = _without_added(run, _data(run))
     told = {key: value for key, value in data.items() if key not in _FOR_PEOPLE}
     told["train"] = {
         key: value
@@ -267,6 +267,27 @@ def _digest(run: RunSpec) -> str:
             block = block[key]
         del block[name]
     return hashlib.sha256(json.dumps(told, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
+
+
+def _without_added(value: Any, data: Any) -> Any:
+    """The data of a spec without those fields that were added to a kind later, where they have their defaults."""
+    if isinstance(value, Spec) and isinstance(data, dict):
+        fields = type(value).model_fields
+        names = {field.serialization_alias or field.alias or name: name for name, field in fields.items()}
+        return {
+            key: _without_added(getattr(value, names[key]), inner)
+            for key, inner in data.items()
+            if not _is_added(value, names[key], inner)
+        }
+    if isinstance(value, dict) and isinstance(data, dict):
+        return {key: _without_added(value[key], inner) for key, inner in data.items()}
+    if isinstance(value, list | tuple) and isinstance(data, list):
+        return [_without_added(item, inner) for item, inner in zip(value, data, strict=True)]
+    return data
+
+
+def _is_added(spec: Spec, name: str, value: Any) -> bool:
+    return name in spec.added and value == type(spec).model_fields[name].default
 
 
 def _origins(run: RunSpec, data: dict[str, Any], merged: Merged) -> dict[str, list[Origin]]:

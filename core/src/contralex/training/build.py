@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,17 @@ def look_up(
     *,
     fresh: bool = True,
     start: Checkpoint | None = None,
+    begin: Callable[[Encoder], None] | None = None,
 ) -> LookUp:
     """The method of a spec, for a training set of ``dataset_size`` samples with these labels, if it has any. Weights
     are a function of the seed, and of the checkpoint that ``init`` names, which is only read for a ``fresh`` run.
-    ``start``: that checkpoint, where it is open already."""
+    ``start``: that checkpoint, where it is open already. ``begin``: puts other weights into the encoder, before a key
+    encoder copies them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
         if spec.init is not None and fresh:
-            start = start or warm_start.open_start(spec.init)
-        return assemble(spec, dataset_size, labels, start if fresh else None)
+            begin = partial(warm_start.load, spec=spec.init, checkpoint=start or warm_start.open_start(spec.init))
+        return assemble(spec if fresh else _unloaded(spec), dataset_size, labels, begin)
 
 
 def read_source(spec: Spec) -> Source:
@@ -78,12 +81,17 @@ def encoder(spec: RunSpec) -> Encoder:
         return made
 
 
-def assemble(spec: RunSpec, dataset_size: int, labels: Sequence[int] | None, start: Checkpoint | None = None) -> LookUp:
+def assemble(
+    spec: RunSpec,
+    dataset_size: int,
+    labels: Sequence[int] | None,
+    begin: Callable[[Encoder], None] | None = None,
+) -> LookUp:
     """As :func:`look_up`, with weights that are drawn from torch's generator as it stands."""
     method = spec.method
     made: Encoder = _part(spec, "encoder")
-    if spec.init is not None and start is not None:  # before a key encoder copies the weights
-        warm_start.load(made, spec.init, start)
+    if begin is not None:  # before a key encoder copies the weights
+        begin(made)
     matches = [Match(query, key) for query, key in spec.matches()]
     context = BuildContext(
         dim=made.dim,
@@ -111,6 +119,11 @@ def assemble(spec: RunSpec, dataset_size: int, labels: Sequence[int] | None, sta
     )
 
 
+def _unloaded(spec: RunSpec) -> RunSpec:
+    """For weights that are read from a checkpoint next: a backbone loads no published ones before."""
+    return spec.model_copy(update={"method": spec.method.without_published_weights()})
+
+
 def _part(spec: RunSpec, slot: str, *context: BuildContext) -> Any:
     with memory_checks.Guard(spec, f"method.{slot}"):
         return getattr(spec.method, slot).build(*context)
@@ -133,7 +146,7 @@ def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:
 
 def encoder_of(checkpoint: Checkpoint, spec: RunSpec) -> Encoder:
     """The query encoder of a checkpoint that is open, and whose spec is resolved, in evaluation mode."""
-    made = encoder(spec)
+    made = encoder(_unloaded(spec))
     prefix = "encoder."
     mine = {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors(prefix=prefix).items()}
     load_into(made, mine, checkpoint.folder / MODEL)

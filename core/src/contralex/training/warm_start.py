@@ -49,7 +49,9 @@ def match(encoder: Encoder, spec: InitSpec, checkpoint: Checkpoint) -> WarmStart
     loaded = [
         name
         for name, shape in own.items()
-        if there.get(_PREFIX + name) == shape and not any(fnmatchcase(name, pattern) for pattern in spec.skip)
+        if there.get(_PREFIX + name) == shape
+        and _PREFIX + name not in checkpoint.state.without_weights
+        and not any(fnmatchcase(name, pattern) for pattern in spec.skip)
     ]
     # BatchNorm's count of batches is one number in any layer, and goes with the layer's statistics.
     modules = {_module(name) for name in loaded if own[name]}

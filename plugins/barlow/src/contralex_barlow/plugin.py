@@ -5,13 +5,19 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Layout, Spec, hookimpl
+from contralex_barlow.layouts import LAYOUTS
 from contralex_barlow.spec import CrossCorrelationSpec, VICRegSpec
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
     return [CrossCorrelationSpec, VICRegSpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

@@ -7,9 +7,10 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Layout, Spec, hookimpl
 from contralex_clip.command import zero_shot
 from contralex_clip.data_spec import DigitCaptionsSpec, ImageCaptionsSpec, WebDatasetSpec
+from contralex_clip.layouts import LAYOUTS
 from contralex_clip.spec import (
     ClipLossSpec,
     ClipViTSpec,
@@ -48,6 +49,11 @@ def contralex_views() -> list[type[Spec]]:
 @hookimpl
 def contralex_datasets() -> list[type[Spec]]:
     return [ImageCaptionsSpec, WebDatasetSpec, DigitCaptionsSpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from contralex.plugin import Augment, Spec
+from contralex.plugin import Architecture, Augment, Library, Spec
 
 Width = Annotated[int, Field(gt=0, le=65536)]
 Layers = Annotated[int, Field(gt=0, le=1024)]
@@ -75,6 +75,9 @@ class ClipViTSpec(Spec):
     """The rate at which the last block is left out in training."""
     source = "CLIP, arXiv:2103.00020; code: openai/CLIP model.py, google-research/big_vision vit.py"
     example = {"name": "test_vit"}
+
+    def architecture(self, library: Library) -> Architecture | str:
+        return Architecture(self.name, any_size=True) if library == "timm" else ""
 
 
 class TextEncoderSpec(_TextSpec):

@@ -10,7 +10,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from contralex.plugin import Augment, CropViews, Group, Views, describe_steps, to_tensor_steps, trim_long_image
+from contralex.plugin import (
+    Augment,
+    CropViews,
+    Group,
+    Preprocessing,
+    Views,
+    describe_steps,
+    read_preprocessing,
+    to_tensor_steps,
+    trim_long_image,
+)
 from contralex_clip.tokens import Tokenizer, Tokens
 
 
@@ -41,6 +51,9 @@ class ImageTextViews(Views):
     def plain(self, item: Image.Image) -> Tensor:
         image: Tensor = self._plain(item)
         return image
+
+    def preprocessing(self) -> Preprocessing | None:
+        return read_preprocessing(self._plain)
 
     def plain_steps(self) -> Sequence[str]:
         return describe_steps(self._plain)

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import ImageOps
 from torch import Tensor
 
-from contralex.plugin import Augment, CropViews, Group, Views
+from contralex.plugin import Augment, CropViews, Group, Preprocessing, Views
 
 
 class SameViews(Views):
@@ -30,6 +30,9 @@ class SameViews(Views):
 
     def plain(self, item: Any) -> Tensor:
         return self._image.plain(item)
+
+    def preprocessing(self) -> Preprocessing | None:
+        return self._image.preprocessing()
 
     def plain_steps(self) -> Sequence[str]:
         return self._image.plain_steps()

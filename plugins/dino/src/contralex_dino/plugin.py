@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Layout, Spec, hookimpl
+from contralex_dino.layouts import LAYOUTS
 from contralex_dino.spec import CentredSoftmaxSpec, WeightNormedPrototypesSpec
 
 
@@ -17,6 +18,11 @@ def contralex_negative_sources() -> list[type[Spec]]:
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
     return [CentredSoftmaxSpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Layout, Spec, hookimpl
+from contralex_mae.layouts import LAYOUTS
 from contralex_mae.spec import MAESpec, MaskedViewsSpec, PatchKeysSpec, SquaredErrorSpec
 
 
@@ -27,6 +28,11 @@ def contralex_key_encoders() -> list[type[Spec]]:
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
     return [SquaredErrorSpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

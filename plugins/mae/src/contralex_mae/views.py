@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralex.plugin import Augment, CropViews, Group, Views
+from contralex.plugin import Augment, CropViews, Group, Preprocessing, Views
 from contralex_mae.spec import hidden_patches
 
 
@@ -46,6 +46,9 @@ class MaskedViews(Views):
 
     def plain(self, item: Any) -> Tensor:
         return self.crops.plain(item)
+
+    def preprocessing(self) -> Preprocessing | None:
+        return self.crops.preprocessing()
 
     def plain_steps(self) -> Sequence[str]:
         return self.crops.plain_steps()

@@ -5,7 +5,13 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import hookimpl
+from contralex.plugin import Layout, hookimpl
+from contralex_moco.layouts import LAYOUTS
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

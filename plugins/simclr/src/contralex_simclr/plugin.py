@@ -6,8 +6,9 @@ from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Layout, Spec, hookimpl
 from contralex_simclr.commands import distill, finetune
+from contralex_simclr.layouts import LAYOUTS
 from contralex_simclr.spec import BatchAndQueueSpec, SKResNetSpec
 
 
@@ -19,6 +20,11 @@ def contralex_backbones() -> list[type[Spec]]:
 @hookimpl
 def contralex_negative_sources() -> list[type[Spec]]:
     return [BatchAndQueueSpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

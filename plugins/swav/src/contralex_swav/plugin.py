@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import Run, Spec, hookimpl
+from contralex.plugin import Layout, Run, Spec, hookimpl
 from contralex_swav import spec as specs
+from contralex_swav.layouts import LAYOUTS
 
 
 @hookimpl
@@ -27,6 +28,11 @@ def contralex_target_generators() -> list[type[Spec]]:
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
     return [specs.ClusterCrossEntropySpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl

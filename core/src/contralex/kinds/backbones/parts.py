@@ -6,14 +6,14 @@ settings, which are its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import nn
 
 from contralex.compat import make_resnet_stage
-from contralex.errors import ContralexError, did_you_mean, find_similar
+from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
 from contralex.lookup.slots import Backbone
 
 
@@ -23,12 +23,14 @@ def torchvision_backbone(
     zero_init_residual: bool = False,
     width: float = 1.0,
     channels: int = 3,
+    pretrained: bool = False,
 ) -> Backbone:
     """A torchvision classification model without its classifier (torchvision.models; ResNets: arXiv:1512.03385).
 
     ``stem``: ``small`` begins a ResNet with a 3x3 convolution of stride 1 and no pooling, for images of 32 or 64
     pixels. ``zero_init_residual``: the last BatchNorm of each residual block starts at zero. ``width`` multiplies the
-    channels of every layer of a ResNet. ``channels``: of the images.
+    channels of every layer of a ResNet. ``channels``: of the images. ``pretrained``: it begins with torchvision's
+    published weights, its best of that name, which are downloaded once; for the network as torchvision has it alone.
     """
     from torchvision import models
 
@@ -42,7 +44,14 @@ def torchvision_backbone(
                 f"method.encoder.backbone.zero_init_residual is for ResNets, and {name} is none: set it to false."
             )
         options["zero_init_residual"] = True
-    model = models.get_model(name, weights=None, **options)
+    if pretrained and (stem != "imagenet" or width != 1 or channels != 3):
+        raise ContralexError(
+            f"method.encoder.backbone.pretrained: the published weights are of {name} as torchvision has it; leave "
+            "stem, width and channels at imagenet, 1 and 3, or begin at random:"
+            + remedy("--set", "method.encoder.backbone.pretrained=false")
+        )
+    with downloading("torchvision", name):
+        model = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
     if width != 1:
         _widen(model, name, width, zero_init_residual)
     if channels != 3:
@@ -108,15 +117,20 @@ def _take_channels(model: nn.Module, model_name: str, channels: int) -> None:
 
 def _remove_classifier(model: nn.Module, name: str) -> int:
     """Replace torchvision's last linear layer, whatever the family calls it, and return its input's width."""
+    path, width = find_classifier(model, name)
+    parent, _, last = path.rpartition(".")
+    setattr(model.get_submodule(parent), last, nn.Identity())
+    return width
+
+
+def find_classifier(model: nn.Module, name: str) -> tuple[str, int]:
+    """The path of torchvision's last linear layer, and its input's width. ``name``: of the model, for a message."""
     for attribute in ("fc", "heads", "head", "classifier"):
         head = getattr(model, attribute, None)
         if isinstance(head, nn.Linear):
-            setattr(model, attribute, nn.Identity())
-            return head.in_features
+            return attribute, head.in_features
         if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
-            width = head[-1].in_features
-            head[-1] = nn.Identity()
-            return width
+            return f"{attribute}.{list(head._modules)[-1]}", head[-1].in_features
     raise ContralexError(
         f"method.encoder.backbone.name: {name} has no linear classifier to take off, so it cannot be a backbone; "
         "choose a classification model such as resnet50, convnext_tiny or vit_b_16."
@@ -129,6 +143,20 @@ def timm_backbone(name: str, pretrained: bool = False, drop_path: float = 0.0, c
     ``pretrained``: it begins with timm's published weights. ``drop_path``: the probability of stochastic depth in the
     last block, less in those before. ``channels``: of the images.
     """
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    if channels != 3:
+        options["in_chans"] = channels
+    with downloading("timm", name):
+        model, _ = make_timm_model(name, pretrained=pretrained, dynamic_img_size=True, **options)
+    return Backbone(model, int(model.num_features))
+
+
+def make_timm_model(name: str, pretrained: bool = False, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """A timm model without its classifier, and the arguments that it took.
+
+    ``dynamic_img_size``: images of any size, with positions interpolated; models of one size, or to which sizes are
+    alike, do not take it, and are made without.
+    """
     try:
         import timm
     except ImportError as error:
@@ -139,18 +167,13 @@ def timm_backbone(name: str, pretrained: bool = False, drop_path: float = 0.0, c
         raise ContralexError(
             f"method.encoder.backbone.name: timm has no model {name!r}{_suggest(name, timm.list_models())}."
         )
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
-    if channels != 3:
-        options["in_chans"] = channels
-    create = partial(timm.create_model, name, pretrained=pretrained, num_classes=0, **options)
-    model: Any
     try:
-        model = create(dynamic_img_size=True)  # images of any size, with positions interpolated
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments), arguments
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
             raise
-        model = create()  # of one size, or a network to which sizes are alike
-    return Backbone(model, int(model.num_features))
+    fewer = {key: value for key, value in arguments.items() if key != "dynamic_img_size"}
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, **fewer), fewer
 
 
 def conv_backbone(
@@ -171,6 +194,22 @@ def conv_backbone(
         layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         before = width
     return Backbone(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before)
+
+
+@contextmanager
+def downloading(library: str, name: str) -> Iterator[None]:
+    """What a library raises where it cannot load its published weights, as a sentence."""
+    try:
+        yield
+    except ContralexError:
+        raise
+    except (OSError, RuntimeError) as error:  # no network, no room, another hash; timm's of a model without weights
+        reason = " ".join(str(error).split())
+        raise ContralexError(
+            f"method.encoder.backbone.pretrained: {library} could not load its published weights of {name} "
+            f"({reason:.200}). They are downloaded once, which needs a network, and kept (HF_HOME, TORCH_HOME); or "
+            "begin at random:" + remedy("--set", "method.encoder.backbone.pretrained=false")
+        ) from error
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

@@ -6,10 +6,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from contralex.plugins.architecture import Architecture, Library, NewLayer
 from contralex.plugins.spec import Spec
 
 Count = Annotated[int, Field(gt=0, le=65_536)]
 Channels = Annotated[int, Field(gt=0, le=4096)]
+
+# ResNets that torchvision and timm have under one name, with tensors of the same names.
+_RESNETS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+)
+# Blocks of each stage of the plain ones, and whether they are bottlenecks.
+_PLAIN = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
+}
+
+# timm's ViTs whose arguments say all that a Vision Transformer by its sizes is; others are made of one by arguments.
+_VITS = (
+    *("vit_tiny_patch16_224", "vit_small_patch32_224", "vit_small_patch16_224", "vit_small_patch8_224"),
+    *("vit_base_patch32_224", "vit_base_patch16_224", "vit_base_patch8_224", "vit_large_patch32_224"),
+    *("vit_large_patch16_224", "vit_large_patch14_224", "vit_huge_patch14_224"),
+)
 
 
 class TorchvisionBackboneSpec(Spec):
@@ -28,11 +50,63 @@ class TorchvisionBackboneSpec(Spec):
     """Multiplies the channels of every layer (ResNets)."""
     channels: Channels = 3
     """Channels of the image; if they are not 3, the first convolution is replaced by a new one."""
+    pretrained: bool = False
+    """Whether training starts from torchvision's published weights, which are downloaded once (only with ``stem``,
+    ``width`` and ``channels`` as they are)."""
     source = "torchvision.models; He et al., 2016, arXiv:1512.03385"
+    added = frozenset({"pretrained"})
     example = {"name": "resnet18", "stem": "small"}
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None
+
+    def without_published_weights(self) -> Spec:
+        return self.model_copy(update={"pretrained": False}) if self.pretrained else self
+
+    def architecture(self, library: Library) -> Architecture | str:
+        if library == "torchvision":
+            return self._of_torchvision()
+        if self.stem == "small":
+            return f"stem is small, and the ResNets of {library} begin with a convolution of 7x7"
+        if library == "transformers":
+            return self._of_transformers()
+        if self.name not in _RESNETS:
+            return f"{self.name} has other names there"
+        if self.width != 1:
+            return f"width is {self.width:g}"
+        return Architecture(self.name, {} if self.channels == 3 else {"in_chans": self.channels})
+
+    def _of_torchvision(self) -> Architecture | str:
+        if self.width != 1:
+            return f"width is {self.width:g}"
+        if self.stem == "imagenet" and self.channels == 3:
+            return Architecture(self.name)
+        if self.name not in _RESNETS:
+            return f"channels are {self.channels}"
+        size = (self.channels, 64, 3) if self.stem == "small" else (self.channels, 64, 7, 2)
+        padding = 1 if self.stem == "small" else 3
+        layers = {"conv1": NewLayer("Conv2d", size, {"padding": padding, "bias": False})}
+        if self.stem == "small":
+            layers["maxpool"] = NewLayer("Identity")
+        return Architecture(self.name, layers=layers)
+
+    def _of_transformers(self) -> Architecture | str:
+        if self.name not in _PLAIN:
+            return f"{self.name} is no plain ResNet"
+        blocks, has_bottlenecks = _PLAIN[self.name]
+        widths = [round(64 * 2**stage * self.width) for stage in range(4)]
+        return Architecture(
+            "resnet",
+            {
+                "num_channels": self.channels,
+                "embedding_size": widths[0],
+                "hidden_sizes": [width * (4 if has_bottlenecks else 1) for width in widths],
+                "depths": list(blocks),
+                "layer_type": "bottleneck" if has_bottlenecks else "basic",
+                "hidden_act": "relu",
+                "downsample_in_first_stage": False,
+            },
+        )
 
 
 class TimmBackboneSpec(Spec):
@@ -56,6 +130,17 @@ class TimmBackboneSpec(Spec):
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None
+
+    def without_published_weights(self) -> Spec:
+        return self.model_copy(update={"pretrained": False}) if self.pretrained else self
+
+    def architecture(self, library: Library) -> Architecture | str:
+        if library == "timm":
+            arguments = {} if self.channels == 3 else {"in_chans": self.channels}
+            return Architecture(self.name, arguments, any_size=True)
+        if self.name not in _RESNETS:
+            return f"timm's {self.name} is not one of {library}"
+        return TorchvisionBackboneSpec(name=self.name, channels=self.channels).architecture(library)
 
 
 class ConvBackboneSpec(Spec):
@@ -110,6 +195,31 @@ class ViTSpec(Spec):
     """Channels of the image."""
     source = "Dosovitskiy et al., 2021, arXiv:2010.11929; MoCo v3, arXiv:2104.02057, sections 4.1 and 4.2"
     example = {"image_size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 2, "any_size": True}
+
+    def architecture(self, library: Library) -> Architecture | str:
+        if library != "timm":
+            return ""
+        sizes = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
+        name = f"vit_{sizes.get(self.width, '')}_patch{self.patch}_224"
+        arguments = {
+            "img_size": self.image_size,
+            "patch_size": self.patch,
+            "embed_dim": self.width,
+            "depth": self.depth,
+            "num_heads": self.heads,
+            "mlp_ratio": self.mlp_ratio,
+            "global_pool": "token" if self.pool == "token" else "avg",
+            "fc_norm": False,
+            **({"in_chans": self.channels} if self.channels != 3 else {}),
+            **({"dynamic_img_size": True} if self.any_size else {}),
+        }
+        note = (
+            f"For images of another size than {self.image_size} pixels, timm interpolates positions in its own way, "
+            "which differs a little from DINO's."
+            if self.any_size
+            else ""
+        )
+        return Architecture(name if name in _VITS else "vit_base_patch16_224", arguments, note=note)
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None if self.any_size else self.image_size

@@ -116,6 +116,13 @@ class TowersSpec(Spec):
         check_channels(self.channels, self.features, len(self.towers))
         return self
 
+    def kept_backbone(self) -> Spec | None:
+        return next(iter(self.towers.values())).kept_backbone() if self.features == "first" else None
+
+    def without_published_weights(self) -> Spec:
+        towers = {name: tower.without_published_weights() for name, tower in self.towers.items()}
+        return self.model_copy(update={"towers": towers})
+
     def offers(self) -> frozenset[str]:
         common = frozenset.intersection(*(tower.offers() for tower in self.towers.values()))
         return common | {"an encoder a view"}

@@ -11,12 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from contralex.data.preprocessing import Preprocessing
 from contralex.data.views import Views
 from contralex.kinds.views.augment import EngineName, Group, expand_groups
 from contralex.kinds.views.describing import describe
 from contralex.kinds.views.engine import make_engine
 from contralex.kinds.views.parameters import ViewParameters
-from contralex.kinds.views.transforms import describe_steps, evaluation
+from contralex.kinds.views.transforms import describe_steps, evaluation, read_preprocessing
 
 
 class CropViews(Views):
@@ -53,6 +54,9 @@ class CropViews(Views):
     def plain(self, item: Any) -> Tensor:
         made: Tensor = self._plain(item)
         return made
+
+    def preprocessing(self) -> Preprocessing | None:
+        return read_preprocessing(self._plain)
 
     def plain_steps(self) -> list[str]:
         return describe_steps(self._plain)

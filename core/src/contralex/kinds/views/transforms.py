@@ -16,6 +16,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
+from contralex.data.preprocessing import Preprocessing
 from contralex.kinds.views.augment import (
     Augment,
     Blur,
@@ -61,6 +62,33 @@ def evaluation(augment: Augment) -> v2.Compose:
 def describe_steps(pipeline: v2.Compose) -> list[str]:
     """A line for each step of a pipeline: a transform as torchvision prints it, a function by its docstring."""
     return [repr(step) if isinstance(step, nn.Module) else _first_line(step) for step in pipeline.transforms]
+
+
+def read_preprocessing(pipeline: v2.Compose) -> Preprocessing | None:
+    """What a pipeline of :func:`evaluation` does, in numbers; None where it has steps that are not known here."""
+    resize: v2.Resize | None = None
+    crop: v2.CenterCrop | None = None
+    scale: v2.Normalize | None = None
+    for step in pipeline.transforms:
+        match step:
+            case v2.Resize():
+                resize = step
+            case v2.CenterCrop():
+                crop = step
+            case v2.Normalize():
+                scale = step
+            case v2.PILToTensor() | v2.ToDtype():
+                pass
+            case _ if step is not trim_long_image:
+                return None
+    if resize is None:
+        return None
+    sides = list(resize.size) if isinstance(resize.size, list | tuple) else [resize.size]
+    if sides[0] != sides[-1]:
+        return None
+    how = resize.interpolation.value
+    numbers = {} if scale is None else {"mean": tuple(scale.mean), "std": tuple(scale.std)}
+    return Preprocessing(sides[0], len(sides) == 2, crop.size[0] if crop is not None else sides[0], how, **numbers)
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -82,6 +82,9 @@ class CheckpointState(BaseModel):
     """What was allowed to differ from what the run was started with, each with its step."""
     forked: Forked | None = None
     """Of which run this one is a fork; null: of none."""
+    imported: dict[str, Any] = {}
+    """Of a checkpoint that was imported: the ``file`` and its ``sha256``, the ``layout``, and the names of the tensors
+    that it had nothing for (``new``)."""
     samples: dict[str, Any] = {}
     """By what the training samples are known again: how many, and a hash of their labels."""
 
@@ -93,6 +96,11 @@ class CheckpointState(BaseModel):
         figures = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
         known = {"spec": resolved.data, "digest": resolved.digest, "plugins": resolved.plugins, **more}
         return cls(step=step, metrics=figures, **known)
+
+    @property
+    def without_weights(self) -> frozenset[str]:
+        """The tensors of the model that nothing has trained, of a checkpoint that was imported."""
+        return frozenset(self.imported.get("new", ()))
 
     @property
     def has_code(self) -> bool:

@@ -1,0 +1,68 @@
+"""Under which names published checkpoints hold the weights of a method, as tables. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+_TOKEN = re.compile(r"\\\{n\\\}|\\\*")
+_GROUPS = {r"\{n\}": r"(\d+)", r"\*": r"(.*)"}
+
+How = Literal["as it is", "transposed", "reshaped"]
+
+
+@dataclass(frozen=True)
+class Rename:
+    """A tensor's name in a file, and its name in a checkpoint of ours.
+
+    In both, ``{n}`` stands for a number and ``*`` for any rest, each the same on both sides. ``how``: what is done to
+    the tensor: nothing, its two dimensions are exchanged (``transposed``), or it is brought to our shape, which has as
+    many numbers (``reshaped``).
+    """
+
+    theirs: str
+    ours: str
+    how: How = "as it is"
+
+    def apply(self, name: str) -> str | None:
+        """Our name of the tensor that is called ``name`` in the file, or None where this is not about it."""
+        found = self._pattern.fullmatch(name)
+        if found is None:
+            return None
+        parts = iter(found.groups())
+        return re.sub(r"\{n\}|\*", lambda _: next(parts), self.ours)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return name_pattern(self.theirs)
+
+
+def name_pattern(text: str) -> re.Pattern[str]:
+    """What a pattern of names matches, as a regular expression with a group for each ``{n}`` and ``*``."""
+    return re.compile(_TOKEN.sub(lambda token: _GROUPS[token[0]], re.escape(text)))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of a family of published checkpoints.
+
+    ``name``: of the family. ``recipes``: those that it is for; none: it holds a backbone alone, for any recipe whose
+    encoder has one. ``source``: the code that writes such files. ``renames``: the first that matches a name holds.
+    ``left_out``: patterns of names that are not read, with the reason as a clause. ``note``: a sentence for whoever's
+    file does not fit.
+
+    Names in a file are those of its state dict, without the ``module.`` and ``_orig_mod.`` that torch's wrappers put
+    before them. A file of several dicts has them with the path before, as ``student/backbone.cls_token``; the wrapping
+    dicts of ``inside`` are taken off.
+    """
+
+    name: str
+    source: str
+    renames: Sequence[Rename]
+    recipes: Sequence[str] = ()
+    left_out: Mapping[str, str] | None = None
+    inside: Sequence[str] = ("state_dict", "model", "model_state_dict")
+    note: str = ""
