@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Library = Literal["torchvision", "timm", "transformers"]
+"""A library whose models may be a backbone's networks."""
 
 
 @dataclass(frozen=True)
