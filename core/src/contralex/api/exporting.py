@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from contralex import progress
 from contralex.api.arguments import checked
-from contralex.api.runs import Run
 from contralex.api.settings import PathLike, path_text
 from contralex.files import expand_user
 from contralex.recipes.code_files import permission
@@ -68,7 +67,7 @@ def export(run: PathLike, to: ExportFormat, out: PathLike, *, allow_code: bool =
 
     place = expand_user(str(path_text(out)))
     with progress.listening("stderr"), progress.during(f"Writing and comparing {place}"), permission(allow_code):
-        target, written, transform = write_export(Run(run).path, to, place)
+        target, written, transform = write_export(Path(run), to, place)
     compared = written.comparison
     lines = card.loading_lines(written, str(target.opened))
     return Export(to, target.path, compared.difference, compared.largest, compared.bound, lines, transform)
