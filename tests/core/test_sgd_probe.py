@@ -53,7 +53,7 @@ def alone(setting: Setting, features: Tensor, labels: Tensor, schedule: Schedule
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_every_setting_is_what_torch_makes_of_it_alone(nesterov: bool) -> None:
     features, labels = clusters(150, 0)
-    schedule = Schedule("cosine")
+    schedule = Schedule("half-cosine")
     trainer = SweepTrainer(SETTINGS, 8, 7, nesterov=nesterov)
     probes = train(trainer, batches(features, labels), EPOCHS, 5, schedule)
     test, truth = clusters(80, 1)
@@ -127,10 +127,10 @@ def test_batch_norm_before_the_classifier_is_torchs() -> None:
 def test_schedules_are_those_of_the_papers() -> None:
     moco = Schedule("steps", (60, 80))
     assert [moco.factor(epoch, 100) for epoch in (0, 59, 60, 80)] == pytest.approx([1, 1, 0.1, 0.01])
-    cosine = Schedule("cosine")
+    cosine = Schedule("half-cosine")
     scheduler_values = [0.5 * (1 + math.cos(math.pi * epoch / 10)) for epoch in range(10)]
     assert [cosine.factor(epoch, 10) for epoch in range(10)] == pytest.approx(scheduler_values)
-    mae = Schedule("cosine", warmup_epochs=10, per="step")
+    mae = Schedule("half-cosine", warmup_epochs=10, per="step")
     assert [mae.factor(epoch, 90) for epoch in (0, 5, 10, 90)] == pytest.approx([0, 0.5, 1, 0])
 
 

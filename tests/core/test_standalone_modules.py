@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from contralex.data.base import Source
 from contralex.errors import ContralexError
-from contralex.kinds.datasets import torchvision_sets
+from contralex.kinds.datasets import labelled_files, torchvision_sets
 from contralex.kinds.datasets.hugging_face import HuggingFaceSource
 from contralex.kinds.datasets.labelled import LabelledSource
 from contralex.kinds.datasets.torchvision_sets import cifar10_source, cifar100_source, imagenet_source, stl10_source
@@ -476,5 +476,7 @@ def test_every_kind_of_these_slots_stands_above() -> None:
     here = {(slot, kind) for slot, kind in kinds()}
     tried = {("backbone", values["kind"]) for values, _, _ in BACKBONES}
     tried |= {("encoder", values["kind"]) for values, _, _ in ENCODERS} | {("views", "crops")}
-    data = {"digits", "image_folder", "labelled", "cifar10", "cifar100", "stl10", "imagenet", "hf"}
+    data = {"digits", "image_folder", "labelled", "cifar10", "cifar100", "stl10", "imagenet", "hf"} | {
+        *labelled_files.SETS
+    }
     assert here == tried | {("data", kind) for kind in data}

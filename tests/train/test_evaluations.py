@@ -187,3 +187,23 @@ def test_a_checkpoint_by_itself_is_evaluated_and_nothing_is_kept(run: contralex.
     found = contralex.open(alone).retrieval()
     assert found.file is None
     assert [path.name for path in tmp_path.iterdir()] == ["copied"]
+
+
+def test_transfer_is_knn_and_a_linear_classifier_on_other_data(run: contralex.Run, tmp_path: Path) -> None:
+    from tests.core.test_labelled_files import aircraft, textures
+
+    textures(tmp_path), aircraft(tmp_path)
+    found = {**run.transfer(["dtd", "aircraft"], root=tmp_path), **run.transfer(["digits"], decays=[1e-3, 1e-1])}
+    assert list(found) == ["dtd", "aircraft", "digits"]
+    names = ["knn_top1", "knn_top5", "linear_top1", "linear_class_mean"]
+    assert all(list(each.figures) == names for each in found.values())
+    digits = found["digits"]
+    assert digits.protocol["test_samples"] == 360 and "best of 0.001, 0.1 on 20%" in digits.protocol["weight_decay"]
+    assert digits.figures["knn_top1"] == run.knn("digits")["this run"].top1
+    assert digits.figures["linear_class_mean"] == pytest.approx(digits.figures["linear_top1"], abs=0.05)
+    assert found["dtd"].protocol["train_samples"] == 4 and found["dtd"].record["data"]["spec"]["root"] == str(tmp_path)
+
+
+def test_transfer_to_data_that_are_not_there_says_so_before_anything_is_done(run: contralex.Run) -> None:
+    with pytest.raises(ContralexError, match="transfer to dtt: "):
+        run.transfer(["digits", "dtt"])

@@ -193,6 +193,13 @@ def overload_name(operation: Any) -> str:
 # Other libraries
 
 
+def classified_files(dataset: Any) -> tuple[list[Path], list[int]]:
+    """The images' paths and labels of one of torchvision's data sets that lists files. It has no public names for them
+    where there is no ``samples``, and would decode every image to give its label."""
+    files = dataset._images if hasattr(dataset, "_images") else dataset._image_files
+    return [Path(file) for file in files], [int(label) for label in dataset._labels]
+
+
 def make_resnet_stage(resnet: Any, block: type[nn.Module], planes: int, blocks: int, stride: int) -> nn.Module:
     """Make a stage of torchvision's ResNet with another width. Its public functions make four stages of fixed widths,
     and blocks that are put together here could differ from torchvision's."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contralex.evaluation.features import Which
     from contralex.evaluation.records import Evaluation
     from contralex.lookup.slots import Encoder
+    from contralex.plugins.spec import Spec
 
 
 class Run(os.PathLike[str]):
@@ -221,11 +222,33 @@ class Run(os.PathLike[str]):
         made = FewLabel(features, fractions, file, shots, ways, queries, episodes, svm, seed)
         return self._measure(made, data, sets)
 
-    def _measure(self, measurement: Measurement, data: PathLike | None, sets: Sets) -> Evaluation[Measures]:
+    def transfer(
+        self,
+        to: Sequence[str] = ("cifar10", "cifar100", "flowers102", "oxford_pets", "food101", "dtd", "aircraft"),
+        *,
+        root: PathLike = "data",
+        download: bool = False,
+        features: Which = "backbone",
+        decays: Sequence[float] = (),
+        sets: Sets = None,
+    ) -> dict[str, Evaluation[Measures]]:
+        """kNN and a linear classifier on other data sets, by the names of their kinds.
+
+        ``root``: the folder that has their files, or gets them where ``download`` is true. ``decays``: weight decays of
+        the linear classifier, of which the best on a fifth of the training images is taken.
+        """
+        from contralex.evaluation.transfer import Transfer, data_spec
+
+        specs = {name: data_spec(name, str(path_text(root)), download) for name in to}  # all, before anything is done
+        return {name: self._measure(Transfer(features, decays), spec, sets) for name, spec in specs.items()}
+
+    def _measure(self, measurement: Measurement, data: PathLike | Spec | None, sets: Sets) -> Evaluation[Measures]:
+        from contralex.plugins.spec import Spec
         from contralex.training.evaluate_run import measure
 
+        given = data if isinstance(data, Spec) else path_text(data)
         with progress.listening("stderr"):
-            return measure(measurement, self.path, path_text(data), set_texts(sets), allow_code=self.allow_code)
+            return measure(measurement, self.path, given, set_texts(sets), allow_code=self.allow_code)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -158,6 +158,13 @@ evaluation.command(
         'contralex eval few-label runs/mine --fractions "" --shots "" --svm 1,4,16',
     ),
 )(measure.few_label)
+evaluation.command(
+    epilog=examples(
+        "contralex eval transfer runs/mine --to cifar10,dtd --root data",
+        "contralex eval transfer runs/mine --to flowers102 --download",
+        "contralex eval transfer runs/mine --decays 1e-4,1e-3,1e-2 --json",
+    )
+)(measure.transfer)
 app.add_typer(evaluation, name="eval", rich_help_panel=USE)
 app.command(
     rich_help_panel=USE,

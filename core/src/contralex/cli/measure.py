@@ -127,6 +127,44 @@ def few_label(
     show(found, as_json)
 
 
+def transfer(
+    run: Checkpoint,
+    to: Annotated[
+        str, typer.Option(help="Kinds of data, with commas, such as cifar10,dtd.", metavar="DATA,DATA")
+    ] = "cifar10,cifar100,flowers102,oxford_pets,food101,dtd,aircraft",
+    root: Annotated[str, typer.Option(help="The folder of their files.", metavar="FOLDER")] = "data",
+    download: Annotated[bool, typer.Option("--download", help="Download what is not in --root.")] = False,
+    decays: Annotated[
+        str, typer.Option(help="Weight decays to choose from, with commas.", metavar="W,W", show_default=False)
+    ] = "",
+    features: Features = Which.BACKBONE,
+    sets: Sets = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Classify other data sets on frozen features.
+
+    Nearest neighbours and a linear classifier learn from the training images of each data set.
+    """
+    opened = _open(run, allow_code)
+    found = opened.transfer(
+        [name.strip() for name in to.split(",") if name.strip()],
+        root=root,
+        download=download,
+        features=features.value,
+        decays=numbers("--decays", decays),
+        sets=sets,
+    )
+    if as_json:
+        print_json({name: each.record for name, each in found.items()})
+        return
+    names = list(next(iter(found.values())).figures) if found else []
+    rows = [[name, *(f"{each.figures[figure]:.1%}" for figure in names)] for name, each in found.items()]
+    print_table(["data", *names], rows)
+    for each in found.values():
+        typer.echo(each.text)
+
+
 def numbers(option: str, text: str) -> list[float]:
     """``0.1,1`` as numbers."""
     try:

@@ -70,7 +70,7 @@ class Features:
     def width(self) -> int:
         return self.rows.shape[1]
 
-    def select(self, chosen: Sequence[int]) -> Features:
+    def select(self, chosen: Sequence[int] | Tensor) -> Features:
         """Those of some samples of the split, as far as they could be read."""
         where = torch.isin(self.index, torch.as_tensor(chosen)).nonzero().flatten()
         length = None if self.length is None else self.length[where]

@@ -56,7 +56,7 @@ def evaluate_knn(
         split_features(encoder, split, views, spec.features, batch_size, device, workers, "eval.knn", cache)
         for split in (train, test)
     )
-    top1, top5 = (int(hit) / asked.total for hit in _hits(bank, asked, spec.k, spec.temperature, classes))
+    top1, top5 = neighbour_accuracies(bank, asked, spec.k, spec.temperature, classes)
     protocol = {
         "k": spec.k,
         "temperature": spec.temperature,
@@ -92,8 +92,16 @@ def weighted_knn(
         Features(rows, None, labels, device)
         for rows, labels in ((train_features, train_labels), (test_features, test_labels))
     )
-    top1, top5 = (int(hit) / len(asked) for hit in _hits(bank, asked, k, temperature, classes, chunk))
+    top1, top5 = neighbour_accuracies(bank, asked, k, temperature, classes, chunk)
     return {"top1": top1, "top5": top5}
+
+
+def neighbour_accuracies(
+    bank: Features, asked: Features, k: int, temperature: float, classes: int, chunk: int = _CHUNK
+) -> tuple[float, float]:
+    """As :func:`weighted_knn`, of features that processes share."""
+    first, five = _hits(bank, asked, k, temperature, classes, chunk).tolist()
+    return first / asked.total, five / asked.total
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from contralex.errors import ContralexError, did_you_mean, find_similar
 class LinearProtocol:
     """Epochs, batches, crops and the optimiser of one paper's linear evaluation.
 
-    ``rate``: the learning rate, for each 256 samples of a batch where ``scaled``. ``schedule``: ``cosine`` to 0, or
-    ``steps``: a tenth at each of ``milestones`` (epochs). ``per``: how often the rate changes. ``trust``: the
+    ``rate``: the learning rate, for each 256 samples of a batch where ``scaled``. ``schedule``: ``half-cosine`` to 0,
+    or ``steps``: a tenth at each of ``milestones`` (epochs). ``per``: how often the rate changes. ``trust``: the
     coefficient of LARS; None: SGD. ``crop``: the law by which random crops are drawn (see ``Crop.drawn``), of 8 to
     100 % of the area. ``normalize``: a BatchNorm without weights stands before the classifier. ``init_std``: of the
     first weights. Other fields: as :class:`contralex.evaluation.sgd_probe.SweepTrainer` has them.
@@ -28,7 +28,7 @@ class LinearProtocol:
     batch_size: int
     rate: float
     scaled: bool
-    schedule: Literal["cosine", "steps"] = "cosine"
+    schedule: Literal["half-cosine", "steps"] = "half-cosine"
     milestones: tuple[int, ...] = ()
     warmup_epochs: int = 0
     per: Literal["epoch", "step"] = "epoch"

@@ -26,10 +26,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor of the learning rate over a run: ``cosine`` to 0, ``steps`` (a tenth at each of ``milestones``, which
-    are epochs), or ``constant``; after a linear warm-up. ``per``: how often it changes."""
+    """The factor of the learning rate over a run: ``half-cosine`` to 0, ``steps`` (a tenth at each of ``milestones``,
+    which are epochs), or ``constant``; after a linear warm-up. ``per``: how often it changes."""
 
-    kind: Literal["cosine", "steps", "constant"] = "cosine"
+    kind: Literal["half-cosine", "steps", "constant"] = "half-cosine"
     milestones: tuple[int, ...] = ()
     warmup_epochs: int = 0
     per: Literal["epoch", "step"] = "epoch"
@@ -38,7 +38,7 @@ class Schedule:
         """At a time in epochs, which is a whole number where it changes once an epoch."""
         if epoch < self.warmup_epochs:
             return epoch / self.warmup_epochs
-        if self.kind == "cosine":
+        if self.kind == "half-cosine":
             return 0.5 * (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / (epochs - self.warmup_epochs)))
         return float(0.1 ** sum(epoch >= milestone for milestone in self.milestones)) if self.kind == "steps" else 1.0
 

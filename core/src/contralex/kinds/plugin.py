@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from contralex.kinds.backbones.specs import ConvBackboneSpec, TimmBackboneSpec, TorchvisionBackboneSpec, ViTSpec
 from contralex.kinds.datasets.specs import (
+    AircraftSpec,
     CIFAR10Spec,
     CIFAR100Spec,
     DigitsSpec,
+    DTDSpec,
+    Flowers102Spec,
+    Food101Spec,
     HuggingFaceSpec,
     ImageFolderSpec,
     ImageNetSpec,
     LabelledSpec,
+    OxfordPetsSpec,
     STL10Spec,
 )
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
@@ -83,6 +88,11 @@ def contralex_datasets() -> list[type[Spec]]:
         CIFAR100Spec,
         STL10Spec,
         ImageNetSpec,
+        Flowers102Spec,
+        OxfordPetsSpec,
+        Food101Spec,
+        DTDSpec,
+        AircraftSpec,
         HuggingFaceSpec,
         LabelledSpec,
     ]

@@ -24,6 +24,7 @@ from contralex.evaluation.base import (
 )
 from contralex.evaluation.evaluators import evaluator_named
 from contralex.evaluation.records import Evaluation, R, Subject, make_record, write_record
+from contralex.plugins.spec import Spec
 from contralex.recipes.code_files import permission, used_plugins
 from contralex.training import build, devices
 from contralex.training.checkpoints.manifest import MODEL
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from contralex.data.base import Source
     from contralex.evaluation.cache import FeatureCache
     from contralex.lookup.slots import Encoder
-    from contralex.plugins.spec import Spec
     from contralex.recipes.layers import Resolved
     from contralex.recipes.run_spec import RunSpec
 
@@ -84,20 +84,22 @@ def evaluate(
 def measure(
     measurement: Measurement,
     checkpoint: Path,
-    data: str | None = None,
+    data: str | Spec | None = None,
     sets: Sequence[str] = (),
     *,
     allow_code: bool = False,
 ) -> Evaluation[Measures]:
     """Measure a checkpoint's encoder, on the run's data or on others, which need nothing but what an image has.
 
+    ``data``: as ``--data``, or the spec of a data set.
     ``sets`` change the checkpoint's spec, such as ``eval.batch_size=64``; those of ``data`` only without ``data``.
     """
     _check(sets)
     with permission(allow_code):
         found = open_checkpoint(checkpoint, [MODEL])
         resolved = found.resolved(sets=sets)
-        opened = _Opened(found, resolved, build.evaluation_data(resolved.run, data))
+        named = data if isinstance(data, Spec) else build.evaluation_data(resolved.run, data)
+        opened = _Opened(found, resolved, named)
         subjects = opened.subjects(measurement.baselines)
         results: dict[str, Measures] = {}
         for who, encoder, context in subjects:

@@ -133,6 +133,51 @@ class ImageNetSpec(TorchvisionSpec):
     files = ("train", "ILSVRC2012_img_train.tar")
 
 
+class Flowers102Spec(TorchvisionSpec):
+    """8,189 photographs of flowers of 102 kinds; 2,040 to train on, 6,149 to evaluate on."""
+
+    kind: Literal["flowers102"] = "flowers102"
+    builds = ".labelled_files:flowers102_source"
+    source = "Nilsback & Zisserman, 2008, through torchvision.datasets.Flowers102 (needs scipy)"
+    files = ("flowers-102",)
+
+
+class OxfordPetsSpec(TorchvisionSpec):
+    """7,349 photographs of cats and dogs of 37 breeds; 3,680 to train on, 3,669 to evaluate on."""
+
+    kind: Literal["oxford_pets"] = "oxford_pets"
+    builds = ".labelled_files:oxford_pets_source"
+    source = "Parkhi et al., 2012, through torchvision.datasets.OxfordIIITPet"
+    files = ("oxford-iiit-pet",)
+
+
+class Food101Spec(TorchvisionSpec):
+    """101,000 photographs of 101 dishes; 75,750 to train on, 25,250 to evaluate on."""
+
+    kind: Literal["food101"] = "food101"
+    builds = ".labelled_files:food101_source"
+    source = "Bossard et al., 2014, through torchvision.datasets.Food101"
+    files = ("food-101",)
+
+
+class DTDSpec(TorchvisionSpec):
+    """5,640 photographs of textures of 47 kinds; 3,760 to train on, 1,880 to evaluate on (the first partition)."""
+
+    kind: Literal["dtd"] = "dtd"
+    builds = ".labelled_files:dtd_source"
+    source = "Cimpoi et al., 2014, through torchvision.datasets.DTD"
+    files = ("dtd",)
+
+
+class AircraftSpec(TorchvisionSpec):
+    """10,000 photographs of aircraft of 100 variants; 6,667 to train on, 3,333 to evaluate on."""
+
+    kind: Literal["aircraft"] = "aircraft"
+    builds = ".labelled_files:aircraft_source"
+    source = "Maji et al., 2013, through torchvision.datasets.FGVCAircraft"
+    files = ("fgvc-aircraft-2013b",)
+
+
 class HuggingFaceSpec(Spec):
     """A data set of the Hugging Face hub, or a local folder of one (``pip install 'contralex[datasets]'``)."""
 

@@ -98,9 +98,14 @@ def _open(name: str, root: Path, download: bool, *, train: bool) -> Any:
     options: dict[str, Any] = {"download": download}
     if name == "imagenet":  # files, which torchvision would read in a way of its own
         options = {"loader": partial(images.read, max_pixels=MAX_PIXELS)}
+    return open_set(name, root, download, lambda: opener(str(root), **(to_train if train else to_test), **options))
+
+
+def open_set(name: str, root: Path, download: bool, opener: Callable[[], Any]) -> Any:
+    """What ``opener`` makes. What torchvision complains of is said with what to set."""
     try:
-        return opener(str(root), **(to_train if train else to_test), **options)
-    except ImportError as error:  # scipy, for the devkit of ImageNet
+        return opener()
+    except ImportError as error:  # scipy, for ImageNet's devkit and the lists of Flowers102
         raise ContralexError(f"data.kind {name} needs a package: {_first_line(error)}; pip install it.") from error
     except (RuntimeError, OSError) as error:
         raise ContralexError(_advice(name, root, download, error)) from error
