@@ -26,7 +26,9 @@ def test_a_ring_holds_the_newest_rows_in_the_slots_of_the_oldest(batches: list[i
         for row in new.tolist()[-size:]:
             expected[slot] = row
             slot = (slot + 1) % size
+        other = table.clone()
         written = write_to_ring(table, new, torch.tensor(pointer))
+        assert write_to_ring(other, new, pointer) == written and torch.equal(other, table)
         assert written == min(count, size)
         pointer, seen = (pointer + written) % size, seen + count
         assert pointer == slot and table.tolist() == expected

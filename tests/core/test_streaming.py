@@ -316,6 +316,7 @@ def test_half_of_a_symmetric_matrix_is_enough(
     temperature: float, count: int, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twins, "_TILE", tile)
+    monkeypatch.setattr(twins, "_SMALL", 70)  # on either side of the largest count
     monkeypatch.setattr(streaming, "KEPT", tile**2)
     monkeypatch.setattr(Entries, "cross_entropy", None)  # not asked
     vectors = units(count, D, seed=6)
@@ -356,6 +357,60 @@ def test_a_collapsed_batch_finds_by_chance_alone() -> None:
     found = simclr(0.2).look_up(rows, rows, STEP)
     found.loss.backward()
     assert float(found.accuracy) <= 2 / (2 * N)
+
+
+@pytest.mark.parametrize("tile", [16, 1024])
+@pytest.mark.parametrize("temperature", [0.1, 0.02, 0.003])
+def test_one_pass_serves_both_directions_of_two_towers(
+    temperature: float, tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CLIP's, with its learned temperature; where scores are large, their exponentials are taken in float64."""
+    monkeypatch.setattr(twins, "_TILE", tile)
+    monkeypatch.setattr(streaming, "KEPT", tile**2)
+    monkeypatch.setattr(Entries, "cross_entropy", None)  # not asked
+    vectors = units(2 * N, D, seed=6)
+    vectors[N:] = F.normalize(0.3 * vectors[:N] + vectors[N:], dim=1)
+    mine, exact = vectors.clone().requires_grad_(), vectors.double().requires_grad_()
+    learned, wide = (torch.tensor(temperature, dtype=each, requires_grad=True) for each in (mine.dtype, exact.dtype))
+    rows, source, losses, found = two_views(mine), InBatchSource("matched"), [], []
+    both = Twins.find(rows, rows)
+    assert both is not None
+    for match in (Match(0, 1), Match(1, 0)):
+        asked = rows.select_view(match.query)
+        dictionary = source(asked, rows, match, STEP)
+        dictionary.meet_twins(asked.vectors, both)
+        index = dictionary.positives(asked, match)
+        losses.append(dictionary.cross_entropy(asked.vectors, index, learned).mean())
+        found.append(dictionary.finds(asked.vectors, index))
+    (losses[0] + 2 * losses[1]).backward()
+    scores = exact[:N] @ exact[N:].T / wide
+    index = torch.arange(N)
+    wanted = [F.cross_entropy(each, index) for each in (scores, scores.T)]
+    (wanted[0] + 2 * wanted[1]).backward()
+    bound = 1e-6 if temperature == 0.1 else 1e-5  # the scores themselves are rounded
+    for loss, right in zip(losses, wanted, strict=True):
+        close(loss.detach(), right.detach(), bound)
+    close(mine.grad, exact.grad, bound)
+    close(learned.grad, wide.grad, 2 * bound)
+    assert torch.equal(found[0], scores.argmax(dim=1) == index) and torch.equal(found[1], scores.argmax(dim=0) == index)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.004])
+def test_aligned_views_at_a_low_temperature_keep_their_digits(temperature: float) -> None:
+    vectors = torch.eye(D).repeat(2, 1)
+    mine, exact = vectors.clone().requires_grad_(), vectors.double().requires_grad_()
+    rows, model = two_views(mine), simclr(temperature)
+    with mock.patch.object(Entries, "cross_entropy", None):  # not asked
+        loss = model.look_up(rows, rows, STEP).loss
+    loss.backward()
+    twin = (torch.arange(2 * D) + D) % (2 * D)
+    scores = exact @ exact.T / temperature
+    hidden = torch.zeros_like(scores).fill_diagonal_(float("-inf")).scatter(1, twin.unsqueeze(1), float("-inf"))
+    wanted = F.softplus((scores + hidden).logsumexp(dim=1) - scores[torch.arange(2 * D), twin], threshold=1000).mean()
+    wanted.backward()
+    assert 0 < float(wanted.detach()) < 1e-17
+    close(loss.detach(), wanted.detach(), 1e-5)
+    close(mine.grad, exact.grad, 1e-5)
 
 
 def test_scores_too_large_for_one_pass_are_summed_with_a_running_maximum() -> None:

@@ -12,10 +12,13 @@ class Answers:
         self._lead: tuple[Tensor, Tensor, Tensor] | None = None
         self._best: tuple[Tensor, Tensor] | None = None
         self._scores: tuple[Tensor, Tensor] | None = None
+        self.may_have_ties = True
+        """Whether a lead may be 0."""
 
-    def remember_lead(self, queries: Tensor, index: Tensor, lead: Tensor) -> None:
-        """``lead`` (N,): by how much the score of the entry ``index`` is above the best other's."""
-        self._lead = (queries, index, lead)
+    def remember_lead(self, queries: Tensor, index: Tensor, lead: Tensor, *, has_ties: bool = True) -> None:
+        """``lead`` (N,): by how much the score of the entry ``index`` is above the best other's. ``has_ties``: whether
+        that may be 0."""
+        self._lead, self.may_have_ties = (queries, index, lead), has_ties
 
     def remember_best(self, queries: Tensor, best: Tensor) -> None:
         """``best`` (N,): the entry with the largest score."""

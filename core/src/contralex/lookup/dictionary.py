@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.lookup import kept_indices
 from contralex.lookup.answers import Answers
 from contralex.lookup.entries import Entries, sum_exponentials
 from contralex.lookup.host_copies import read_on_host
 from contralex.lookup.shards import Shards
-from contralex.lookup.twins import Twins
+from contralex.lookup.twins import TwinAnswer, Twins
 from contralex.lookup.values import Match, Rows
 from contralex.lookup.weights import DenseWeights, TiledWeights
 
@@ -162,8 +163,12 @@ class Dictionary:
 
     def positives(self, queries: Rows, match: Match) -> Tensor:
         """(N,) the entry that stands for each query's own sample, seen in the matched view, at the same position."""
+        device = queries.vectors.device
         if self.has_own:  # by convention it is entry 0
-            return torch.zeros(len(queries), dtype=torch.long, device=queries.vectors.device)
+            return kept_indices.make_constant(0, len(queries), device)
+        known = queries.find_slice_in(self.rows, view=match.key)
+        if known is not None:
+            return kept_indices.make_range(known.start, known.stop, device)
         return queries.with_view(match.key).index_in(self.rows, same_view=True)
 
     def scores(self, queries: Tensor) -> Tensor:
@@ -193,9 +198,13 @@ class Dictionary:
         if self._has_own_scores():
             return F.cross_entropy(self.scores(queries) / temperature, index, reduction="none")
         answer = self._ask_twins(queries, index, temperature)
-        if answer is None:
-            answer = self._entries().cross_entropy(self._divide(queries, temperature), index)
-        loss, lead = answer
+        if answer is not None:
+            self._answers.remember_lead(queries, index, answer.lead, has_ties=answer.has_ties)
+            return answer.loss
+        if isinstance(temperature, Tensor):
+            loss, lead = self._entries().cross_entropy(self._divide(queries, temperature), index, 1.0)
+        else:
+            loss, lead = self._entries().cross_entropy(self._compared(queries), index, temperature)
         self._answers.remember_lead(queries, index, lead)
         return loss
 
@@ -264,23 +273,22 @@ class Dictionary:
             return self.find_best(queries) == index
         found = lead > 0
         # Of another device the question would wait.
-        if lead.device.type == "cpu" and read_on_host((lead == 0).any()):
+        can_ask = self._answers.may_have_ties and lead.device.type == "cpu"
+        if can_ask and read_on_host((lead == 0).any()):
             found = torch.where(lead == 0, self.find_best(queries) == index, found)
         return found
 
     def meet_twins(self, queries: Tensor, twins: Twins) -> None:
-        """Learn that the shared entries, if they are those of ``twins``, are the queries of the whole step, of which
+        """Learn that the shared entries may be the queries of the step, all of them or those of a view, of which
         ``queries`` (N, D) are some."""
-        if self._shared is twins.vectors:
-            self._twins = (queries, twins)
+        self._twins = (queries, twins)
 
-    def _ask_twins(self, queries: Tensor, index: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor] | None:
-        if self._twins is None or isinstance(temperature, Tensor) or self._twins[0] is not queries:
+    def _ask_twins(self, queries: Tensor, index: Tensor, temperature: float | Tensor) -> TwinAnswer | None:
+        if self._twins is None or self._twins[0] is not queries or self._shared is None:
             return None
-        alone = self._hidden is not None and self._own is None and self._mask is None and self._span is None
-        if not alone or self._hidden is None:
+        if self._own is not None or self._mask is not None or self._span is not None or self._shards is not None:
             return None
-        return self._twins[1].cross_entropy(queries, index, self._hidden, temperature)
+        return self._twins[1].cross_entropy(queries, self._shared, index, self._hidden, temperature)
 
     def _entries(self) -> Entries:
         return Entries(self._own, self._table(), self._shards, self._hidden, self._mask)
@@ -298,7 +306,10 @@ class Dictionary:
         return type(self).scores is not Dictionary.scores
 
     def _divide(self, queries: Tensor, temperature: float | Tensor) -> Tensor:
-        return self._cut(queries if queries.dtype == torch.float64 else queries.float()) / temperature
+        return self._compared(queries) / temperature
+
+    def _compared(self, queries: Tensor) -> Tensor:
+        return self._cut(queries if queries.dtype == torch.float64 else queries.float())
 
     def _cut(self, queries: Tensor) -> Tensor:
         """The dimensions of the queries that the entries are compared with."""

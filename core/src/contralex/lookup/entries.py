@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup import distributed, streaming
+from contralex.lookup import distributed, few_scores, kept_indices, streaming
 from contralex.lookup.host_copies import HostCopy
 from contralex.lookup.shards import Shards, own_range
 from contralex.lookup.streaming import Hidden, Others
@@ -18,7 +18,8 @@ from contralex.lookup.weights import TiledWeights
 @dataclass(frozen=True)
 class Entries:
     """Entries that one query alone sees, ``own`` (N, P, D); then those that all share, in a ``table`` (M, D) or in
-    ``shards``. ``hidden`` (N,) and ``mask`` (N, P+M) are the dictionary's. Queries come divided by the temperature.
+    ``shards``. ``hidden`` (N,) and ``mask`` (N, P+M) are the dictionary's. Queries come divided by the temperature,
+    where nothing else is said.
     """
 
     own: Tensor | None
@@ -27,12 +28,17 @@ class Entries:
     hidden: Tensor | None
     mask: Tensor | None
 
-    def cross_entropy(self, queries: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) −log softmax of the entry ``index`` (N,), and (N,) by how much its score is above the best other's.
+    def cross_entropy(self, queries: Tensor, index: Tensor, divisor: float) -> tuple[Tensor, Tensor]:
+        """(N,) −log softmax of the entry ``index`` (N,) of the scores over ``divisor``, and (N,) by how much its score
+        is above the best other's.
 
         log Σ exp(s)/exp(s⁺) is log(1 + exp(log_sum − s⁺)), the sum being that of the others.
         """
-        others = self._sum_others(queries, index)
+        _check_range(index, self._size)
+        if self._has_few_scores(queries, index) and self.table is not None:
+            positives = None if self.own is None else self.own.squeeze(1)
+            return few_scores.cross_entropy(queries, self.table, positives, index, self._hidden_from(0), divisor)
+        others = self._sum_others(queries / divisor if divisor != 1 else queries, index)
         loss = F.softplus(others.sum - others.picked, threshold=streaming.EXACT).to(queries.dtype)
         return loss, others.rounded - others.best
 
@@ -76,9 +82,17 @@ class Entries:
         scores, indices = (torch.stack(part) for part in zip(*found, strict=True))  # (Q, N) each
         return indices.gather(0, scores.argmax(dim=0, keepdim=True)).squeeze(0)
 
+    def _has_few_scores(self, queries: Tensor, index: Tensor) -> bool:
+        """Whether there are few scores of a table, and beside it at most each query's own entry, which is wanted."""
+        if self.table is None or self.shards is not None or len(queries) * len(self.table) > streaming.KEPT:
+            return False
+        if self.own is None:
+            return bool(len(self.table) and len(queries))
+        is_wanted = self.own.shape[1] == 1 and kept_indices.find_constant(index) == 0
+        return is_wanted and bool(len(self.table)) and self.mask is None and self.hidden is None
+
     def _sum_others(self, queries: Tensor, index: Tensor) -> Others:
         """Compare the entries ``index`` with all others."""
-        _check_range(index, self._size)
         parts = []
         if self.own is not None:
             parts.append(self._sum_own_others(queries, self.own, index))
@@ -164,8 +178,12 @@ def sum_exponentials(scores: Tensor, dim: int) -> Tensor:
 
 
 def _check_range(index: Tensor, size: int) -> None:
-    if index.device.type != "cpu" or not len(index):  # elsewhere the question would wait for the device
+    known = kept_indices.find_bounds(index)
+    if known is not None:
+        low, high = known
+    elif index.device.type != "cpu" or not len(index):  # elsewhere the question would wait for the device
         return
-    low, high = (int(bound) for bound in HostCopy(torch.stack(index.aminmax())).read())
+    else:
+        low, high = (int(bound) for bound in HostCopy(torch.stack(index.aminmax())).read())
     if low < 0 or high >= size:
         raise IndexError(f"a query should find entry {low if low < 0 else high}, and there are {size}, counted from 0")

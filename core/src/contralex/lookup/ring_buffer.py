@@ -26,6 +26,12 @@ def write_to_ring(table: Tensor, rows: Tensor, start: Tensor | int, *, total: in
     size = len(table) if total is None else total
     newest = rows[-size:]
     count = len(newest)
+    if total is None and isinstance(start, int):
+        first = min(count, size - start % size)  # rows up to the table's end
+        table[start % size :][:first] = newest[:first]
+        if first < count:
+            table[: count - first] = newest[first:]
+        return count
     index = ring_indices(start, count, size, table.device)
     if total is not None:
         here, index = own_indices(index, total)

@@ -6,8 +6,11 @@ the rows of a view are a slice, and the key of the i-th sample's query is the i-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -29,9 +32,20 @@ class Block:
     after: int = 0
     """The samples of other processes that stand after this one's."""
 
-    @property
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """The samples of all processes, and the rows of each."""
+        return self.before + self.samples.shape[0] + self.after, self.per_sample
+
+    @cached_property
     def rows(self) -> int:
-        return (self.before + len(self.samples) + self.after) * self.per_sample
+        samples, per_sample = self.shape
+        return samples * per_sample
+
+    @property
+    def has_others(self) -> bool:
+        """Whether samples of other processes are in it."""
+        return bool(self.before or self.after)
 
     def spread(self, rank: int, world: int) -> Block:
         """The block of all processes, of which this one has the part of its rank."""
@@ -47,28 +61,28 @@ class Layout:
     tags: tuple[Tensor, Tensor, Tensor]
 
     def describes(self, tags: Sequence[Tensor]) -> bool:
-        return all(mine is other for mine, other in zip(self.tags, tags, strict=True))
+        return all(map(is_, self.tags, tags))
 
-    def slices(self) -> Iterator[tuple[Block, slice]]:
-        start = 0
-        for block in self.blocks:
-            yield block, slice(start, start + block.rows)
-            start += block.rows
+    @cached_property
+    def slices(self) -> tuple[tuple[Block, slice], ...]:
+        """Each block, and its rows."""
+        stops = accumulate(block.rows for block in self.blocks)
+        return tuple((block, slice(stop - block.rows, stop)) for block, stop in zip(self.blocks, stops, strict=True))
 
     def find_view(self, view: int) -> tuple[Block, slice] | None:
         """The block of this view and its rows; None where its rows do not lie together, or there are none."""
-        found = [(block, rows) for block, rows in self.slices() if block.view == view]
+        found = [(block, rows) for block, rows in self.slices if block.view == view]
         return found[0] if len(found) == 1 else None
 
     def find_only(self) -> tuple[Block, slice] | None:
         """The block and its rows, where it is the only one."""
-        return next(self.slices()) if len(self.blocks) == 1 else None
+        return self.slices[0] if len(self.blocks) == 1 else None
 
 
-def find_slice(queries: Layout, keys: Layout, *, same_view: bool) -> slice | None:
+def find_slice(queries: Layout, keys: Layout, *, same_view: bool, view: int | None = None) -> slice | None:
     """The rows of ``keys`` that are the partners of the queries, in their order; None where they are not known to lie
-    so. ``same_view``: whether partners are of the queries' view."""
-    pair = _pair(queries, keys, same_view)
+    so. ``same_view``: whether partners are of the queries' view, or of another ``view`` that stands for it."""
+    pair = _pair(queries, keys, same_view, view)
     if pair is None:
         return None
     asking, answering, start = pair
@@ -91,12 +105,12 @@ def find_beginnings(queries: Layout, keys: Layout, *, same_view: bool) -> tuple[
     return begins.repeat_interleave(asking.per_sample), answering.per_sample
 
 
-def _pair(queries: Layout, keys: Layout, same_view: bool) -> tuple[Block, Block, int] | None:
+def _pair(queries: Layout, keys: Layout, same_view: bool, view: int | None = None) -> tuple[Block, Block, int] | None:
     """The block of the queries, the block that answers it, and the row at which that begins."""
     if len(queries.blocks) != 1:
         return None
     asking = queries.blocks[0]
-    found = keys.find_view(asking.view) if same_view else keys.find_only()
+    found = keys.find_view(asking.view if view is None else view) if same_view else keys.find_only()
     if found is None:
         return None
     answering, rows = found

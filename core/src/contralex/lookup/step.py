@@ -11,7 +11,9 @@ takes, then gives exactly the gradient that one process would give for the batch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +113,13 @@ class LookUp(nn.Module):
         self, views: Mapping[int, Tensor], sample: Tensor, step: Step, size: int
     ) -> tuple[Rows, Rows]:
         """Keys that share a pass with the queries, or carry a gradient of their own, are encoded beside them."""
+        if self._queries_are_keys:
+
+            def encode_once(which: slice, sample: Tensor) -> Rows:
+                return self._encode_queries(_cut(views, which, sample), sample)[0]
+
+            rows = Rows.join(encode_in_parts(encode_once, sample, size, [self.encoder, self.key_encoder]), sample)
+            return rows, rows
 
         def encode(which: slice, sample: Tensor) -> tuple[Rows, Rows]:
             return self._encode_both(_cut(views, which, sample), sample, step)
@@ -159,12 +168,11 @@ class LookUp(nn.Module):
     def look_up(self, queries: Rows, keys: Rows, step: Step) -> StepResult:
         """The cheap half, in float32: every query view looks its key view up."""
         losses, hits = [], []
-        with torch.autocast(queries.vectors.device.type, enabled=False):
-            twins = None
-            if queries.vectors is keys.vectors and queries.vectors.device.type == "cpu":  # nothing is waited for here
-                twins = Twins(queries.vectors.float())
-            queries = replace(queries, vectors=queries.vectors.float() if twins is None else twins.vectors)
-            keys = replace(keys, vectors=keys.vectors.float() if twins is None else twins.vectors)
+        with _without_autocast(queries.vectors.device.type):
+            is_same = queries is keys
+            queries = _in_float32(queries)
+            keys = queries if is_same else _in_float32(keys)
+            twins = Twins.find(queries, keys)
             for match in self.matches:
                 asked = queries.select_view(match.query)
                 dictionary = self.negatives(asked, keys, match, step)
@@ -174,8 +182,8 @@ class LookUp(nn.Module):
                 losses.append(self.loss(asked, dictionary, targets, step))
                 with torch.no_grad():
                     hits.append(_measure_accuracy(asked, keys, dictionary, targets, match))
-        total = torch.stack(losses).sum() / (len(losses) / self.loss_scale)
-        return StepResult(total, torch.stack(hits).mean(), keys.detach(), dictionary.size)
+        total = _divide(_add(losses), len(losses) / self.loss_scale)
+        return StepResult(total, _divide(_add(hits), len(hits)), keys.detach(), dictionary.size)
 
     @torch.no_grad()
     def update(self, keys: Rows, step: Step) -> None:
@@ -191,6 +199,25 @@ class LookUp(nn.Module):
 def _cut(views: Mapping[int, Tensor], which: slice, sample: Tensor) -> dict[int, Tensor]:
     """These samples' part of each view, on the device of ``sample``: a whole batch of views needs no room on a GPU."""
     return {view: each[which].to(sample.device, non_blocking=True) for view, each in views.items()}
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def _in_float32(rows: Rows) -> Rows:
+    return rows if rows.vectors.dtype == torch.float32 else replace(rows, vectors=rows.vectors.float())
+
+
+def _add(numbers: Sequence[Tensor]) -> Tensor:
+    """The sum of scalars, in few operations where they are few."""
+    if len(numbers) > 2:
+        return torch.stack(list(numbers)).sum()
+    return numbers[0] if len(numbers) == 1 else numbers[0] + numbers[1]
+
+
+def _divide(number: Tensor, divisor: float) -> Tensor:
+    return number if divisor == 1 else number / divisor
 
 
 def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:

@@ -37,6 +37,10 @@ class Hidden:
     indices: tuple[Tensor, ...] = ()
     mask: Tensor | None = None
 
+    @property
+    def hides_any(self) -> bool:
+        return bool(self.indices) or self.mask is not None
+
 
 class Others(NamedTuple):
     """What a pass says of the entries beside one that is picked."""
@@ -73,8 +77,14 @@ def score_picked(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:
             own = entries[index[rows]]
         else:
             own = entries[rows][torch.arange(len(index[rows]), device=index.device), index[rows]]
-        scores.append((queries[rows].to(wide) * own.to(wide)).sum(dim=1))
+        scores.append(multiply_exactly(queries[rows], own))
     return torch.cat(scores).masked_fill(~inside, float("-inf")) if scores else queries.new_empty(0, dtype=wide)
+
+
+def multiply_exactly(queries: Tensor, entries: Tensor) -> Tensor:
+    """(N,) the inner products of queries (N, D) with the entries (N, D) beside them, in float64 where there is one."""
+    wide = _wide(queries)
+    return (queries.to(wide) * entries.to(wide)).sum(dim=1)
 
 
 def _rows_at(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:

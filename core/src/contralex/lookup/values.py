@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from contralex.errors import ContralexError, remedy
-from contralex.lookup import distributed, late_checks, row_layout
+from contralex.lookup import distributed, kept_indices, late_checks, row_layout
 from contralex.lookup.clock import Clock
 from contralex.lookup.row_layout import Block, Layout
 from contralex.lookup.weights import DenseWeights, TiledWeights
@@ -38,13 +38,15 @@ class Rows:
     layout: Layout | None = field(default=None, repr=False, compare=False)
     """What is known on the host of how these rows lie, where they were made view after view. It is for these tags:
     rows with other tags have none."""
+    _of_view: dict[int, Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What :meth:`select_view` has found."""
 
     def __post_init__(self) -> None:
         if self.layout is not None and not self.layout.describes((self.sample, self.view, self.position)):
             object.__setattr__(self, "layout", None)
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return self.vectors.shape[0]
 
     @classmethod
     def from_view(cls, vectors: Tensor, sample: Tensor, view: int, positions: Tensor | None = None) -> Rows:
@@ -53,26 +55,35 @@ class Rows:
         ``vectors`` is (B, D), or (B, P, D) with ``positions`` (P,), or (B, P) where each sample has positions of its
         own (MAE hides other patches of each). Without ``positions`` they are 0, 1, ... P-1.
         """
-        if vectors.dim() == 2:
-            vectors = vectors.unsqueeze(1)
-        return cls._from_block(vectors.flatten(0, 1), sample, positions, Block(view, sample, vectors.shape[1]))
+        return cls.from_views({view: (vectors, positions)}, sample)
 
     @classmethod
     def from_views(cls, encoded: Mapping[int, tuple[Tensor, Tensor | None]], sample: Tensor) -> Rows:
         """Rows of several views, view after view: vectors and positions as :meth:`Encoder.keys` returns them."""
-        return cls.cat([cls.from_view(vectors, sample, view, at) for view, (vectors, at) in encoded.items()])
+        blocks = [
+            Block(view, sample, 1 if vectors.dim() == 2 else vectors.shape[1], counted=positions is None)
+            for view, (vectors, positions) in encoded.items()
+        ]
+        parts = [vectors if vectors.dim() == 2 else vectors.flatten(0, 1) for vectors, _ in encoded.values()]
+        return cls._from_blocks(parts, [sample] * len(parts), [at for _, at in encoded.values()], blocks)
 
     @classmethod
-    def _from_block(cls, vectors: Tensor, sample: Tensor, positions: Tensor | None, block: Block) -> Rows:
-        """``vectors`` (R, D) of ``sample``, which are those of all processes where the block has others' samples."""
-        device, per_sample = vectors.device, block.per_sample
-        at = torch.arange(per_sample, device=device) if positions is None else positions.to(device)
+    def _from_blocks(
+        cls,
+        vectors: Sequence[Tensor],
+        samples: Sequence[Tensor],
+        positions: Sequence[Tensor | None],
+        blocks: Sequence[Block],
+    ) -> Rows:
+        """``vectors`` (R, D) of each block, with its ``samples``, which are those of all processes where the block has
+        others' samples."""
+        device = vectors[0].device
         tags = (
-            sample.repeat_interleave(per_sample) if per_sample > 1 else sample,
-            torch.full((len(vectors),), block.view, device=device, dtype=torch.long),
-            at.expand(len(sample), per_sample).flatten(),
+            _repeat_samples(samples, [block.per_sample for block in blocks]),
+            kept_indices.make_runs([(block.view, block.rows) for block in blocks], device),
+            _join_positions(positions, blocks, device),
         )
-        return cls(vectors, *tags, Layout((replace(block, counted=positions is None),), tags))
+        return cls(_join(vectors), *tags, Layout(tuple(blocks), tags))
 
     @classmethod
     def cat(cls, parts: Sequence[Rows]) -> Rows:
@@ -119,12 +130,23 @@ class Rows:
         block, rows = found
         if rows.stop - rows.start == len(self):
             return self
-        part = self[rows]
-        return replace(part, layout=Layout((block,), (part.sample, part.view, part.position)))
+        if view not in self._of_view:
+            self._of_view[view] = self._select_block(block, rows)
+        return self._of_view[view]
+
+    def _select_block(self, block: Block, rows: slice) -> Rows:
+        is_own = block.per_sample == 1 and not block.has_others
+        device, count = self.vectors.device, block.rows
+        tags = (
+            block.samples if is_own else self.sample[rows],
+            kept_indices.make_constant(block.view, count, device),
+            kept_indices.make_positions([block.shape], device) if block.counted else self.position[rows],
+        )
+        return Rows(self.vectors[rows], *tags, Layout((block,), tags))
 
     def with_view(self, view: int) -> Rows:
         """The same rows, tagged with another view."""
-        views = torch.full_like(self.view, view)
+        views = kept_indices.make_constant(view, len(self), self.view.device)
         layout = self.layout
         if layout is not None:
             blocks = tuple(replace(block, view=view) for block in layout.blocks)
@@ -161,7 +183,7 @@ class Rows:
         if distributed.world() == 1:
             return self if gradient else self.detach()
         vectors = distributed.gather(self.vectors, gradient=gradient)
-        if self.layout is not None and not any(block.before or block.after for block in self.layout.blocks):
+        if self.layout is not None and not any(block.has_others for block in self.layout.blocks):
             return self._gather_blocks(vectors, self.layout)
         sample, view, position = (distributed.gather(tag) for tag in (self.sample, self.view, self.position))
         everyone = Rows(vectors, sample, view, position)
@@ -172,42 +194,46 @@ class Rows:
     def _gather_blocks(self, vectors: Tensor, layout: Layout) -> Rows:
         """The rows of every process; ``vectors`` (W·R, D) are gathered already, rank after rank."""
         rank, world = distributed.rank(), distributed.world()
-        samples: dict[int, Tensor] = {}
+        gathered: dict[int, Tensor] = {}
         by_rank = vectors.unflatten(0, (world, -1))
-        parts = []
-        for block, rows in layout.slices():
-            if id(block.samples) not in samples:
-                samples[id(block.samples)] = distributed.gather(block.samples)
-            everyone = samples[id(block.samples)]
-            positions = None
-            if not block.counted:
-                positions = distributed.gather(self.position[rows]).unflatten(0, (len(everyone), -1))
-            part = by_rank[:, rows].flatten(0, 1)
-            parts.append(Rows._from_block(part, everyone, positions, block.spread(rank, world)))
-        return Rows.cat(parts)
+        parts, samples, positions = [], [], []
+        for block, rows in layout.slices:
+            if id(block.samples) not in gathered:
+                gathered[id(block.samples)] = distributed.gather(block.samples)
+            everyone = gathered[id(block.samples)]
+            samples.append(everyone)
+            parts.append(by_rank[:, rows].flatten(0, 1))
+            positions.append(
+                None if block.counted else distributed.gather(self.position[rows]).unflatten(0, (len(everyone), -1))
+            )
+        return Rows._from_blocks(parts, samples, positions, [block.spread(rank, world) for block in layout.blocks])
 
     def select_matching(self, queries: Rows, match: Match) -> Rows:
         """The key of each query, as N rows in the order of the queries: the row of view ``match.key`` with the query's
         sample and position. RuntimeError where a query has none."""
         keys = self.select_view(match.key)
         known = queries.find_slice_in(keys)
-        return keys[queries.index_in(keys) if known is None else known]
+        if known is None:
+            return keys[queries.index_in(keys)]
+        return keys if known == slice(0, len(keys)) else keys[known]
 
     def index_in(self, others: Rows, *, same_view: bool = False) -> Tensor:
         """(R,) the index in ``others`` of the row of the same sample and position. RuntimeError where it is absent: at
         once, or in training as soon as that is known on the host."""
         index = self.find_in(others, same_view=same_view)
-        if self.find_slice_in(others, same_view=same_view) is None:
+        if kept_indices.find_range(index) is None:  # it was searched for
             sentence = "a query has no partner among the keys: it asks for a sample or position that none has"
             late_checks.refuse_if((index < 0).any(), RuntimeError(sentence))
         return index
 
-    def find_slice_in(self, others: Rows, *, same_view: bool = False) -> slice | None:
+    def find_slice_in(self, others: Rows, *, same_view: bool = False, view: int | None = None) -> slice | None:
         """The rows in ``others`` of the same samples and positions, where they are known to stand there in this order;
-        None where they have to be searched for. It never waits for a GPU."""
+        None where they have to be searched for. It never waits for a GPU. ``view``: that of the rows that are asked
+        for, where it is neither the same nor the only one."""
         if self.layout is None or others.layout is None:
             return None
-        return row_layout.find_slice(self.layout, others.layout, same_view=same_view)
+        same_view = same_view or view is not None
+        return row_layout.find_slice(self.layout, others.layout, same_view=same_view, view=view)
 
     def find_in(self, others: Rows, *, same_view: bool) -> Tensor:
         """(R,) as :meth:`index_in`, but a number below 0 where a row is absent, as ``str.find`` beside ``str.index``.
@@ -218,7 +244,7 @@ class Rows:
             return torch.full_like(self.sample, -1)
         known = self.find_slice_in(others, same_view=same_view)
         if known is not None:
-            return torch.arange(known.start, known.stop, device=self.sample.device)
+            return kept_indices.make_range(known.start, known.stop, self.sample.device)
         if self.layout is not None and others.layout is not None:
             found = row_layout.find_beginnings(self.layout, others.layout, same_view=same_view)
             if found is not None:
@@ -237,6 +263,33 @@ class Rows:
 
 
 _ROW_FIELDS = ("vectors", "sample", "view", "position")
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _repeat_samples(samples: Sequence[Tensor], per_sample: Sequence[int]) -> Tensor:
+    """The samples (B,) of each block, each as often as the block has rows of it."""
+    first = samples[0]
+    if len(set(per_sample)) == 1 and all(each is first for each in samples):
+        repeated = first.repeat_interleave(per_sample[0]) if per_sample[0] > 1 else first
+        return repeated.repeat(len(samples)) if len(samples) > 1 else repeated
+    return torch.cat([each.repeat_interleave(times) for each, times in zip(samples, per_sample, strict=True)])
+
+
+def _join_positions(positions: Sequence[Tensor | None], blocks: Sequence[Block], device: torch.device) -> Tensor:
+    """Those that are given, (P,) or (B, P), and of a block without 0, 1, ... P-1."""
+    if all(at is None for at in positions):
+        return kept_indices.make_positions([block.shape for block in blocks], device)
+    return _join(
+        [
+            kept_indices.make_positions([block.shape], device)
+            if at is None
+            else at.to(device).expand(block.shape).flatten()
+            for at, block in zip(positions, blocks, strict=True)
+        ]
+    )
 
 
 def _tags(rows: Rows, with_view: bool) -> Tensor:

@@ -40,7 +40,9 @@ class LossCheck:
 
     def add(self, step: int, loss: Tensor, index: Tensor, checks: Sequence[LateCheck]) -> None:
         """``step``: counted from 1. ``index``: of the step's samples, on the host."""
-        numbers = torch.stack([loss.detach().float(), *(check.is_wrong.float() for check in checks)])
+        numbers = loss.detach()
+        if checks:
+            numbers = torch.stack([numbers.float(), *(check.is_wrong.float() for check in checks)])
         self._answers.append(_Answer(step, HostCopy(numbers), index, checks))
 
     def read(self, *, wait: bool) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
+_TEMPERATURE = "temperature of clip"
+
 
 class ScaledLoss(Loss):
     """A loss that multiplies scores by exp(``log_scale``), which it learns."""
@@ -34,9 +36,11 @@ class ClipLoss(ScaledLoss):
         self.largest = math.log(max_scale)
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        with torch.no_grad():
-            self.log_scale.clamp_(0, self.largest)
-        temperature = (-self.log_scale).exp()
+        if _TEMPERATURE not in step.cache:  # one for both directions, which are then looked up together
+            with torch.no_grad():
+                self.log_scale.clamp_(0, self.largest)
+            step.cache[_TEMPERATURE] = (-self.log_scale).exp()
+        temperature = step.cache[_TEMPERATURE]
         return dictionary.cross_entropy(queries.vectors, targets.index, temperature).mean()
 
     def learned(self) -> dict[str, Tensor]:

@@ -46,7 +46,8 @@ class InfoNCE(Loss):
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         temperature = value_at(self.temperature, step.clock)
-        return self.weight * dictionary.cross_entropy(queries.vectors, targets.index, temperature).mean()
+        loss = dictionary.cross_entropy(queries.vectors, targets.index, temperature).mean()
+        return loss if self.weight == 1 else self.weight * loss
 
 
 class NCE(Loss):

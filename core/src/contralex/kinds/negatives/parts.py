@@ -24,6 +24,8 @@ from contralex.kinds.negatives.specs import Placement, StoredIn
 from contralex.lookup import distributed
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.host_copies import to_device
+from contralex.lookup.host_mirror import HostMirror
+from contralex.lookup.kept_indices import make_constant, make_range
 from contralex.lookup.ring_buffer import write_to_ring
 from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
@@ -89,6 +91,7 @@ class QueueSource(NegativeSource):
         self.register_buffer("vectors", draw_table(size, dim, draw_unit, getattr(torch, dtype), sharded=self.sharded))
         self.register_buffer("sample", torch.full((size,), -1))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self._next = HostMirror()
 
     def resize_buffers(self, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         mine = dict(self.named_buffers(recurse=False))
@@ -100,14 +103,16 @@ class QueueSource(NegativeSource):
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         positive = keys.select_matching(queries, match).vectors.unsqueeze(1)  # (N, 1, D)
-        none, zero = torch.full_like(self.sample, -1), torch.zeros_like(self.sample)
-        entries = _entries(self.vectors, Rows(self.vectors, self.sample, none, zero), sharded=self.sharded)
-        return entries.replace(own=positive)
+        none, zero = (make_constant(number, self.size, self.sample.device) for number in (-1, 0))
+        rows = Rows(self.vectors, self.sample, none, zero)
+        return _entries(self.vectors, rows, sharded=self.sharded, own=positive)
 
     def update(self, keys: Rows, step: Step) -> None:
-        write_to_ring(self.vectors, keys.vectors, self.pointer, total=self.size if self.sharded else None)
-        written = write_to_ring(self.sample, keys.sample, self.pointer)
-        self.pointer.copy_((self.pointer + written) % self.size)
+        start = int(self._next.read(self.pointer)[0])
+        write_to_ring(self.vectors, keys.vectors, start, total=self.size if self.sharded else None)
+        following = (start + write_to_ring(self.sample, keys.sample, start)) % self.size
+        self.pointer.fill_(following)
+        self._next.remember(self.pointer, [following])
 
 
 class MemoryBankSource(NegativeSource):
@@ -164,9 +169,9 @@ class MemoryBankSource(NegativeSource):
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         bank = self.bank(match.key)
         if not self.draws:
-            everyone = torch.arange(self.dataset_size, device=bank.device)
-            zero = torch.zeros_like(everyone)
-            return _entries(bank, Rows(bank, everyone, zero + match.key, zero), sharded=self.sharded)
+            everyone = make_range(0, self.dataset_size, bank.device)
+            view, zero = (make_constant(number, self.dataset_size, bank.device) for number in (match.key, 0))
+            return _entries(bank, Rows(bank, everyone, view, zero), sharded=self.sharded)
         # Drawn for the global batch, so that one process and eight draw the same negatives for a sample.
         purpose = f"memory_bank {match.query}->{match.key}" if self.redraw else _DRAW
         negatives = torch.randint(self.dataset_size, (step.batch, self.draws), generator=step.generator(purpose))
@@ -242,14 +247,15 @@ def _bank_name(view: int) -> str:
     return f"bank_{view}"
 
 
-def _entries(table: Tensor, rows: Rows, *, sharded: bool) -> Dictionary:
-    """The dictionary of a whole stored table (M, D), with the tags of its ``rows``.
+def _entries(table: Tensor, rows: Rows, *, sharded: bool, own: Tensor | None = None) -> Dictionary:
+    """The dictionary of each query's ``own`` entries, if it has any, and a whole stored table (M, D), with the tags of
+    its ``rows``.
 
     Of shards a copy in float32, because the table is written in place after the look-up, before another backward may
     need it.
     """
     if not sharded:
-        return Dictionary(stored=table, rows=rows)
+        return Dictionary(own=own, stored=table, rows=rows)
     copy = table.to(torch.float32, copy=True)
     tags = replace(rows, vectors=copy.new_empty(len(rows.sample), 0))  # tags alone: no process has the vectors
-    return Dictionary(shards=Shards(copy, len(rows.sample)), rows=tags)
+    return Dictionary(own=own, shards=Shards(copy, len(rows.sample)), rows=tags)
