@@ -222,6 +222,29 @@ class Run(os.PathLike[str]):
         made = FewLabel(features, fractions, file, shots, ways, queries, episodes, svm, seed)
         return self._measure(made, data, sets)
 
+    def segmentation(
+        self,
+        folder: PathLike,
+        *,
+        places: int = 100_000,
+        weight_decay: float = 1e-3,
+        ignored: int = 255,
+        seed: int = 0,
+        sets: Sets = None,
+    ) -> Evaluation[Measures]:
+        """Mean intersection over union of a linear classifier on the places of the backbone's feature map.
+
+        ``folder``: ``images`` and ``masks`` of the same names, or ``train`` and ``val`` that hold them. A mask has one
+        channel, whose values are the classes, and ``ignored`` where there is none. ``places``: how many to learn from,
+        at most.
+        """
+        from contralex.evaluation.segmentation import Segmentation
+        from contralex.kinds.datasets.specs import ImageFolderSpec
+
+        root = expand_user(str(path_text(folder)))
+        made = Segmentation(root, places, weight_decay, ignored, seed)
+        return self._measure(made, ImageFolderSpec(root=str(root), labels="none"), sets)
+
     def transfer(
         self,
         to: Sequence[str] = ("cifar10", "cifar100", "flowers102", "oxford_pets", "food101", "dtd", "aircraft"),

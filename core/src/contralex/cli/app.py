@@ -165,6 +165,12 @@ evaluation.command(
         "contralex eval transfer runs/mine --decays 1e-4,1e-3,1e-2 --json",
     )
 )(measure.transfer)
+evaluation.command(
+    epilog=examples(
+        "contralex eval segmentation runs/mine --data voc",
+        "contralex eval segmentation runs/mine --data voc --places 500000 --json",
+    )
+)(measure.segmentation)
 app.add_typer(evaluation, name="eval", rich_help_panel=USE)
 app.command(
     rich_help_panel=USE,

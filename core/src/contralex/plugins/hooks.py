@@ -223,7 +223,7 @@ OWN_COMMANDS = frozenset(
         *("methods", "plugins", "show", "diff", "why", "explain", "train", "compare", "eval"),
         *("linear", "schema", "new", "check", "doctor", "inspect", "embed", "export", "import"),
         *("eval knn", "eval linear", "eval classify", "eval quality", "eval retrieval", "eval few-label"),
-        "eval transfer",
+        *("eval transfer", "eval segmentation"),
         *("fork", "report", "views"),
     ]
 )

@@ -59,6 +59,14 @@ def evaluation(augment: Augment) -> v2.Compose:
     return v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
 
 
+def evaluation_of_masks(augment: Augment) -> v2.Compose:
+    """What :func:`evaluation` does to the pixels' positions, for an image whose values are classes."""
+    size, how = augment.crop.size, InterpolationMode.NEAREST
+    if size >= 96:
+        return v2.Compose([trim_long_image, v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)])
+    return v2.Compose([v2.Resize((size, size), how)])
+
+
 def describe_steps(pipeline: v2.Compose) -> list[str]:
     """A line for each step of a pipeline: a transform as torchvision prints it, a function by its docstring."""
     return [repr(step) if isinstance(step, nn.Module) else _first_line(step) for step in pipeline.transforms]
