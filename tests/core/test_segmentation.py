@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from contralex.errors import ContralexError
 from contralex.evaluation import segmentation
-from contralex.evaluation.places import feature_map
+from contralex.evaluation.feature_maps import feature_map
 from contralex.evaluation.segmentation import find_pairs
 from contralex.kinds.views.augment import Augment, Crop
 from contralex.kinds.views.transforms import evaluation, evaluation_of_masks
@@ -61,7 +61,7 @@ def test_the_map_of_torchvisions_vit_is_its_patches_in_their_grid() -> None:
     assert found.shape == (2, 16, 4, 4)
 
 
-def test_a_backbone_without_places_is_refused() -> None:
+def test_a_backbone_without_positions_is_refused() -> None:
     with pytest.raises(ContralexError, match=r"Sequential gives no feature map .* of 4×4 pixels"):
         feature_map(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), torch.rand(2, 3, 4, 4))
 

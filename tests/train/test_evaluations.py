@@ -209,17 +209,17 @@ def test_transfer_to_data_that_are_not_there_says_so_before_anything_is_done(run
         run.transfer(["digits", "dtt"])
 
 
-def test_places_are_segmented_linearly(run: contralex.Run, tmp_path: Path) -> None:
+def test_positions_are_segmented_linearly(run: contralex.Run, tmp_path: Path) -> None:
     from tests.core.test_segmentation import write
 
     write(tmp_path, 20)
     found = run.segmentation(tmp_path)
     assert found.figures["mean_iou"] > 0.6 and found.figures["pixel_accuracy"] > 0.8  # halves of two colours
     assert (found.protocol["train_images"], found.protocol["test_images"]) == (16, 4)
-    assert found.protocol["places"] == "8×8 of 8 dimensions" and found.protocol["train_places"] == 16 * 64
+    assert found.protocol["positions"] == "8×8 of 8 dimensions" and found.protocol["train_positions"] == 16 * 64
     assert set(found.record["details"]["iou"]) == {"0", "1"}
-    few = run.segmentation(tmp_path, places=32)
-    assert few.protocol["train_places"] == 32
+    few = run.segmentation(tmp_path, positions=32)
+    assert few.protocol["train_positions"] == 32
     Image.new("RGB", (32, 32)).save(tmp_path / "masks" / "0.png")
     with pytest.raises(ContralexError, match="an image of colours; a mask has one channel"):
         run.segmentation(tmp_path)

@@ -226,23 +226,23 @@ class Run(os.PathLike[str]):
         self,
         folder: PathLike,
         *,
-        places: int = 100_000,
+        positions: int = 100_000,
         weight_decay: float = 1e-3,
         ignored: int = 255,
         seed: int = 0,
         sets: Sets = None,
     ) -> Evaluation[Measures]:
-        """Mean intersection over union of a linear classifier on the places of the backbone's feature map.
+        """Mean intersection over union of a linear classifier on the positions of the backbone's feature map.
 
         ``folder``: ``images`` and ``masks`` of the same names, or ``train`` and ``val`` that hold them. A mask has one
-        channel, whose values are the classes, and ``ignored`` where there is none. ``places``: how many to learn from,
-        at most.
+        channel, whose values are the classes, and ``ignored`` where there is none. ``positions``: how many to learn
+        from, at most.
         """
         from contralex.evaluation.segmentation import Segmentation
         from contralex.kinds.datasets.specs import ImageFolderSpec
 
         root = expand_user(str(path_text(folder)))
-        made = Segmentation(root, places, weight_decay, ignored, seed)
+        made = Segmentation(root, positions, weight_decay, ignored, seed)
         return self._measure(made, ImageFolderSpec(root=str(root), labels="none"), sets)
 
     def transfer(

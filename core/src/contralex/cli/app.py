@@ -168,7 +168,7 @@ evaluation.command(
 evaluation.command(
     epilog=examples(
         "contralex eval segmentation runs/mine --data voc",
-        "contralex eval segmentation runs/mine --data voc --places 500000 --json",
+        "contralex eval segmentation runs/mine --data voc --positions 500000 --json",
     )
 )(measure.segmentation)
 app.add_typer(evaluation, name="eval", rich_help_panel=USE)

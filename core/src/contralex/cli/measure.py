@@ -168,7 +168,7 @@ def transfer(
 def segmentation(
     run: Checkpoint,
     data: Annotated[str, typer.Option(help="The folder with images and masks.", metavar="FOLDER")],
-    places: Annotated[int, typer.Option(min=1, help="Places to learn from, at most.")] = 100_000,
+    positions: Annotated[int, typer.Option(min=1, help="Positions to learn from, at most.")] = 100_000,
     weight_decay: Annotated[float, typer.Option(help="The weight decay of the classifier.", metavar="W")] = 1e-3,
     ignored: Annotated[int, typer.Option(help="The value of pixels that have no class.", metavar="VALUE")] = 255,
     seed: Annotated[int, typer.Option(min=0, help="The seed of all random choices.")] = 0,
@@ -176,13 +176,15 @@ def segmentation(
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Classify each place of images linearly.
+    """Classify each position of images linearly.
 
     The folder holds `images` and `masks` of the same names, or `train` and `val` that hold them. A mask
     has one channel, whose values are the classes.
     """
     opened = _open(run, allow_code)
-    found = opened.segmentation(data, places=places, weight_decay=weight_decay, ignored=ignored, seed=seed, sets=sets)
+    found = opened.segmentation(
+        data, positions=positions, weight_decay=weight_decay, ignored=ignored, seed=seed, sets=sets
+    )
     show(found, as_json)
 
 

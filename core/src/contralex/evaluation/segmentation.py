@@ -1,4 +1,4 @@
-"""Linear segmentation: how well one linear layer tells the class of each place by a frozen backbone's feature map."""
+"""Linear segmentation: how well one linear layer tells each position's class by a frozen backbone's feature map."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from contralex.data.base import Unreadable
 from contralex.data.loading import mix_seed
 from contralex.errors import ContralexError
 from contralex.evaluation.base import EvalContext, Measurement, Measures
+from contralex.evaluation.feature_maps import feature_map
 from contralex.evaluation.features import Features
 from contralex.evaluation.linear import LinearClassifier, fit_features
-from contralex.evaluation.places import feature_map
 from contralex.kinds.datasets.limits import MAX_PIXELS
 from contralex.kinds.views.specs import CropsSpec
 from contralex.kinds.views.transforms import evaluation_of_masks
@@ -56,9 +56,9 @@ def find_pairs(folder: Path) -> tuple[list[Pair], list[Pair]]:
 
 
 class Segmentation(Measurement):
-    """Mean intersection over union of logistic regression on the places of a feature map.
+    """Mean intersection over union of logistic regression on the positions of a feature map.
 
-    Learns from at most ``places`` of the training images, each with the class that most of its pixels have. On the
+    Learns from at most ``positions`` of the training images, each with the class that most of its pixels have. On the
     images to evaluate on, the logits are enlarged to the pixels, bilinearly. ``ignored``: the value of pixels that have
     no class.
     """
@@ -66,10 +66,10 @@ class Segmentation(Measurement):
     name = "segmentation"
 
     def __init__(
-        self, folder: Path, places: int = 100_000, weight_decay: float = 1e-3, ignored: int = 255, seed: int = 0
+        self, folder: Path, positions: int = 100_000, weight_decay: float = 1e-3, ignored: int = 255, seed: int = 0
     ) -> None:
         self.train, self.val = find_pairs(folder)
-        self.places, self.weight_decay, self.ignored, self.seed = places, weight_decay, ignored, seed
+        self.positions, self.weight_decay, self.ignored, self.seed = positions, weight_decay, ignored, seed
 
     @torch.no_grad()
     def measure(self, encoder: Encoder, context: EvalContext, run: RunSpec) -> Measures:
@@ -83,16 +83,16 @@ class Segmentation(Measurement):
                 "crops"
             )
         to_mask = evaluation_of_masks(spec.augments()[0])
-        each = max(self.places // len(self.train), 1)
+        each = max(self.positions // len(self.train), 1)
         rows, labels, grid = [], [], (0, 0)
-        for at, (maps, masks) in enumerate(self._batches("Encoding places", backbone, context, self.train, to_mask)):
+        for at, (maps, masks) in enumerate(self._batches("Encoding positions", backbone, context, self.train, to_mask)):
             grid = maps.shape[2], maps.shape[3]
             some, classes = self._choose(maps, masks, each, at)
             rows.append(some)
             labels.append(classes)
         features = Features(torch.cat(rows), None, torch.cat(labels), context.device)
         if not len(features):
-            raise ContralexError(f"segmentation: no place of the training images has a class below {self.ignored}")
+            raise ContralexError(f"segmentation: no position of the training images has a class below {self.ignored}")
         fitted = fit_features(features, self.weight_decay)
         count = 1 + int(fitted.classes.max())
         confusion = torch.zeros(0, 0, dtype=torch.long)
@@ -107,13 +107,13 @@ class Segmentation(Measurement):
             "pixel_accuracy": float(confusion.diagonal().sum() / confusion.sum().clamp(min=1)),
         }
         protocol = {
-            "features": "places of the backbone",
-            "places": f"{grid[0]}×{grid[1]} of {features.width} dimensions",
+            "features": "positions of the backbone",
+            "positions": f"{grid[0]}×{grid[1]} of {features.width} dimensions",
             "classifier": "logistic regression, standardised",
             "weight_decay": self.weight_decay,
             "converged": fitted.converged,
             "train_images": len(self.train),
-            "train_places": len(features),
+            "train_positions": len(features),
             "test_images": len(self.val),
             "classes": int(there.sum()),
             "logits": "enlarged bilinearly to the pixels that evaluation sees",
@@ -125,7 +125,7 @@ class Segmentation(Measurement):
 
     def sentence(self, figures: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
         return (
-            f"Linear segmentation on {protocol['places']} (logistic regression, weight decay "
+            f"Linear segmentation on {protocol['positions']} (logistic regression, weight decay "
             f"{protocol['weight_decay']:g}): mIoU {figures['mean_iou']:.1%}, pixel accuracy "
             f"{figures['pixel_accuracy']:.1%}, {protocol['train_images']:,} images to learn from, "
             f"{protocol['test_images']:,} to evaluate on"
@@ -144,7 +144,7 @@ class Segmentation(Measurement):
             yield feature_map(backbone, inputs.to(context.device)).float(), masks.to(context.device)
 
     def _choose(self, maps: Tensor, masks: Tensor, each: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Rows (n, C) of at most ``each`` places of an image, and their classes (n,)."""
+        """Rows (n, C) of at most ``each`` positions of an image, and their classes (n,)."""
         rows, labels = [], []
         for at, (map_, mask) in enumerate(zip(maps, masks, strict=True)):
             classes = _most_frequent(mask, map_.shape[1:], self.ignored)  # (h, w)
@@ -157,7 +157,7 @@ class Segmentation(Measurement):
 
 
 def _most_frequent(mask: Tensor, grid: Sequence[int], ignored: int) -> Tensor:
-    """(H, W) to (h, w): the class that most pixels of a place have; ``ignored`` where most have none."""
+    """(H, W) to (h, w): the class that most pixels of a position have; ``ignored`` where most have none."""
     classes = mask.unique()
     counts = torch.stack(
         [F.adaptive_avg_pool2d((mask == label).float()[None], (grid[0], grid[1]))[0] for label in classes]
