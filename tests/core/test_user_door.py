@@ -32,35 +32,12 @@ from contralex.training.notebook_bar import NotebookBar, is_notebook
 from tests.packages import ROOT
 
 NAMES = [
-    *("Backbone", "Clock", "Comparison", "ContralexError", "Diagnosis", "Embeddings", "Export", "ImageEncoder"),
-    *(
-        "ImportedWeights",
-        "InfoNCE",
-        "InstanceTargets",
-        "LookUp",
-        "Match",
-        "MomentumEncoder",
-        "QueueSource",
-        "Run",
-        "Step",
-        "Transform",
-    ),
-    *("__version__", "build", "compare", "diff", "distill", "doctor", "dry_run", "embed", "explain", "export"),
-    *(
-        "finetune",
-        "import_weights",
-        "inspect",
-        "kinds",
-        "load_backbone",
-        "load_encoder",
-        "load_transform",
-        "methods",
-        "open",
-        "resolve",
-    ),
-    *("train", "why"),
-    *("Fork", "fork"),
-    *("Report", "ViewGrid", "report", "views"),
+    *("Backbone", "Clock", "Comparison", "ContralexError", "Diagnosis", "Embeddings", "Export", "Fork"),
+    *("ImageEncoder", "ImportedWeights", "InfoNCE", "InstanceTargets", "LookUp", "Match", "MomentumEncoder"),
+    *("QueueSource", "Report", "Run", "Step", "Transform", "ViewGrid", "__version__", "build", "cluster", "compare"),
+    *("diff", "distill", "doctor", "dry_run", "duplicates", "embed", "explain", "export", "finetune", "fork"),
+    *("import_weights", "inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open"),
+    *("report", "resolve", "search", "train", "views", "why"),
 ]
 SLOW = ("compare", "Comparison")  # trains two methods
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before

@@ -18,7 +18,9 @@ from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
     from contralex.api.building import build
+    from contralex.api.clustering import cluster
     from contralex.api.comparing import Comparison, compare
+    from contralex.api.duplicates import duplicates
     from contralex.api.embedding import Embeddings, embed
     from contralex.api.exporting import Export, export
     from contralex.api.forking import Fork, fork
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from contralex.api.reporting import Report, report
     from contralex.api.runs import Run
     from contralex.api.runs import open as open
+    from contralex.api.searching import search
     from contralex.api.semi_supervised import distill, finetune
     from contralex.api.training import dry_run, train
     from contralex.api.transform import Transform, load_transform
@@ -49,7 +52,9 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "contralex.api.building": ("build",),
+    "contralex.api.clustering": ("cluster",),
     "contralex.api.comparing": ("Comparison", "compare"),
+    "contralex.api.duplicates": ("duplicates",),
     "contralex.api.embedding": ("Embeddings", "embed"),
     "contralex.api.forking": ("Fork", "fork"),
     "contralex.api.exporting": ("Export", "export"),
@@ -59,6 +64,7 @@ _WHERE = {
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
     "contralex.api.reporting": ("Report", "report"),
     "contralex.api.runs": ("Run", "open"),
+    "contralex.api.searching": ("search",),
     "contralex.api.semi_supervised": ("distill", "finetune"),
     "contralex.api.training": ("dry_run", "train"),
     "contralex.api.transform": ("Transform", "load_transform"),
@@ -100,11 +106,13 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "ViewGrid",
     "__version__",
     "build",
+    "cluster",
     "compare",
     "diff",
     "distill",
     "doctor",
     "dry_run",
+    "duplicates",
     "embed",
     "explain",
     "export",
@@ -119,6 +127,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "methods",
     "report",
     "resolve",
+    "search",
     "train",
     "views",
     "why",

@@ -20,19 +20,24 @@ JSON_LIMIT = 64 * 2**20  # bytes
 
 def write_text(path: Path, text: str) -> None:
     """Raises OSError, which names ``path``."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Raises OSError, which names ``path``."""
     kind = stat.S_IFMT(mode(path))
     try:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):  # a device or a pipe is written to, and never replaced
-            path.write_text(text, "utf-8")
+            path.write_bytes(content)
             return
-        _replace(path, text)
+        _replace(path, content)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     with replacing(path) as draft:
-        draft.write_text(text, "utf-8")
+        draft.write_bytes(content)
 
 
 @contextmanager

@@ -98,7 +98,9 @@ def embed(
     with progress.listening("stderr"), permission(allow_code):
         checkpoint = open_checkpoint(Path(run), [MODEL])
         spec = checkpoint.resolved().run
-        everything = Everything(build.read_source(build.evaluation_data(spec, path_text(data))), _root(path_text(data)))
+        everything = Everything(
+            build.read_source(build.evaluation_data(spec, path_text(data))), root_of(path_text(data))
+        )
         device = devices.to_evaluate_on()
         encoder = devices.place(build.encoder_of(checkpoint, spec), device, spec.train.channels_last)
         dataset = EvalDataset(everything, spec.method.views.build())
@@ -122,7 +124,8 @@ def embed(
         )
 
 
-def _root(data: str | None) -> Path | None:
+def root_of(data: str | None) -> Path | None:
+    """The folder that ``data`` names, if it names one."""
     return expand_user(data) if data is not None and data not in registry().kinds("data") else None
 
 
@@ -161,6 +164,12 @@ class Everything(Split):
             return None
         order = [(self._splits.index(split), index) for split, index in self._items]
         return digest([*of_splits, *(index_bytes(column) for column in zip(*order, strict=True))])
+
+    def file_of(self, index: int) -> Path | None:
+        """The item's file; None where the data set has none for it."""
+        split, number = self._items[index]
+        name = split.item_name(number)
+        return None if name == str(number) else Path(name)
 
     def label_tensor(self) -> Tensor | None:
         """(N,), or None where no item has a label."""

@@ -20,10 +20,13 @@ from contralex.training.folders import SPEC
 if TYPE_CHECKING:
     from torch import nn
 
+    from contralex.api.clustering import By, Clusters
+    from contralex.api.duplicates import Duplicates
     from contralex.api.embedding import Embeddings
     from contralex.api.exporting import Export, ExportFormat
     from contralex.api.forking import Fork
     from contralex.api.reporting import Report
+    from contralex.api.searching import Query, SearchResult
     from contralex.api.transform import Transform
     from contralex.evaluation.base import Accuracy, Measurement, Measures
     from contralex.evaluation.features import Which
@@ -321,6 +324,71 @@ class Run(os.PathLike[str]):
         from contralex.api.exporting import export
 
         return export(self, to, out, allow_code=self.allow_code)
+
+    def search(
+        self,
+        images: Query | Sequence[Query],
+        data: PathLike | None = None,
+        *,
+        k: int = 10,
+        which: Which = "backbone",
+        without_query: bool = False,
+        batch_size: int | None = None,
+    ) -> SearchResult:
+        """The images of a folder that are nearest to given ones; see :func:`contralex.search`."""
+        from contralex.api.searching import search
+
+        return search(
+            self,
+            images,
+            data,
+            k=k,
+            which=which,
+            without_query=without_query,
+            batch_size=batch_size,
+            allow_code=self.allow_code,
+        )
+
+    def cluster(
+        self,
+        data: PathLike | None = None,
+        *,
+        clusters: int | None = None,
+        by: By = "kmeans",
+        min_size: int = 5,
+        seed: int = 0,
+        which: Which = "backbone",
+        batch_size: int | None = None,
+    ) -> Clusters:
+        """Clusters of the images of a folder; see :func:`contralex.cluster`."""
+        from contralex.api.clustering import cluster
+
+        return cluster(
+            self,
+            data,
+            clusters=clusters,
+            by=by,
+            min_size=min_size,
+            seed=seed,
+            which=which,
+            batch_size=batch_size,
+            allow_code=self.allow_code,
+        )
+
+    def duplicates(
+        self,
+        data: PathLike | None = None,
+        *,
+        threshold: float = 0.95,
+        which: Which = "backbone",
+        batch_size: int | None = None,
+    ) -> Duplicates:
+        """Copies and near-duplicates among the images of a folder; see :func:`contralex.duplicates`."""
+        from contralex.api.duplicates import duplicates
+
+        return duplicates(
+            self, data, threshold=threshold, which=which, batch_size=batch_size, allow_code=self.allow_code
+        )
 
     def __repr__(self) -> str:
         return "\n".join([f"Run {self.spec.get('name', '')} in {self.path}", *(f"  {line}" for line in self._state())])

@@ -25,6 +25,7 @@ from contralex.cli import (
     report,
     run,
     schema,
+    search,
     views,
 )
 from contralex.cli.plugin_commands import EvalCommands, WithPlugins
@@ -204,6 +205,30 @@ app.command(
         "contralex import resnet50.pth --as simclr-v1 --out runs/begin",
     ),
 )(import_weights.import_weights)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex search runs/mine cat.jpg --in photos",
+        "contralex search runs/mine a.jpg b.jpg --in photos -k 20 --picture found.png",
+        "contralex search runs/mine cat.jpg --in photos --json",
+    ),
+)(search.search)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex cluster runs/mine photos",
+        "contralex cluster runs/mine photos --clusters 12 --picture clusters.html",
+        "contralex cluster runs/mine photos --by hdbscan --min-size 10 --json",
+    ),
+)(search.cluster)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex duplicates runs/mine photos",
+        "contralex duplicates runs/mine photos --threshold 0.98 --picture found.png",
+        "contralex duplicates runs/mine photos --json",
+    ),
+)(search.duplicates)
 app.command(
     rich_help_panel=USE,
     epilog=examples(
