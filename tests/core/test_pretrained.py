@@ -44,9 +44,7 @@ def test_torchvisions_weights_are_read_from_its_cache(published: dict[str, torch
 def test_without_a_network_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
-    with pytest.raises(
-        ContralexError, match=r"torchvision could not load .* resnet18 .*no route.*\n  --set .*=false"
-    ):
+    with pytest.raises(ContralexError, match=r"torchvision could not load .* resnet18 .*no route.*\n  --set .*=false"):
         parts.torchvision_backbone("resnet18", pretrained=True)
 
 

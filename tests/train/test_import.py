@@ -233,19 +233,21 @@ class Case:
 
 
 ENCODER = "method.encoder"
+QUEUE = "method.negatives.size"
+LOCALS = "method.views.groups.locals.augment.crop.size"
 CASES = {
     "moco-v1": Case(
         lambda: moco(mlp_head=False),
         "moco-v1",
         "moco",
-        {**RESNET, f"{ENCODER}.projector": head((DIM, {})), "method.negatives.size": 32},
+        {**RESNET, f"{ENCODER}.projector": head((DIM, {})), QUEUE: 32},
         ["optimizer/state/0/momentum_buffer"],
     ),
     "moco-v2": Case(
         lambda: moco(mlp_head=True),
         "moco-v2",
         "moco",
-        {**RESNET, f"{ENCODER}.projector": head((512, {"activation": "relu"}), (DIM, {})), "method.negatives.size": 32},
+        {**RESNET, f"{ENCODER}.projector": head((512, {"activation": "relu"}), (DIM, {})), QUEUE: 32},
         ["optimizer/state/0/momentum_buffer"],
     ),
     "moco-v3": Case(
@@ -312,7 +314,7 @@ CASES = {
         lambda: swav(module(prototypes0=nn.Linear(DIM, PROTOTYPES, bias=False))),
         "deepcluster-v2",
         "swav",
-        {**RESNET, f"{ENCODER}.projector": head((HIDDEN, NORM), (DIM, {}))},
+        {**RESNET, f"{ENCODER}.projector": head((HIDDEN, NORM), (DIM, {})), "method.negatives.count": 4},
         ["state_dict/prototypes.prototypes0.weight"],
     ),
     "dino": Case(
@@ -324,6 +326,7 @@ CASES = {
             f"{ENCODER}.projector": head((HIDDEN, {"activation": "gelu"}), (HIDDEN, {"activation": "gelu"}), (DIM, {})),
             "method.negatives.count": PROTOTYPES,
             "method.negatives.gain": "trained",
+            LOCALS: 16,
         },
     ),
     "dino's teacher": Case(
@@ -334,6 +337,7 @@ CASES = {
             f"{ENCODER}.backbone": {**VIT, "any_size": True},
             f"{ENCODER}.projector": head((HIDDEN, {"activation": "gelu"}), (HIDDEN, {"activation": "gelu"}), (DIM, {})),
             "method.negatives.count": PROTOTYPES,
+            LOCALS: 16,
         },
         [*(f"student/{name.removeprefix('module.')}" for name in dino()["student"]), "dino_loss/center"],
         asked="dino-teacher",
@@ -344,6 +348,7 @@ CASES = {
         "mae",
         {
             f"{ENCODER}.backbone": {**VIT, "positions": "sincos"},
+            "method.views.patch": 8,
             f"{ENCODER}.decoder": {"width": 8, "depth": 2, "heads": 2},
         },
         ["model/decoder_pos_embed"],
@@ -386,7 +391,11 @@ CASES = {
         },
     ),
     "torchvision's own": Case(
-        lambda: state(models.resnet18(weights=None)), "moco-v2", "backbone", RESNET, ["fc.weight", "fc.bias"]
+        lambda: state(models.resnet18(weights=None)),
+        "moco-v2",
+        "backbone",
+        {**RESNET, QUEUE: 32},
+        ["fc.weight", "fc.bias"],
     ),
     "timm's own": Case(
         lambda: {**state(vit()), "head.weight": torch.zeros(10, 16), "head.bias": torch.zeros(10)},
@@ -420,12 +429,13 @@ def sets_of(case: Case) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_official_file_is_read_whole_and_trained_on(name: str, tmp_path: Path) -> None:
+def test_an_official_file_is_read_whole_and_trained_on(name: str, images: Path, tmp_path: Path) -> None:
     case = CASES[name]
+    data = None if case.recipe == "clip" else images  # which has captions of its own
     file = tmp_path / "published.pth"
     torch.save(case.file(), file)
     made = contralex.import_weights(
-        file, case.recipe, tmp_path / "run", preset="digits", sets=sets_of(case), layout=case.asked
+        file, case.recipe, tmp_path / "run", preset="digits", data=data, sets=sets_of(case), layout=case.asked
     )
     there = read_weights(file)
     assert made.layout == case.layout and made.problems == {}
@@ -440,16 +450,9 @@ def test_an_official_file_is_read_whole_and_trained_on(name: str, tmp_path: Path
     # Every weight of the encoder is the file's, but for what the layout says it lacks.
     if case.layout not in ("backbone", "simclr-pytorch"):
         assert [new for new in made.new if new.startswith("encoder.")] == []
-    # It goes on from there, and another run begins from it.
+    # It goes on from there.
     results = contralex.train(resume=True, out=tmp_path / "run").results
     assert results["steps"] == 1 and np.isfinite(results["last_loss"])
-    begun = contralex.train(
-        case.recipe,
-        preset="digits",
-        sets={**sets_of(case), "init.checkpoint": str(tmp_path / "run" / "checkpoints" / "step-0")},
-        out=tmp_path / "begun",
-    )
-    assert begun.results["steps"] == 1
 
 
 def load(case: Case, folder: Path) -> tuple[contralex.LookUp, dict[str, Any]]:
@@ -525,7 +528,7 @@ def test_a_backbone_alone_leaves_the_key_side_a_copy_of_the_query_side(tmp_path:
     assert all(torch.equal(query, key) for query, key in both)
 
 
-def test_a_run_that_begins_from_an_import_reads_what_the_file_had(tmp_path: Path) -> None:
+def test_a_run_that_begins_from_an_import_reads_what_the_file_had(images: Path, tmp_path: Path) -> None:
     case = CASES["torchvision's own"]
     load(case, tmp_path)
     sets = {**sets_of(case), "init.checkpoint": str(tmp_path / "run"), "train.seed": 7}
@@ -535,6 +538,16 @@ def test_a_run_that_begins_from_an_import_reads_what_the_file_had(tmp_path: Path
     stored = open_checkpoint(tmp_path / "run").tensors(prefix="encoder.")
     assert torch.equal(began["backbone.conv1.weight"], stored["encoder.backbone.conv1.weight"])
     assert torch.equal(began["projector.0.weight"], fresh["projector.0.weight"])  # the file had none
+    begun = contralex.train(case.recipe, preset="digits", data=images, sets=sets, out=tmp_path / "begun")
+    assert begun.results["steps"] == 1
+
+
+def test_a_method_that_remembers_samples_asks_for_the_data(images: Path, tmp_path: Path) -> None:
+    case = CASES["deepcluster-v2"]
+    torch.save(case.file(), tmp_path / "w.pth")
+    with pytest.raises(ContralexError, match=r"keeps something of each sample .*\(negatives\..*\n  --data FOLDER"):
+        contralex.import_weights(tmp_path / "w.pth", case.recipe, tmp_path / "run", preset="digits", sets=sets_of(case))
+    assert not (tmp_path / "run").exists()
 
 
 # Files

@@ -27,14 +27,17 @@ _SHOWN = 6
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that fits a recipe: ``found`` says which tensor becomes which, ``tensors`` are the file's."""
+    """A file that fits a recipe: ``found`` says which tensor becomes which, ``tensors`` are the file's, ``shapes`` the
+    recipe's, for ``samples`` of training with their ``labels``."""
 
     file: Path
     resolved: Resolved
     found: Fit
     tensors: Mapping[str, Tensor]
+    shapes: Mapping[str, tuple[int, ...]]
     samples: int
     labels: Sequence[int] | None
+    data_given: bool
 
 
 def layouts_for(recipes: Sequence[str]) -> list[Layout]:
@@ -73,7 +76,7 @@ def match(
             f"{file} has no tensor that fits {resolved.run.name} by any layout that is known for it "
             f"({', '.join(layout.name for layout in candidates)}); its tensors are called {_first(theirs)}"
         )
-    return Candidate(file, resolved, found, tensors, count, labels)
+    return Candidate(file, resolved, found, tensors, ours, count, labels, data_given)
 
 
 def check(candidate: Candidate) -> None:
@@ -96,8 +99,11 @@ def write_run(candidate: Candidate, out: Path | None) -> Path:
     resolved = candidate.resolved.anchored()
     found = candidate.found
     values = {name: _converted(candidate.tensors[theirs], how) for name, (theirs, how) in found.read.items()}
-    model = build.look_up(resolved.run, candidate.samples, candidate.labels, begin=_loader(values))
+    # Without data any number of samples does, so that what depends on it is seen by a second one.
+    samples = candidate.samples + (not candidate.data_given)
+    model = build.look_up(resolved.run, samples, candidate.labels, begin=_loader(values))
     state = model.state_dict()
+    _check_sizes(candidate, state)
     for name, value in values.items():
         state[name].copy_(value.reshape(state[name].shape))
     optimizer = optimizers.build(resolved.run.train.optimizer, model)
@@ -112,6 +118,16 @@ def write_run(candidate: Candidate, out: Path | None) -> Path:
         (draft / folders.SPEC).write_text(resolved.to_yaml(), "utf-8")
         write.save(draft / "checkpoints", CheckpointState.make(resolved, 0, imported=imported), state, optimizer)
     return place
+
+
+def _check_sizes(candidate: Candidate, state: Mapping[str, Tensor]) -> None:
+    """Refuses a method that keeps something of each sample, where it is not known how many there are."""
+    depends = next((name for name, tensor in state.items() if tuple(tensor.shape) != candidate.shapes[name]), None)
+    if depends is not None:
+        raise ContralexError(
+            f"{candidate.resolved.run.name} keeps something of each sample of its data ({depends}), so their number "
+            "must be known; name the data that it is trained on:" + remedy("--data", "FOLDER")
+        )
 
 
 def _loader(values: Mapping[str, Tensor]) -> Callable[[Encoder], None]:
