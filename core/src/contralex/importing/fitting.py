@@ -64,7 +64,7 @@ def fit(layout: Layout, theirs: Mapping[str, Shape], ours: Mapping[str, Shape], 
             found.problems[full] = f"{found.read[target][0]} is read for {target} already"
         else:
             found.problems[full] = (
-                f"the recipe makes no {target}" if target else f"layout {layout.name} has no such name"
+                f"the recipe makes no {target}" if target else f"the layout {layout.name} has no such name"
             )
     found.new = [name for name in ours if name not in found.read]
     return found

@@ -41,8 +41,8 @@ class Candidate:
 
 
 def layouts_for(recipes: Sequence[str]) -> list[Layout]:
-    """Those of the recipe or of one that it extends, and those of backbones alone."""
-    known = registry().layouts()
+    """Those of the recipe or of one that it extends, then those of backbones alone."""
+    known = sorted(registry().layouts(), key=lambda layout: not layout.recipes)
     return [layout for layout in known if not layout.recipes or set(layout.recipes) & set(recipes)]
 
 
