@@ -147,6 +147,23 @@ def test_an_extraction_that_was_stopped_goes_on(store: FeatureCache) -> None:
     assert torch.equal(found, 2 * rows()[index])
 
 
+def test_features_that_are_there_are_mapped(store: FeatureCache) -> None:
+    dataset = EvalDataset(Known(rows()), AsIs())
+    assert store.find(dataset, "backbone") is None
+    features(store, Known(rows()), Twice())
+    found = store.find(dataset, "backbone")
+    assert found is not None
+    assert torch.equal(found[0], 2 * rows()) and found[1].tolist() == list(range(35))
+    found[0].zero_()  # the reader's own
+    assert torch.equal(features(store, Known(rows()), Twice())[0], 2 * rows())
+    split = Known(rows(), "others", broken=[4])
+    features(store, split, Twice())
+    again = Known(rows(), "others", broken=[4])
+    some = store.find(EvalDataset(again, AsIs()), "backbone")
+    assert some is not None and torch.equal(some[0], 2 * rows()[some[1]]) and 4 not in some[1].tolist()
+    assert again.skipped.total == 1
+
+
 def test_what_cannot_be_read_is_named_each_time(store: FeatureCache) -> None:
     for _ in range(2):
         split = Known(rows(), broken=[0, 1, 34])

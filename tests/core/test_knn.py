@@ -83,6 +83,21 @@ def test_knn_is_scikit_learns() -> None:
     assert weighted_knn(bank, labels, asked, truth, 20, 0.07, 7)["top1"] == pytest.approx(score)
 
 
+def test_knn_is_dinos_and_lightlys() -> None:
+    """As eval_knn.py and knn_predict compute it: similarities of unit vectors, one-hot votes times exp(s / T)."""
+    bank, labels = clusters(200, 0)
+    asked, truth = clusters(100, 1)
+    asked, truth = (rows[clear(bank, labels, asked, 20, 0.07)] for rows in (asked, truth))
+    similarity = F.normalize(asked, dim=1) @ F.normalize(bank, dim=1).T
+    weights, near = similarity.topk(20, largest=True, sorted=True)
+    votes = (F.one_hot(labels[near], 7) * (weights / 0.07).exp()[:, :, None]).sum(dim=1)  # (N, 7)
+    ranked = votes.argsort(dim=1, descending=True)
+    found = weighted_knn(bank, labels, asked, truth, 20, 0.07, 7)
+    assert found["top1"] == (ranked[:, 0] == truth).double().mean()
+    voted = votes.gather(1, ranked)[:, :5] > 0  # theirs counts a class without a vote, too
+    assert found["top5"] == ((ranked[:, :5] == truth[:, None]) & voted).any(dim=1).double().mean()
+
+
 def test_chunks_and_the_length_of_vectors_change_nothing() -> None:
     bank, labels = clusters(60, 0)
     asked, truth = clusters(40, 1)

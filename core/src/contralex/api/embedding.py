@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -107,12 +108,12 @@ def embed(
         cache = feature_cache(checkpoint, spec, encoder, dataset.views, device.type)
         size, workers = batch_size or spec.eval.batch_size, devices.workers(spec.train.workers, device.type)
         function = feature_function(encoder, which)
-        if cache is None:
-            blocks = encode(function, dataset, size, device, workers)
-        else:
-            blocks = cache.encode(function, dataset, which, size, device, workers)
-        with Rows() as rows:
-            features, index = rows.collect(blocks)
+        found = None if cache is None else cache.find(dataset, which)
+        if found is None:
+            encode_all = encode if cache is None else partial(cache.encode, which=which)
+            with Rows() as rows:
+                found = rows.collect(encode_all(function, dataset, batch_size=size, device=device, workers=workers))
+        features, index = found
         labels = everything.label_tensor()
         return Embeddings(
             features,

@@ -95,6 +95,17 @@ class FeatureCache:
             if distributed.rank() == 0:
                 _prune(self.folder, entry.folder, self.lock)
 
+    def find(self, dataset: EvalDataset, which: str) -> Block | None:
+        """Features (N, F) and indices (N,) of the samples that could be read, mapped from the disk into memory where
+        all could; None where they are not there. For one process."""
+        entry = self._entry(dataset, which)
+        stored = None if entry is None else entry.read()
+        if stored is None:
+            return None
+        dataset.split.skip_all(stored.unread)
+        index = stored.readable.nonzero().flatten()
+        return (stored.features if len(index) == len(stored.features) else stored.features[index]), index
+
     def _entry(self, dataset: EvalDataset, which: str) -> _Entry | None:
         """None where the data cannot be known again, or the folder cannot be written. The main process says."""
         found: _Entry | None = None
