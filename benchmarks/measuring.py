@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import platform
@@ -218,12 +219,10 @@ def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
         call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with (
-        _quiet(),
-        torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
-        ) as profiler,
-    ):
+    options: dict[str, Any] = {"activities": [torch.profiler.ProfilerActivity.CPU], "profile_memory": True}
+    if "acc_events" in inspect.signature(torch.profiler.profile).parameters:  # which later ones warn without
+        options["acc_events"] = True
+    with _quiet(), torch.profiler.profile(**options) as profiler:
         call()
     recorded = profiler.profiler.kineto_results.events()
     changes = sorted((each.start_ns(), each.nbytes()) for each in recorded if each.name() == "[memory]")

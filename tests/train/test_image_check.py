@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from PIL import Image
 
 from contralex.data.base import Split, Unreadable
@@ -151,6 +152,8 @@ def test_the_run_says_it_before_it_trains(images: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_timms_models_take_other_sizes_where_they_can(name: str) -> None:
     timm = pytest.importorskip("timm")
+    if name.startswith("swin") and Version(timm.__version__) < Version("1.0.31"):
+        pytest.skip("before timm 1.0.31 a Swin takes images of one size, and any other is refused")
     torch.manual_seed(0)
     model, width = TimmBackboneSpec(name=name).build()
     torch.manual_seed(0)

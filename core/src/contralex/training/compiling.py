@@ -24,7 +24,7 @@ def compile_encoders(method: LookUp, device: torch.device) -> None:
 
 def _check_compiler(device: torch.device) -> None:
     """Compile something small, because torch says only then that a compiler is missing, with pages of text."""
-    probe = nn.ReLU()  # which draws no random numbers
+    probe = _Probe()
     probe.compile(backend=BACKEND)
     try:
         probe(torch.zeros(1, 1, device=device))
@@ -35,3 +35,10 @@ def _check_compiler(device: torch.device) -> None:
             f"train.compile is true, and torch.compile does not work here ({reason}); install a C++ compiler such as "
             "g++, or do without:" + remedy("--set", "train.compile=false")
         ) from error
+
+
+class _Probe(nn.Module):
+    """A module of our own, because torch before 2.5 leaves its own uncompiled. It draws no random numbers."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + 1
