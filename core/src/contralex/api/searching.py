@@ -24,7 +24,8 @@ from contralex.data import images as image_files
 from contralex.data.base import Split, Unreadable, printable
 from contralex.data.loading import EvalDataset
 from contralex.errors import ContralexError
-from contralex.evaluation.features import Which, encode, feature_function
+from contralex.evaluation.encoding import encode
+from contralex.evaluation.features import Which, feature_function
 from contralex.evaluation.neighbours import find_neighbours
 from contralex.files import expand_user
 from contralex.kinds.datasets.limits import MAX_PIXELS
