@@ -163,6 +163,8 @@ def test_why(call: Callable[..., Result], recipe: Write) -> None:
         "    --set",
         f"    over 0.1: file {path}, line 19",
     ]
+    _, out, _ = call("why", path, "method.views.engine")  # which no resolved spec writes where it is the default
+    assert out == "method.views.engine = exact\n    default of crops\n"
     code, _, err = call("why", path, "method.los.temperature")
     assert (code, err) == (2, f"Error: method.los.temperature: {path} has no such value; did you mean loss?\n")
     _, _, err = call("why", path, "train.epochs.deep")

@@ -95,6 +95,22 @@ def test_commands_stand_in_groups(call: Callable[..., Result]) -> None:
     assert not re.search(r"^  (linear|zero-shot) ", out, re.MULTILINE)  # aliases
 
 
+def test_the_list_of_commands_needs_no_import_of_a_plugin(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [call(*words, "--help")[1] for words in ((), ("eval",))]
+    with monkeypatch.context() as patch:  # as where one plugin is a stranger's
+        patch.setattr("contralex.cli.plugin_commands.list_commands", lambda: None)
+        imported = [call(*words, "--help")[1] for words in ((), ("eval",))]
+    for one, other in zip(known, imported, strict=True):
+        assert sorted(one.splitlines()) == sorted(other.splitlines())
+    script = "import sys; from contralex.__main__ import main; main(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=True)
+    modules = done.stdout.splitlines()[-1].split()
+    assert "contralex.cli.app" in modules
+    assert not {"pydantic", "torch", "contralex_simclr"} & set(modules)
+
+
 @pytest.mark.parametrize("name", ["linear", "zero-shot"])
 def test_an_alias_is_the_same_command(name: str, call: Callable[..., Result]) -> None:
     alias, own = call(name, "--help")[1], call("eval", name, "--help")[1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
+from contralex.lookup.sharded_tensors import gather_parts, is_sharded, own_part
 from contralex.lookup.shards import own_range, row_range, rows_per_process
 from contralex.lookup.slots import NegativeSource
 
@@ -30,6 +31,10 @@ def gather_state(model: nn.Module) -> dict[str, Tensor]:
     A collective. Parts arrive one after the other, and are joined in the memory of the CPU.
     """
     state: dict[str, Tensor] = dict(model.state_dict())
+    for name, tensor in state.items():
+        if is_sharded(tensor):
+            whole = gather_parts(tensor)
+            state[name] = whole.cpu() if distributed.rank() == 0 else own_part(tensor)
     for name, total in sharded_buffers(model).items():
         state[name] = _join(state[name], total)
     return state

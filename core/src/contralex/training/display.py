@@ -89,6 +89,10 @@ class Display:
         steps += f", {count(run.epochs, 'epoch')}"
         onward = f", from step {run.step:,} on" if run.step else ""
         self.say(f"{run.spec.name} on {_name(run.device)}, {train.precision}, {processes}: {steps}{onward}")
+        if run.prepared.is_sharded:
+            self.say(
+                f"Each process keeps 1/{distributed.world()} of the encoders, as Accelerate is configured (FSDP2)."
+            )
         self.say(f"{run.spec.data.kind_name()}: {run.source.describe()}")
         for slot, amount in _large_slots(run.method).items():
             self.say(f"method.{slot} keeps {memory.in_words(amount)} on each process, beside the weights.")

@@ -87,7 +87,8 @@ class TrainingLoop:
         self.display.advance()
         if run.hooks.implement("contralex_step_end"):
             self._average_statistics()
-            run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
+            with run.prepared.whole():
+                run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
         is_logged = run.step % train.log_every == 0 or run.step == run.total
         # A bad loss is neither logged nor saved.
         is_settled = is_logged or run.ends_epoch or self._is_due_by_steps() or run.step == run.until
@@ -116,8 +117,9 @@ class TrainingLoop:
     def _end_epoch(self) -> None:
         run = self.run
         self._average_statistics()
-        metrics: dict[str, float | Tensor] = {**self.evaluation.between_epochs()}
-        run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
+        with run.prepared.whole():
+            metrics: dict[str, float | Tensor] = {**self.evaluation.between_epochs()}
+            run.hooks.call("contralex_epoch_end", run=run, epoch=run.epoch, metrics=metrics)
         self.metrics.log_epoch(metrics)
         is_due = run.epoch % run.spec.train.checkpoint.every == 0 or self._is_due_by_steps()
         if is_due or run.step == run.total:
@@ -155,9 +157,8 @@ class TrainingLoop:
         self._average_statistics()
         pending = self.metrics.pending()
         tensors = sharded_state.gather_state(run.method)
-        bad = (
-            [*health.blown_up(tensors), *health.blown_up(write.flatten_optimizer(run.optimizer)[0])] if run.main else []
-        )
+        kept = run.prepared.gather_optimizer()
+        bad = [*health.blown_up(tensors), *health.blown_up(write.flatten_optimizer(kept)[0])] if run.main else []
         if run.stopping.is_any(bool(bad)):
             found = health.name_some(bad) if bad else ""
             raise bad_loss_error(run, f"the weights are not finite after step {run.step} ({found})")
@@ -165,7 +166,7 @@ class TrainingLoop:
             run.place.check_still_there()
             folder = run.folder / "checkpoints"
             figures = {name: float(value) for name, value in (metrics or {}).items()}
-            written = write.save(folder, run.checkpoint_state(pending, figures), tensors, run.optimizer)
+            written = write.save(folder, run.checkpoint_state(pending, figures), tensors, kept)
             retention.prune(folder, run.spec.train.checkpoint, run.step, written)
             run.hooks.call("contralex_checkpoint", run=run, folder=str(written))
         run.progress.saved_at = run.step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, overload
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from contralex.compat import add_each, add_products, move_with_momentum, multiply_each, norm_each
+from contralex.compat import add_each, add_products, move_with_momentum, multiply_each
 from contralex.errors import ContralexError
 from contralex.lookup.clock import Clock, value_at
+from contralex.lookup.sharded_tensors import measure_norms, own_part
 from contralex.recipes import run_spec as specs
 from contralex.recipes.schedules import Cosine, Linear, Number, Steps
 
@@ -112,8 +113,19 @@ def clip_each(parameters: Iterable[Tensor], largest: float) -> None:
     """Shortens each parameter's gradient to the norm ``largest``, by itself (DINO's code)."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if gradients:
-        norms = torch.stack(norm_each(gradients))
-        multiply_each(gradients, list((largest / (norms + 1e-6)).clamp(max=1.0)))
+        _shorten(gradients, measure_norms(gradients), largest)
+
+
+def clip_norm(parameters: Iterable[Tensor], largest: float) -> None:
+    """Shortens the gradient of all parameters together to the norm ``largest``; they may be sharded."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        _shorten(gradients, measure_norms(gradients).norm().expand(len(gradients)), largest)
+
+
+def _shorten(gradients: Sequence[Tensor], norms: Tensor, largest: float) -> None:
+    parts = [own_part(gradient) for gradient in gradients]
+    multiply_each(parts, list((largest / (norms + 1e-6)).clamp(max=1.0)))
 
 
 def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
@@ -184,30 +196,36 @@ class LARS(Optimizer):
         return None
 
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        updates = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        updates = [own_part(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        parts = [own_part(parameter) for parameter in parameters]
         decay, rate = group["weight_decay"], group["lr"]
         before, after = (rate, 1.0) if self.variant == "tf" else (1.0, rate)  # where the rate stands
         if group["trust_ratio"]:
-            self._scale(parameters, updates, decay, before)
+            self._scale(parameters, parts, updates, decay, before)
         else:
-            add_each(updates, parameters, decay)
+            add_each(updates, parts, decay)
             if before != 1.0:
-                multiply_each(updates, [parameters[0].new_tensor(before)] * len(updates))
-        move_with_momentum(parameters, updates, [self._velocity(each) for each in parameters], self.momentum, after)
+                multiply_each(updates, [parts[0].new_tensor(before)] * len(updates))
+        velocities = [own_part(self._velocity(each)) for each in parameters]
+        move_with_momentum(parts, updates, velocities, self.momentum, after)
 
-    def _scale(self, parameters: list[Tensor], updates: list[Tensor], decay: float, before: float) -> None:
-        """Turn gradients into updates, with the trust ratio of each."""
+    def _scale(
+        self, parameters: list[Tensor], parts: list[Tensor], updates: list[Tensor], decay: float, before: float
+    ) -> None:
+        """Turn the gradients in ``updates`` into updates, with the trust ratio of each. ``parts``: of the parameters,
+        this process's."""
         is_larc = self.variant == "larc"
         if not is_larc:
-            add_each(updates, parameters, decay)
-        weights, gradients = torch.stack(norm_each(parameters)), torch.stack(norm_each(updates))
+            add_each(updates, parts, decay)
+        whole = [parameter.grad for parameter in parameters if parameter.grad is not None]  # which share their memory
+        weights, gradients = measure_norms(parameters), measure_norms(whole)
         scale = gradients + decay * weights + _LARC_EPS if is_larc else gradients
         trust = self.trust * weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         has_ratio = (weights > 0) & (gradients > 0)
         factors = torch.where(has_ratio, trust, 1.0) * before
         multiply_each(updates, list(factors))
         if is_larc:  # apex does not even decay weights without a ratio
-            add_products(updates, parameters, list(torch.where(has_ratio, decay * trust, 0.0)))
+            add_products(updates, parts, list(torch.where(has_ratio, decay * trust, 0.0)))
 
     def _velocity(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]

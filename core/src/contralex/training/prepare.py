@@ -26,6 +26,7 @@ from contralex.training import (
     forking,
     optimizers,
     resuming,
+    sharding,
     trial_forward,
     warm_start,
 )
@@ -70,7 +71,8 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     method = build.look_up(spec, len(data.split), data.split.labels, fresh=found is None, start=start)
     trial_forward.check(spec, method, data, machine)
     batch_norm.convert(method, spec.train.batch_norm, machine.device.type)
-    fused = optimizers.can_fuse(method, machine.device.type, spec.train.precision)
+    plan = accelerate_check.sharding_plan() if distributed.world() > 1 else None
+    fused = plan is None and optimizers.can_fuse(method, machine.device.type, spec.train.precision)
     optimizer = optimizers.build(spec.train.optimizer, method, fused=fused)
     progress = Progress()
     if fork is not None:
@@ -82,8 +84,7 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     if spec.train.compile:
         compiling.compile_encoders(method, machine.device)
     # Prepared after loading, so that what Accelerate wraps has its final tensors.
-    with compat.broadcast_buffers_argument():
-        prepared = PreparedMethod.wrap(method, optimizer, machine.accelerator)
+    prepared = _wrap(method, optimizer, machine.accelerator, plan)
     _restore_scaler(machine.accelerator, found)
     used = resuming.used_versions(found, resolved)
     until = fork.until if fork is not None else None
@@ -113,10 +114,20 @@ def _restore_fork(fork: ForkStart, method: LookUp, optimizer: Optimizer) -> Prog
     return progress
 
 
+def _wrap(
+    method: LookUp, optimizer: Optimizer, accelerator: Accelerator, plan: accelerate_check.ShardingPlan | None
+) -> PreparedMethod:
+    if plan is not None:
+        return sharding.shard(method, optimizer, accelerator, plan)
+    with compat.broadcast_buffers_argument():
+        return PreparedMethod.wrap(method, optimizer, accelerator)
+
+
 def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
-    accelerate_check.check()
+    accelerate_check.check(spec.train)
     cpu = devices.kind() == "cpu"
-    main = PartialState(cpu=cpu).is_main_process  # opens the process group
+    with accelerate_check.without_sharding():
+        main = PartialState(cpu=cpu).is_main_process  # opens the process group
     check_share(spec.train.batch_size, distributed.world(), spec.train.accumulate)
     check_micro_batch(spec.train.look_up_size, spec.train.micro_batch, distributed.world())
     devices.check_workers(spec.train.workers)
@@ -126,13 +137,14 @@ def _open_machine(spec: RunSpec, place: RunFolder) -> Machine:
     # Dictionaries are buffers that every process writes alike; broadcasting them in every forward would be
     # waste, and would overwrite what differs on purpose (BatchNorm's local statistics).
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        cpu=cpu,
-        log_with=_trackers(spec) or None,
-        project_dir=".",  # which trackers ask for now; they begin in the run's folder, once that is there
-        kwargs_handlers=[ddp],
-    )
+    with accelerate_check.without_sharding():
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=cpu,
+            log_with=_trackers(spec) or None,
+            project_dir=".",  # which trackers ask for now; they begin in the run's folder, once that is there
+            kwargs_handlers=[ddp],
+        )
     return Machine(accelerator, main)
 
 

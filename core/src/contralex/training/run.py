@@ -70,8 +70,9 @@ def train_in_folder(
             if run.main:
                 write_text(run.folder / folders.SPEC, resolved.to_yaml())
             _say_how_it_begins(run, display, resume)
-            evaluation.before_the_first_step()
-            run.hooks.call("contralex_run_start", run=run)
+            with run.prepared.whole():
+                evaluation.before_the_first_step()
+                run.hooks.call("contralex_run_start", run=run)
             loop = TrainingLoop(run, metrics, display, evaluation)
             if fork is not None:
                 _begin_fork(run, fork, loop, display)
@@ -99,8 +100,9 @@ def _say_how_it_begins(run: Run, display: Display, resume: bool) -> None:
 
 
 def _finish(run: Run, metrics: Metrics, display: Display, evaluation: RunEvaluation, evaluate: bool) -> dict[str, Any]:
-    results = evaluate_and_collect(run, metrics, evaluation, evaluate)
-    run.hooks.call("contralex_run_end", run=run, results=results)
+    with run.prepared.whole():
+        results = evaluate_and_collect(run, metrics, evaluation, evaluate)
+        run.hooks.call("contralex_run_end", run=run, results=results)
     if run.main:
         run.place.check_still_there()
         write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")

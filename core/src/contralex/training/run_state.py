@@ -9,10 +9,10 @@ from its first moment to its last. :mod:`contralex.training.loop` then changes i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -34,6 +34,7 @@ from contralex.recipes.run_spec import RunSpec
 from contralex.training import micro_batch_check
 from contralex.training.batches import batches
 from contralex.training.checkpoints.state import CheckpointState, Forked, Pending
+from contralex.training.checkpoints.write import KeptState
 from contralex.training.hook_calls import LifeCycle
 from contralex.training.loss_check import LossCheck
 from contralex.training.run_folder import RunFolder
@@ -88,6 +89,9 @@ class PreparedMethod:
     """Accelerate's, or the optimiser itself where Accelerate adds nothing to it."""
     backward: Callable[[Tensor], None]
     """Computes the gradients of a loss: Accelerate's, or the loss's own where Accelerate adds nothing to it."""
+    accelerator: Accelerator
+    is_sharded: ClassVar[bool] = False
+    """Whether each process has a part of the encoders alone."""
 
     @classmethod
     def wrap(cls, method: LookUp, optimizer: Optimizer, accelerator: Accelerator) -> PreparedMethod:
@@ -103,8 +107,28 @@ class PreparedMethod:
             and accelerator.gradient_accumulation_steps == 1
             and accelerator.distributed_type.value in _PLAIN
         ):
-            return cls(method, optimizer, wrapped_method, optimizer, Tensor.backward)
-        return cls(method, optimizer, wrapped_method, wrapped_optimizer, accelerator.backward)
+            return cls(method, optimizer, wrapped_method, optimizer, Tensor.backward, accelerator)
+        return cls(method, optimizer, wrapped_method, wrapped_optimizer, accelerator.backward, accelerator)
+
+    def without_reduction(self) -> AbstractContextManager[None]:
+        """Within, processes do not exchange gradients, which are added up: they do with the step's last look-up."""
+        return self.accelerator.no_sync(self.wrapped_method)  # type: ignore[no-any-return]
+
+    def clip_gradients(self, largest: float) -> None:
+        """Shorten the gradient of all parameters together to this norm."""
+        self.accelerator.clip_grad_norm_(self.method.parameters(), largest)
+
+    def end_backward(self) -> None:
+        """After the last backward pass of a step, and before the optimiser moves."""
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Within, each process has all parameters, for what is done with an encoder beside training. Changes of them
+        are lost where they are sharded. A collective."""
+        return nullcontext()
+
+    def gather_optimizer(self) -> KeptState:
+        """What the optimiser keeps, complete on the main process. A collective."""
+        return self.optimizer
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from types import MappingProxyType
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from contralex.data.loading import Batch
 from contralex.lookup import distributed, late_checks
 from contralex.lookup.clock import Clock
+from contralex.lookup.sharded_tensors import own_part
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Step, StepResult
 from contralex.training import health, optimizers
@@ -32,7 +33,7 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     results: list[StepResult] = []
     for part, (views, index) in enumerate(_look_ups(run, batch)):
         moment = Step(clock, spec.seed, spec.look_up_size, micro_batch=spec.micro_batch, part=part)
-        with _without_reduction(run) if part + 1 < spec.accumulate else nullcontext():
+        with prepared.without_reduction() if part + 1 < spec.accumulate else nullcontext():
             with late_checks.collect() as checks:
                 result: StepResult = prepared.wrapped_method(views, index.to(run.device, non_blocking=True), moment)
             # To leave a step out, all processes must know of it before the optimiser moves: this waits for the loss.
@@ -45,6 +46,7 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
         moments.append(moment)
         results.append(result)
     run.progress.skipped_in_a_row = 0
+    prepared.end_backward()
     optimizers.drop_frozen_gradients(run.optimizer, clock)
     _clip(run)
     prepared.wrapped_optimizer.step()
@@ -75,11 +77,6 @@ def _views(run: Run, views: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
     return {view: images.to(run.device, non_blocking=True) for view, images in views.items()}
 
 
-def _without_reduction(run: Run) -> AbstractContextManager[None]:
-    """Within, processes do not exchange gradients: they do once a step, with those of its last look-up."""
-    return run.accelerator.no_sync(run.prepared.wrapped_method)  # type: ignore[no-any-return]
-
-
 def _join(results: list[StepResult]) -> StepResult:
     """The means and all keys of the look-ups of a step."""
     if len(results) == 1:
@@ -95,13 +92,14 @@ def _clip(run: Run) -> None:
         run.accelerator.unscale_gradients()
         optimizers.clip_each(run.method.parameters(), spec.clip)
     elif spec.clip is not None:
-        run.accelerator.clip_grad_norm_(run.method.parameters(), spec.clip)
+        run.prepared.clip_gradients(spec.clip)
 
 
 def _leave_out(run: Run, before: Mapping[Tensor, Tensor]) -> None:
     """The run is as it was ``before`` this step, the gradients of its earlier look-ups included."""
     for buffer, value in before.items():
         buffer.copy_(value)
+    run.prepared.end_backward()
     run.prepared.wrapped_optimizer.zero_grad()
     _count_skipped(run)
 
@@ -111,7 +109,7 @@ def _count_skipped(run: Run) -> None:
     run.progress.skipped_steps += 1
     run.progress.skipped_in_a_row += 1
     step = run.step + 1
-    if bad := health.blown_up(run.method.state_dict()):
+    if bad := health.blown_up({name: own_part(each) for name, each in run.method.state_dict().items()}):
         run.stopping.report_bad_loss(
             f"the weights are not finite before step {step} ({health.name_some(bad)}), and so is no loss", step
         )

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -39,13 +39,19 @@ _KEPT: dict[type[Optimizer], set[str]] = {
 _RESUME = "resume with the spec that the run was started with, or start a new run"
 
 
+class KeptState(Protocol):
+    """What a checkpoint keeps of an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
 class NotSaved(ContralexError):
     """A checkpoint could not be written; those from before are whole."""
 
     exit_code = 1
 
 
-def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optimizer: Optimizer) -> Path:
+def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optimizer: KeptState) -> Path:
     """Writes ``folder/step-N`` at once: under another name first, then renamed, then named in ``last``.
 
     ``tensors``: the model's. The optimiser's numbers are added to ``state``.
@@ -169,7 +175,7 @@ def _shown(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def flatten_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def flatten_optimizer(optimizer: KeptState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The optimiser's state as tensors and plain numbers, keyed ``<parameter>.<name>``."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
