@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 PATIENCE = 5.0  # seconds
+_WATCHES = "contralex watches imports"  # the name of a thread
 # What ends or replaces a process without an exception, and so without a word of whose doing it was.
 _ENDINGS = ("_exit", "abort", "execv", "execve")
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not on every system
@@ -27,14 +29,52 @@ class Ended(SystemExit):
 @contextmanager
 def guarded(what: str, way_out: str) -> Iterator[None]:
     """``what`` is being done, such as "importing contralex-x"; ``way_out``: a sentence for when it does not end."""
-    timer = threading.Timer(PATIENCE, _say, [f"Still {what} after {PATIENCE:g} s. {way_out}"])
-    timer.daemon = True
-    timer.start()
-    try:
-        with _interruptible(f"Stopped while {what}. {way_out}", os._exit), _no_ending():
+    with (
+        _WATCH.over(f"Still {what} after {PATIENCE:g} s. {way_out}"),
+        _interruptible(f"Stopped while {what}. {way_out}", os._exit),
+        _no_ending(),
+    ):
+        yield
+
+
+class _Watch:
+    """Says what takes longer than :data:`PATIENCE`, from one thread, which sleeps until the first may be late: a thread
+    for each plugin takes longer than most of them do to be imported."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due: dict[object, tuple[float, str]] = {}  # what is being done and was not said yet
+        self._thread = threading.Thread()
+
+    @contextmanager
+    def over(self, sentence: str) -> Iterator[None]:
+        mine = object()
+        with self._lock:
+            self._due[mine] = time.monotonic() + PATIENCE, sentence
+            if not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._wait, name=_WATCHES, daemon=True)
+                self._thread.start()
+        try:
             yield
-    finally:
-        timer.cancel()
+        finally:
+            with self._lock:
+                self._due.pop(mine, None)
+
+    def _wait(self) -> None:
+        while True:
+            with self._lock:
+                if not self._due:
+                    self._thread = threading.Thread()
+                    return
+                first = min(self._due, key=lambda each: self._due[each][0])
+                when, sentence = self._due[first]
+                if when <= time.monotonic():
+                    del self._due[first]
+                    _say(sentence)
+            time.sleep(max(0.0, when - time.monotonic()))
+
+
+_WATCH = _Watch()
 
 
 @contextmanager
