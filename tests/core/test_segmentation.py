@@ -16,7 +16,7 @@ from contralex.evaluation import segmentation
 from contralex.evaluation.feature_maps import feature_map
 from contralex.evaluation.segmentation import find_pairs
 from contralex.kinds.views.augment import Augment, Crop
-from contralex.kinds.views.transforms import evaluation, evaluation_of_masks
+from contralex.kinds.views.transforms import evaluation, evaluation_of_masks, read_preprocessing
 from contralex.plugins.registry import registry
 
 
@@ -73,7 +73,9 @@ def test_a_mask_is_seen_where_the_image_is(size: int) -> None:
     values[:, 120:] = 1
     picture = Image.fromarray(np.repeat(values[..., None] * 255, 3, axis=2))
     seen: Tensor = evaluation(augment)(picture)
-    mask = np.array(evaluation_of_masks(augment)(Image.fromarray(values)))
+    preprocessing = read_preprocessing(evaluation(augment))
+    assert preprocessing is not None
+    mask = np.array(evaluation_of_masks(preprocessing)(Image.fromarray(values)))
     assert mask.shape == seen.shape[1:] and set(np.unique(mask)) == {0, 1}
     assert ((seen[0] > 0.5).numpy() == (mask == 1)).mean() > 0.98
 

@@ -166,7 +166,7 @@ def test_one_process_with_a_folder_that_cannot_be_written_still_has_figures(
     assert "Read-only file system" in caplog.text
 
 
-@pytest.mark.parametrize(("recipe", "sets"), [("cmc", []), ("simsiam", []), ("dino", [])])
+@pytest.mark.parametrize(("recipe", "sets"), [("cmc", []), ("simsiam", []), ("dino", []), ("mae", [])])
 def test_methods_of_other_shapes_have_a_quality(recipe: str, sets: list[str], images: Path, tmp_path: Path) -> None:
     small = [each for each in TINY if not each.startswith("method.encoder")]
     few = [*small, "train.max_steps=1", *sets]
@@ -174,8 +174,13 @@ def test_methods_of_other_shapes_have_a_quality(recipe: str, sets: list[str], im
     found = trained.quality(drawn=4, draws=2, neighbours=1)
     assert found.figures["rankme"] >= 1
     assert ("alignment" in found.figures) == (not found.protocol["drawn_views"].startswith("none"))
-    if recipe == "cmc":  # its views are channels, and evaluation sees all of them
-        assert "alignment" not in found.figures
+    if recipe != "cmc":
+        assert 0 <= trained.train_linear("mae", epochs=1).figures["top1"] <= 1
+        return
+    assert "alignment" not in found.figures  # its views are channels, and evaluation sees all of them
+    with pytest.raises(ContralexError, match=r"LabViews, give something else.*\n  --no-crops$"):
+        trained.train_linear("mae", epochs=1)
+    assert trained.train_linear("mae", epochs=1, crops=False).protocol["crops"].startswith("none")
 
 
 def test_a_checkpoint_by_itself_is_evaluated_and_nothing_is_kept(run: contralex.Run, tmp_path: Path) -> None:

@@ -16,15 +16,15 @@ from torch import Tensor
 from contralex import progress
 from contralex.data.base import Split, Subset, as_tensor, compact
 from contralex.data.loading import EpochSampler, Order, ViewDataset, collate, load
+from contralex.data.views import Views
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import EvalContext, Measurement, Measures
 from contralex.evaluation.encoding import evaluating
 from contralex.evaluation.features import Features, Which, feature_function, features_of, labelled_splits
 from contralex.evaluation.linear_protocols import LinearProtocol
 from contralex.evaluation.sgd_probe import Probes, Schedule, Setting, SweepTrainer, train
-from contralex.kinds.views.augment import Augment, Crop, Flip, Group
+from contralex.kinds.views.augment import Augment, Crop, Flip, Group, Normalize
 from contralex.kinds.views.parts import CropViews
-from contralex.kinds.views.specs import CropsSpec
 from contralex.lookup.slots import Encoder
 from contralex.recipes.code_files import Portable
 from contralex.recipes.run_spec import RunSpec
@@ -73,7 +73,7 @@ class LinearTraining(Measurement):
         tests = features_of(encoder, test, context, self.features, "eval linear")
         held_rows = None if held is None else features_of(encoder, held, context, self.features, "eval linear")
         trainer = self._trainer(settings, tests.width, len(classes), context.device)
-        batches, steps, precision = self._batches(encoder, learned, context, run, batch, classes)
+        batches, steps, precision = self._batches(encoder, learned, context, batch, classes)
         schedule = self._schedule()
         with progress.during("Training linear classifiers", self.epochs) as done:
             probes = train(trainer, batches, self.epochs, steps, schedule, done)
@@ -92,7 +92,7 @@ class LinearTraining(Measurement):
             **({"milestones": list(schedule.milestones)} if schedule.kind == "steps" else {}),
             "epochs": self.epochs,
             "batch_size": batch,
-            "crops": self._describe_crops(run) if self.crops else "none: features of the plain images",
+            "crops": self._describe_crops(context.views) if self.crops else "none: features of the plain images",
             "seed": self.seed,
             "features": self.features,
             "classes": len(classes),
@@ -157,11 +157,11 @@ class LinearTraining(Measurement):
         )
 
     def _batches(
-        self, encoder: Encoder, split: Split, context: EvalContext, run: RunSpec, batch: int, classes: Tensor
+        self, encoder: Encoder, split: Split, context: EvalContext, batch: int, classes: Tensor
     ) -> tuple[Batches, int, dict[str, str]]:
         """Those of an epoch, how many there are, and what is to be said of their precision."""
         if self.crops:
-            return *self._crop_batches(encoder, split, context, run, batch, classes), {}
+            return *self._crop_batches(encoder, split, context, batch, classes), {}
         rows = features_of(encoder, split, context, self.features, "eval linear")
         batch = min(batch, len(rows))
         order = Order(len(rows), batch, self.seed)
@@ -176,9 +176,9 @@ class LinearTraining(Measurement):
         return epoch_batches, order.steps, rows.precision()
 
     def _crop_batches(
-        self, encoder: Encoder, split: Split, context: EvalContext, run: RunSpec, batch: int, classes: Tensor
+        self, encoder: Encoder, split: Split, context: EvalContext, batch: int, classes: Tensor
     ) -> tuple[Batches, int]:
-        views = CropViews({"crops": Group(count=1, augment=self._augment(run))})
+        views = CropViews({"crops": Group(count=1, augment=self._augment(context.views))})
         sampler = EpochSampler(len(split), batch, self.seed, self.epochs)
         loaded = load(
             Portable(ViewDataset(split, views, self.seed, batch)),
@@ -198,22 +198,22 @@ class LinearTraining(Measurement):
 
         return epoch_batches, sampler.order.steps
 
-    def _augment(self, run: RunSpec) -> Augment:
-        spec = run.method.views
-        if not isinstance(spec, CropsSpec):
+    def _augment(self, views: Views) -> Augment:
+        seen = views.preprocessing()
+        if seen is None:
             raise ContralexError(
-                f"protocol {self.protocol.name}: its random crops are for views of kind crops, and this run has "
-                f"views of kind {spec.kind_name()}. On features of the plain images:"
-                + remedy("contralex", "eval", "linear", "RUN", "--protocol", self.protocol.name, "--no-crops")
+                f"protocol {self.protocol.name}: its random crops are for encoders of RGB images, and the views of "
+                f"this run, {type(views).__name__}, give something else. Train on the plain images:{remedy('--no-crops')}"
             )
-        seen = spec.augments()[0]
         crop = Crop(
-            size=seen.crop.size, scale=(0.08, 1.0), interpolation=self.protocol.interpolation, drawn=self.protocol.crop
+            size=seen.crop, scale=(0.08, 1.0), interpolation=self.protocol.interpolation, drawn=self.protocol.crop
         )
-        return Augment(order=("crop", "flip"), crop=crop, flip=Flip(), normalize=seen.normalize)
+        return Augment(
+            order=("crop", "flip"), crop=crop, flip=Flip(), normalize=Normalize(mean=seen.mean, std=seen.std)
+        )
 
-    def _describe_crops(self, run: RunSpec) -> str:
-        crop = self._augment(run).crop
+    def _describe_crops(self, views: Views) -> str:
+        crop = self._augment(views).crop
         law = "area" if crop.drawn == "area" else "height, as TensorFlow draws it"
         return f"8 to 100 % of the {law}, {crop.size} px, {crop.interpolation}, flips"
 

@@ -23,7 +23,6 @@ from contralex.evaluation.feature_maps import feature_map
 from contralex.evaluation.features import Features
 from contralex.evaluation.linear import LinearClassifier, fit_features
 from contralex.kinds.datasets.limits import MAX_PIXELS
-from contralex.kinds.views.specs import CropsSpec
 from contralex.kinds.views.transforms import evaluation_of_masks
 from contralex.lookup.slots import Encoder
 from contralex.recipes.run_spec import RunSpec
@@ -76,13 +75,13 @@ class Segmentation(Measurement):
         backbone = encoder.backbone
         if backbone is None:
             raise ContralexError(f"segmentation: the encoder {type(encoder).__name__} has no backbone of its own")
-        spec = run.method.views
-        if not isinstance(spec, CropsSpec):
+        seen = context.views.preprocessing()
+        if seen is None:
             raise ContralexError(
-                f"segmentation: the views of this run are of kind {spec.kind_name()}, and masks follow those of kind "
-                "crops"
+                "segmentation is for encoders of RGB images, and the views of this run, "
+                f"{type(context.views).__name__}, give something else"
             )
-        to_mask = evaluation_of_masks(spec.augments()[0])
+        to_mask = evaluation_of_masks(seen)
         each = max(self.positions // len(self.train), 1)
         rows, labels, grid = [], [], (0, 0)
         for at, (maps, masks) in enumerate(self._batches("Encoding positions", backbone, context, self.train, to_mask)):

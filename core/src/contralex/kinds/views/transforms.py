@@ -59,12 +59,12 @@ def evaluation(augment: Augment) -> v2.Compose:
     return v2.Compose([*steps, *to_tensor_steps(augment.normalize)])
 
 
-def evaluation_of_masks(augment: Augment) -> v2.Compose:
-    """What :func:`evaluation` does to the pixels' positions, for an image whose values are classes."""
-    size, how = augment.crop.size, InterpolationMode.NEAREST
-    if size >= 96:
-        return v2.Compose([trim_long_image, v2.Resize(round(size * 8 / 7), how), v2.CenterCrop(size)])
-    return v2.Compose([v2.Resize((size, size), how)])
+def evaluation_of_masks(seen: Preprocessing) -> v2.Compose:
+    """What evaluation does to the positions of pixels, for an image whose values are classes."""
+    how = InterpolationMode.NEAREST
+    if seen.squash:
+        return v2.Compose([v2.Resize((seen.resize, seen.resize), how), v2.CenterCrop(seen.crop)])
+    return v2.Compose([trim_long_image, v2.Resize(seen.resize, how), v2.CenterCrop(seen.crop)])
 
 
 def describe_steps(pipeline: v2.Compose) -> list[str]:
