@@ -203,7 +203,7 @@ class LinearTraining(Measurement):
         if seen is None:
             raise ContralexError(
                 f"protocol {self.protocol.name}: its random crops are for encoders of RGB images, and the views of "
-                f"this run, {type(views).__name__}, give something else. Train on the plain images:{remedy('--no-crops')}"
+                f"this run, {type(views).__name__}, give something else. Take the plain images:{remedy('--no-crops')}"
             )
         crop = Crop(
             size=seen.crop, scale=(0.08, 1.0), interpolation=self.protocol.interpolation, drawn=self.protocol.crop
