@@ -37,7 +37,7 @@ NAMES = [
     *("QueueSource", "Report", "Run", "Step", "Transform", "ViewGrid", "__version__", "build", "cluster", "compare"),
     *("diff", "distill", "doctor", "dry_run", "duplicates", "embed", "explain", "export", "finetune", "fork"),
     *("import_weights", "inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open"),
-    *("report", "resolve", "search", "train", "views", "why"),
+    *("report", "resolve", "runs", "search", "train", "views", "why"),
 ]
 SLOW = ("compare", "Comparison")  # trains two methods
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from contralex.api.inspecting import inspect
     from contralex.api.recipes import diff, explain, methods, resolve, why
     from contralex.api.reporting import Report, report
+    from contralex.api.run_list import runs
     from contralex.api.runs import Run
     from contralex.api.runs import open as open
     from contralex.api.searching import search
@@ -63,6 +64,7 @@ _WHERE = {
     "contralex.api.inspecting": ("inspect",),
     "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
     "contralex.api.reporting": ("Report", "report"),
+    "contralex.api.run_list": ("runs",),
     "contralex.api.runs": ("Run", "open"),
     "contralex.api.searching": ("search",),
     "contralex.api.semi_supervised": ("distill", "finetune"),
@@ -127,6 +129,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "methods",
     "report",
     "resolve",
+    "runs",
     "search",
     "train",
     "views",

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import IO
 
 _PLAIN = {
@@ -48,6 +49,12 @@ def explain_os_error(error: OSError) -> str | None:
         return None
     where = "the output cannot be written" if error.filename is None else os.fsdecode(error.filename)
     return f"{where if len(where) <= _LONGEST else where[:_LONGEST] + '...'}: {error.strerror}"
+
+
+def align(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def write_line(stream: IO[str], text: str) -> None:

@@ -57,10 +57,7 @@ class Comparison:
     def __repr__(self) -> str:
         headings: dict[str, str] = self.result["columns"]
         table = [list(headings.values()), *(cells(row, headings) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
+        lines = streams.align(table)
         return "\n".join([*lines, *below(self.result)])
 
 

@@ -24,6 +24,7 @@ from contralex.cli import (
     plugins,
     report,
     run,
+    runs,
     schema,
     search,
     views,
@@ -205,6 +206,14 @@ app.command(
         "contralex import resnet50.pth --as simclr-v1 --out runs/begin",
     ),
 )(import_weights.import_weights)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "contralex runs",
+        "contralex runs runs/compare-20250101-120000 --sort knn",
+        "contralex runs --json",
+    ),
+)(runs.runs)
 app.command(
     rich_help_panel=USE,
     epilog=examples(

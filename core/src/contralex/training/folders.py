@@ -22,6 +22,7 @@ from contralex.errors import ContralexError
 from contralex.files import read_json
 
 LOCK = ".lock"
+FAILURE = "failure.json"  # the reason why a run failed, until it goes on
 SPEC = "spec.yaml"
 _HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -122,6 +123,28 @@ class Lock:
         return ContralexError(
             f"{self.folder} is being written to by {by}; wait until that has ended, or choose another --out."
         )
+
+
+def is_being_written(folder: Path) -> bool | None:
+    """Whether a process has the folder's lock. None where there is no lock file; False where the process that made it
+    has ended without removing it, as one does that is killed. Nothing is locked or changed."""
+    file = folder / LOCK
+    if not os.path.lexists(file):
+        return None
+    who = _who(file)
+    if who is not None and who["host"] == socket.gethostname():
+        return _lives(who["pid"])
+    try:
+        number = os.open(file, os.O_RDWR)
+    except OSError as error:  # it was removed meanwhile, or is another user's
+        return None if error.errno == errno.ENOENT else True
+    try:
+        _lock_file(number)
+    except OSError:
+        return True
+    finally:
+        os.close(number)
+    return False
 
 
 def make(folder: Path) -> list[Path]:

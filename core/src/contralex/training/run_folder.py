@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 import torch.distributed as dist
 
 from contralex.errors import ContralexError, remedy
+from contralex.files import write_text
 from contralex.lookup import distributed
 from contralex.training import folders
+
+_SIGNALS = 128  # an exit status of more is a signal's
 
 
 class RunFolder:
@@ -35,7 +39,9 @@ class RunFolder:
 
     def begin(self, main: bool) -> Path:
         """Now the run can begin. Makes the folder of a new one."""
-        return Path(_run_on_main(main, lambda: str(self.out if self._resume else self._make())))
+        return Path(
+            _run_on_main(main, lambda: str(self._go_on(self.out) if self._resume and self.out else self._make()))
+        )
 
     def check_still_there(self) -> None:
         """Before something is written there."""
@@ -51,12 +57,28 @@ class RunFolder:
         if self._lock is None:
             return
         is_refused = isinstance(error, ContralexError) and error.exit_code == 2
+        if isinstance(error, Exception) and not is_refused:
+            self._note_failure(error)
         if is_refused and self._made and _has_not_begun(self._lock.folder):
             with suppress(OSError):
                 (self._lock.folder / folders.SPEC).unlink(missing_ok=True)
         self._lock.release()
         if is_refused:
             folders.remove_empty(self._made)
+
+    def _note_failure(self, error: Exception) -> None:
+        """For whoever lists runs: why this one failed. One that a signal stopped has not failed."""
+        if self._lock is None or (isinstance(error, ContralexError) and error.exit_code > _SIGNALS):
+            return
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with suppress(OSError, ContralexError):  # a full disk, or a folder that is gone
+            self._lock.check()
+            write_text(self._lock.folder / folders.FAILURE, json.dumps({"reason": reason}) + "\n")
+
+    def _go_on(self, out: Path) -> Path:
+        with suppress(OSError):
+            (out / folders.FAILURE).unlink(missing_ok=True)
+        return out
 
     def _make(self) -> Path:
         if self.out is None:
