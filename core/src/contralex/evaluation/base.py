@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from contralex.data.base import Source
     from contralex.data.views import Views
-    from contralex.evaluation.cache import FeatureCache
+    from contralex.evaluation.remembered import FeatureStore
     from contralex.lookup.slots import Encoder
     from contralex.plugins.spec import Spec
     from contralex.recipes.run_spec import RunSpec
@@ -70,8 +70,9 @@ class EvalContext:
     """Where the encoder lies."""
     workers: int = 0
     """Processes that read samples."""
-    cache: FeatureCache | None = None
-    """Where features of the encoder are kept; None: nowhere, as while it still learns."""
+    cache: FeatureStore | None = None
+    """Where features of the encoder are kept: on disk of a finished run, in memory between several evaluators while it
+    learns; None: nowhere."""
 
 
 class Measurement(ABC):

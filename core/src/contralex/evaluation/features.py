@@ -28,7 +28,7 @@ from contralex.lookup import distributed
 if TYPE_CHECKING:
     from contralex.data.views import Views
     from contralex.evaluation.base import EvalContext
-    from contralex.evaluation.cache import FeatureCache
+    from contralex.evaluation.remembered import FeatureStore
     from contralex.lookup.slots import Encoder
 
 _log = logging.getLogger("contralex")
@@ -110,7 +110,7 @@ def split_features(
     device: torch.device | str,
     workers: int,
     setting: str,
-    cache: FeatureCache | None = None,
+    cache: FeatureStore | None = None,
 ) -> Features:
     """Features of this process's part of a split; raw pixels where there is no encoder. ``setting``: whose they are, to
     be named where they fit nowhere. ``cache``: where they are kept; None: nowhere. All processes call this."""

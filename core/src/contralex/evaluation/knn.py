@@ -22,7 +22,7 @@ from contralex.lookup import distributed
 
 if TYPE_CHECKING:
     from contralex.data.views import Views
-    from contralex.evaluation.cache import FeatureCache
+    from contralex.evaluation.remembered import FeatureStore
     from contralex.lookup.slots import Encoder
     from contralex.recipes.run_spec import KNNSpec
 
@@ -40,7 +40,7 @@ def evaluate_knn(
     workers: int = 0,
     *,
     baseline: bool = False,
-    cache: FeatureCache | None = None,
+    cache: FeatureStore | None = None,
 ) -> Accuracy:
     """Evaluate an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 

@@ -26,7 +26,7 @@ from contralex.lookup import distributed
 
 if TYPE_CHECKING:
     from contralex.data.views import Views
-    from contralex.evaluation.cache import FeatureCache
+    from contralex.evaluation.remembered import FeatureStore
     from contralex.lookup.slots import Encoder
     from contralex.recipes.run_spec import LinearSpec
 
@@ -76,7 +76,7 @@ def evaluate_linear(
     workers: int = 0,
     *,
     baseline: bool = False,
-    cache: FeatureCache | None = None,
+    cache: FeatureStore | None = None,
 ) -> Accuracy:
     """Evaluate an encoder's features, or raw pixels where there is no encoder. :class:`NoLabels` if it cannot be.
 

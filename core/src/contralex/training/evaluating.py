@@ -7,6 +7,7 @@ from typing import Any
 
 from contralex.errors import remedy
 from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Accuracy, EvalContext, Evaluator, NoLabels
+from contralex.evaluation.remembered import RememberedFeatures
 from contralex.lookup.slots import Encoder
 from contralex.training import build, devices
 from contralex.training.display import Display
@@ -31,8 +32,11 @@ class RunEvaluation:
             return
         untrained = devices.place(build.encoder(run.spec), run.device, run.spec.train.channels_last)
         subjects: dict[str, Encoder | None] = {UNTRAINED: untrained, PIXELS: None}
+        stores = {who: RememberedFeatures() for who in subjects}
         for evaluator in with_baselines:
-            reached = {who: self._evaluate(evaluator, subjects[who], baseline=True) for who in evaluator.baselines}
+            reached = {
+                who: self._evaluate(evaluator, subjects[who], stores[who], baseline=True) for who in evaluator.baselines
+            }
             run.progress.baselines[evaluator.name] = {
                 who: asdict(result) for who, result in reached.items() if result is not None
             }
@@ -41,9 +45,10 @@ class RunEvaluation:
         """The metrics of the evaluators that are due after this epoch. The last one's are in the results."""
         run = self.run
         metrics: dict[str, float] = {}
+        store = RememberedFeatures()
         for evaluator in run.evaluators:
             if evaluator.every and run.epoch % evaluator.every == 0 and run.step < run.total:
-                result = self._evaluate(evaluator, run.method.encoder)
+                result = self._evaluate(evaluator, run.method.encoder, store)
                 if result is not None:
                     metrics[f"{evaluator.name}_top1"] = result.top1
         return metrics
@@ -51,8 +56,9 @@ class RunEvaluation:
     def at_the_end(self) -> dict[str, Any]:
         """The results by evaluator, and where it has baselines by what was evaluated."""
         results: dict[str, Any] = {}
+        store = RememberedFeatures()
         for evaluator in self.run.evaluators:
-            result = self._evaluate(evaluator, self.run.method.encoder)
+            result = self._evaluate(evaluator, self.run.method.encoder, store)
             if result is None:
                 continue
             found = asdict(result)
@@ -60,11 +66,14 @@ class RunEvaluation:
             results[evaluator.name] = {THIS: found, **baselines} if evaluator.has_baselines else found
         return results
 
-    def _evaluate(self, evaluator: Evaluator, encoder: Encoder | None, *, baseline: bool = False) -> Accuracy | None:
-        """The encoder (None: raw pixels), or None where the data do not allow it."""
+    def _evaluate(
+        self, evaluator: Evaluator, encoder: Encoder | None, store: RememberedFeatures, *, baseline: bool = False
+    ) -> Accuracy | None:
+        """The encoder (None: raw pixels), or None where the data do not allow it. ``store``: the features that other
+        evaluators have extracted in the same moment."""
         run = self.run
         workers = devices.workers(run.spec.train.workers, run.device.type)
-        context = EvalContext(run.source, run.views, run.spec.eval.batch_size, run.device, workers)
+        context = EvalContext(run.source, run.views, run.spec.eval.batch_size, run.device, workers, store)
         try:
             with self._metrics.paused():
                 return evaluator.evaluate(encoder, context, baseline=baseline)
