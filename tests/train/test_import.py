@@ -25,16 +25,18 @@ import contralex
 from contralex import ContralexError
 from contralex.importing.fitting import fit
 from contralex.importing.weights_file import read_weights
-from contralex.plugin import Layout, Rename
+from contralex.plugin import Layout, Rename, torchvision_backbone
 from contralex.plugins.registry import registry
 from contralex.training import build
 from contralex.training.checkpoints.read import open_checkpoint
 
 FEW = {"train.max_steps": 1, "train.workers": 0, "train.batch_size": 8, "train.batch_norm": "local"}
 FEW |= {"train.precision": "fp32", "eval.knn": None}
-RESNET = {"method.encoder.backbone": {"kind": "torchvision", "name": "resnet18"}}
+WIDTH = 0.125
+NARROW = {"kind": "torchvision", "name": "resnet18", "width": WIDTH}
+RESNET = {"method.encoder.backbone": NARROW}
 VIT = {"kind": "vit", "image_size": 32, "patch": 8, "width": 16, "depth": 2, "heads": 2}
-HIDDEN, DIM, PROTOTYPES = 24, 12, 20
+F, HIDDEN, DIM, PROTOTYPES = 64, 24, 12, 20
 
 
 def mlp(*widths: int, bias: bool, norm: bool, last_bias: bool | None = None, last_norm: bool = False) -> nn.Sequential:
@@ -47,7 +49,8 @@ def mlp(*widths: int, bias: bool, norm: bool, last_bias: bool | None = None, las
 
 
 def resnet(fc: nn.Module | None = None) -> nn.Module:
-    model = models.resnet18(weights=None)
+    """torchvision's ResNet-18 of an eighth of the channels, to F features, or to what ``fc`` makes of them."""
+    model = torchvision_backbone("resnet18", width=WIDTH).module
     model.fc = fc or nn.Identity()
     return model
 
@@ -103,7 +106,7 @@ def moco(mlp_head: bool) -> dict[str, Any]:
     """facebookresearch/moco: moco/builder.py, main_moco.py."""
 
     def encoder() -> nn.Module:
-        return resnet(mlp(512, 512, DIM, bias=True, norm=False) if mlp_head else nn.Linear(512, DIM))
+        return resnet(mlp(F, F, DIM, bias=True, norm=False) if mlp_head else nn.Linear(F, DIM))
 
     model = module(
         encoder_q=encoder(), encoder_k=encoder(), queue=torch.zeros(DIM, 32), queue_ptr=torch.zeros(1, dtype=torch.long)
@@ -121,7 +124,7 @@ def moco_v3(with_vit: bool) -> dict[str, Any]:
     if with_vit:
         encoders = [vit(head(16, HIDDEN, HIDDEN, DIM)) for _ in range(2)]
     else:
-        encoders = [resnet(head(512, HIDDEN, DIM)) for _ in range(2)]
+        encoders = [resnet(head(F, HIDDEN, DIM)) for _ in range(2)]
     predictor = head(DIM, HIDDEN, DIM)
     model = module(base_encoder=encoders[0], momentum_encoder=encoders[1], predictor=predictor)
     return {"epoch": 300, "arch": "vit", "state_dict": state(Wrapper(model)), "scaler": {"scale": torch.tensor(2.0)}}
@@ -129,14 +132,14 @@ def moco_v3(with_vit: bool) -> dict[str, Any]:
 
 def simsiam() -> dict[str, Any]:
     """facebookresearch/simsiam: simsiam/builder.py."""
-    projector = mlp(512, 512, 512, DIM, bias=False, norm=True, last_bias=True, last_norm=True)
+    projector = mlp(F, F, F, DIM, bias=False, norm=True, last_bias=True, last_norm=True)
     model = module(encoder=resnet(projector), predictor=mlp(DIM, HIDDEN, DIM, bias=False, norm=True, last_bias=True))
     return {"epoch": 100, "state_dict": state(Wrapper(model))}
 
 
 def barlow(bias: bool) -> dict[str, Any]:
     """facebookresearch/barlowtwins: main.py; facebookresearch/vicreg: main_vicreg.py, whose projector has biases."""
-    parts = {"backbone": resnet(), "projector": mlp(512, HIDDEN, HIDDEN, DIM, bias=bias, norm=True, last_bias=False)}
+    parts = {"backbone": resnet(), "projector": mlp(F, HIDDEN, HIDDEN, DIM, bias=bias, norm=True, last_bias=False)}
     model = module(**parts, **({} if bias else {"bn": nn.BatchNorm1d(DIM, affine=False)}))
     return {"epoch": 1000, "model": state(Wrapper(model)), "optimizer": {"state": {0: {"mu": torch.zeros(2)}}}}
 
@@ -144,7 +147,7 @@ def barlow(bias: bool) -> dict[str, Any]:
 def swav(prototypes: nn.Module) -> dict[str, Any]:
     """facebookresearch/swav: src/resnet50.py, main_swav.py, main_deepclusterv2.py."""
     model = resnet()
-    model.add_module("projection_head", mlp(512, HIDDEN, DIM, bias=True, norm=True))
+    model.add_module("projection_head", mlp(F, HIDDEN, DIM, bias=True, norm=True))
     model.add_module("prototypes", prototypes)
     return {"epoch": 400, "state_dict": state(Wrapper(model)), "amp": {"loss_scaler0": {"loss_scale": 1.0}}}
 
@@ -188,17 +191,16 @@ def byol() -> dict[str, Any]:
     """lucidrains/byol-pytorch: byol_pytorch.py."""
 
     def side(net: nn.Module) -> nn.Module:
-        return module(net=net, projector=mlp(512, HIDDEN, DIM, bias=True, norm=True))
+        return module(net=net, projector=mlp(F, HIDDEN, DIM, bias=True, norm=True))
 
-    net = models.resnet18(weights=None)
-    target = side(models.resnet18(weights=None))
+    net, target = resnet(nn.Linear(F, 10)), side(resnet(nn.Linear(F, 10)))
     predictor = mlp(DIM, HIDDEN, DIM, bias=True, norm=True)
     return state(module(net=net, online_encoder=side(net), target_encoder=target, online_predictor=predictor))
 
 
 def simclr() -> dict[str, Any]:
     """sthalles/SimCLR: models/resnet_simclr.py."""
-    return {"state_dict": state(module(backbone=resnet(mlp(512, 512, DIM, bias=True, norm=False))))}
+    return {"state_dict": state(module(backbone=resnet(mlp(F, F, DIM, bias=True, norm=False))))}
 
 
 def clip() -> dict[str, Tensor]:
@@ -247,7 +249,7 @@ CASES = {
         lambda: moco(mlp_head=True),
         "moco-v2",
         "moco",
-        {**RESNET, f"{ENCODER}.projector": head((512, {"activation": "relu"}), (DIM, {})), QUEUE: 32},
+        {**RESNET, f"{ENCODER}.projector": head((F, {"activation": "relu"}), (DIM, {})), QUEUE: 32},
         ["optimizer/state/0/momentum_buffer"],
     ),
     "moco-v3": Case(
@@ -278,7 +280,7 @@ CASES = {
         "simsiam",
         {
             **RESNET,
-            f"{ENCODER}.projector": head((512, V3[0]), (512, V3[0]), (DIM, V3[1])),
+            f"{ENCODER}.projector": head((F, V3[0]), (F, V3[0]), (DIM, V3[1])),
             f"{ENCODER}.predictor": head((HIDDEN, V3[0]), (DIM, {})),
         },
         ["state_dict/encoder.fc.6.bias"],
@@ -363,7 +365,7 @@ CASES = {
             f"{ENCODER}.predictor": head((HIDDEN, NORM), (DIM, {})),
         },
         [
-            *(f"net.{name}" for name in models.resnet18(weights=None).state_dict()),
+            *(f"net.{name}" for name in resnet(nn.Linear(F, 10)).state_dict()),
             *(f"{side}_encoder.net.fc.{name}" for side in ("online", "target") for name in ("weight", "bias")),
         ],
     ),
@@ -394,7 +396,7 @@ CASES = {
         lambda: state(models.resnet18(weights=None)),
         "moco-v2",
         "backbone",
-        {**RESNET, QUEUE: 32},
+        {f"{ENCODER}.backbone": {"kind": "torchvision", "name": "resnet18"}, QUEUE: 32},
         ["fc.weight", "fc.bias"],
     ),
     "timm's own": Case(
@@ -475,7 +477,7 @@ def test_moco_v2_gives_the_vectors_of_the_official_module(tmp_path: Path) -> Non
     method, official = load(CASES["moco-v2"], tmp_path)
     images = torch.rand(4, 3, 32, 32)
     for side, ours in (("q", method.encoder), ("k", method.key_encoder.encoder)):
-        theirs = resnet(mlp(512, 512, DIM, bias=True, norm=False)).eval()
+        theirs = resnet(mlp(F, F, DIM, bias=True, norm=False)).eval()
         prefix = f"module.encoder_{side}."
         theirs.load_state_dict(
             {k.removeprefix(prefix): v for k, v in official["state_dict"].items() if k.startswith(prefix)}
@@ -587,7 +589,7 @@ class Trap:
         (lambda file: None, "is no file; give a published checkpoint"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_file_that_is_none_or_holds_code_is_refused(
     write: Callable[[Path], Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -619,14 +621,12 @@ def test_numbers_of_numpy_and_arguments_beside_the_weights_are_passed_over(tmp_p
 def test_other_sizes_are_a_sentence_and_a_dry_run_lists_them(tmp_path: Path) -> None:
     case = CASES["moco-v2"]
     torch.save(case.file(), tmp_path / "w.pth")
-    sets = {**sets_of(case), "method.encoder.projector": head((512, {"activation": "relu"}), (DIM + 1, {}))}
+    sets = {**sets_of(case), "method.encoder.projector": head((F, {"activation": "relu"}), (DIM + 1, {}))}
     with pytest.raises(ContralexError) as caught:
         contralex.import_weights(tmp_path / "w.pth", "moco-v2", tmp_path / "run", preset="digits", sets=sets)
     text = str(caught.value)
-    assert (
-        "by the layout moco: " in text
-        and "fc.2.weight: it is (12, 512), and encoder.projector.2.weight is (13, 512)" in text
-    )
+    assert "by the layout moco: " in text
+    assert f"fc.2.weight: it is (12, {F}), and encoder.projector.2.weight is (13, {F})" in text
     assert not (tmp_path / "run").exists()
     found = contralex.import_weights(tmp_path / "w.pth", "moco-v2", preset="digits", sets=sets, dry_run=True)
     assert found.run is None and {*found.problems} == {
