@@ -96,7 +96,7 @@ def test_whatever_changes_makes_features_anew(
     features(store, Known(rows()), Twice())
     split, which = Known(rows(), "others" if change == "data" else "rows"), "backbone"
     if change == "weights":
-        store = store.of(weights="abd")
+        store = store.with_key(weights="abd")
     if change == "features":
         which = "embedding"
     if change == "transform":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
-from contralex.evaluation.linear_protocols import PROTOCOLS, protocol_named
+from contralex.evaluation.linear_protocols import PROTOCOLS, find_protocol
 from contralex.evaluation.sgd_probe import Probes, Schedule, Setting, SweepTrainer, train
 from contralex.training.optimizers import LARS
 from tests.core.test_knn import clusters
@@ -141,6 +141,6 @@ def test_a_label_that_is_none_of_the_classes_is_never_found() -> None:
 
 def test_protocols_are_found_by_name() -> None:
     assert list(PROTOCOLS) == [protocol.name for protocol in PROTOCOLS.values()]
-    assert protocol_named("moco-v2").rate == 30
+    assert find_protocol("moco-v2").rate == 30
     with pytest.raises(ContralexError, match="no such linear evaluation; did you mean simclr"):
-        protocol_named("simcrl")
+        find_protocol("simcrl")

@@ -30,7 +30,7 @@ from contralex.recipes.code_files import permission
 from contralex.training import build, devices
 from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import open_checkpoint
-from contralex.training.feature_cache import feature_cache
+from contralex.training.feature_cache import make_feature_cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +105,7 @@ def embed(
         device = devices.to_evaluate_on()
         encoder = devices.place(build.encoder_of(checkpoint, spec), device, spec.train.channels_last)
         dataset = EvalDataset(everything, spec.method.views.build())
-        cache = feature_cache(checkpoint, spec, encoder, dataset.views, device.type)
+        cache = make_feature_cache(checkpoint, spec, encoder, dataset.views, device.type)
         size, workers = batch_size or spec.eval.batch_size, devices.workers(spec.train.workers, device.type)
         function = feature_function(encoder, which)
         found = None if cache is None else cache.find(dataset, which)

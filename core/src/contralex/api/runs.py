@@ -154,10 +154,10 @@ class Run(os.PathLike[str]):
         pairs of which are trained at once. ``epochs``: in place of the protocol's. ``crops=False``: on the features of
         the plain images, which are extracted once, and not of random crops.
         """
-        from contralex.evaluation.linear_protocols import protocol_named
+        from contralex.evaluation.linear_protocols import find_protocol
         from contralex.evaluation.linear_training import LinearTraining
 
-        made = LinearTraining(protocol_named(protocol), rates, decays, epochs, crops, features, seed)
+        made = LinearTraining(find_protocol(protocol), rates, decays, epochs, crops, features, seed)
         return self._measure(made, data, sets)
 
     def quality(

@@ -61,7 +61,7 @@ class FeatureCache:
     key: Mapping[str, Any]
     lock: Lock = field(repr=False)
 
-    def of(self, **more: Any) -> FeatureCache:
+    def with_key(self, **more: Any) -> FeatureCache:
         """The cache of something else of the same run, by what is different in its key."""
         return replace(self, key={**self.key, **more})
 
@@ -211,7 +211,9 @@ class _Extraction:
         self.finished = self.entry.read()  # another process may have written it in the meantime
         if self.finished is not None:
             return
-        done = distributed.gather_objects([_written(self.entry.folder) if distributed.rank() == 0 else set()])[0]
+        done = distributed.gather_objects([_read_done_blocks(self.entry.folder) if distributed.rank() == 0 else set()])[
+            0
+        ]
         missing = [block for block in range(-(-self.entry.count // BLOCK)) if block not in done]
         own = [missing[at] for at in distributed.own_part(len(missing))]
         part = [at for block in own for at in range(block * BLOCK, min((block + 1) * BLOCK, self.entry.count))]
@@ -359,7 +361,7 @@ def _make_draft(path: Path, count: int, width: int) -> bool:
     return True
 
 
-def _written(folder: Path) -> set[int]:
+def _read_done_blocks(folder: Path) -> set[int]:
     """The blocks that are in the draft, of an extraction that was stopped."""
     if not (folder / _DRAFT).is_file():
         for file in folder.glob(_BLOCKS):

@@ -15,7 +15,7 @@ from contralex.evaluation.encoding import evaluating
 def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
     """(B, 3, H, W) to (B, C, h, w): the last map of more than one position that a layer gives, or the tokens of a ViT's
     patches behind its last layer, in their grid. The backbone is in eval mode."""
-    with evaluating(backbone), _watching(backbone) as seen:
+    with evaluating(backbone), _watch(backbone) as seen:
         backbone(images)
     map_, tokens = seen.get("map"), seen.get("tokens")
     if tokens is not None:
@@ -33,7 +33,7 @@ def feature_map(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def _watching(backbone: nn.Module) -> Iterator[dict[str, Tensor]]:
+def _watch(backbone: nn.Module) -> Iterator[dict[str, Tensor]]:
     """The last ``map`` (B, C, h, w) of several positions, the last ``tokens`` (B, T, C) since, and the last map that a
     convolution gave, which are the ``patches`` of a ViT."""
     seen: dict[str, Tensor] = {}

@@ -223,7 +223,7 @@ def describe_pixels(split: Split, views: Views) -> str:
     return "pixels"
 
 
-def features_of(encoder: Encoder, split: Split, context: EvalContext, which: Which, setting: str) -> Features:
+def read_features(encoder: Encoder, split: Split, context: EvalContext, which: Which, setting: str) -> Features:
     """As :func:`split_features`, where everything else is as evaluation has it."""
     return split_features(
         encoder,

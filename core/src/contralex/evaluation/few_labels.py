@@ -87,7 +87,7 @@ def low_shot_svm(
         raise ContralexError(
             "SVMs come with scikit-learn, which is not installed:" + remedy("pip", "install", "contralex[digits]")
         ) from None
-    inputs, asked = (_scaled(features) for features in (train, test))
+    inputs, asked = (_scale(features) for features in (train, test))
     labels, truth = train_labels.cpu().numpy(), test_labels.cpu().numpy()
     classes = [label for label in np.unique(labels) if (truth == label).any()]
     found = {}
@@ -126,6 +126,6 @@ def subset_by_file(split: Split, file: Path) -> list[int]:
     return sorted({where[Path(name).name] for name in names})
 
 
-def _scaled(features: Tensor) -> Any:
+def _scale(features: Tensor) -> Any:
     rows = features.cpu().double()
     return (rows / (rows.norm(dim=1, keepdim=True) + 1e-5)).numpy()

@@ -138,7 +138,7 @@ PROTOCOLS = {
 }
 
 
-def protocol_named(name: str) -> LinearProtocol:
+def find_protocol(name: str) -> LinearProtocol:
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     hint = did_you_mean(find_similar(name, PROTOCOLS)) or f"there are {', '.join(PROTOCOLS)}"

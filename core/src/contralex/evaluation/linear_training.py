@@ -20,7 +20,7 @@ from contralex.data.views import Views
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import EvalContext, Measurement, Measures
 from contralex.evaluation.encoding import evaluating
-from contralex.evaluation.features import Features, Which, feature_function, features_of, labelled_splits
+from contralex.evaluation.features import Features, Which, feature_function, labelled_splits, read_features
 from contralex.evaluation.linear_protocols import LinearProtocol
 from contralex.evaluation.sgd_probe import Probes, Schedule, Setting, SweepTrainer, train
 from contralex.kinds.views.augment import Augment, Crop, Flip, Group, Normalize
@@ -70,8 +70,8 @@ class LinearTraining(Measurement):
         batch = min(self.protocol.batch_size, len(learned))
         scale = batch / 256 if self.protocol.scaled else 1.0
         settings = [Setting(rate * scale, decay) for rate, decay in self.pairs]
-        tests = features_of(encoder, test, context, self.features, "eval linear")
-        held_rows = None if held is None else features_of(encoder, held, context, self.features, "eval linear")
+        tests = read_features(encoder, test, context, self.features, "eval linear")
+        held_rows = None if held is None else read_features(encoder, held, context, self.features, "eval linear")
         trainer = self._trainer(settings, tests.width, len(classes), context.device)
         batches, steps, precision = self._batches(encoder, learned, context, batch, classes)
         schedule = self._schedule()
@@ -162,7 +162,7 @@ class LinearTraining(Measurement):
         """Those of an epoch, how many there are, and what is to be said of their precision."""
         if self.crops:
             return *self._crop_batches(encoder, split, context, batch, classes), {}
-        rows = features_of(encoder, split, context, self.features, "eval linear")
+        rows = read_features(encoder, split, context, self.features, "eval linear")
         batch = min(batch, len(rows))
         order = Order(len(rows), batch, self.seed)
         targets = torch.searchsorted(classes.to(rows.device), rows.labels)

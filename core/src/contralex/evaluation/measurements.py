@@ -20,8 +20,8 @@ from contralex.evaluation.features import (
     Features,
     Which,
     choose_some,
-    features_of,
     labelled_splits,
+    read_features,
     select_labelled,
 )
 from contralex.evaluation.linear import fit_features
@@ -59,7 +59,7 @@ class Quality(Measurement):
     def measure(self, encoder: Encoder, context: EvalContext, run: RunSpec) -> Measures:
         test = context.source.test()
         split = choose_some(test if test is not None else context.source.train(), self.samples)
-        found = features_of(encoder, split, context, self.features, "eval quality")
+        found = read_features(encoder, split, context, self.features, "eval quality")
         count, total, products = spectra.moments(rows for rows, _ in found.blocks(_ROWS))
         covariance = products / count - torch.outer(total, total) / count**2
         figures: dict[str, float | None] = {
@@ -79,10 +79,10 @@ class Quality(Measurement):
             "alpha_req": f"eigenvalues {spectra.FIT[0]} to {min(spectra.FIT[1], found.width, count - 1)}, weights 1/i",
             "uniformity": "t = 2",
         }
-        drawn, more = self._of_views(encoder, split, context, run.train.seed)
+        drawn, more = self._measure_views(encoder, split, context, run.train.seed)
         return Measures({**figures, **drawn}, {**protocol, **more})
 
-    def _of_views(
+    def _measure_views(
         self, encoder: Encoder, split: Split, context: EvalContext, seed: int
     ) -> tuple[dict[str, float], dict[str, Any]]:
         """The figures that need random views, and their protocol."""
@@ -136,11 +136,11 @@ class Retrieval(Measurement):
         test = context.source.test()
         if test is None:
             raise NoLabels("The data have no split to evaluate on.")
-        asked = features_of(encoder, select_labelled(test, "test"), context, self.features, "eval retrieval")
+        asked = read_features(encoder, select_labelled(test, "test"), context, self.features, "eval retrieval")
         bank = asked
         if self.gallery == "train":
             train = select_labelled(context.source.train(), "train")
-            bank = features_of(encoder, train, context, self.features, "eval retrieval")
+            bank = read_features(encoder, train, context, self.features, "eval retrieval")
         found = retrieve(asked[:], asked.labels, bank[:], bank.labels, self.ks, same=bank is asked)
         if not found.queries:
             raise NoLabels("No test image has another of its class to find.")
@@ -195,7 +195,9 @@ class FewLabel(Measurement):
 
     def measure(self, encoder: Encoder, context: EvalContext, run: RunSpec) -> Measures:
         train, test = labelled_splits(context.source)
-        bank, asked = (features_of(encoder, split, context, self.features, "eval few-label") for split in (train, test))
+        bank, asked = (
+            read_features(encoder, split, context, self.features, "eval few-label") for split in (train, test)
+        )
         figures: dict[str, float | None] = {}
         details: dict[str, Any] = {}
         spec = run.eval.linear or LinearSpec()

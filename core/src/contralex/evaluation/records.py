@@ -83,11 +83,11 @@ def make_record(
 ) -> dict[str, Any]:
     """``sentence``: what was evaluated how, with its figures."""
     own = results[THIS]
-    baselines = {who: plain(result) for who, result in results.items() if who != THIS}
+    baselines = {who: to_json(result) for who, result in results.items() if who != THIS}
     record = {
         "format": FORMAT,
         "evaluation": name,
-        "figures": figures_of(own),
+        "figures": list_figures(own),
         "protocol": own.protocol,
         **({"baselines": baselines} if baselines else {}),
         **({"details": own.details} if isinstance(own, Measures) and own.details else {}),
@@ -95,7 +95,7 @@ def make_record(
         "checkpoint": subject.checkpoint,
         "data": subject.data,
         "device": subject.device,
-        "versions": versions(subject.plugins),
+        "versions": list_versions(subject.plugins),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return {**record, "text": _text(sentence, record)}
@@ -114,18 +114,18 @@ def write_record(run: Path, record: Mapping[str, Any]) -> Path:
     return file
 
 
-def plain(result: Accuracy | Measures) -> dict[str, Any]:
+def to_json(result: Accuracy | Measures) -> dict[str, Any]:
     """Figures and their protocol, as JSON holds them."""
-    return {**figures_of(result), "protocol": result.protocol}
+    return {**list_figures(result), "protocol": result.protocol}
 
 
-def figures_of(result: Accuracy | Measures) -> dict[str, Any]:
+def list_figures(result: Accuracy | Measures) -> dict[str, Any]:
     if isinstance(result, Measures):
         return dict(result.figures)
     return {name: value for name, value in asdict(result).items() if name != "protocol"}
 
 
-def versions(plugins: Mapping[str, str]) -> dict[str, str]:
+def list_versions(plugins: Mapping[str, str]) -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

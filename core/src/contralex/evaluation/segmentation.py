@@ -42,7 +42,7 @@ class Pair:
 def find_pairs(folder: Path) -> tuple[list[Pair], list[Pair]]:
     """What to learn from and what to evaluate on, in ``folder``: images in ``images`` and masks of the same names in
     ``masks``, both below ``train`` and ``val``, or directly below, where every fifth image is evaluated on."""
-    parts = [_named(folder, names) for names in (_TRAIN, _VAL)]
+    parts = [_find_folder(folder, names) for names in (_TRAIN, _VAL)]
     if all(part is not None for part in parts):
         train, val = (_pairs(part) for part in parts if part is not None)
         return train, val
@@ -205,7 +205,7 @@ def _read_mask(path: Path, to_mask: Any) -> Tensor:
     return torch.from_numpy(values.astype(np.int64))
 
 
-def _named(folder: Path, names: Sequence[str]) -> Path | None:
+def _find_folder(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name / "images").is_dir()), None)
 
 

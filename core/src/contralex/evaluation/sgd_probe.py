@@ -109,7 +109,7 @@ class SweepTrainer:
     def step(self, features: Tensor, labels: Tensor, factor: float) -> None:
         """One step on (B, F) features with labels (B,), at ``factor`` times each setting's learning rate."""
         if self._mean is not None:
-            features = self._normalized(features, self._mean)
+            features = self._normalize(features, self._mean)
         gradients = _gradients(features, labels, self.weight, self.bias)
         for parameter, gradient, velocity in zip((self.weight, self.bias), gradients, self._velocity, strict=True):
             shape = (-1, *[1] * (parameter.dim() - 1))
@@ -127,7 +127,7 @@ class SweepTrainer:
             return Probes(self.weight, self.bias)
         return Probes(self.weight, self.bias, self._mean, (self._variance + _BN_EPS).rsqrt())
 
-    def _normalized(self, features: Tensor, running: Tensor) -> Tensor:
+    def _normalize(self, features: Tensor, running: Tensor) -> Tensor:
         mean, variance = features.mean(dim=0), features.var(dim=0, unbiased=False)
         if len(features) > 1:
             unbiased = variance * len(features) / (len(features) - 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contralex.errors import ContralexError
 from contralex.evaluation.base import EvalContext, Measurement, Measures
-from contralex.evaluation.features import Features, Which, features_of, labelled_splits
+from contralex.evaluation.features import Features, Which, labelled_splits, read_features
 from contralex.evaluation.knn import neighbour_accuracies
 from contralex.evaluation.linear import LinearClassifier, fit_features
 from contralex.kinds.datasets.labelled import choose_labelled
@@ -53,7 +53,9 @@ class Transfer(Measurement):
 
     def measure(self, encoder: Encoder, context: EvalContext, run: RunSpec) -> Measures:
         train, test = labelled_splits(context.source)
-        bank, asked = (features_of(encoder, split, context, self.features, "eval transfer") for split in (train, test))
+        bank, asked = (
+            read_features(encoder, split, context, self.features, "eval transfer") for split in (train, test)
+        )
         neighbours, linear = run.eval.knn or KNNSpec(), run.eval.linear or LinearSpec()
         k = min(neighbours.k, bank.total)
         classes = 1 + int(max(bank.labels.max(), asked.labels.max()))

@@ -29,7 +29,7 @@ from contralex.recipes.code_files import permission, used_plugins
 from contralex.training import build, devices
 from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
-from contralex.training.feature_cache import feature_cache, run_folder, weights_digest
+from contralex.training.feature_cache import find_run_folder, make_feature_cache, read_weights_digest
 
 if TYPE_CHECKING:
     from contralex.data.base import Source
@@ -69,16 +69,17 @@ def evaluate(
             resolved = found.resolved(data=data, sets=sets)
             evaluator = evaluator_named(evaluator, resolved.run, used_plugins(resolved.plugins, resolved.code))
         opened = _Opened(found, resolved, data_spec or resolved.run.data)
-        judge = evaluator
-        wanted = judge.baselines if baselines is None else baselines
+        wanted = evaluator.baselines if baselines is None else baselines
         results: dict[str, Accuracy] = {}
         for who, encoder, context in opened.subjects(wanted):
             progress.say(f"Evaluating: {who}")
-            with _labels_needed():
-                results[who] = judge.evaluate(encoder, context, baseline=who != THIS)
+            with _ask_for_labels():
+                results[who] = evaluator.evaluate(encoder, context, baseline=who != THIS)
         own = results[THIS]
-        sentence = f"{judge.settings(own.protocol)}: {_figures(own, judge.columns)}, {judge.samples(own.protocol)}"
-        return opened.keep(judge.name, results, sentence)
+        sentence = (
+            f"{evaluator.settings(own.protocol)}: {_figures(own, evaluator.columns)}, {evaluator.samples(own.protocol)}"
+        )
+        return opened.keep(evaluator.name, results, sentence)
 
 
 def measure(
@@ -106,7 +107,7 @@ def measure(
             if encoder is None:  # raw pixels, which no measurement asks for
                 continue
             progress.say(f"Evaluating: {who}")
-            with _labels_needed():
+            with _ask_for_labels():
                 results[who] = measurement.measure(encoder, context, resolved.run)
         own = results[THIS]
         return opened.keep(measurement.name, results, measurement.sentence(own.figures, own.protocol))
@@ -127,7 +128,7 @@ class _Opened:
         run, views = self.run, self.run.method.views.build()
         channels_last = run.train.channels_last
         own = devices.place(build.encoder_of(self.found, run), self.device, channels_last)
-        cache = feature_cache(self.found, run, own, views, self.device.type)
+        cache = make_feature_cache(self.found, run, own, views, self.device.type)
         context = EvalContext(
             self.source,
             views,
@@ -146,7 +147,7 @@ class _Opened:
 
     def keep(self, name: str, results: Mapping[str, R], sentence: str) -> Evaluation[R]:
         record = make_record(name, results, self._subject(), sentence)
-        folder, file = run_folder(self.found), None
+        folder, file = find_run_folder(self.found), None
         if folder is not None:
             try:
                 file = write_record(folder, record)
@@ -161,7 +162,7 @@ class _Opened:
             checkpoint={
                 "path": str(self.found.folder),
                 "step": self.found.step,
-                "sha256": weights_digest(self.found),
+                "sha256": read_weights_digest(self.found),
             },
             data={
                 "spec": self.data_spec.model_dump(mode="json"),
@@ -175,7 +176,7 @@ class _Opened:
 
 
 def _with_weights(context: EvalContext, cache: FeatureCache | None, weights: str) -> EvalContext:
-    return replace(context, cache=None if cache is None else cache.of(weights=weights))
+    return replace(context, cache=None if cache is None else cache.with_key(weights=weights))
 
 
 def _check(sets: Sequence[str]) -> None:
@@ -189,7 +190,7 @@ def _figures(result: Accuracy, columns: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _labels_needed() -> Iterator[None]:
+def _ask_for_labels() -> Iterator[None]:
     """Say what to give, where the data have no labels."""
     try:
         yield

@@ -21,28 +21,28 @@ from contralex.training.checkpoints.read import Checkpoint
 _LIBRARIES = ("contralex", "torch", "torchvision", "numpy", "pillow", "timm")
 
 
-def run_folder(checkpoint: Checkpoint) -> Path | None:
+def find_run_folder(checkpoint: Checkpoint) -> Path | None:
     """The folder of the run that a checkpoint is of; None for one that lies by itself."""
     above = checkpoint.folder.parent
     return above.parent if above.name == "checkpoints" else None
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
+def read_weights_digest(checkpoint: Checkpoint) -> str:
     """The SHA-256 of the checkpoint's tensors."""
     files = manifest.files_of(checkpoint.folder, hashes=False)
     return next(file.sha256 for file in files if file.name == manifest.MODEL)
 
 
-def feature_cache(
+def make_feature_cache(
     checkpoint: Checkpoint, spec: RunSpec, encoder: nn.Module, views: Views, device: str
 ) -> FeatureCache | None:
     """The features of a checkpoint's encoder; None where it lies in no run's folder."""
-    run = run_folder(checkpoint)
+    run = find_run_folder(checkpoint)
     if run is None:
         return None
     method = spec.method.model_dump(mode="json")
     key: dict[str, Any] = {
-        "weights": weights_digest(checkpoint),
+        "weights": read_weights_digest(checkpoint),
         "encoder": method["encoder"],
         "views": method["views"],
         "code": _sources([*encoder.modules(), views]),
