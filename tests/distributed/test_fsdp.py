@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from packaging.version import Version
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from contralex.recipes.layers import Resolved, resolve
+from contralex.training.accelerate_check import FIRST_TORCH
 from contralex.training.run import train
 from contralex.training.run_state import Run
 from tests.train.tiny import TINY
 
-pytest.importorskip("torch.distributed.fsdp", reason="no FSDP")
-if not hasattr(torch.distributed.fsdp, "fully_shard"):
-    pytest.skip("this torch has no FSDP2", allow_module_level=True)
+pytestmark = pytest.mark.skipif(Version(torch.__version__) < FIRST_TORCH, reason="refused with this torch")
 
 SGD = "train.optimizer={kind: sgd, lr: 0.01, momentum: 0.9}"
 METHODS = {

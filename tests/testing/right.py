@@ -57,11 +57,12 @@ def make_recent(dim: Any, size: Any) -> Any:
 
         def forward(self, queries: Any, keys: Any, match: Any, step: Any) -> Any:
             own = keys.select_matching(queries, match).vectors.unsqueeze(1)
-            step.cache["right"] = keys.vectors.detach()  # which update() finds: it gets the same step
+            step.cache["right"] = keys.vectors.detach()  # which update() finds in step.caches
             return Dictionary(own=own, shared=self.kept.clone())
 
         def update(self, keys: Any, step: Any) -> None:
-            self.kept.copy_(torch.cat([step.cache["right"], self.kept])[: len(self.kept)])
+            fresh = [cache["right"] for cache in step.caches]
+            self.kept.copy_(torch.cat([*fresh, self.kept])[: len(self.kept)])
 
     return Part(size)
 

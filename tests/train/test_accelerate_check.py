@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
+from packaging.version import Version
 
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
-from contralex.training.accelerate_check import ShardingPlan, sharding_plan
+from contralex.training.accelerate_check import FIRST_TORCH, ShardingPlan, sharding_plan
 from contralex.training.run import train
 from tests.train.tiny import TINY
 
@@ -36,6 +38,7 @@ def test_what_a_run_does_not_do_is_refused_at_its_start(
     assert not dist.is_initialized()
 
 
+@pytest.mark.skipif(Version(torch.__version__) < FIRST_TORCH, reason="refused with this torch")
 @pytest.mark.parametrize(
     ("variables", "sets", "sentence"),
     [
@@ -60,6 +63,7 @@ def test_what_sharded_encoders_cannot_do_is_refused(
         train(resolve("simclr-v1", preset="digits", data=str(images), sets=[*TINY, *sets]), tmp_path / "run")
 
 
+@pytest.mark.skipif(Version(torch.__version__) < FIRST_TORCH, reason="refused with this torch")
 def test_fsdp_of_one_process_is_no_sharding(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,3 +93,11 @@ def test_the_plan_is_what_accelerate_is_configured_for(
     for variable, value in {"ACCELERATE_USE_FSDP": "true", **variables}.items():
         monkeypatch.setenv(variable, value)
     assert sharding_plan() == expected
+
+
+def test_sharding_with_an_older_torch_is_refused(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    for variable, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ContralexError, match=r"FSDP 2, which needs torch 2.7, and this is torch 2.6.0"):
+        train(resolve("simclr-v1", preset="digits", data=str(images), sets=TINY), tmp_path / "run")

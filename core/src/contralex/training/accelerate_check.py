@@ -21,7 +21,7 @@ _OTHERS = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
 }
 _ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
-_FIRST_TORCH = Version("2.7")  # whose fully_shard leaves parameters out that it is told to
+FIRST_TORCH = Version("2.7")  # whose fully_shard leaves parameters out that it is told to
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def _check_sharding(train: TrainSpec) -> None:
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise _only_copies(f"FSDP {version}", "or in its version 2, with `fsdp_version: 2`")
-    if Version(torch.__version__) < _FIRST_TORCH:
-        raise _only_copies(f"FSDP 2, which needs torch {_FIRST_TORCH}, and this is torch {torch.__version__}")
+    if Version(torch.__version__) < FIRST_TORCH:
+        raise _only_copies(f"FSDP 2, which needs torch {FIRST_TORCH}, and this is torch {torch.__version__}")
     for variable, what in (("OFFLOAD_PARAMS", "parameters"), ("ACTIVATION_CHECKPOINTING", "activations")):
         if _is_on(f"FSDP_{variable}"):
             setting = f"fsdp_{variable.lower()}"
