@@ -134,6 +134,7 @@ def test_text_and_attributes_are_escaped_and_markup_is_not() -> None:
     )
     assert join([Markup("<i>"), "<i>", None]) == "<i>&lt;i&gt;"
     assert tag("img", src="x") == '<img src="x">'
+    assert tag("p", data_number=0, hidden=False, tabindex=0) == '<p data-number="0" tabindex="0"></p>'
 
 
 def test_data_of_the_script_cannot_end_it() -> None:

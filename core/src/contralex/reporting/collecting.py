@@ -85,6 +85,7 @@ def _describe(subject: Subject) -> dict[str, Any]:
     state = attempt(lambda: {"step": subject.checkpoint.step, "plugins": dict(subject.checkpoint.state.plugins)})
     picture = attempt(lambda: {"svg": svg(explained(subject.resolved))})
     last = logged.lines[-1] if logged.lines else {}
+    losses = [float(line["loss"]) for line in logged.lines if "loss" in line]
     return {
         "label": subject.label,
         "path": str(logged.path),
@@ -94,6 +95,7 @@ def _describe(subject: Subject) -> dict[str, Any]:
         "spec": yaml.dump(dict(logged.spec)),
         "ended": bool(results),
         "results": dict(results),
+        "losses": [losses[0], losses[-1]] if losses else [],
         "step": last.get("step", 0),
         "epoch": last.get("epoch", 0),
         "checkpoint": state,

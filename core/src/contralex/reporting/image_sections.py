@@ -94,7 +94,7 @@ def _usable(subjects: Sequence[Subject]) -> tuple[list[Subject], list[str]]:
     usable, left_out = [], []
     for subject in subjects:
         try:
-            subject.encoder  # noqa: B018
+            subject.load()
             usable.append(subject)
         except ContralexError as error:
             left_out.append(f"{subject.label}: {say_why(error)}")
@@ -157,7 +157,7 @@ def _hard(encoded: Encoded, sampled: Sampled) -> dict[str, Any]:
         bank = torch.tensor(sampled.bank_labels())
         wrong = ((bank[found] != labels[:, None]) & (bank[found] >= 0)).float().mean(dim=1) + cosine[:, 0] * 1e-3
         order = wrong.masked_fill(labels < 0, -1.0).argsort(descending=True)
-        about = "Images whose neighbours are of other classes, those that are surest of it first."
+        about = "Images whose neighbours are of other classes, the surest first."
     else:
         order = cosine[:, 0].argsort()
         about = "Images that are least like any other, by the cosine of their nearest neighbour."

@@ -24,7 +24,8 @@ def tag(name: str, *content: object, **attributes: object) -> Markup:
     An attribute of Python's keywords ends in ``_`` (``class_``), other ``_`` are hyphens; None and False leave an
     attribute out, and True writes its name alone.
     """
-    words = [name, *(_attribute(key, value) for key, value in attributes.items() if value not in (None, False))]
+    given = {key: value for key, value in attributes.items() if value is not None and value is not False}
+    words = [name, *(_attribute(key, value) for key, value in given.items())]
     start = f"<{' '.join(words)}>"
     return Markup(start if name in _VOID else f"{start}{join(content)}</{name}>")
 

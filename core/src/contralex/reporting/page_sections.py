@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from contralex.evaluation.base import THIS
+from contralex.progress import duration
 from contralex.reporting.curves import Chart, Sign
 from contralex.reporting.limits import NEIGHBOURS, POINTS
 from contralex.reporting.markup import EMPTY, Markup, join, json_script, tag
@@ -68,27 +69,38 @@ def _absent(part: Mapping[str, Any]) -> Markup:
 
 
 def _summary(found: Mapping[str, Any]) -> Markup:
+    about = {run["name"]: run["summary"] for run in found["runs"] if run["summary"]}
+    several = len(found["runs"]) > 1
     rows = []
     for number, run in enumerate(found["runs"]):
-        results = run["results"]
-        figures = [f"{_accuracy(results, name)}" for name in ("knn", "linear")]
-        state = f"{results['steps']:,}" if run["ended"] else f"{run['step']:,} (not ended)"
-        loss = (
-            f"{results['first_loss']:.3f} → {results['last_loss']:.3f}" if results.get("last_loss") is not None else "–"
-        )
-        time = f"{results['seconds']:,.0f} s" if run["ended"] else "–"
-        name = tag("span", class_=f"swatch run-{number}", aria_hidden="true") if len(found["runs"]) > 1 else EMPTY
-        heads = [join([name, run["label"]]), run["name"], state, f"{run['epoch']:g}", time, loss, *figures]
-        rows.append(tag("tr", tag("th", heads[0], scope="row"), *(tag("td", cell) for cell in heads[1:])))
-    names = ("run", "method", "steps", "epochs", "time", "loss", "kNN top-1", "linear top-1")
-    summaries = dict.fromkeys(run["summary"] for run in found["runs"] if run["summary"])
+        swatch = tag("span", class_=f"swatch run-{number}", aria_hidden="true")
+        cells = (tag("td", value) for value in _facts(run).values())
+        rows.append(tag("tr", tag("th", swatch, run["label"], scope="row"), *cells))
+    facts = _facts(found["runs"][0])
+    single = tag(
+        "dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()), class_="facts"
+    )
     return join(
         [
-            *(tag("p", text, class_="lead") for text in summaries),
-            _table(names, rows),
+            *(tag("p", f"Recipe {name}: {text}", class_="lead") for name, text in about.items()),
+            _table(("run", *facts), rows) if several else single,
             _signs(found["signs"], found["runs"]),
         ]
     )
+
+
+def _facts(run: Mapping[str, Any]) -> dict[str, str]:
+    """What a run reached; of one that has not ended, as far as it logged."""
+    results, losses = run["results"], run["losses"]
+    return {
+        "method": run["name"],
+        "steps": f"{results['steps']:,}" if run["ended"] else f"{run['step']:,} (not ended)",
+        "epochs": f"{run['epoch']:.3g}",
+        "time": duration(results["seconds"]) if run["ended"] else "–",
+        "loss": f"{losses[0]:.3f} → {losses[1]:.3f}" if losses else "–",
+        "kNN top-1": _accuracy(results, "knn"),
+        "linear top-1": _accuracy(results, "linear"),
+    }
 
 
 def _accuracy(results: Mapping[str, Any], name: str) -> str:
@@ -238,14 +250,18 @@ def _neighbours(found: Mapping[str, Any]) -> Markup:
         f"{len(part['queries'])} {whose}: by the untrained encoder, and after training. A neighbour of the same class "
         "has a solid edge, one of another class a dashed one."
     )
-    return join([tag("p", about), *(_query(query) for query in part["queries"])])
+    return join([tag("p", about), _queries(part)])
 
 
 def _hard(found: Mapping[str, Any]) -> Markup:
     part = found["hard"]
     if "absent" in part:
         return EMPTY
-    return join([tag("p", part["about"]), *(_query(query) for query in part["queries"])])
+    return join([tag("p", part["about"]), _queries(part)])
+
+
+def _queries(part: Mapping[str, Any]) -> Markup:
+    return tag("div", *(_query(query) for query in part["queries"]), class_="queries")
 
 
 def _query(query: Mapping[str, Any]) -> Markup:

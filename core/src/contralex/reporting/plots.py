@@ -87,7 +87,7 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     return found
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Round numbers between two others, about so many."""
     raw = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))

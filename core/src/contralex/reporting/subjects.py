@@ -68,6 +68,10 @@ class Subject:
     def encoder(self) -> Encoder:
         return self._place(build.encoder_of(self.checkpoint, self.spec))
 
+    def load(self) -> None:
+        """Builds the encoder, if it can be built."""
+        self.encoder.eval()
+
     @cached_property
     def untrained(self) -> Encoder:
         return self._place(build.encoder(self.spec)).eval()
