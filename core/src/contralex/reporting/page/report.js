@@ -56,8 +56,9 @@ function data(id) {
   const isDark = () => window.matchMedia("(prefers-color-scheme: dark)").matches;
   function colour(label) {
     if (label < 0) return isDark() ? "#9fb3c8" : "#52606d";
-    const hue = (label * 137.508 + 210) % 360;
-    return "hsl(" + hue + " " + (label % 2 ? 80 : 65) + "% " + (isDark() ? 68 : 40) + "%)";
+    const hue = (210 + label * (classes.length > 16 ? 137.508 : 360 / classes.length)) % 360;
+    const light = (isDark() ? 70 : 42) + (label % 2 ? -8 : 0);  /* so that hues side by side differ in more than hue */
+    return "hsl(" + hue + " 75% " + light + "%)";
   }
   const across = (point) => (points[2 * point] - left) * zoom * side + (width - side) / 2;
   const down = (point) => (1 - points[2 * point + 1] - top) * zoom * side + (height - side) / 2;
