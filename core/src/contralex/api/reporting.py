@@ -16,6 +16,7 @@ from contralex.api.settings import PathLike, path_text
 from contralex.errors import ContralexError
 from contralex.files import expand_user, write_text
 from contralex.recipes.code_files import permission
+from contralex.reporting.limits import IMAGES, MOST_IMAGES
 
 if TYPE_CHECKING:
     from contralex.reporting.atlas import Atlas
@@ -52,7 +53,7 @@ def report(
     *,
     out: PathLike | None = None,
     data: PathLike | None = None,
-    images: int = 2_000,
+    images: int = IMAGES,
     umap: bool = False,
     allow_code: bool = False,
 ) -> Report:
@@ -101,8 +102,6 @@ def _check_is_run(run: Run) -> None:
 
 
 def _check_images(images: int) -> None:
-    from contralex.reporting.limits import MOST_IMAGES
-
     if not 2 <= images <= MOST_IMAGES:
         raise ContralexError(f"images is {images}, and a map has 2 to {MOST_IMAGES:,} images")
 

@@ -14,6 +14,7 @@ from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.errors import ContralexError, command_to_resume
 from contralex.files import expand_user, read_json
 from contralex.recipes import yaml
+from contralex.reporting.limits import IMAGES
 from contralex.training.checkpoints import read
 from contralex.training.folders import SPEC
 
@@ -311,7 +312,7 @@ class Run(os.PathLike[str]):
         return embed(self, data, which=which, batch_size=batch_size, allow_code=self.allow_code)
 
     def report(
-        self, *, out: PathLike | None = None, data: PathLike | None = None, images: int = 2_000, umap: bool = False
+        self, *, out: PathLike | None = None, data: PathLike | None = None, images: int = IMAGES, umap: bool = False
     ) -> Report:
         """Write what the run learnt into one HTML page, by default ``report.html`` in its folder; see
         :func:`contralex.report`."""

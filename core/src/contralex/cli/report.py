@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from contralex.cli.options import AllowCode, Json, complete_runs, path, print_json
+from contralex.reporting.limits import IMAGES, MOST_IMAGES
 
 
 def report(
@@ -37,8 +38,8 @@ def report(
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=2, max=10_000, help="Images of the map, and among which neighbours are found.")
-    ] = 2_000,
+        int, typer.Option(min=2, max=MOST_IMAGES, help="Images of the map, and among which neighbours are found.")
+    ] = IMAGES,
     umap: Annotated[bool, typer.Option("--umap", help="Lay the map out by UMAP as well. Needs umap-learn.")] = False,
     allow_code: AllowCode = False,
     as_json: Json = False,
