@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from packaging.version import Version
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from contralex import ContralexError
 from contralex.data.preprocessing import Preprocessing
 from contralex.exporting import export as exporting
 from contralex.exporting import formats, timm_folder
+from contralex.exporting.original import Original
 from contralex.kinds.views.transforms import evaluation
 from contralex.plugin import Augment, read_preprocessing
 from contralex.training import build, optimizers
@@ -33,9 +35,9 @@ LARGE = ["method.views.groups.crops.augment.crop.size=96"]
 NORMALIZED = ["method.views.groups.crops.augment.normalize={mean: [0.4, 0.5, 0.6], std: [0.2, 0.3, 0.4]}"]
 
 
-def make_run(folder: Path, recipe: str = "moco-v2", sets: Sequence[str] = ()) -> contralex.Run:
+def make_run(folder: Path, recipe: str = "moco-v2", sets: Sequence[str] = (), preset: str = "digits") -> contralex.Run:
     """A run whose weights and statistics are no first ones, without its training."""
-    resolved = contralex.resolve(recipe, preset="digits", sets=list(sets)).anchored()
+    resolved = contralex.resolve(recipe, preset=preset, sets=list(sets)).anchored()
     method = build.look_up(resolved.run, 200)
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -63,7 +65,8 @@ def has(*packages: str) -> bool:
     return all(find_spec(package) for package in packages)
 
 
-needs_onnx = pytest.mark.skipif(not has("onnx", "onnxscript", "onnxruntime"), reason="contralex[onnx] is not installed")
+HAS_ONNX = has("onnx", "onnxscript", "onnxruntime") and Version(torch.__version__) >= Version("2.6")
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="contralex[onnx] is not installed, or torch is older than 2.6")
 needs_transformers = pytest.mark.skipif(not has("transformers"), reason="contralex[transformers] is not installed")
 
 
@@ -236,7 +239,7 @@ def test_the_lines_of_each_card_open_it_without_contralex(resnet: contralex.Run,
     wanted = {"torchvision": "torchvision", "torch-export": "encoder.pt2"}
     wanted |= {"timm": "timm"} if has("timm") else {}
     wanted |= {"transformers": "hf"} if has("transformers") else {}
-    wanted |= {"onnx": "encoder.onnx"} if has("onnx", "onnxscript", "onnxruntime") else {}
+    wanted |= {"onnx": "encoder.onnx"} if HAS_ONNX else {}
     scripts = []
     for to, name in wanted.items():
         made = resnet.export(to, tmp_path / name)  # type: ignore[arg-type]
@@ -354,6 +357,31 @@ def test_a_library_without_the_architecture_is_refused_and_nothing_is_written(
     with pytest.raises(ContralexError, match=sentence):
         run.export(to, tmp_path / "model")
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "preset", "sentence"),
+    [
+        ("cpc-audio", "tiny", "has no backbone that other libraries could hold"),
+        ("cpc", "digits", "has no backbone that other libraries could hold|makes no image of an image"),
+    ],
+)
+def test_an_encoder_of_something_else_than_images_is_refused(
+    recipe: str, preset: str, sentence: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", recipe, preset=preset)
+    with pytest.raises(ContralexError, match=sentence):
+        run.export("torch-export", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    if recipe == "cpc-audio":
+        with pytest.raises(ContralexError, match="data of kind sequence_folder, which are no images"):
+            assert Original(run.folder).images
+
+
+def test_an_older_torch_has_no_onnx(conv: contralex.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.4.1")
+    with pytest.raises(ContralexError, match=r"--to onnx needs torch 2.6 or later, and this is 2.4.1"):
+        conv.export("onnx", tmp_path / "model")
 
 
 def test_an_export_that_differs_is_not_written(

@@ -560,7 +560,7 @@ def test_safetensors_and_half_precision_are_read(tmp_path: Path) -> None:
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in case.file().items()}
     save_file(tensors, tmp_path / "w.safetensors")
     made = contralex.import_weights(
-        tmp_path / "w.safetensors", case.recipe, tmp_path / "run", preset="digits", sets=sets_of(case)
+        tmp_path / "w.safetensors", case.recipe, tmp_path / "runs" / "new", preset="digits", sets=sets_of(case)
     )
     assert made.run is not None
     assert torch.equal(made.run.backbone.conv1.weight, tensors["conv1.weight"].float())

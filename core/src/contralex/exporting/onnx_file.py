@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 
 from contralex.errors import ContralexError, remedy
 from contralex.exporting.formats import Written
 from contralex.exporting.original import Kept, Original
 
 _TOLERANCE = 1e-4  # another library's kernels
+_LOWEST_TORCH = "2.6"
 
 
 def write(original: Original, folder: Path, file: str) -> Written:
+    if Version(torch.__version__) < Version(_LOWEST_TORCH):
+        raise ContralexError(
+            f"--to onnx needs torch {_LOWEST_TORCH} or later, and this is {torch.__version__}:"
+            + remedy("pip", "install", f"torch>={_LOWEST_TORCH}")
+        )
     runtime = _import_runtime()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():

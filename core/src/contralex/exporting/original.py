@@ -97,6 +97,11 @@ class Original:
     @cached_property
     def images(self) -> Tensor:
         """(3, C, H, W): three images of noise, as evaluation sees them."""
+        if "images" not in self.spec.data.offers():
+            raise ContralexError(
+                f"{self.checkpoint.folder} was trained on data of kind {self.spec.data.kind_name()}, which are no "
+                "images, and an export is compared on images; contralex.load_encoder(...) opens it."
+            )
         chance = torch.Generator().manual_seed(0)
         seen = []
         for width, height in _SIDES:

@@ -110,13 +110,15 @@ def write_run(candidate: Candidate, out: Path | None) -> Path:
     with opened(candidate.file) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     imported = {"file": candidate.file.name, "sha256": digest, "layout": found.layout.name, "new": found.new}
-    if out is None:
-        place, _ = folders.make_new(folders.name_by_time(resolved.run.name))
-    else:
-        place = out
-    with whole_folder(place) as draft:
-        (draft / folders.SPEC).write_text(resolved.to_yaml(), "utf-8")
-        write.save(draft / "checkpoints", CheckpointState.make(resolved, 0, imported=imported), state, optimizer)
+    place, made = folders.make_new(folders.name_by_time(resolved.run.name)) if out is None else (out, folders.make(out))
+    try:
+        with whole_folder(place) as draft:
+            (draft / folders.SPEC).write_text(resolved.to_yaml(), "utf-8")
+            write.save(draft / "checkpoints", CheckpointState.make(resolved, 0, imported=imported), state, optimizer)
+    except OSError as error:
+        raise ContralexError(f"--out {place}: the run cannot be written ({error.strerror or error})") from None
+    finally:
+        folders.remove_empty(made)
     return place
 
 

@@ -130,7 +130,8 @@ def find_classifier(model: nn.Module, name: str) -> tuple[str, int]:
         if isinstance(head, nn.Linear):
             return attribute, head.in_features
         if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
-            return f"{attribute}.{list(head._modules)[-1]}", head[-1].in_features
+            last = [name for name, _ in head.named_children()][-1]
+            return f"{attribute}.{last}", head[-1].in_features
     raise ContralexError(
         f"method.encoder.backbone.name: {name} has no linear classifier to take off, so it cannot be a backbone; "
         "choose a classification model such as resnet50, convnext_tiny or vit_b_16."
