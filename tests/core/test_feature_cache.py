@@ -177,6 +177,7 @@ def test_nothing_readable_is_nothing(store: FeatureCache) -> None:
     split = Known(rows(3), broken=[0, 1, 2])
     assert list(store.encode(Twice(), EvalDataset(split, AsIs()), "backbone", 2, "cpu", 0)) == []
     assert split.skipped.total == 3
+    assert list(store.folder.iterdir()) == []
 
 
 def test_data_that_cannot_be_known_again_are_not_kept(store: FeatureCache) -> None:
@@ -193,6 +194,22 @@ def test_without_room_features_are_made_and_not_kept(store: FeatureCache, monkey
         found, index = features(store, Known(rows()), function)
         assert torch.equal(found, 2 * rows()) and index == list(range(35))
     assert function.seen == 70
+    assert list(store.folder.iterdir()) == []
+
+
+def test_a_run_that_others_may_only_read_is_read(store: FeatureCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    features(store, Known(rows()), Twice())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("contralex.evaluation.cache.os.utime", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    function = Twice()
+    shared = FeatureCache(store.folder, store.key, _Held)
+    assert torch.equal(features(shared, Known(rows()), function)[0], 2 * rows())
+    assert function.seen == 0
+    assert torch.equal(features(shared, Known(rows(), "others"), function)[0], 2 * rows())
 
 
 def test_a_folder_that_is_being_written_by_another_is_left_alone(store: FeatureCache) -> None:

@@ -93,7 +93,8 @@ class FeatureCache:
             yield from stored.blocks(device)
             skip_everywhere(dataset, stored.unread)
             if distributed.rank() == 0:
-                _prune(self.folder, entry.folder, self.lock)
+                with suppress(OSError):  # another process may be at it
+                    _prune(self.folder, entry.folder, self.lock)
 
     def find(self, dataset: EvalDataset, which: str) -> Block | None:
         """Features (N, F) and indices (N,) of the samples that could be read, mapped from the disk into memory where
@@ -107,7 +108,7 @@ class FeatureCache:
         return (stored.features if len(index) == len(stored.features) else stored.features[index]), index
 
     def _entry(self, dataset: EvalDataset, which: str) -> _Entry | None:
-        """None where the data cannot be known again, or the folder cannot be written. The main process says."""
+        """None where the data cannot be known again, or there can be no folder. The main process says."""
         found: _Entry | None = None
         if distributed.rank() == 0:
             data = dataset.split.cache_key()
@@ -116,7 +117,7 @@ class FeatureCache:
                 key = {"format": _FORMAT, **self.key, "features": which, "data": data, "transform": transform}
                 text = json.dumps(key, sort_keys=True)
                 found = _Entry(self.folder / digest([text])[:32], text, len(dataset))
-                found = found if _can_write(found.folder) else None
+                found = found if _make(found.folder) else None
         found = distributed.gather_objects([found])[0]
         there = [found is not None and found.folder.is_dir()]
         return found if all(distributed.gather_objects(there)) else None
@@ -158,7 +159,8 @@ class _Stored:
                 features, readable = opened.get_tensor("features"), opened.get_tensor("readable")
             if len(features) != entry.count or len(readable) != entry.count:
                 return None
-            os.utime(entry.folder / _ENTRY)  # when it was last used
+            with suppress(OSError):  # a folder that others may only read
+                os.utime(entry.folder / _ENTRY)  # when it was last used
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
             return None
         unread = Skipped()
@@ -203,6 +205,8 @@ class _Extraction:
     def __exit__(self, *error: Any) -> None:
         if self._held:
             self._lock.__exit__(*error)
+            with suppress(OSError):  # unless something was written
+                self.entry.folder.rmdir()
 
     def blocks(
         self, function: Function, dataset: EvalDataset, batch_size: int, device: torch.device | str, workers: int
@@ -377,12 +381,11 @@ def _journal_lines(folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(text)
 
 
-def _can_write(folder: Path) -> bool:
-    try:
+def _make(folder: Path) -> bool:
+    """Whether it is there."""
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
+    return folder.is_dir()
 
 
 def _prune(features: Path, keep: Path, lock: Lock) -> None:
