@@ -74,6 +74,16 @@ def test_the_same_evaluation_replaces_itself_and_another_does_not(run: contralex
     assert dict(first) == dict(again)
 
 
+def test_kept_results_are_listed_the_newest_first(run: contralex.Run) -> None:
+    found = run.retrieval(recall=[3])
+    listed = run.evaluations()
+    assert found.record in listed
+    assert [each["made"] for each in listed] == sorted((each["made"] for each in listed), reverse=True)
+    (run.folder / "evaluations" / "broken.json").write_text("{")
+    (run.folder / "evaluations" / "other.json").write_text('{"format": 7}')
+    assert run.evaluations() == listed
+
+
 def test_features_are_extracted_once(run: contralex.Run, encoded: list[int]) -> None:
     run.knn(sets=KNN)
     del encoded[:]

@@ -101,6 +101,16 @@ class Run(os.PathLike[str]):
         with progress.listening("stderr"):
             return evaluate(name, self.path, path_text(data), set_texts(sets), allow_code=self.allow_code)
 
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The results that are kept in the run's folder, of all its checkpoints, the newest first: ``evaluation``,
+        ``figures``, ``protocol``, ``data``, ``checkpoint``, ``versions``, ``text``, ...
+
+        ``pandas.json_normalize(run.evaluations())`` makes a table of them.
+        """
+        from contralex.evaluation.records import read_records
+
+        return read_records(self.folder)
+
     def knn(self, data: PathLike | None = None, sets: Sets = None) -> Evaluation[Accuracy]:
         """The accuracy of the nearest neighbours among the features, beside the untrained encoder and raw pixels."""
         return self.evaluate("knn", data, sets)

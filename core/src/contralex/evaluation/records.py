@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from contralex.data.fingerprints import digest
 from contralex.evaluation.base import THIS, Accuracy, Measures
-from contralex.files import write_text
+from contralex.files import read_json, write_text
 
 FOLDER = "evaluations"
 FORMAT = 1
@@ -112,6 +113,17 @@ def write_record(run: Path, record: Mapping[str, Any]) -> Path:
     file = folder / f"{record['evaluation']}-{key[:12]}.json"
     write_text(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return file
+
+
+def read_records(run: Path) -> list[dict[str, Any]]:
+    """Those of a run's folder, the newest first. What is no record is left out."""
+    found: list[dict[str, Any]] = []
+    for file in sorted((run / FOLDER).glob("*.json")):
+        with suppress(OSError, ValueError):
+            record = read_json(file)
+            if isinstance(record, dict) and record.get("format") == FORMAT:
+                found.append(record)
+    return sorted(found, key=lambda record: str(record.get("made")), reverse=True)
 
 
 def to_json(result: Accuracy | Measures) -> dict[str, Any]:
