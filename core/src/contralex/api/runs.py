@@ -160,8 +160,8 @@ class Run(os.PathLike[str]):
     ) -> Evaluation[Measures]:
         """The accuracy of a linear classifier that is trained as a paper's code does.
 
-        ``protocol``: ``moco-v2``, ``simclr``, ``swav``, ``barlow-twins``, ``vicreg``, ``simsiam``, ``moco-v3``,
-        ``dino`` or ``mae``. ``rates`` and ``decays``: learning rates and weight decays in place of the protocol's, all
+        ``protocol``: ``moco-v2``, ``simclr``, ``byol``, ``swav``, ``barlow-twins``, ``vicreg``, ``simsiam``,
+        ``moco-v3``, ``dino`` or ``mae``. ``rates`` and ``decays``: learning rates and weight decays in place of the protocol's, all
         pairs of which are trained at once. ``epochs``: in place of the protocol's. ``crops=False``: on the features of
         the plain images, which are extracted once, and not of random crops.
         """

@@ -48,8 +48,8 @@ def linear(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Train as a paper's code does: moco-v2, simclr, swav, barlow-twins, vicreg, simsiam, moco-v3, dino or "
-            "mae. Without it: logistic regression, which has no learning rate.",
+            help="Train as a paper's code does: moco-v2, simclr, byol, swav, barlow-twins, vicreg, simsiam, moco-v3, "
+            "dino or mae. Without it: logistic regression, which has no learning rate.",
             show_default=False,
         ),
     ] = None,

@@ -105,6 +105,18 @@ PROTOCOLS = {
             trust_bias=True,
         ),
         LinearProtocol(
+            "byol",
+            "BYOL's eval_experiment.py and configs/eval.py (arXiv:2006.07733, appendix C.1)",
+            epochs=80,
+            batch_size=1024,
+            rate=0.2,
+            scaled=True,
+            per="step",
+            nesterov=True,
+            crop="height",
+            interpolation="bicubic",
+        ),
+        LinearProtocol(
             "moco-v3",
             "MoCo v3's main_lincls.py (arXiv:2104.02057)",
             epochs=90,
