@@ -161,9 +161,9 @@ class Run(os.PathLike[str]):
         """The accuracy of a linear classifier that is trained as a paper's code does.
 
         ``protocol``: ``moco-v2``, ``simclr``, ``byol``, ``swav``, ``barlow-twins``, ``vicreg``, ``simsiam``,
-        ``moco-v3``, ``dino`` or ``mae``. ``rates`` and ``decays``: learning rates and weight decays in place of the protocol's, all
-        pairs of which are trained at once. ``epochs``: in place of the protocol's. ``crops=False``: on the features of
-        the plain images, which are extracted once, and not of random crops.
+        ``moco-v3``, ``dino`` or ``mae``. ``rates`` and ``decays``: learning rates and weight decays in place of the
+        protocol's, all pairs of which are trained at once. ``epochs``: in place of the protocol's. ``crops=False``: on
+        the features of the plain images, which are extracted once, and not of random crops.
         """
         from contralex.evaluation.linear_protocols import find_protocol
         from contralex.evaluation.linear_training import LinearTraining
