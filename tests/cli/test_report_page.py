@@ -203,6 +203,7 @@ def test_a_run_without_a_checkpoint_still_has_its_curves_and_spec(run: contralex
     assert "loss" in data_of(page, "curve-data")["charts"]
     assert "not ended" in page.by_id("summary").text
     assert "absent" in found.data["map"] and found.left_out
+    assert "rows" in found.data["views"][0] and "svg" in found.data["runs"][0]["picture"]
     assert "moco-v2" in page.by_id("spec").text
 
 

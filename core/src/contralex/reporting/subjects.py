@@ -16,7 +16,7 @@ from contralex.data.views import Views
 from contralex.errors import ContralexError
 from contralex.evaluation.encoding import extract_features
 from contralex.lookup.slots import Encoder
-from contralex.recipes.layers import Resolved
+from contralex.recipes.layers import Resolved, resolve_data
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, devices
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
@@ -48,7 +48,11 @@ class Subject:
 
     @cached_property
     def resolved(self) -> Resolved:
-        return self.checkpoint.resolved()
+        """The checkpoint's spec; of a run without one, that of its folder, which is enough for the views."""
+        try:
+            return self.checkpoint.resolved()
+        except ContralexError:
+            return resolve_data(self.logged.spec, where=str(self.logged.folder))
 
     @property
     def spec(self) -> RunSpec:
