@@ -8,8 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.evaluation import retrieval
+from contralex.evaluation.features import Features
 from contralex.evaluation.retrieval import retrieve
 from tests.core.test_knn import clusters
+
+
+def wrap(rows: Tensor, labels: Tensor) -> Features:
+    return Features(rows, None, labels, torch.device("cpu"))
 
 
 def naive(asked: Tensor, truth: Tensor, bank: Tensor, labels: Tensor, k: int, same: bool) -> tuple[float, float, int]:
@@ -32,6 +37,7 @@ def naive(asked: Tensor, truth: Tensor, bank: Tensor, labels: Tensor, k: int, sa
 @pytest.mark.parametrize("numbers", [1 << 24, 100])
 def test_it_is_scikit_learns_average_precision(same: bool, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "_NUMBERS", numbers)
+    monkeypatch.setattr(retrieval, "_BLOCK", 17)
     (asked, truth), (bank, labels) = clusters(40, 1), clusters(60, 0)
     if same:
         bank, labels = asked, truth
@@ -39,7 +45,8 @@ def test_it_is_scikit_learns_average_precision(same: bool, numbers: int, monkeyp
     truth[3] = 99  # the only one of its class
     if same:
         labels = truth
-    found = retrieve(asked, truth, bank, labels, [1, 5], same=same)
+    queries = wrap(asked, truth)
+    found = retrieve(queries, queries if same else wrap(bank, labels), [1, 5])
     mean, recall, queries = naive(asked, truth, bank, labels, 5, same)
     assert found.mean_average_precision == pytest.approx(mean, abs=1e-6)
     assert found.recall[5] == pytest.approx(recall)
@@ -49,10 +56,12 @@ def test_it_is_scikit_learns_average_precision(same: bool, numbers: int, monkeyp
 
 def test_perfect_features_find_all() -> None:
     features, labels = torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4)
-    found = retrieve(features, labels, features, labels, [1], same=True)
+    queries = wrap(features, labels)
+    found = retrieve(queries, queries, [1])
     assert found.mean_average_precision == found.recall[1] == 1
 
 
 def test_nothing_to_find_is_zero_queries() -> None:
-    found = retrieve(torch.eye(3), torch.arange(3), torch.eye(3), torch.arange(3), [1, 2], same=True)
+    queries = wrap(torch.eye(3), torch.arange(3))
+    found = retrieve(queries, queries, [1, 2])
     assert (found.queries, found.without, found.mean_average_precision) == (0, 3, 0.0)

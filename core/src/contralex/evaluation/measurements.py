@@ -141,7 +141,7 @@ class Retrieval(Measurement):
         if self.gallery == "train":
             train = select_labelled(context.source.train(), "train")
             bank = read_features(encoder, train, context, self.features, "eval retrieval")
-        found = retrieve(asked[:], asked.labels, bank[:], bank.labels, self.ks, same=bank is asked)
+        found = retrieve(asked, bank, self.ks)
         if not found.queries:
             raise NoLabels("No test image has another of its class to find.")
         protocol = {
@@ -258,7 +258,7 @@ class FewLabel(Measurement):
         found: dict[float, list[float]] = {}
         for sample in range(5):
             chosen = few_labels.draw_shots(bank.labels.cpu(), shots, self.seed + sample)
-            by_cost = few_labels.low_shot_svm(bank[:][chosen], bank.labels[chosen], asked[:], asked.labels)
+            by_cost = few_labels.low_shot_svm(bank[chosen], bank.labels[chosen], asked[:], asked.labels)
             for cost, precision in by_cost.items():
                 found.setdefault(cost, []).append(precision)
         best = max(found.values(), key=statistics.mean)

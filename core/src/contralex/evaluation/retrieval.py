@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from contralex import progress
+from contralex.evaluation.features import Features
 
 _NUMBERS = 1 << 24  # cosines that are sorted at a time
+_BLOCK = 65_536  # rows of a gallery in float32 at a time
 
 
 @dataclass(frozen=True)
@@ -26,40 +27,34 @@ class Retrieved:
 
 
 @torch.no_grad()
-def retrieve(
-    queries: Tensor,
-    query_labels: Tensor,
-    gallery: Tensor,
-    gallery_labels: Tensor,
-    ks: Sequence[int],
-    *,
-    same: bool = False,
-) -> Retrieved:
-    """Rank a gallery (M, F) by cosine for each query (N, F); what has the query's label is relevant.
+def retrieve(queries: Features, gallery: Features, ks: Sequence[int]) -> Retrieved:
+    """Rank a gallery (M, F) by cosine for each query (N, F); what has the query's label is relevant. Where the gallery
+    is the same object as the queries, none finds itself.
 
-    Average precision is the mean, over the relevant, of the precision at the rank of each (over the whole gallery, Zhu,
+    Average precision is the mean, over the relevant, of the precision at the rank of each, over the whole gallery (Zhu,
     2004). Recall at k is the fraction of queries with at least one relevant among the k first (Jégou et al., 2011;
-    Oh Song et al., 2016, arXiv:1511.06452). ``same``: the gallery is the queries, and none finds itself.
+    Oh Song et al., 2016, arXiv:1511.06452). The cosines of some queries to the whole gallery are held at a time.
     """
-    bank = F.normalize(gallery, dim=1)
-    most = max(_NUMBERS // max(len(bank), 1), 1)
-    precision = torch.zeros((), dtype=torch.float64, device=bank.device)
-    found = torch.zeros(len(ks), dtype=torch.long, device=bank.device)
+    same = gallery is queries
+    most = max(_NUMBERS // max(len(gallery), 1), 1)
+    precision = torch.zeros((), dtype=torch.float64, device=gallery.device)
+    found = torch.zeros(len(ks), dtype=torch.long, device=gallery.device)
     counted = 0
     starts = range(0, len(queries), most)
     for start in progress.steps("Ranking images", starts, len(starts)):
         rows = slice(start, start + most)
-        cosine = F.normalize(queries[rows], dim=1) @ bank.T  # (n, M)
+        asked = F.normalize(queries[rows], dim=1)
+        cosine = torch.cat([asked @ units.T for units, _ in gallery.unit_blocks(_BLOCK)], dim=1)  # (n, M)
         if same:
             cosine.diagonal(offset=start).fill_(float("-inf"))
         order = cosine.argsort(dim=1, descending=True)
         if same:
             order = order[:, :-1]  # itself is last
-        hit = gallery_labels[order] == query_labels[rows, None]
+        hit = gallery.labels[order] == queries.labels[rows, None]
         relevant = hit.sum(dim=1)
         hit, relevant = hit[relevant > 0], relevant[relevant > 0]
         counted += len(hit)
-        rank = torch.arange(1, hit.shape[1] + 1, device=bank.device, dtype=torch.float64)
+        rank = torch.arange(1, hit.shape[1] + 1, device=gallery.device, dtype=torch.float64)
         at_rank = hit.cumsum(dim=1) / rank
         precision += ((at_rank * hit).sum(dim=1) / relevant).sum()
         found += torch.stack([hit[:, :k].any(dim=1).sum() for k in ks])
