@@ -14,10 +14,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from contralex.data.base import Split
-from contralex.data.loading import ViewDataset, collate, load, mix_seed
+from contralex.data.loading import ViewDataset, collate, load, mix_seed, unpack
 from contralex.data.views import Views
 from contralex.kinds.views import blurs, colours, engine
 from contralex.kinds.views.augment import Augment, Crop, EngineName, Group, Jitter
+from contralex.kinds.views.chance import Chance
 from contralex.kinds.views.engine import TensorEngine, load_pixels, make_engine, may_resize_by_torch, resize_crop
 from contralex.kinds.views.fusing import change_colours
 from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters, draw_colour_factors
@@ -62,6 +63,39 @@ def seeded(make: Callable[[], Tensor], seed: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed)
         made = make()
         return made, torch.get_rng_state()
+
+
+# --- chance
+
+
+def test_numbers_that_are_read_ahead_are_those_of_single_calls() -> None:
+    """The first draws and those of later words; the generator stands where it would."""
+    for seed in range(200):
+        torch.manual_seed(seed)
+        wanted: list[Any] = []
+        for _ in range(1 + seed % 9):
+            wanted += [torch.rand(1).item(), torch.empty(1).uniform_(0.2, 1.0).item(), torch.randperm(4).tolist()]
+            wanted += [int(torch.randint(3 + 7 * seed, ())), float(torch.empty(()).uniform_(-0.2876, 0.2876))]
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)
+        found: list[Any] = []
+        with Chance() as chance:
+            for _ in range(1 + seed % 9):
+                found += [chance.fraction(), chance.uniform(0.2, 1.0), chance.permutation(4)]
+                found += [chance.below(3 + 7 * seed), chance.uniform(-0.2876, 0.2876)]
+        assert found == wanted
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_between_numbers_that_are_read_ahead_others_may_ask_the_generator() -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(3).tolist()
+    torch.manual_seed(1)
+    with Chance() as chance:
+        first = chance.fraction()
+        chance.catch_up()
+        second = torch.rand(1).item()
+        assert [first, second, chance.fraction()] == wanted
 
 
 # --- operations
@@ -282,7 +316,8 @@ def unrounded(pixels: Tensor, factors: ColourFactors) -> Tensor:
 def test_fused_colours_are_the_changes_one_after_the_other(seed: int) -> None:
     torch.manual_seed(seed)
     jitter = Jitter(brightness=0.6, contrast=0.6, saturation=0.6, hue=0)
-    factors = [draw_colour_factors(jitter) for _ in range(3)]
+    with Chance() as chance:
+        factors = [draw_colour_factors(chance, jitter) for _ in range(3)]
     images = torch.cat([load_pixels(image) for image in (photo(64, 64), noise(), dull())])
     parameters = [ViewParameters(jitter=each, gray=at == 1) for at, each in enumerate(factors)]
     made = change_colours(images, ["jitter", "gray"], parameters)
@@ -393,6 +428,30 @@ def test_every_engine_draws_from_the_seed_of_its_sample() -> None:
         for view in range(2):
             wanted, _ = seeded(lambda view=view, views=views: views.make(photo(65, 40), view), mix_seed(1, 3, 5, view))  # type: ignore[misc]
             assert torch.equal(item["views"][view], wanted)
+
+
+@pytest.mark.parametrize("recipe", AUGMENTS)
+@pytest.mark.parametrize("name", ["exact", "fused", "torchvision"])
+def test_a_batch_that_travels_packed_is_the_same_bit_by_bit(recipe: str, name: EngineName) -> None:
+    views = CropViews({"two": Group.model_validate({"count": 2, "augment": AUGMENTS[recipe]})}, name)
+    plain, packed = (
+        collate(ViewDataset(Photos(), views, seed=1, batch=4, packed=packed).__getitems__([(0, 3), (0, 7)]))
+        for packed in (False, True)
+    )
+    made = unpack(packed, views)
+    for view in range(2):
+        assert torch.equal(made["views"][view], plain["views"][view])
+        assert made["views"][view].is_contiguous()
+        assert packed["views"][view].dtype == (torch.uint8 if name == "exact" else torch.float32)
+
+
+def test_views_of_others_travel_as_they_made_them() -> None:
+    darker = Darker({"two": Group.model_validate({"count": 2, "augment": EVERYTHING})})
+    for views in (darker, Alone()):
+        plain, packed = (
+            collate([ViewDataset(Photos(), views, seed=1, batch=4, packed=packed)[0, 3]]) for packed in (False, True)
+        )
+        assert torch.equal(unpack(packed, views)["views"][0], plain["views"][0])
 
 
 class Darker(CropViews):

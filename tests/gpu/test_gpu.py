@@ -43,6 +43,12 @@ def test_a_step_equals_the_cpus(name: str, tmp_path: Path, device: str) -> None:
         )
 
 
+def test_views_unpacked_on_the_device_are_the_cpus_bit_by_bit(device: str) -> None:
+    views = resolve("moco-v2").run.method.views.build()
+    packed = torch.randint(256, (16, 3, 96, 96), dtype=torch.uint8)
+    assert torch.equal(views.unpack(packed.to(device), 0).cpu(), views.unpack(packed, 0))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_never_waits_for_the_gpu(name: str, tmp_path: Path, device: str) -> None:
     case = Case(name, tmp_path)

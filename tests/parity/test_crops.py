@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
+from contralex.kinds.views.chance import Chance
 from contralex.kinds.views.crops import HeightCrop, draw_height_crop
 from contralex.recipes.layers import resolve
 
@@ -19,7 +20,8 @@ SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 def boxes(width: int, height: int, count: int = 6000) -> np.ndarray:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return np.array([draw_height_crop(SCALE, RATIO, width, height) for _ in range(count)])
+        with Chance() as chance:
+            return np.array([draw_height_crop(chance, SCALE, RATIO, width, height) for _ in range(count)])
 
 
 def naive(width: int, height: int, count: int = 200_000) -> np.ndarray:
@@ -61,7 +63,8 @@ def test_torchvisions_crops_are_larger() -> None:
 
 def test_what_cannot_fit_is_the_whole_image() -> None:
     crop = HeightCrop(8, (1.0, 1.0), (1.0, 1.0), InterpolationMode.BILINEAR)
-    assert draw_height_crop((1.0, 1.0), (1.0, 1.0), 100, 40) == (0, 0, 40, 100)
+    with Chance() as chance:
+        assert draw_height_crop(chance, (1.0, 1.0), (1.0, 1.0), 100, 40) == (0, 0, 40, 100)
     assert crop(Image.new("RGB", (100, 40))).size == (8, 8)
 
 

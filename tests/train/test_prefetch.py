@@ -76,6 +76,20 @@ def test_on_the_cpu_batches_stay_as_they_are() -> None:
     assert all(one is other for one, other in zip(prefetch.to_device(made, torch.device("cpu")), made, strict=True))
 
 
+def double(batch: Batch) -> Batch:
+    return {**batch, "views": {view: 2 * inputs for view, inputs in batch["views"].items()}}
+
+
+@pytest.mark.parametrize("device", [
+    "cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA"))
+])  # fmt: skip
+def test_batches_are_finished_where_they_are_read(device: str) -> None:
+    made = make_batches(4)
+    for batch, expected in zip(prefetch.to_device(made, torch.device(device), double), made, strict=True):
+        assert batch["views"][0].device.type == device
+        assert torch.equal(batch["views"][0].cpu(), 2 * expected["views"][0])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
 def test_on_a_gpu_views_arrive_and_indices_stay() -> None:
     made = make_batches(5)

@@ -99,15 +99,25 @@ class ViewDataset(Dataset[Item]):
     """The views of (epoch, index), for global batches of ``batch`` samples; those of ``only``, where not all are made.
 
     Batches must have the same samples on any number of processes, so an unreadable item cannot be left out: a sample
-    of another batch stands in, under its own index, and the item says which was unreadable.
+    of another batch stands in, under its own index, and the item says which was unreadable. ``packed``: the views are
+    what :meth:`Views.pack_drawn` gives, and :func:`unpack` makes views of a batch of them.
     """
 
-    def __init__(self, split: Split, views: Views, seed: int, batch: int, only: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        views: Views,
+        seed: int,
+        batch: int,
+        only: Sequence[int] | None = None,
+        packed: bool = False,
+    ) -> None:
         self.split = split
         self.views = views
         self.made = range(views.count) if only is None else tuple(only)
         self.seed = seed
         self.order = Order(len(split), batch, seed)
+        self.packed = packed
 
     def __len__(self) -> int:
         return len(self.split)
@@ -149,7 +159,8 @@ class ViewDataset(Dataset[Item]):
             seed = mix_seed(self.seed, sample.epoch, sample.index, self.views.draw(view))
             torch.default_generator.manual_seed(seed)
             parameters.append(self.views.draw_parameters(sample.raw, view))
-        return self.views.make_drawn([sample.raw for sample in samples], view, parameters)
+        make = self.views.pack_drawn if self.packed else self.views.make_drawn
+        return make([sample.raw for sample in samples], view, parameters)
 
     def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, dict[str, str]]:
         try:
@@ -181,6 +192,11 @@ def collate(items: Sequence[Item]) -> Batch:
         "views": {view: torch.stack([item["views"][view] for item in items]) for view in items[0]["views"]},
         "unreadable": {path: reason for item in items for path, reason in item["unreadable"].items()},
     }
+
+
+def unpack(batch: Batch, views: Views) -> Batch:
+    """The batch with its views, where it has what they travel as."""
+    return {**batch, "views": {view: views.unpack(packed, view) for view, packed in batch["views"].items()}}
 
 
 class EvalDataset(Dataset[tuple[int, Tensor | Unreadable]]):

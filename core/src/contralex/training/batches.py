@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
 from contralex.data.base import Split
-from contralex.data.loading import Batch, EpochSampler, ViewDataset, collate, load
+from contralex.data.loading import Batch, EpochSampler, ViewDataset, collate, load, unpack
 from contralex.data.views import Views
 from contralex.lookup import distributed
 from contralex.recipes.code_files import Portable
@@ -40,7 +41,7 @@ def batches(
     )
     workers = devices.workers(train.workers, device.type)
     loaded = load(
-        Portable(ViewDataset(split, views, train.seed, train.batch_size, only)),
+        Portable(ViewDataset(split, views, train.seed, train.batch_size, only, packed=True)),
         collate,
         batch_sampler=sampler,
         num_workers=workers,
@@ -48,6 +49,7 @@ def batches(
         worker_init_fn=devices.quiet_worker,
         multiprocessing_context=devices.worker_context() if workers else None,
     )
+    finish = partial(unpack, views=views)
     # A whole batch of views is too much for a device that encodes it in parts, of which each is copied in its turn.
     is_whole = train.micro_batch is None and train.accumulate == 1
-    return prefetch.to_device(loaded, device) if is_whole else loaded
+    return prefetch.to_device(loaded, device, finish) if is_whole else map(finish, loaded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 import torch
@@ -22,12 +22,21 @@ class Copies(Protocol[Started]):
         """Have the device wait for the copy, and not the host."""
 
 
-def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def _keep(batch: Batch) -> Batch:
+    return batch
+
+
+def to_device(
+    batches: Iterable[Batch], device: torch.device, finish: Callable[[Batch], Batch] = _keep
+) -> Iterator[Batch]:
     """The batches, with their views on the device where that is a GPU of CUDA; elsewhere as they are.
 
-    The indices stay with the host, which reads them.
+    ``finish`` has what is left to be done to a batch, which is done on the device. The indices stay with the host,
+    which reads them.
     """
-    return copy_ahead(batches, _CudaCopies(device)) if device.type == "cuda" else iter(batches)
+    if device.type == "cuda":
+        return copy_ahead(batches, _CudaCopies(device, finish))
+    return map(finish, batches)
 
 
 def copy_ahead(batches: Iterable[Batch], copies: Copies[Started]) -> Iterator[Batch]:
@@ -45,16 +54,18 @@ def copy_ahead(batches: Iterable[Batch], copies: Copies[Started]) -> Iterator[Ba
 
 
 class _CudaCopies:
-    """From pinned memory, on a stream of their own, so that they do not queue behind the step's kernels."""
+    """From pinned memory, on a stream of their own, so that they do not queue behind the step's kernels; what
+    finishes a batch runs there as well."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, finish: Callable[[Batch], Batch]) -> None:
         self.device = device
+        self.finish_on_device = finish
         self.stream = torch.cuda.Stream(device)
 
     def start(self, batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(self.stream):
             views = {view: inputs.to(self.device, non_blocking=True) for view, inputs in batch["views"].items()}
-        copied: Batch = {**batch, "views": views}
+            copied = self.finish_on_device({**batch, "views": views})
         return copied, self.stream.record_event()
 
     def finish(self, started: tuple[Batch, torch.cuda.Event]) -> Batch:

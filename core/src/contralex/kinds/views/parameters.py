@@ -1,7 +1,7 @@
 """The random parameters of a view: plain values, drawn before any pixel is touched.
 
-They are drawn from torch's global generator in the order, and by the calls, in which torchvision's transforms draw
-theirs. So one seed gives one view, whichever engine makes it, and leaves the generator in the same state.
+They are the numbers of torch's global generator, in the order in which torchvision's transforms draw theirs. So one
+seed gives one view, whichever engine makes it, and leaves the generator in the same state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 
 from contralex.kinds.views.augment import Augment, Crop, Jigsaw, Jitter, RandAugment
+from contralex.kinds.views.chance import Chance
 from contralex.kinds.views.crops import draw_height_crop
 from contralex.kinds.views.rand_augment import ChosenOperation, TensorFlowRandAugment, TorchvisionRandAugment
 
@@ -74,54 +75,52 @@ class ViewParameters:
 
 def draw_parameters(augment: Augment, names: Sequence[str], width: int, height: int) -> ViewParameters:
     """Parameters of the operations ``names`` for an image of this size, drawn from torch's global generator."""
+    with Chance() as chance:
+        return _draw(chance, augment, names, width, height)
+
+
+def _draw(chance: Chance, augment: Augment, names: Sequence[str], width: int, height: int) -> ViewParameters:
     crop = jitter = blur = None
     gray = flip = solarize = False
     chosen: Sequence[ChosenOperation] = ()
     for at, name in enumerate(names):
         if name == "crop":
-            crop = draw_box(augment.crop, width, height)
+            crop = draw_box(chance, augment.crop, width, height)
             width = height = augment.crop.size
         elif name == "jitter" and augment.jitter is not None:
             # torchvision's RandomApply, which asks for a number, is there only where p is below 1.
-            if augment.jitter.p == 1 or _happens(augment.jitter.p):
-                jitter = draw_colour_factors(augment.jitter)
+            if augment.jitter.p == 1 or chance.fraction() < augment.jitter.p:
+                jitter = draw_colour_factors(chance, augment.jitter)
         elif name == "gray" and augment.gray is not None:
-            gray = _happens(augment.gray.p)
+            gray = chance.fraction() < augment.gray.p
         elif name == "flip" and augment.flip is not None:
-            flip = _happens(augment.flip.p)
+            flip = chance.fraction() < augment.flip.p
         elif name == "blur" and augment.blur is not None:
-            blur = _draw_uniform(*augment.blur.sigma) if _happens(augment.blur.p) else None
+            blur = chance.uniform(*augment.blur.sigma) if chance.fraction() < augment.blur.p else None
         elif name == "solarize" and augment.solarize is not None:
-            solarize = _happens(augment.solarize.p)
+            solarize = chance.fraction() < augment.solarize.p
         elif name == "rand_augment" and augment.rand_augment is not None:
+            chance.catch_up()
             chosen = rand_augment(augment.rand_augment).draw(width, height)
         elif name == "jigsaw" and augment.jigsaw is not None:
-            pieces = _draw_pieces(augment, augment.jigsaw, names[at + 1 :], width, height)
+            pieces = _draw_pieces(chance, augment, augment.jigsaw, names[at + 1 :], width, height)
             return ViewParameters(crop, jitter, gray, flip, blur, solarize, chosen, pieces)
     return ViewParameters(crop, jitter, gray, flip, blur, solarize, chosen)
 
 
-def _happens(p: float) -> bool:
-    return torch.rand(1).item() < p
-
-
-def _draw_uniform(low: float, high: float) -> float:
-    return torch.empty(1).uniform_(low, high).item()
-
-
-def draw_box(crop: Crop, width: int, height: int) -> Box:
+def draw_box(chance: Chance, crop: Crop, width: int, height: int) -> Box:
     """A random crop of an image of this size."""
     if crop.drawn == "height":
-        return Box(*draw_height_crop(crop.scale, crop.ratio, width, height))
+        return Box(*draw_height_crop(chance, crop.scale, crop.ratio, width, height))
     low, high = _log_ratio(crop.ratio)
     area = height * width
     for _ in range(_ATTEMPTS):
-        target = area * _draw_uniform(*crop.scale)
-        ratio = torch.exp(torch.empty(1).uniform_(low, high)).item()
+        target = area * chance.uniform(*crop.scale)
+        ratio = torch.tensor(chance.uniform(low, high), dtype=torch.float32).exp().item()  # math.exp rounds otherwise
         across, down = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < across <= width and 0 < down <= height:
-            top = int(torch.randint(0, height - down + 1, (1,)).item())
-            return Box(top, int(torch.randint(0, width - across + 1, (1,)).item()), down, across)
+            top = chance.below(height - down + 1)
+            return Box(top, chance.below(width - across + 1), down, across)
     return _central_box(crop.ratio, width, height)
 
 
@@ -141,20 +140,20 @@ def _central_box(ratio: tuple[float, float], width: int, height: int) -> Box:
     return Box((height - down) // 2, (width - across) // 2, down, across)
 
 
-def draw_colour_factors(jitter: Jitter) -> ColourFactors:
+def draw_colour_factors(chance: Chance, jitter: Jitter) -> ColourFactors:
     """The order of the four changes, then a factor for each that can change anything."""
-    order = tuple(torch.randperm(4).tolist())
+    order = tuple(chance.permutation(4))
     return ColourFactors(
         order,
-        brightness=_draw_factor(jitter.brightness),
-        contrast=_draw_factor(jitter.contrast),
-        saturation=_draw_factor(jitter.saturation),
-        hue=_draw_uniform(-jitter.hue, jitter.hue) if jitter.hue else None,
+        brightness=_draw_factor(chance, jitter.brightness),
+        contrast=_draw_factor(chance, jitter.contrast),
+        saturation=_draw_factor(chance, jitter.saturation),
+        hue=chance.uniform(-jitter.hue, jitter.hue) if jitter.hue else None,
     )
 
 
-def _draw_factor(strength: float) -> float | None:
-    return _draw_uniform(max(1.0 - strength, 0.0), 1.0 + strength) if strength else None
+def _draw_factor(chance: Chance, strength: float) -> float | None:
+    return chance.uniform(max(1.0 - strength, 0.0), 1.0 + strength) if strength else None
 
 
 def rand_augment(values: RandAugment) -> TensorFlowRandAugment | TorchvisionRandAugment:
@@ -166,12 +165,14 @@ def rand_augment(values: RandAugment) -> TensorFlowRandAugment | TorchvisionRand
     return TorchvisionRandAugment(values.ops, values.magnitude, values.p)
 
 
-def _draw_pieces(augment: Augment, jigsaw: Jigsaw, names: Sequence[str], width: int, height: int) -> Sequence[Piece]:
+def _draw_pieces(
+    chance: Chance, augment: Augment, jigsaw: Jigsaw, names: Sequence[str], width: int, height: int
+) -> Sequence[Piece]:
     grid, cell = jigsaw.grid, jigsaw.cell
     pieces = []
     for row in range(grid):
         for column in range(grid):
-            left = column * width // grid + int(torch.randint(width // grid - cell + 1, ()))
-            top = row * height // grid + int(torch.randint(height // grid - cell + 1, ()))
-            pieces.append(Piece(top, left, draw_parameters(augment, names, cell, cell)))
-    return tuple(pieces[index] for index in torch.randperm(len(pieces)).tolist())
+            left = column * width // grid + chance.below(width // grid - cell + 1)
+            top = row * height // grid + chance.below(height // grid - cell + 1)
+            pieces.append(Piece(top, left, _draw(chance, augment, names, cell, cell)))
+    return tuple(pieces[index] for index in chance.permutation(len(pieces)))

@@ -51,6 +51,12 @@ class CropViews(Views):
     def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
         return self._engines[view].make(items, parameters)
 
+    def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
+        return self._engines[view].pack(items, parameters)
+
+    def unpack(self, packed: Tensor, view: int) -> Tensor:
+        return self._engines[view].unpack(packed)
+
     def plain(self, item: Any) -> Tensor:
         made: Tensor = self._plain(item)
         return made
