@@ -35,6 +35,7 @@ from contralex.reporting.thumbnails import data_uri, enlarge, heat_map, make_spr
 from contralex.reporting.view_grid import short_name
 from contralex.training import build
 
+_PART = 5  # of the images that have a label, this fraction votes at most
 _HEAT_SIDE = 96  # pixels, about, to which maps of patches are enlarged
 
 
@@ -251,7 +252,8 @@ def _confusion(encoded: Encoded, sampled: Sampled) -> dict[str, Any]:
     own = None
     if not sampled.held_out:
         own = torch.searchsorted(known, rows)  # one split, whose labelled images are the same on both sides
-    cosine, found = find_neighbours(encoded.asked[rows], encoded.bank[known], spec.k, exclude=own)
+    k = min(spec.k, max(len(known) // _PART, 1))  # of a small part of the data, fewer can be near
+    cosine, found = find_neighbours(encoded.asked[rows], encoded.bank[known], k, exclude=own)
     predicted = vote(cosine, bank[known][found], spec.temperature, _classes(sampled))
     confusion = confuse(labels[rows], predicted, _classes(sampled))
     return {
