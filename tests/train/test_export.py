@@ -272,7 +272,9 @@ def test_the_lines_of_each_card_open_it_without_contralex(resnet: contralex.Run,
 
 
 def test_the_card_has_what_the_hub_and_a_reader_need(resnet: contralex.Run, tmp_path: Path) -> None:
-    results = {"steps": 3, "knn": {"this run": {"top1": 0.75}, "untrained": {"top1": 0.5}}}
+    protocol = {"k": 20, "features": "backbone"}
+    knn = {who: {"top1": top1, "protocol": protocol} for who, top1 in (("this run", 0.75), ("untrained", 0.5))}
+    results = {"steps": 3, "plugins": {"contralex": "0.1.0"}, "knn": knn}
     (resnet.folder / "results.json").write_text(json.dumps(results))
     try:
         made = resnet.export("torchvision", tmp_path / "model")
@@ -282,7 +284,14 @@ def test_the_card_has_what_the_hub_and_a_reader_need(resnet: contralex.Run, tmp_
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["pipeline_tag"] == "image-feature-extraction"
     assert {"contralex", "moco-v2"} <= {*yaml.safe_load(front)["tags"]}
-    for part in ("arXiv:2003.04297", "| negatives | queue |", "this run 75.00%", "untrained 50.00%", "k 20", "-moco 0"):
+    for part in (
+        "arXiv:2003.04297",
+        "| negatives | queue |",
+        "this run 75.00%",
+        "untrained 50.00%",
+        "Protocol: k 20, features backbone;",
+        "-moco 0",
+    ):
         assert part in body, part
     assert made.transform["words"] in body and f"{made.difference:.1e}" in body
     assert contralex.inspect(resnet)["digest"][:16] in body

@@ -101,29 +101,29 @@ def _plugins(original: Original) -> Iterator[str]:
 
 
 def _figures(original: Original) -> str:
-    """What ``results.json`` says of this checkpoint, with the settings by which it was found."""
-    found = _results(original)
-    evaluated = original.spec.eval.model_dump(mode="json")
+    """What ``results.json`` says of this checkpoint, each evaluator's figures with their protocol."""
     lines = []
-    for by, settings in evaluated.items():
-        accuracies = found.get(by)
-        if isinstance(settings, dict) and isinstance(accuracies, dict):
-            said = ", ".join(
-                f"{who} {result['top1']:.2%}" for who, result in accuracies.items() if isinstance(result, dict)
-            )
-            protocol = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "every")
-            lines.append(f"* {by}, top-1: {said}. Protocol: {protocol}; data of kind {original.spec.data.kind_name()}.")
+    for by, found in _results(original).items():
+        figures = {who: each for who, each in found.items() if isinstance(each, dict) and "top1" in each}
+        if not figures:
+            continue
+        said = ", ".join(f"{who} {each['top1']:.2%}" for who, each in figures.items())
+        protocol = next(iter(figures.values())).get("protocol") or {}
+        settings = ", ".join(f"{name} {value}" for name, value in protocol.items())
+        lines.append(f"* {by}, top-1: {said}. Protocol: {settings}; data of kind {original.spec.data.kind_name()}.")
     return "## Figures\n\n" + "\n".join(lines) if lines else ""
 
 
-def _results(original: Original) -> dict[str, Any]:
-    """Those of the run, where its last checkpoint is the one that is exported."""
+def _results(original: Original) -> dict[str, dict[str, Any]]:
+    """The blocks of the run's results, where its last checkpoint is the one that is exported."""
     file = original.checkpoint.folder.parents[1] / "results.json"
     try:
         found = read_json(file)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get("steps") == original.checkpoint.step else {}
+    if not isinstance(found, dict) or found.get("steps") != original.checkpoint.step:
+        return {}
+    return {name: block for name, block in found.items() if isinstance(block, dict)}
 
 
 def _making(original: Original, written: Written) -> str:
