@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from contralex.data.loading import Batch
+from contralex.lookup.host_copies import HostCopy
 from contralex.testing.host_waits import HostWaits
 from contralex.training.loop import TrainingLoop
+from contralex.training.metrics import Metrics
 from contralex.training.run import train
 from tests.distributed.invariance import METHODS, small_run
 
@@ -34,3 +37,25 @@ def test_a_step_between_logging_periods_waits_for_nothing(
     train(small_run(name, tmp_path, sets), tmp_path / "run")
     assert counted == list(COUNTED)
     assert not waits.found, str(waits)
+
+
+@pytest.mark.parametrize("name", ["simclr-v1", "moco-v2"])
+def test_a_logged_line_is_read_in_one_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, waits, copies = Metrics.log, HostWaits(), []
+    wait = HostCopy.wait
+
+    def count(self: Metrics) -> dict[str, float] | None:
+        copies.clear()
+        with waits:
+            return log(self)
+
+    def note(self: HostCopy) -> Tensor:
+        copies.append(self)
+        return wait(self)
+
+    monkeypatch.setattr(Metrics, "log", count)
+    monkeypatch.setattr(HostCopy, "wait", note)
+    sets = ("train.workers=0", "train.log_every=2", "train.max_steps=4", "eval.knn=null")
+    train(small_run(name, tmp_path, sets), tmp_path / "run")
+    assert not waits.found, str(waits)
+    assert len(copies) == 2  # of the device's numbers, and of some of those that are on the host then

@@ -27,9 +27,13 @@ class HostCopy:
 
     def read(self) -> list[float]:
         """Its numbers; waits where it has not arrived."""
+        return [float(number) for number in self.wait().flatten().tolist()]
+
+    def wait(self) -> Tensor:
+        """The tensor of the host; waits where it has not arrived."""
         if self._event is not None:
             self._event.synchronize()
-        return [float(number) for number in self._tensor.flatten().tolist()]
+        return self._tensor.cpu()
 
 
 def read_on_host(tensor: Tensor) -> float:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.lookup.host_copies import HostCopy, read_on_host
+
 _ROWS = 512  # of a batch's keys, which are enough to see whether they differ
 _LINES = 10  # logged in a row before a sign is believed
 _ALIKE = 0.05  # of the spread that unit vectors have which point everywhere
@@ -30,28 +32,38 @@ def measure_keys(keys: Tensor, entries: int, added: int = 1) -> dict[str, float]
     everywhere, 0 where they are all alike (SimSiam, arXiv:2011.10566, section 4.1). ``effective_rank``: exp of the
     entropy of the normalised singular values (Roy & Vetterli, 2007; RankMe, arXiv:2210.02885, Eq. 4).
     """
-    unit = F.normalize(keys[:: max(1, len(keys) // _ROWS)][:_ROWS].float(), dim=1)
-    found: dict[str, float] = {"entries": entries, **({"added": added} if added > 1 else {})}
-    if len(unit) > 1 and bool(torch.isfinite(unit).all()):
-        found["feature_std"] = float(unit.std(dim=0).mean()) * math.sqrt(unit.shape[1])
-        share = _singular_values(unit)
-        share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)  # a classifier's first logits are all 0
-        found["effective_rank"] = float(torch.exp(-(share * torch.log(share + 1e-7)).sum()))
-    return found
+    return name_figures(HostCopy(summarize_keys(keys)).wait(), keys.shape[1], entries, added)
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
-    """From the eigenvalues of the smaller Gram matrix, which for wide keys take a tenth of the time.
+@torch.no_grad()
+def summarize_keys(keys: Tensor) -> Tensor:
+    """All numbers of a step's keys (R, D) that :func:`name_figures` reads, in float64, which can be copied to the host
+    at once: the mean standard deviation of unit keys, and their smaller Gram matrix. Nothing, of a single key.
 
-    Those are squares, so in float32 rounding would add a thousandth of the largest singular value to each of the small
-    ones, and hide a collapse. Some devices have no float64; the CPU has.
+    The eigenvalues of that matrix take a tenth of the time that the singular values of wide keys do. They are squares,
+    so in float32 rounding would add a thousandth of the largest singular value to each of the small ones, and hide a
+    collapse. Some devices have no float64; the CPU has.
     """
-    if matrix.device.type != "cuda":
-        matrix = matrix.cpu()
-    matrix = matrix.double()
-    gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-    values: Tensor = torch.linalg.eigvalsh(gram)
-    return values.clamp_min(0).sqrt()
+    unit = F.normalize(keys[:: max(1, len(keys) // _ROWS)][:_ROWS].float(), dim=1)
+    if unit.device.type != "cuda":
+        unit = unit.cpu()
+    if len(unit) < 2:
+        return unit.new_empty(0, dtype=torch.float64)
+    spread, wide = unit.std(dim=0).mean(), unit.double()
+    gram = wide @ wide.T if wide.shape[0] < wide.shape[1] else wide.T @ wide
+    return torch.cat([spread.double().view(1), gram.flatten()])
+
+
+def name_figures(numbers: Tensor, dim: int, entries: int, added: int = 1) -> dict[str, float]:
+    """What :func:`measure_keys` returns. ``numbers``: those of :func:`summarize_keys`, on the host now; ``dim``: D."""
+    found: dict[str, float] = {"entries": entries, **({"added": added} if added > 1 else {})}
+    if len(numbers) and read_on_host(torch.isfinite(numbers).all()):
+        found["feature_std"] = read_on_host(numbers[0]) * math.sqrt(dim)
+        side = math.isqrt(len(numbers) - 1)
+        share = torch.linalg.eigvalsh(numbers[1:].view(side, side)).clamp_min(0).sqrt()
+        share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)  # a classifier's first logits are all 0
+        found["effective_rank"] = read_on_host(torch.exp(-(share * torch.log(share + 1e-7)).sum()))
+    return found
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from contralex.files import write_text
 from contralex.lookup import distributed
+from contralex.lookup.host_copies import HostCopy
 from contralex.lookup.values import StepResult
 from contralex.training import health
 from contralex.training.checkpoints.state import Pending
@@ -66,7 +67,8 @@ class Metrics:
         run = self.run
         if not self.steps:
             return None
-        loss, accuracy = (value / self.steps for value in self._sums())
+        (loss, accuracy), added, keys = self._read()
+        loss, accuracy = loss / self.steps, accuracy / self.steps
         speed = self.steps * run.spec.train.batch_size / (time.perf_counter() - self._since)
         line: dict[str, float] = {
             "step": run.step,
@@ -75,8 +77,8 @@ class Metrics:
             "lookup_top1": accuracy,
             "lr": self.rate,
             "images_per_second": round(speed, 1),
-            **health.measure_keys(self.keys, self.entries, run.method.loss_scale),
-            **{name: float(value) for name, value in self.added.items()},
+            **health.name_figures(keys, self.keys.shape[1], self.entries, run.method.loss_scale),
+            **added,
         }
         run.progress.logged = line
         self._write(line)
@@ -94,7 +96,7 @@ class Metrics:
 
     def pending(self) -> Pending:
         """What was counted since the last line, so that a resumed run's next line is the same. All call this."""
-        loss, accuracy = self._sums()
+        loss, accuracy = HostCopy(self._sums()).read()
         return Pending(loss=loss, accuracy=accuracy, steps=self.steps)
 
     def losses(self) -> list[float]:
@@ -112,9 +114,23 @@ class Metrics:
         finally:
             self._since += time.perf_counter() - started
 
-    def _sums(self) -> list[float]:
-        sums: list[float] = distributed.mean_over_processes(torch.stack([self.loss, self.accuracy])).tolist()
-        return sums
+    def _sums(self) -> Tensor:
+        return distributed.mean_over_processes(torch.stack([self.loss, self.accuracy]))
+
+    def _read(self) -> tuple[list[float], dict[str, float], Tensor]:
+        """The sums of loss and accuracy, what hooks have added, and the summary of the keys. The device is waited for
+        once: all that is on it comes in one copy."""
+        keys = health.summarize_keys(self.keys)
+        tensors = {name: value for name, value in self.added.items() if isinstance(value, Tensor)}
+        numbers = [*self._sums().unbind(), *tensors.values()]
+        together = torch.stack(
+            [number.detach().reshape(()).to(keys.device, non_blocking=True).double() for number in numbers]
+        )
+        host = HostCopy(torch.cat([together, keys])).wait()
+        loss, accuracy, *read = HostCopy(host[: len(numbers)]).read()
+        added = {name: value for name, value in self.added.items() if not isinstance(value, Tensor)}
+        added |= dict(zip(tensors, read, strict=True))
+        return [loss, accuracy], {name: float(added[name]) for name in self.added}, host[len(numbers) :]
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.run.main:
