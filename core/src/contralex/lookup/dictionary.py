@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
@@ -277,6 +278,12 @@ class Dictionary:
         if can_ask and read_on_host((lead == 0).any()):
             found = torch.where(lead == 0, self.find_best(queries) == index, found)
         return found
+
+    def once(self, name: str, make: Callable[[], _Value]) -> _Value:
+        """What ``make`` returns: a tensor with a gradient, such as a learned temperature, that several matches of a
+        look-up may share. Two views that look each other up with one and the same tensor are looked up together."""
+        made: _Value = make() if self._twins is None else self._twins[1].once(name, make)
+        return made
 
     def meet_twins(self, queries: Tensor, twins: Twins) -> None:
         """Learn that the shared entries may be the queries of the step, all of them or those of a view, of which

@@ -47,6 +47,7 @@ class Twins:
         self._views = [rows.select_view(view).vectors for view in rows.views]
         self._bound: float | None = None
         self._answers: dict[Any, tuple[Any, tuple[TwinAnswer, TwinAnswer]]] = {}
+        self._made: dict[str, Any] = {}
 
     @classmethod
     def find(cls, queries: Rows, keys: Rows) -> Twins | None:
@@ -58,6 +59,12 @@ class Twins:
             return None
         partners = queries.select_view(blocks[0].view).find_slice_in(queries, view=blocks[1].view)
         return cls(queries) if partners == slice(len(queries) // 2, len(queries)) else None
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, for both matches."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def cross_entropy(
         self, queries: Tensor, entries: Tensor | None, index: Tensor, hidden: Tensor | None, temperature: float | Tensor

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 
-_TEMPERATURE = "temperature of clip"
-
 
 class ScaledLoss(Loss):
     """A loss that multiplies scores by exp(``log_scale``), which it learns."""
@@ -36,12 +34,13 @@ class ClipLoss(ScaledLoss):
         self.largest = math.log(max_scale)
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        if _TEMPERATURE not in step.cache:  # one for both directions, which are then looked up together
-            with torch.no_grad():
-                self.log_scale.clamp_(0, self.largest)
-            step.cache[_TEMPERATURE] = (-self.log_scale).exp()
-        temperature = step.cache[_TEMPERATURE]
+        temperature = dictionary.once("temperature of clip", self._temperature)
         return dictionary.cross_entropy(queries.vectors, targets.index, temperature).mean()
+
+    def _temperature(self) -> Tensor:
+        with torch.no_grad():
+            self.log_scale.clamp_(0, self.largest)
+        return (-self.log_scale).exp()
 
     def learned(self) -> dict[str, Tensor]:
         return {"logit_scale": self.log_scale.detach().exp()}
