@@ -41,13 +41,16 @@ def test_a_step_between_logging_periods_waits_for_nothing(
 
 @pytest.mark.parametrize("name", ["simclr-v1", "moco-v2"])
 def test_a_logged_line_is_read_in_one_copy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log, waits, copies = Metrics.log, HostWaits(), []
-    wait = HostCopy.wait
+    log, wait, waits = Metrics.log, HostCopy.wait, HostWaits()
+    copies: list[HostCopy] = []
+    counted: list[int] = []
 
     def count(self: Metrics) -> dict[str, float] | None:
         copies.clear()
         with waits:
-            return log(self)
+            line = log(self)
+        counted.append(len(copies))
+        return line
 
     def note(self: HostCopy) -> Tensor:
         copies.append(self)
@@ -58,4 +61,4 @@ def test_a_logged_line_is_read_in_one_copy(name: str, tmp_path: Path, monkeypatc
     sets = ("train.workers=0", "train.log_every=2", "train.max_steps=4", "eval.knn=null")
     train(small_run(name, tmp_path, sets), tmp_path / "run")
     assert not waits.found, str(waits)
-    assert len(copies) == 2  # of the device's numbers, and of some of those that are on the host then
+    assert counted == [2, 2]  # of the device's numbers, and of some of those, which are on the host then

@@ -53,6 +53,11 @@ class TowersEncoder(Encoder):
     def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
         return {view: self.tower(view)({view: image})[view] for view, image in views.items()}
 
+    @property
+    def has_same_sides(self) -> bool:
+        is_own = type(self).queries is TowersEncoder.queries and type(self).keys is TowersEncoder.keys
+        return is_own and all(self.tower(view).has_same_sides for view in range(len(self.towers)))
+
     def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         return {view: self.tower(view).queries({view: vectors})[view] for view, vectors in embedded.items()}
 
