@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from contralex import progress
 from contralex.api.arguments import checked
-from contralex.api.settings import PathLike
+from contralex.api.settings import PathLike, path_text
 from contralex.errors import ContralexError
+from contralex.recipes.code_files import permission
+
+if TYPE_CHECKING:
+    from contralex.training.diagnosis.signs import Sign
 
 _NEEDED = ("torch", "torchvision", "accelerate")
 _EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard", "scikit-learn": "digits"}
@@ -36,6 +41,12 @@ class Diagnosis:
     plugins: list[dict[str, str]] = field(default_factory=list)
     periods: int = 0
     """Logged periods of a run."""
+    signs: list[Sign] = field(default_factory=list)
+    """Of a run: each problem as what was measured, the bound, its source, and the settings to try."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Of a run: the figures of a few batches."""
+    notes: list[str] = field(default_factory=list)
+    """Of a run: what could not be looked at, and why."""
 
     def shown(self) -> dict[str, str]:
         """The figures of a run that say most."""
@@ -44,32 +55,55 @@ class Diagnosis:
     def __repr__(self) -> str:
         facts = self.shown() if self.periods else self.facts
         lines = [f"{name}: {value}" for name, value in facts.items()]
+        lines += [f"Note: {note}" for note in self.notes]
         return "\n".join([*lines, *(f"Problem: {problem}" for problem in self.problems or ["none"])])
 
 
 @checked
-def doctor(run: PathLike | None = None) -> Diagnosis:
-    """What is installed and what is wrong; or, of a run, whether it has collapsed or stands still.
+def doctor(
+    run: PathLike | None = None,
+    *,
+    data: PathLike | None = None,
+    batches: bool = True,
+    allow_code: bool = False,
+) -> Diagnosis:
+    """What is installed and what is wrong; or, of a run, what is wrong with it and what to try.
+
+    ``data``: where the data of the run lie now, if they have moved. ``batches``: whether some batches are measured with
+    the newest checkpoint, beside the metrics and the spec. ``allow_code``: the Python files that the run names in
+    ``code`` may be run.
 
     >>> import contralex
     >>> contralex.doctor().facts["gloo"] in ("yes", "no")
     True
     """
     if run is not None:
-        return _examine(Path(run))
+        with progress.listening("stderr"), permission(allow_code):
+            return _examine(Path(run), path_text(data), batches)
+    if data is not None:
+        raise ContralexError("doctor: data is about a run; give the run's folder, too")
     facts = {**_software(), **_machine()}
     problems = [*_missing(facts), *_plugin_problems(), *_installed_twice(), *_shadowed(), *_out_of_step()]
     return Diagnosis(facts, problems, _plugins())
 
 
-def _examine(run: Path) -> Diagnosis:
-    from contralex.training.health import find_signs, read_lines
+def _examine(run: Path, data: str | None, with_batches: bool) -> Diagnosis:
+    from contralex.training.diagnosis.examine import examine
+    from contralex.training.health import read_lines
 
     file = run / "metrics.jsonl"
     if not file.is_file():
         raise ContralexError(f"doctor: {run} is no run's folder, for it has no metrics.jsonl; give the folder of --out")
     lines = [line for line in read_lines(file) if "loss" in line]
-    return Diagnosis(lines[-1] if lines else {}, find_signs(lines), periods=len(lines))
+    found = examine(run, lines, data, with_batches)
+    return Diagnosis(
+        facts=lines[-1] if lines else {},
+        problems=[str(sign) for sign in found.signs],
+        periods=len(lines),
+        signs=found.signs,
+        measured=found.measured,
+        notes=found.notes,
+    )
 
 
 def _software() -> dict[str, Any]:

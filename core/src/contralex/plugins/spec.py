@@ -97,6 +97,11 @@ class Spec(BaseModel):
         """Of negatives that hold the newest keys, whosesoever: the field that says how many, and how many."""
         return None
 
+    def follows(self) -> tuple[str, Any] | None:
+        """Of a key encoder that follows the query encoder: the field that holds the weight of its own past, and its
+        value, a number from 0 to 1 or a schedule."""
+        return None
+
     def key_flags(self) -> list[bool] | None:
         """Of views: for each, whether it may be a key. None where the spec alone does not say."""
         return None

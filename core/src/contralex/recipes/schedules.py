@@ -186,7 +186,11 @@ def _within(what: str, low: float, high: float) -> Callable[[Number], Number]:
     return check
 
 
-Temperature = Annotated[Number, AfterValidator(_within("a temperature", 1e-4, 1e3))]
+class Divides:
+    """Marks a field whose number divides scores."""
+
+
+Temperature = Annotated[Number, AfterValidator(_within("a temperature", 1e-4, 1e3)), Divides()]
 """A number or schedule that divides scores. Scores of unit vectors, divided by less than the lower bound, are 0 or
 infinite to a softmax."""
 Rate = Annotated[Number, AfterValidator(_within("a rate", 0.0, 1e38))]

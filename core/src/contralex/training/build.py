@@ -13,7 +13,7 @@ from torch import nn
 from contralex import progress
 from contralex.data.base import Source
 from contralex.errors import ContralexError
-from contralex.lookup.slots import Encoder
+from contralex.lookup.slots import Encoder, KeyEncoder
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match
 from contralex.plugins.building import BuildContext
@@ -88,24 +88,8 @@ def assemble(
     begin: Callable[[Encoder], None] | None = None,
 ) -> LookUp:
     """As :func:`look_up`, with weights that are drawn from torch's generator as it stands."""
-    method = spec.method
-    made: Encoder = _part(spec, "encoder")
-    if begin is not None:  # before a key encoder copies the weights
-        begin(made)
     matches = [Match(query, key) for query, key in spec.matches()]
-    context = BuildContext(
-        dim=made.dim,
-        dataset_size=dataset_size,
-        batch_size=spec.train.look_up_size,
-        key_views=tuple(sorted({match.key for match in matches})),
-        encoder=made,
-        fresh_encoder=method.encoder.build,
-        labels=None if labels is None else torch.as_tensor(labels),
-        query_views=tuple(sorted({match.query for match in matches})),
-        load_encoder=load_encoder,
-    )
-    key_encoder = _part(spec, "key_encoder", context)
-    context = BuildContext(**{**vars(context), "key_encoder": key_encoder})
+    made, key_encoder, context = _encoders(spec, matches, dataset_size, labels, begin)
     negatives = _part(spec, "negatives", context)
     context = BuildContext(**{**vars(context), "negatives": negatives})
     return LookUp(
@@ -115,13 +99,47 @@ def assemble(
         _part(spec, "targets", context),
         _part(spec, "loss", context),
         matches,
-        method.reduction,
+        spec.method.reduction,
     )
 
 
 def _unloaded(spec: RunSpec) -> RunSpec:
     """For weights that are read from a checkpoint next: a backbone loads no published ones before."""
     return spec.model_copy(update={"method": spec.method.without_published_weights()})
+
+
+def first_encoders(spec: RunSpec, dataset_size: int, labels: Sequence[int] | None) -> tuple[Encoder, KeyEncoder]:
+    """The query encoder and the key encoder alone, with the random weights that :func:`look_up` starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.train.seed)
+        matches = [Match(query, key) for query, key in spec.matches()]
+        return _encoders(spec, matches, dataset_size, labels, None)[:2]
+
+
+def _encoders(
+    spec: RunSpec,
+    matches: Sequence[Match],
+    dataset_size: int,
+    labels: Sequence[int] | None,
+    begin: Callable[[Encoder], None] | None,
+) -> tuple[Encoder, KeyEncoder, BuildContext]:
+    """Both encoders, and the context in which the other parts are built."""
+    made: Encoder = _part(spec, "encoder")
+    if begin is not None:  # before a key encoder copies the weights
+        begin(made)
+    context = BuildContext(
+        dim=made.dim,
+        dataset_size=dataset_size,
+        batch_size=spec.train.look_up_size,
+        key_views=tuple(sorted({match.key for match in matches})),
+        encoder=made,
+        fresh_encoder=spec.method.encoder.build,
+        labels=None if labels is None else torch.as_tensor(labels),
+        query_views=tuple(sorted({match.query for match in matches})),
+        load_encoder=load_encoder,
+    )
+    key_encoder: KeyEncoder = _part(spec, "key_encoder", context)
+    return made, key_encoder, BuildContext(**{**vars(context), "key_encoder": key_encoder})
 
 
 def _part(spec: RunSpec, slot: str, *context: BuildContext) -> Any:

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,10 +60,22 @@ def name_figures(numbers: Tensor, dim: int, entries: int, added: int = 1) -> dic
     if len(numbers) and read_on_host(torch.isfinite(numbers).all()):
         found["feature_std"] = read_on_host(numbers[0]) * math.sqrt(dim)
         side = math.isqrt(len(numbers) - 1)
-        share = torch.linalg.eigvalsh(numbers[1:].view(side, side)).clamp_min(0).sqrt()
-        share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)  # a classifier's first logits are all 0
-        found["effective_rank"] = read_on_host(torch.exp(-(share * torch.log(share + 1e-7)).sum()))
+        found["effective_rank"] = read_on_host(_rank(numbers[1:].view(side, side)))
     return found
+
+
+@torch.no_grad()
+def effective_rank(rows: Tensor) -> float:
+    """Of vectors (R, D), as they are: exp of the entropy of the normalised singular values."""
+    wide = rows.detach().cpu().double()
+    return float(_rank(wide @ wide.T if wide.shape[0] < wide.shape[1] else wide.T @ wide))
+
+
+def _rank(gram: Tensor) -> Tensor:
+    """The effective rank of vectors with this Gram matrix, a scalar."""
+    share = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    share = share / share.sum().clamp_min(torch.finfo(share.dtype).tiny)  # a classifier's first logits are all 0
+    return torch.exp(-(share * torch.log(share + 1e-7)).sum())
 
 
 @torch.no_grad()
@@ -77,11 +89,19 @@ def name_some(names: Sequence[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more tensors" if len(names) > 1 else "")
 
 
+class Seen(NamedTuple):
+    """A sign that was seen: its name, the sentence, and the line with which it was believed."""
+
+    name: str
+    sentence: str
+    line: dict[str, Any]
+
+
 class Watch:
-    """Takes the logged lines one after the other. ``signs``: the sentences so far, each once."""
+    """Takes the logged lines one after the other. ``seen``: the signs so far, each once."""
 
     def __init__(self) -> None:
-        self.signs: list[str] = []
+        self.seen: list[Seen] = []
         self._in_a_row: dict[str, int] = {}
         self._first: float | None = None
 
@@ -92,12 +112,17 @@ class Watch:
         seen = {name: cause for name, cause in _SIGNS.items() if _is_seen(name, line)}
         self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in seen}
         new = [
-            f"{seen[name].format(**line)} (since {_LINES} logged periods, at step {line['step']})"
+            Seen(name, f"{seen[name].format(**line)} (since {_LINES} logged periods, at step {line['step']})", line)
             for name, count in self._in_a_row.items()
             if count == _LINES
         ]
-        self.signs += new
-        return new
+        self.seen += new
+        return [each.sentence for each in new]
+
+    @property
+    def signs(self) -> list[str]:
+        """The sentences so far."""
+        return [each.sentence for each in self.seen]
 
 
 def find_signs(lines: Iterable[dict[str, Any]]) -> list[str]:

@@ -42,6 +42,9 @@ class MomentumSpec(Spec):
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
     example = {"momentum": 0.9}
 
+    def follows(self) -> tuple[str, Fraction]:
+        return "momentum", self.momentum
+
 
 class FrozenSpec(Spec):
     """An encoder that never changes."""
