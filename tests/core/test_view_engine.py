@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -378,6 +379,12 @@ def test_what_is_not_linear_ends_a_fused_run() -> None:
 
 
 # --- many images at once
+
+
+def test_every_order_of_the_changes_is_found_in_one() -> None:
+    for order in itertools.permutations(range(4)):
+        left = iter(engine._EVERY_ORDER)
+        assert all(number in left for number in order)
 
 
 @pytest.mark.parametrize("fused", [False, True])

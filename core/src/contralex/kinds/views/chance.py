@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-_WORDS = 32  # read at a time; most views take fewer than 24
+_PAIRS = 12  # of words, read at a time; most views take fewer than 24 words
 _FRACTION = 1 << 24  # of a float32 between 0 and 1
 
 
@@ -26,8 +26,8 @@ class Chance:
     """
 
     def __enter__(self) -> Chance:
-        self._words: list[int] = []
-        self._used = 0
+        self._pairs: list[int] = []
+        self._used = 0  # words, of which a pair has two
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -35,24 +35,24 @@ class Chance:
 
     def catch_up(self) -> None:
         """Leave the generator as single calls would have."""
-        if self._words:
+        if self._pairs:
             torch.default_generator.set_state(self._before)
             torch.empty(self._used).uniform_()  # takes a word for each number
-            self._words, self._used = [], 0
+            self._pairs, self._used = [], 0
 
     def _word(self) -> int:
         """32 random bits."""
-        if self._used == len(self._words):
+        at = self._used
+        if at == 2 * len(self._pairs):
             self._read_on()
-        self._used += 1
-        return self._words[self._used - 1]
+        self._used = at + 1
+        pair = self._pairs[at >> 1]
+        return (pair if at & 1 else pair >> 32) & 0xFFFFFFFF  # the upper half comes first
 
     def _read_on(self) -> None:
-        if not self._words:
+        if not self._pairs:
             self._before = torch.default_generator.get_state()
-        pairs = torch.empty(_WORDS // 2, dtype=torch.int64).random_(-(2**63), None).numpy()
-        # The first word of a pair is its upper half.
-        self._words += np.stack([pairs >> 32 & 0xFFFFFFFF, pairs & 0xFFFFFFFF], 1).ravel().tolist()
+        self._pairs += torch.empty(_PAIRS, dtype=torch.int64).random_(-(2**63), None).tolist()
 
     def fraction(self) -> float:
         """From 0 up to 1, without 1, as ``torch.rand(1)``."""

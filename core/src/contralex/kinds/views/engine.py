@@ -39,6 +39,8 @@ from contralex.kinds.views.parameters import Box, ViewParameters, draw_parameter
 from contralex.kinds.views.transforms import augmentation
 from contralex.lookup.host_copies import to_device
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 _BY_PILLOW = 64  # up to so many pixels of a side, Pillow resizes as fast as torch
 # Numbers of the images that are worked on together: large ones stay in the cache, small ones share the cost of a call.
 _OF_LARGE, _OF_SMALL = 200_000, 800_000
@@ -126,10 +128,11 @@ class TensorEngine(Engine):
                 to_pillow(self._apply(self.names[:before], load_pixels(image), [values])[0])
                 for image, values in zip(images, parameters, strict=True)
             ]
-        crops = [self._crop(image, values.crop) for image, values in zip(images, parameters, strict=True)]
-        pixels = (torch.stack(crops) if len(crops) > 1 else crops[0].unsqueeze(0)).to(
-            torch.float32, memory_format=torch.contiguous_format
-        )
+        boxes = [
+            values.crop or Box(0, 0, image.height, image.width)
+            for image, values in zip(images, parameters, strict=True)
+        ]
+        pixels = self._crop(images, boxes).to(torch.float32, memory_format=torch.contiguous_format)
         names = self.names[before + 1 :]
         if self.augment.jigsaw is None:
             return self._apply(names, pixels, parameters)
@@ -141,11 +144,24 @@ class TensorEngine(Engine):
         ]
         return torch.stack(pieces)
 
-    def _crop(self, image: Image.Image, box: Box | None) -> Tensor:
-        box = box or Box(0, 0, image.height, image.width)
+    def _crop(self, images: Sequence[Image.Image], boxes: Sequence[Box]) -> Tensor:
+        """(N, 3, size, size) uint8."""
         crop = self.augment.crop
-        by_torch = may_resize_by_torch(image, box, crop) or (self.fused and crop.size > _BY_PILLOW)
-        return resize_crop(image, box, crop.size, crop.interpolation, by_torch)
+        by_torch = [
+            may_resize_by_torch(image, box, crop) or (self.fused and crop.size > _BY_PILLOW)
+            for image, box in zip(images, boxes, strict=True)
+        ]
+        each = zip(images, boxes, by_torch, strict=True)
+        if any(by_torch):
+            return torch.stack(
+                [resize_crop(image, box, crop.size, crop.interpolation, fast) for image, box, fast in each]
+            )
+        levels = b"".join(
+            resize_by_pillow(image, box, crop.size, crop.interpolation).tobytes() for image, box, _ in each
+        )
+        return (
+            torch.frombuffer(bytearray(levels), dtype=torch.uint8).view(-1, crop.size, crop.size, 3).permute(0, 3, 1, 2)
+        )
 
     def _cut(self, names: Sequence[str], image: Tensor, parameters: ViewParameters, cell: int) -> Tensor:
         """The pieces of a jigsaw, each with what happens to it."""
@@ -178,16 +194,17 @@ class TensorEngine(Engine):
         return pixels
 
     def _jitter(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
-        for step in range(4):
-            factors: list[dict[int, float]] = [{} for _ in _CHANGES]
-            for at, values in enumerate(parameters):
-                if values.jitter is not None:
-                    number = values.jitter.order[step]
-                    factor = values.jitter.factors[number]
+        left = {at: (list(values.jitter.order), values.jitter) for at, values in enumerate(parameters) if values.jitter}
+        alone = [jitter.order for _, jitter in left.values()] if len(left) == 1 else [_EVERY_ORDER]
+        for number in alone[0]:
+            factors: dict[int, float] = {}
+            for at, (order, jitter) in left.items():
+                if order and order[0] == number:
+                    del order[0]
+                    factor = jitter.factors[number]
                     if factor is not None:
-                        factors[number][at] = factor
-            for change, chosen in zip(_CHANGES, factors, strict=True):
-                pixels = _where(chosen, pixels, change)
+                        factors[at] = factor
+            pixels = _where(factors, pixels, _CHANGES[number])
         return pixels
 
     def _gray(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
@@ -241,6 +258,10 @@ _CHANGES: tuple[_Change, ...] = (
     colours.adjust_hue,
 )
 
+# Every order of the four changes is a part of this one, in its order: images whose orders differ are changed together
+# in twelve calls, of which two are of the hue, which takes longest.
+_EVERY_ORDER = (0, 1, 2, 3, 0, 1, 2, 0, 3, 1, 0, 2)
+
 
 def _where(values: Mapping[int, float], pixels: Tensor, change: _Change) -> Tensor:
     """The images changed which have a value, by their numbers."""
@@ -282,15 +303,21 @@ def may_resize_by_torch(image: Image.Image, box: Box, crop: Crop) -> bool:
     return crop.size > _BY_PILLOW and not enlarged and (box.width, box.height) != image.size
 
 
-def resize_crop(
-    image: Image.Image, box: Box, size: int, interpolation: Literal["bilinear", "bicubic"], by_torch: bool
-) -> Tensor:
+def resize_crop(image: Image.Image, box: Box, size: int, interpolation: Interpolation, by_torch: bool) -> Tensor:
     """(3, size, size) uint8."""
-    part = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
     if not by_torch:
-        return from_pillow(part.resize((size, size), Image.Resampling[interpolation.upper()]))
-    resized = functional.interpolate(_padded(part), (size, size), mode=interpolation, antialias=True)
+        return from_pillow(resize_by_pillow(image, box, size, interpolation))
+    resized = functional.interpolate(_padded(_cut_out(image, box)), (size, size), mode=interpolation, antialias=True)
     return _without_padding(resized)
+
+
+def resize_by_pillow(image: Image.Image, box: Box, size: int, interpolation: Interpolation) -> Image.Image:
+    """The crop, resized to ``size`` x ``size`` pixels."""
+    return _cut_out(image, box).resize((size, size), Image.Resampling[interpolation.upper()])
+
+
+def _cut_out(image: Image.Image, box: Box) -> Image.Image:
+    return image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
 
 
 def _padded(image: Image.Image) -> Tensor:

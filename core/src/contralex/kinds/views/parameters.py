@@ -116,7 +116,7 @@ def draw_box(chance: Chance, crop: Crop, width: int, height: int) -> Box:
     area = height * width
     for _ in range(_ATTEMPTS):
         target = area * chance.uniform(*crop.scale)
-        ratio = torch.tensor(chance.uniform(low, high), dtype=torch.float32).exp().item()  # math.exp rounds otherwise
+        ratio = torch.empty(1).fill_(chance.uniform(low, high)).exp_().item()  # math.exp rounds otherwise
         across, down = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < across <= width and 0 < down <= height:
             top = chance.below(height - down + 1)
