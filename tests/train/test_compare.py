@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -14,9 +16,12 @@ from typing import Any
 
 import pytest
 
-from contralex.comparison.figure import draw
+from contralex.api.comparing import Comparison
+from contralex.comparison.figure import draw, has_figures
 from contralex.comparison.plan import Budget, misfits, plan
+from contralex.comparison.runs import list_slots
 from contralex.comparison.table import cells, markdown, summary
+from contralex.comparison.variants import list_variants, split_values
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
 
@@ -163,6 +168,73 @@ def test_mistakes_show_before_anything_is_trained(two: list[str], recipe: Callab
     assert "already holds a run; go on with the comparison by --resume" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1,2,3", ["1", "2", "3"]),
+        ("[1,2]", ["[1,2]"]),
+        ("[1,2],[3]", ["[1,2]", "[3]"]),
+        ("{a: 1, b: [2, 3]},null", ["{a: 1, b: [2, 3]}", "null"]),
+        ('"x, y",z', ['"x, y"', "z"]),
+        ("['a,]', b]", ["['a,]', b]"]),
+        ("it's, ok", ["it's", " ok"]),
+        ("", [""]),
+    ],
+)
+def test_values_are_split_at_commas_outside_brackets_and_quotes(text: str, values: list[str]) -> None:
+    assert split_values(text) == values
+
+
+def test_a_sweep_is_every_combination_with_each_seed(two: list[str]) -> None:
+    sets = ("method.loss.temperature=0.1,0.2", "train.optimizer.weight_decay=0, 1e-4", "eval.knn.k=3")
+    entries = plan(two[:1], Budget(sets=sets, seeds=(0, 7))).entries
+    assert len(entries) == len({entry.folder for entry in entries}) == 4 * 2
+    last = entries[7]
+    assert last.name == "small temperature=0.2 weight_decay=1e-4 seed 7"
+    assert last.folder == "small-temperature=0.2-weight_decay=1e-4/seed-7"
+    assert last.resolved is not None
+    run = last.resolved.run
+    assert (run.train.seed, run.method.model_dump()["loss"]["temperature"]) == (7, 0.2)
+    assert run.eval.knn is not None and run.eval.knn.k == 3
+    assert [entry.name for entry in plan(two, Budget(seed=7)).entries] == ["small", "other"]
+
+
+def test_long_values_and_paths_that_end_alike_have_names_of_their_own() -> None:
+    widths = "{kind: conv, widths: [8], strides: [4], x: 1},{kind: conv, widths: [8], strides: [4], x: 2}"
+    found = list_variants([f"a.backbone={widths}", "b.lr=1,2", "c.lr=3,4"])
+    assert len({variant.name for variant in found}) == len({variant.folder for variant in found}) == 8
+    assert "b.lr=1 c.lr=3" in found[0].name
+    assert all(re.fullmatch(r"[\w.=+-]+", variant.folder) for variant in found)
+
+
+@pytest.mark.parametrize(
+    ("sets", "sentence"),
+    [
+        (("train.epochs=1,",), "a value between the commas is empty"),
+        (("train.epochs=1,2,1",), "1 stands there twice"),
+        (tuple(f"a{number}=1,2" for number in range(11)), "more than 1000 combinations"),
+    ],
+)
+def test_an_impossible_sweep_is_a_sentence(sets: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ContralexError, match=sentence):
+        list_variants(sets)
+
+
+def test_groups_of_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert list_slots(1, None) == [{}]
+    assert len(list_slots(1, 2)) == 2 and all("OMP_NUM_THREADS" in slot for slot in list_slots(1, 2))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in list_slots(2, None)] == ["0,1", "2,3"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in list_slots(2, 3)] == ["0,1", "2,3", "0,1"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in list_slots(8, None)] == ["0,1,2,3,4"]  # which the run refuses
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-ab")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in list_slots(1, None)] == ["3", "GPU-ab"]
+
+
 # Training
 
 
@@ -251,6 +323,61 @@ def test_a_signal_stops_the_comparison_and_it_goes_on(two: list[str], tmp_path: 
     assert not (out / "results.json").exists()
 
 
+def test_seeds_and_values_two_at_once_and_going_on_with_one_seed_more(two: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [two[0], "--epochs=1", f"--out={out}", "--set=method.loss.temperature=0.1,0.5", "--at-once=2"]
+    done = compare(*words, "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    first = results(out)
+    assert "small temperature=0.1 seed 1: " in done.stderr
+    assert {row["name"] for row in first["rows"]} == {"small temperature=0.1", "small temperature=0.5"}
+    assert all(row["deviations"] == {} for row in first["rows"])
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/seed-1/results.json")}
+    assert len(before) == 2
+    done = compare(*words, "--seeds=1,2", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == time_ for path, time_ in before.items())
+    found = results(out)
+    for row in found["rows"]:
+        assert row["seeds"] == [1, 2]
+        own = [results(out / folder) for folder in row["folders"]]
+        for name in ("knn", "linear"):
+            values = [each[name]["this run"]["top1"] for each in own]
+            assert row[name] == pytest.approx(sum(values) / 2)
+            assert row["deviations"][name] == pytest.approx(statistics.stdev(values))
+    assert " ± " in done.stdout and "over the seeds 1, 2." in done.stdout
+    assert " ± " in (out / "figure.svg").read_text("utf-8") or not any(
+        row["deviations"]["knn"] for row in found["rows"]
+    )
+    table = Comparison(out, found)
+    assert table.run("small temperature=0.5", seed=2).folder == out / "small-temperature=0.5" / "seed-2"
+    with pytest.raises(ContralexError, match="was trained with these seeds: 1, 2; seed is None"):
+        table.run("small temperature=0.5")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--seeds=1,x"], "--seeds 1,x: write whole numbers"),
+        (["--seeds=1,1"], "--seeds 1,1: a number stands there twice"),
+        (["--seeds=1", "--seed=2"], "leave --seed or --seeds out"),
+        (["--seeds=1,2", "--set=train.seed=3"], "--set train.seed: it is said twice; leave this out, or --seeds 1,2"),
+    ],
+)
+def test_wrong_seeds_are_a_sentence(
+    words: list[str],
+    sentence: str,
+    two: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from contralex.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["contralex", "compare", two[0], *words])
+    assert main() == 2
+    assert sentence in capsys.readouterr().err
+
+
 # Showing
 
 
@@ -289,6 +416,53 @@ def test_the_best_is_first_and_a_missing_figure_is_a_dash(two: list[str]) -> Non
     assert lines[7].startswith("* kNN: top-1 %, k=3, temperature 0.1, backbone.")
 
 
+def test_means_and_deviations_are_over_the_seeds_that_ended(two: list[str]) -> None:
+    planned = plan(two[:1], Budget(seeds=(0, 1, 2)))
+    done: dict[str, Any] = {f"small seed {seed}": example(**{"this run": 0.4 + seed / 10}) for seed in (0, 2)}
+    made = summary(planned, {**done, "small seed 1": "it failed"})
+    (row,) = made["rows"]
+    assert row["knn"] == pytest.approx(0.5)
+    assert row["deviations"]["knn"] == pytest.approx(statistics.stdev([0.4, 0.6]))
+    assert cells(row, made["columns"])[:3] == ["small", "50.0 ± 14.1", "50.0 ± 14.1"]
+    lines = markdown(made, "contralex compare x")
+    assert "small: over 2 of 3 seeds." in lines and "small seed 1 failed: it failed" in lines
+
+
+def test_nothing_in_the_figure_collides(two: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of the axes and of the bars, drawn: none overlaps another, and none leaves the picture."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    def row(name: str, value: float | None, deviations: dict[str, float]) -> dict[str, Any]:
+        accuracies = {"knn": value, "linear": value, "untrained_knn": 0.3, "untrained_linear": 0.5}
+        return {"name": name, **accuracies, "pixels_knn": 0.99, "pixels_linear": None, "deviations": deviations}
+
+    rows = [row("a-method-of-a-long-name temperature=0.1 weight_decay=0.0001 batch=4096", 1.0, {"knn": 0.001})]
+    rows += [row(f"moco-v{number}", number / 20, {"knn": 0.05, "linear": 0.01}) for number in range(9)]
+    rows += [row("without", None, {})]
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def save_and_keep(figure: Figure, *words: Any, **named: Any) -> None:
+        drawn.append(figure)
+        save(figure, *words, **named)
+
+    monkeypatch.setattr(Figure, "savefig", save_and_keep)
+    for count in (1, 2, len(rows)):
+        draw(rows[:count], "preset digits", tmp_path / f"{count}.svg")
+        figure = drawn[-1]
+        (axes,) = figure.axes
+        texts = [*axes.texts, *axes.get_yticklabels(), *axes.get_xticklabels(), axes.xaxis.label]
+        texts += [*figure.legends[0].get_texts(), figure._suptitle]  # type: ignore[attr-defined]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        assert len(boxes) > 8
+        for number, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[number + 1 :])
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1
+    assert not has_figures([row("without", None, {})])
+
+
 def test_the_figure_is_the_same_for_the_same_rows(two: list[str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = {"small": example(**{"this run": 0.5, "untrained encoder": 0.2}), "other": example(**{"this run": 0.123})}
@@ -304,7 +478,7 @@ def test_without_matplotlib_there_is_a_table_and_a_sentence(
     from contralex.__main__ import main
 
     monkeypatch.setattr("contralex.comparison.figure.find_spec", lambda name: None)
-    monkeypatch.setattr("contralex.comparison.runs._train", lambda argv, quiet: (1, 0, "no luck"))
+    monkeypatch.setattr("contralex.comparison.runs._train", lambda argv, name, machine: (1, "no luck"))
     monkeypatch.setattr(sys, "argv", ["contralex", "compare", two[0], f"--out={tmp_path / 'out'}"])
     assert main() == 1
     out, err = capsys.readouterr()

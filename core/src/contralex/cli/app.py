@@ -105,6 +105,8 @@ app.command(
         "contralex compare moco-v2 simclr-v1 byol --preset digits",
         "contralex compare all --preset digits --out runs/all",
         "contralex compare moco-v2 mine.yaml --preset digits --epochs 40 --seed 1",
+        "contralex compare moco-v2 byol --preset digits --seeds 0,1,2",
+        "contralex compare moco-v2 --preset digits --set train.epochs=20,40",
         "contralex compare all --preset digits --out runs/all --resume",
     ),
 )(compare.compare)

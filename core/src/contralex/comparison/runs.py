@@ -1,4 +1,4 @@
-"""Trains the methods of a plan one after the other, each by ``contralex train`` in processes of its own.
+"""Trains the methods of a plan, several at once where there are GPUs, each by ``contralex train`` in its own processes.
 
 So nothing of one run (a process group, Accelerate's state, a random generator, memory) reaches the next, and one that
 crashes takes none with it.
@@ -7,16 +7,19 @@ crashes takes none with it.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contralex.comparison.plan import Budget, Entry, Plan, folder_of
+from contralex.comparison.plan import Entry, Plan, folder_of
 from contralex.errors import ContralexError, remedy
 from contralex.files import read_json
 from contralex.recipes import yaml
@@ -42,6 +45,8 @@ def check_folder(plan: Plan, out: Path, resume: bool) -> None:
         raise ContralexError(f"--resume: there is no folder {out}; give the comparison's --out, or leave --resume out")
     for entry in plan.entries:
         folder = folder_of(out, entry)
+        if entry.budget.seeds and (folder.parent / "metrics.jsonl").exists():
+            raise ContralexError(f"{folder.parent} holds a run of a comparison without --seeds; choose another --out")
         if not (folder / "metrics.jsonl").exists() and not (folder / "checkpoints").exists():
             continue
         if not resume:
@@ -113,14 +118,20 @@ def train_or_reuse(resolved: Resolved, folder: Path) -> dict[str, Any]:
 
 
 def run_all(
-    plan: Plan, out: Path, processes: int, quiet: bool, say: Callable[[str], None]
+    plan: Plan, out: Path, processes: int, quiet: bool, say: Callable[[str], None], at_once: int | None = None
 ) -> dict[str, dict[str, Any] | str]:
-    """Results by the methods' names; where one could not be trained, the reason. ``quiet``: stdout is the table's."""
+    """Results by the runs' names; where one could not be trained, the reason. ``quiet``: stdout is the table's.
+
+    ``at_once``: how many are trained at the same time; None: as many as there are groups of ``processes`` GPUs, and
+    one on the CPU. Each has a group of GPUs of its own, as long as there are enough.
+    """
+    slots = list_slots(processes, at_once)
+    machine = Machine(quiet, slots)
     found: dict[str, dict[str, Any] | str] = {}
+    waiting: list[tuple[str, Entry]] = []
     for number, entry in enumerate(plan.entries, 1):
-        folder = folder_of(out, entry)
         head = f"[{number}/{len(plan.entries)}] {entry.name}"
-        done = finished(folder)
+        done = finished(folder_of(out, entry))
         if entry.problem:
             say(f"{head} is left out: {entry.problem}")
             found[entry.name] = entry.problem
@@ -128,22 +139,68 @@ def run_all(
             say(f"{head} is finished.")
             found[entry.name] = done
         else:
-            say(head)
-            found[entry.name] = _one(entry, plan.budget, folder, processes, quiet, say)
-    return found
+            waiting.append((head, entry))
+
+    def train(head: str, entry: Entry) -> dict[str, Any] | str | None:
+        return None if machine.signals else _one(entry, head, folder_of(out, entry), processes, machine, say)
+
+    with pass_signals_to(machine.children) as machine.signals, ThreadPoolExecutor(len(slots)) as pool:
+        trained = list(pool.map(train, *zip(*waiting, strict=True))) if waiting else []
+    if machine.signals:
+        onward = remedy("--resume", "--out", out)
+        where = f" in {' and '.join(machine.stopped)}" if machine.stopped else ""
+        raise ComparisonStopped(f"Stopped{where}; to go on, repeat the command with:{onward}", machine.signals[0])
+    found |= {entry.name: results for (_, entry), results in zip(waiting, trained, strict=True) if results is not None}
+    return {entry.name: found[entry.name] for entry in plan.entries}
+
+
+@dataclass
+class Machine:
+    """Where runs are trained. ``slots``: the environments of those that are free. ``children``: every process that was
+    started. ``signals`` that came meanwhile are passed on to them. ``stopped``: the names of the runs that they ended.
+    """
+
+    quiet: bool
+    slots: list[dict[str, str]]
+    children: list[subprocess.Popen[Any]] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.is_shared = len(self.slots) > 1
+
+
+def list_slots(processes: int, at_once: int | None) -> list[dict[str, str]]:
+    """What the environment of each run that is trained at the same time has beside ours: its own group of GPUs; on the
+    CPU, an equal part of the cores."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count:
+        said = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = said.split(",")[:count] if said else [str(number) for number in range(count)]
+        groups = [gpus[start : start + processes] for start in range(0, count - processes + 1, processes)] or [gpus]
+        wanted = at_once or len(groups)
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(groups[slot % len(groups)])} for slot in range(wanted)]
+    wanted = at_once or 1
+    if wanted == 1 or "OMP_NUM_THREADS" in os.environ:
+        return [{} for _ in range(wanted)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [{"OMP_NUM_THREADS": str(max(cores // (wanted * processes), 1))} for _ in range(wanted)]
 
 
 def _one(
-    entry: Entry, budget: Budget, folder: Path, processes: int, quiet: bool, say: Callable[[str], None]
+    entry: Entry, head: str, folder: Path, processes: int, machine: Machine, say: Callable[[str], None]
 ) -> dict[str, Any] | str:
+    say(head)
     resume = has_checkpoint(folder)
     if not resume:  # what a run leaves that was stopped before its first checkpoint
         (folder / "metrics.jsonl").unlink(missing_ok=True)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    code, came, said = _train(_argv(entry, budget, folder, processes, resume), quiet)
-    if came:
-        onward = remedy("--resume", "--out", folder.parent)
-        raise ComparisonStopped(f"Stopped in {entry.name}; to go on, repeat the command with:{onward}", came)
+    code, said = _train(_argv(entry, folder, processes, resume), entry.name, machine)
+    if machine.signals:
+        machine.stopped.append(entry.name)
+        return said
     results = finished(folder)
     if code != 0 or results is None:
         killed = f"it was killed by {signal.Signals(-code).name}" if code < 0 else ""
@@ -157,32 +214,38 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("step-*"))
 
 
-def _argv(entry: Entry, budget: Budget, folder: Path, processes: int, resume: bool) -> list[str]:
+def _argv(entry: Entry, folder: Path, processes: int, resume: bool) -> list[str]:
+    budget = entry.budget
     options = {"--preset": budget.preset, "--data": budget.data, "--out": folder, "--processes": processes}
     said = [f"{name}={value}" for name, value in options.items() if value is not None]
     flags = [name for name, on in {"--resume": resume, "--allow-code": budget.allow_code}.items() if on]
     return ["train", *said, *(f"--set={text}" for text in budget.all_sets()), *flags, "--", entry.recipe]
 
 
-def _train(argv: list[str], quiet: bool) -> tuple[int, int, str]:
-    """The exit code, the signal that came meanwhile or 0, and the sentence with which a run that failed ended."""
+def _train(argv: list[str], name: str, machine: Machine) -> tuple[int, str]:
+    """The exit code, and the sentence with which a run that failed ended. Where others are trained at the same time,
+    the run's name stands before each of its lines."""
+    slot = machine.slots.pop()
+    own = 2 if machine.quiet else None  # stdout; 2 is stderr, where the comparison itself speaks
     child = subprocess.Popen(
         [sys.executable, "-m", "contralex", *argv],
-        env=parent.child_environment(),
-        stdout=2 if quiet else None,  # stderr, where the comparison itself speaks
-        stderr=subprocess.PIPE,
+        env={**parent.child_environment(), **slot},
+        stdout=subprocess.PIPE if machine.is_shared else own,
+        stderr=subprocess.STDOUT if machine.is_shared else subprocess.PIPE,
         text=True,
         errors="replace",
         start_new_session=True,  # so that Ctrl-C reaches it once, through the handler
     )
+    machine.children.append(child)
+    if machine.signals:  # one that came while it was started
+        child.send_signal(machine.signals[0])
     last: deque[str] = deque(maxlen=200)
-    with pass_signals_to([child]) as passed:
-        assert child.stderr is not None
-        for line in child.stderr:
-            sys.stderr.write(line)
-            last.append(line.rstrip())
-        code = child.wait()
-    return code, passed[0] if passed else 0, _sentence(list(last))
+    for line in (child.stdout if machine.is_shared else child.stderr) or ():
+        sys.stderr.write(f"{name}: {line}" if machine.is_shared else line)
+        last.append(line.rstrip())
+    code = child.wait()
+    machine.slots.append(slot)
+    return code, _sentence(list(last))
 
 
 def _sentence(lines: list[str]) -> str:

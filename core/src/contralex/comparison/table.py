@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from contralex.comparison.plan import Plan
+from contralex.comparison.plan import Entry, Plan
 from contralex.evaluation.base import PIXELS, THIS, UNTRAINED, Evaluator
 from contralex.evaluation.evaluators import OWN, evaluators
 from contralex.recipes.code_files import used_plugins
 
+_NOT_ACCURACIES = ("epochs", "seconds", "images_per_second")
 _WHO = {"": THIS, "untrained_": UNTRAINED, "pixels_": PIXELS}
 _ALWAYS = [evaluator() for evaluator in OWN.values() if evaluator.has_baselines]
 
 
 def summary(plan: Plan, found: Mapping[str, dict[str, Any] | str]) -> dict[str, Any]:
     """What the comparison's ``results.json`` holds: a row for each method, best kNN first, and every run's results."""
-    runs = {entry.name: entry.resolved.run for entry in plan.entries if entry.resolved is not None}
     done = {name: results for name, results in found.items() if isinstance(results, dict)}
     shown = _evaluators(plan, done.values())
-    rows = [_row(name, results, runs[name].train.batch_size, shown) for name, results in done.items()]
+    finished: dict[str, list[Entry]] = {}
+    for entry in plan.entries:
+        if entry.name in done:
+            finished.setdefault(entry.row, []).append(entry)
+    rows = [_row(name, entries, done, shown) for name, entries in finished.items()]
     rows.sort(key=lambda row: (-(row["knn"] or 0.0), -(row["linear"] or 0.0), row["name"]))
     budget = plan.budget
     return {
         "preset": budget.preset,
         "epochs": budget.epochs,
         "seed": budget.seed,
+        "seeds": list(budget.seeds),
         "data": budget.data,
         "set": list(budget.sets),
         "columns": columns(shown),
@@ -60,7 +66,34 @@ def _evaluators(plan: Plan, results: Collection[Mapping[str, Any]]) -> list[Eval
     return list(shown.values())
 
 
-def _row(name: str, results: dict[str, Any], batch: int, shown: Sequence[Evaluator]) -> dict[str, Any]:
+def _row(
+    name: str, entries: Sequence[Entry], done: Mapping[str, dict[str, Any]], shown: Sequence[Evaluator]
+) -> dict[str, Any]:
+    """The figures of a method: of its one run, or the means over its seeds, with the ``deviations`` of accuracies
+    (sample standard deviations). ``folders`` of its runs; ``seeds`` of those, where several were asked for."""
+    runs = [_figures(done[entry.name], entry, shown) for entry in entries]
+    figures = {key: [run[key] for run in runs if run[key] is not None] for key in runs[0]}
+    deviations = {
+        key: statistics.stdev(values)
+        for key, values in figures.items()
+        if key not in _NOT_ACCURACIES and len(values) > 1
+    }
+    return {
+        "name": name,
+        **{key: _mean(values) for key, values in figures.items()},
+        "deviations": deviations,
+        "seeds": [entry.budget.seed for entry in entries if entry.budget.seeds],
+        "folders": [entry.folder for entry in entries],
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    if not values:
+        return None
+    return values[0] if all(value == values[0] for value in values) else statistics.fmean(values)
+
+
+def _figures(results: dict[str, Any], entry: Entry, shown: Sequence[Evaluator]) -> dict[str, Any]:
     """``None`` where a figure is missing: the data have no labels, or the recipe is not evaluated by it."""
     figures = {
         f"{prefix}{evaluator.name}": _reached(results.get(evaluator.name, {}), evaluator, who)
@@ -68,9 +101,10 @@ def _row(name: str, results: dict[str, Any], batch: int, shown: Sequence[Evaluat
         for evaluator in shown
         if not prefix or evaluator.has_baselines
     }
+    batch = entry.resolved.run.train.batch_size if entry.resolved is not None else 0
     seconds = results["seconds"]
     speed = round(results["steps"] * batch / seconds, 1) if seconds else None
-    return {"name": name, **figures, "epochs": results["epochs"], "seconds": seconds, "images_per_second": speed}
+    return {**figures, "epochs": results["epochs"], "seconds": seconds, "images_per_second": speed}
 
 
 def _reached(results: Mapping[str, Any], evaluator: Evaluator, who: str) -> float | None:
@@ -80,22 +114,39 @@ def _reached(results: Mapping[str, Any], evaluator: Evaluator, who: str) -> floa
 
 
 def cells(row: Mapping[str, Any], headings: Mapping[str, str]) -> list[str]:
-    return [_cell(column, row[column]) for column in headings]
+    return [_cell(column, row[column], row["deviations"].get(column)) for column in headings]
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(column: str, value: Any, deviation: float | None) -> str:
     if value is None:
         return "-"
-    if column in ("name", "epochs"):
+    if column == "name":
         return str(value)
-    return f"{value:.0f}" if column in ("seconds", "images_per_second") else f"{100 * value:.1f}"
+    if column in _NOT_ACCURACIES:
+        return f"{value:g}" if column == "epochs" else f"{value:.0f}"
+    return f"{100 * value:.1f}" + (f" ± {100 * deviation:.1f}" if deviation is not None else "")
 
 
 def below(result: Mapping[str, Any]) -> list[str]:
     """The sentences under the table."""
     failed = [f"{name} failed: {reason}" for name, reason in result["failed"].items()]
     skipped = [f"Left out, for they have no preset {result['preset']}: {', '.join(result['skipped'])}."]
-    return [*result["protocols"], *failed, *(skipped if result["skipped"] else []), *result["notes"]]
+    return [
+        *result["protocols"],
+        *_about_seeds(result),
+        *failed,
+        *(skipped if result["skipped"] else []),
+        *result["notes"],
+    ]
+
+
+def _about_seeds(result: Mapping[str, Any]) -> Iterator[str]:
+    seeds = result["seeds"]
+    if len(seeds) > 1:
+        yield f"±: mean and sample standard deviation over the seeds {', '.join(map(str, seeds))}."
+        for row in result["rows"]:
+            if len(row["seeds"]) < len(seeds):
+                yield f"{row['name']}: over {len(row['seeds'])} of {len(seeds)} seeds."
 
 
 def _protocols(shown: Sequence[Evaluator], results: Collection[Mapping[str, Any]]) -> Iterator[str]:
