@@ -219,15 +219,16 @@ def accelerate_states() -> list[dict[str, Any]]:
 def plain_globals() -> Iterator[None]:
     """What ``torch.load(weights_only=True)`` may build beside tensors within this block: the arguments of a command and
     numbers of NumPy, which published checkpoints hold beside their weights. torch 2.4 has no such block, and before 2.6
-    no way to say that NumPy 1 called its function by another module."""
+    no way to say that NumPy 1 called its function by another module. ``codecs.encode`` makes the bytes of a number."""
     import argparse
+    import codecs
 
     import numpy as np
     import torch
 
     number = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")}
-    plain: list[Any] = [argparse.Namespace, np.dtype, number, *sorted(kinds, key=str)]
+    plain: list[Any] = [argparse.Namespace, np.dtype, number, codecs.encode, *sorted(kinds, key=str)]
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version >= (2, 6):
         plain += [(number, "numpy.core.multiarray.scalar"), (number, "numpy._core.multiarray.scalar")]

@@ -14,9 +14,10 @@ from contralex.compat import norm_each
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Whether this process has a part of it alone. Nothing is imported to find out."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    """Whether this process has a part of it alone. Nothing is imported to find out. Before torch 2.5 the module of this
+    name has no such class, and FSDP2 is refused."""
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return kind is not None and isinstance(tensor, kind)
 
 
 def own_part(tensor: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ class LabelledFiles(Split):
         found = [classified_files(each) for each in opened]
         self._files = [file for files, _ in found for file in files]
         self.labels = compact(label for _, labels in found for label in labels)
-        self.classes = list(opened[0].classes)
+        # torchvision before 0.20 does not name the flowers
+        self.classes = list(getattr(opened[0], "classes", map(str, range(max(self.labels) + 1))))
 
     def __len__(self) -> int:
         return len(self._files)
