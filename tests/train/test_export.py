@@ -132,6 +132,19 @@ def test_the_folder_has_the_layout_of_the_hub(
     assert torch.equal(model.conv1.weight, resnet.backbone.state_dict()["conv1.weight"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_whoever_may_read_other_files_may_read_these(
+    resnet: contralex.Run, conv: contralex.Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("timm", minversion=timm_folder.LOWEST)
+    plain = tmp_path / "plain"
+    plain.touch()
+    for kind, run in (("timm", resnet), ("torchvision", resnet), ("torch-export", conv)):
+        run.export(kind, tmp_path / kind)
+        files = [each for each in (tmp_path / kind).rglob("*") if each.is_file()]
+        assert files and {file.stat().st_mode for file in files} == {plain.stat().st_mode}
+
+
 def test_timm_transforms_images_as_evaluation_does(resnet: contralex.Run, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm", minversion=timm_folder.LOWEST)
     made = resnet.export("timm", tmp_path / "model")

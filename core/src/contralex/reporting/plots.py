@@ -10,9 +10,10 @@ from contralex.reporting.curves import Chart, Sign
 from contralex.reporting.markup import Markup, join, tag
 
 _WIDTH, _HEIGHT = 360.0, 230.0
-_TOP, _BOTTOM, _LEFT = 16.0, 34.0, 46.0
+_TOP, _BOTTOM = 16.0, 34.0
 _LINE = 12.0  # the least distance between two labels, in pixels
 _LETTER = 5.6  # about the width of a letter at that size
+_DIGIT = 6.8  # the most that a digit of an axis takes
 _DASHES = ("", "6 3", "2 3", "8 3 2 3", "10 4", "4 2", "1 2", "12 3 3 3")
 _LONGEST = 14  # letters of a label beside a curve
 
@@ -23,11 +24,12 @@ class _Frame:
 
     x: tuple[float, float]
     y: tuple[float, float]
+    left: float
     right: float
 
     def across(self, value: float) -> float:
         low, high = self.x
-        return _LEFT + (value - low) / (high - low) * (self.right - _LEFT)
+        return self.left + (value - low) / (high - low) * (self.right - self.left)
 
     def down(self, value: float) -> float:
         low, high = self.y
@@ -53,7 +55,7 @@ def draw_chart(chart: Chart, labels: Sequence[str], signs: Sequence[Sign] = ()) 
         role="img",
         class_="chart",
         data_chart=chart.key,
-        data_frame=f"{frame.x[0]:g} {frame.x[1]:g} {_LEFT:g} {frame.right:g}",
+        data_frame=f"{frame.x[0]:g} {frame.x[1]:g} {frame.left:g} {frame.right:g}",
     )
 
 
@@ -109,32 +111,33 @@ def _frame(chart: Chart, labels: Sequence[str]) -> _Frame:
     below = max(low - margin, floor)
     above = min(high + margin, 1.0) if chart.percent and high <= 1 else high + margin
     left, right = min([0.0, *across]), max(across)
-    return _Frame((left, right if right > left else left + 1.0), (below, above), _WIDTH - room)
+    digits = max(len(_number(value, chart.percent)) for value in [*ticks(below, above), 0])
+    return _Frame((left, right if right > left else left + 1.0), (below, above), 12 + digits * _DIGIT, _WIDTH - room)
 
 
 def _grid(chart: Chart, frame: _Frame) -> Iterator[Markup]:
     floor = _HEIGHT - _BOTTOM
     for value in ticks(*frame.y):
         y = frame.down(value)
-        yield tag("path", d=f"M{_LEFT:g} {y:.1f}H{frame.right:.1f}", class_="grid")
-        yield _text(_number(value, chart.percent), _LEFT - 6, y + 4, "end")
+        yield tag("path", d=f"M{frame.left:g} {y:.1f}H{frame.right:.1f}", class_="grid")
+        yield _text(_number(value, chart.percent), frame.left - 6, y + 4, "end")
     for value in ticks(*frame.x):
         yield _text(f"{value:g}", frame.across(value), floor + 15, "middle")
-    yield tag("path", d=f"M{_LEFT:g} {floor:g}H{frame.right:.1f}", class_="axis")
-    yield _text("epoch", (_LEFT + frame.right) / 2, floor + 29, "middle")
+    yield tag("path", d=f"M{frame.left:g} {floor:g}H{frame.right:.1f}", class_="axis")
+    yield _text("epoch", (frame.left + frame.right) / 2, floor + 29, "middle")
 
 
 def _levels(chart: Chart, frame: _Frame) -> Iterator[Markup]:
     lines = [frame.down(value) for value in chart.levels.values()]
     labels = spread([line - 4 for line in lines], _LINE, _TOP + 6, _HEIGHT - _BOTTOM - 4)
     for line, label, (name, value) in zip(lines, labels, chart.levels.items(), strict=True):
-        yield tag("path", d=f"M{_LEFT:g} {line:.1f}H{frame.right:.1f}", class_="level")
+        yield tag("path", d=f"M{frame.left:g} {line:.1f}H{frame.right:.1f}", class_="level")
         yield _text(f"{name} {_number(value, chart.percent)}", frame.right - 3, label, "end", class_="level-name")
 
 
 def _marks(signs: Sequence[Sign], frame: _Frame) -> Iterator[Markup]:
     lines = [frame.across(min(max(sign.epoch, frame.x[0]), frame.x[1])) for sign in signs]
-    labels = spread(lines, _LINE, _LEFT + 4, frame.right)
+    labels = spread(lines, _LINE, frame.left + 4, frame.right)
     for number, (line, label, sign) in enumerate(zip(lines, labels, signs, strict=True), 1):
         yield tag(
             "g",
