@@ -29,8 +29,8 @@ SGD = "train.optimizer={kind: sgd, lr: 0.01, momentum: 0.9}"
 METHODS = {
     # a teacher, a queue, clipping, look-ups that are accumulated
     "moco-v2": [SGD, "method.negatives.size=24", "train.batch_norm=2", "train.accumulate=2", "train.clip=0.5"],
-    # a head after the encoder's forward, micro-batches
-    "byol": [SGD, "train.batch_norm=4", "train.micro_batch=4"],
+    # a head after the encoder's forward, micro-batches; its loss adds two directions, and steps multiply rounding
+    "byol": ["train.optimizer={kind: sgd, lr: 0.002, momentum: 0.9}", "train.batch_norm=4", "train.micro_batch=4"],
     # prototypes, which are not sharded, and a twin of them
     "swav": [
         SGD,
@@ -62,10 +62,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def images(folder: Path) -> Path:
-    for number in range(50):
+    noise = torch.randint(256, (50, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for number, pixels in enumerate(noise):
         name = folder / "images" / ("one" if number % 2 else "other") / f"{number}.png"
         name.parent.mkdir(exist_ok=True, parents=True)
-        Image.effect_noise((32, 32), 80).convert("RGB").save(name)
+        Image.fromarray(pixels.numpy()).save(name)
     return folder / "images"
 
 
