@@ -70,7 +70,7 @@ def report(
     'moco-v2'
     """
     from contralex.reporting.collecting import Options, collect
-    from contralex.reporting.page_sections import make_page, sentences
+    from contralex.reporting.whole_page import make_page, sentences
 
     opened = [Run(run, allow_code=allow_code) for run in _listed(runs)]
     for run in opened:

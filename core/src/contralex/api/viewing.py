@@ -50,13 +50,14 @@ class ViewGrid:
     def html(self) -> str:
         """The page of it, with its pictures in it."""
         from contralex.reporting.collecting import grid_data
-        from contralex.reporting.page_sections import draw_grid, fill_page
+        from contralex.reporting.page_images import draw_grid
+        from contralex.reporting.whole_page import fill_page
 
         return fill_page(f"The views of {self.recipe}", draw_grid(grid_data(self.grid)))
 
     def _repr_html_(self) -> str:
         from contralex.reporting.collecting import grid_data
-        from contralex.reporting.page_sections import draw_grid
+        from contralex.reporting.page_images import draw_grid
 
         return draw_grid(grid_data(self.grid))
 
