@@ -136,6 +136,17 @@ def module_tables(module: nn.Module) -> list[dict[str, Any]]:
     return [table for each in module.modules() for table in (each._modules, each._parameters)]
 
 
+# torch: versions
+
+
+def torch_is_before(version: str) -> bool:
+    """Whether the installed torch is older than ``version``, such as ``2.8``."""
+    import torch
+    from packaging.version import Version
+
+    return Version(torch.__version__) < Version(version)
+
+
 # torch: autograd
 
 
@@ -160,11 +171,9 @@ def destroy_process_group() -> None:
     """Close the process group. Before torch 2.8 a gloo group joins its threads while it holds Python's lock, and waits
     for ever where one of them still needs the lock to free the tensors of the last collective (pytorch#154976), so the
     threads get time for that first."""
-    import torch
     import torch.distributed as dist
-    from packaging.version import Version
 
-    if Version(torch.__version__) < Version("2.8"):
+    if torch_is_before("2.8"):
         time.sleep(0.1)
     dist.destroy_process_group()
 
@@ -229,10 +238,9 @@ def plain_globals() -> Iterator[None]:
     number = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")}
     plain: list[Any] = [argparse.Namespace, np.dtype, number, codecs.encode, *sorted(kinds, key=str)]
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version >= (2, 6):
+    if not torch_is_before("2.6"):
         plain += [(number, "numpy.core.multiarray.scalar"), (number, "numpy._core.multiarray.scalar")]
-    if version < (2, 5):
+    if torch_is_before("2.5"):
         torch.serialization.add_safe_globals(plain)
         yield
         return

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.version import Version
 
+from contralex.compat import torch_is_before
 from contralex.errors import ContralexError, remedy
 from contralex.exporting.formats import Written
 from contralex.exporting.original import Kept, Original
@@ -19,7 +19,7 @@ _LOWEST_TORCH = "2.6"
 
 
 def write(original: Original, folder: Path, file: str) -> Written:
-    if Version(torch.__version__) < Version(_LOWEST_TORCH):
+    if torch_is_before(_LOWEST_TORCH):
         raise ContralexError(
             f"--to onnx needs torch {_LOWEST_TORCH} or later, and this is {torch.__version__}:"
             + remedy("pip", "install", f"torch>={_LOWEST_TORCH}")
