@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import lines
 from benchmarks.bounds import at_least, at_most
 from benchmarks.measuring import Spread, compare, peak_bytes
 
@@ -73,3 +74,10 @@ def test_a_ratio_is_taken_within_a_round() -> None:
     case = compare("", {"contralex": lambda: next(seconds), "peer": lambda: next(seconds)}, rounds=3)
     assert case.ratios["peer"] == Spread(0.5, 0.5, 0.5)
     assert case.seconds["peer"].median == 6.0
+
+
+def test_the_size_of_every_plugin_is_counted() -> None:
+    rows = [line.split(" | ") for line in lines.page().splitlines() if line.startswith("| ")]
+    sizes = {row[0].removeprefix("| "): int(row[2]) for row in rows[1:-1]}
+    assert sizes.keys() == {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
+    assert all(size > 0 for size in sizes.values())
