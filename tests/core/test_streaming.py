@@ -466,6 +466,18 @@ def test_a_queue_is_read_where_it_is_and_may_be_written_before_the_backward() ->
     assert torch.equal(*grads)  # type: ignore[arg-type]
 
 
+def test_a_queue_of_the_same_keys_is_read_once() -> None:
+    vectors, match = torch.eye(N), Match(0, 0)
+    rows, source = Rows.from_view(vectors, torch.arange(N), 0), QueueSource(64, N)
+    source.update(rows, STEP)  # each query's key, which is its positive as well, and comes first as that
+    dictionary = source(rows, rows, match, STEP)
+    index = dictionary.positives(rows, match)
+    dictionary.cross_entropy(vectors, index, 0.2)
+    with mock.patch.object(Entries, "find_best", side_effect=AssertionError("a second pass")):
+        assert dictionary.finds(vectors, index).all()
+    assert (source(rows, rows, match, STEP).find_best(vectors) == index).all()
+
+
 # Memory
 
 

@@ -272,6 +272,8 @@ class Dictionary:
         lead = self._answers.lead(queries, index)
         if lead is None:
             return self.find_best(queries) == index
+        if kept_indices.find_constant(index) == 0:  # of several that have the largest score, it is the first
+            return lead >= 0
         found = lead > 0
         # Of another device the question would wait.
         can_ask = self._answers.may_have_ties and lead.device.type == "cpu"
