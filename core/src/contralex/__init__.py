@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from contralex.lookup.slots import Backbone
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Match, Step
+    from contralex.lookup.view import View
     from contralex.plugins.kind_list import list_kinds as kinds
     from contralex.training.build import load_backbone, load_encoder
 
@@ -80,6 +81,7 @@ _WHERE = {
     "contralex.lookup.slots": ("Backbone",),
     "contralex.lookup.step": ("LookUp",),
     "contralex.lookup.values": ("Match", "Step"),
+    "contralex.lookup.view": ("View",),
     "contralex.training.build": ("load_backbone", "load_encoder"),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
@@ -105,6 +107,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "Run",
     "Step",
     "Transform",
+    "View",
     "ViewGrid",
     "__version__",
     "build",

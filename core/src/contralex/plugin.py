@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
+    from contralex.lookup.view import View, ViewBatch, company_of, map_pixels, pixels_of
     from contralex.lookup.weights import TiledWeights
     from contralex.plugins.architecture import Architecture, Library
     from contralex.plugins.building import BuildContext
@@ -245,6 +246,13 @@ _WHERE = {
         "StepResult",
         "Targets",
     ),
+    "contralex.lookup.view": (
+        "View",
+        "ViewBatch",
+        "company_of",
+        "map_pixels",
+        "pixels_of",
+    ),
     "contralex.lookup.weights": ("TiledWeights",),
     "contralex.plugins.architecture": (
         "Architecture",
@@ -392,11 +400,14 @@ __all__ = [
     "TowersEncoder",
     "Unreadable",
     "ViTSpec",
+    "View",
+    "ViewBatch",
     "Views",
     "bounds",
     "check_present",
     "commands",
     "compact",
+    "company_of",
     "conv_backbone",
     "count_hits",
     "describe_steps",
@@ -413,11 +424,13 @@ __all__ = [
     "images",
     "layout",
     "lock_folder",
+    "map_pixels",
     "mix_seed",
     "mlp",
     "open_checkpoint",
     "path_exists",
     "permission",
+    "pixels_of",
     "printable",
     "progress",
     "read_json",

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from contralex.data.base import Split, Unreadable
 from contralex.data.views import Views
 from contralex.errors import ContralexError
+from contralex.lookup.view import ViewBatch, map_pixels, stack_views
 
 _PIXELS = 1 << 19  # of the images that a worker holds decoded before it makes views of them
 _BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken image
@@ -28,16 +29,16 @@ _BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken ima
 
 class Item(TypedDict):
     index: int
-    views: dict[int, Tensor]
+    views: dict[int, ViewBatch]
     unreadable: dict[str, str]
 
 
 class Batch(TypedDict):
-    """``index`` (B,); ``views``: for each view (B, ...); ``unreadable``: the paths of those that others were taken for,
-    with the reason."""
+    """``index`` (B,); ``views``: for each view (B, ...), alone or in company; ``unreadable``: the paths of those that
+    others were taken for, with the reason."""
 
     index: Tensor
-    views: dict[int, Tensor]
+    views: dict[int, ViewBatch]
     unreadable: dict[str, str]
 
 
@@ -153,7 +154,7 @@ class ViewDataset(Dataset[Item]):
             made = {view: tensors[at] for view, tensors in views.items()}
             yield {"index": sample.index, "views": made, "unreadable": sample.unreadable}
 
-    def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[Tensor]:
+    def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[ViewBatch]:
         parameters = []
         for sample in samples:
             seed = mix_seed(self.seed, sample.epoch, sample.index, self.views.draw(view))
@@ -189,14 +190,15 @@ class ViewDataset(Dataset[Item]):
 def collate(items: Sequence[Item]) -> Batch:
     return {
         "index": torch.tensor([item["index"] for item in items]),
-        "views": {view: torch.stack([item["views"][view] for item in items]) for view in items[0]["views"]},
+        "views": {view: stack_views([item["views"][view] for item in items]) for view in items[0]["views"]},
         "unreadable": {path: reason for item in items for path, reason in item["unreadable"].items()},
     }
 
 
 def unpack(batch: Batch, views: Views) -> Batch:
     """The batch with its views, where it has what they travel as."""
-    return {**batch, "views": {view: views.unpack(packed, view) for view, packed in batch["views"].items()}}
+    made = {view: map_pixels(partial(views.unpack, view=view), packed) for view, packed in batch["views"].items()}
+    return {**batch, "views": made}
 
 
 class EvalDataset(Dataset[tuple[int, Tensor | Unreadable]]):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from contralex.data.preprocessing import Preprocessing
+from contralex.lookup.view import ViewBatch
 
 
 class Views(ABC):
@@ -29,25 +30,27 @@ class Views(ABC):
             cls.unpack = Views.unpack  # type: ignore[method-assign]
 
     @abstractmethod
-    def make(self, item: Any, view: int) -> Tensor:
-        """View number ``view`` of a data-set item, drawing from torch's global generator."""
+    def make(self, item: Any, view: int) -> ViewBatch:
+        """View number ``view`` of a data-set item, drawing from torch's global generator: a tensor, or a :class:`View`
+        where something belongs to its pixels."""
 
     def draw_parameters(self, item: Any, view: int) -> Any:
         """The random parameters of view number ``view`` of an item, drawn from torch's global generator. Views that do
         not separate drawing from making give the view itself."""
         return self.make(item, view)
 
-    def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
+    def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[ViewBatch]:
         """View number ``view`` of several items, by what :meth:`draw_parameters` gave for each; nothing is drawn."""
         return parameters
 
-    def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
+    def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[ViewBatch]:
         """As :meth:`make_drawn`, but in the form in which views travel from a worker: with fewer bytes, where that
-        loses nothing. :meth:`unpack` makes the views of it."""
+        loses nothing. :meth:`unpack` makes the views of it. What belongs to pixels travels as it is."""
         return self.make_drawn(items, view, parameters)
 
     def unpack(self, packed: Tensor, view: int) -> Tensor:
-        """(B, ...) views number ``view`` of a batch, of what :meth:`pack_drawn` gave, on the device where that is."""
+        """(B, ...) views number ``view`` of a batch, of what :meth:`pack_drawn` gave, on the device where that is: the
+        pixels, where they have company."""
         return packed
 
     def draw(self, view: int) -> int:

@@ -15,6 +15,7 @@ from contralex.evaluation.base import EvalContext
 from contralex.evaluation.encoding import encode_part, skip_everywhere
 from contralex.evaluation.features import Which, feature_function
 from contralex.lookup.slots import Encoder
+from contralex.lookup.view import pixels_of
 
 
 class DrawnViews(EvalDataset):
@@ -39,7 +40,7 @@ class DrawnViews(EvalDataset):
 
     def _make(self, item: object, index: int, draw: int) -> Tensor:
         torch.default_generator.manual_seed(mix_seed(self.seed, draw, index, self.views.draw(self.view)))
-        return self.views.make(item, self.view)
+        return pixels_of(self.views.make(item, self.view))
 
 
 def find_view(split: Split, views: Views) -> int | None:

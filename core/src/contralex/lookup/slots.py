@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from contralex.errors import ContralexError
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.values import Match, Rows, Step, Targets
+from contralex.lookup.view import View, ViewBatch, pixels_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,24 +32,31 @@ class Encoder(nn.Module, ABC):
     """D, the number of dimensions of the vectors that are looked up."""
     view_names: Sequence[str] = ()
     """The names of views 0, 1, ..., where the encoder treats them in different ways."""
+    takes_company: bool = False
+    """Whether ``forward`` is given a view as a :class:`View` where its pixels have company, such as a mask. Where it is
+    false it is given the pixels alone."""
 
     @overload
-    def __call__(self, views: Tensor) -> Tensor: ...
+    def __call__(self, views: ViewBatch) -> Tensor: ...
 
     @overload
-    def __call__(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]: ...
+    def __call__(self, views: Mapping[int, ViewBatch]) -> dict[int, Tensor]: ...
 
     @overload
-    def __call__(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+    def __call__(self, views: Mapping[str, ViewBatch]) -> dict[str, Tensor]: ...
 
     def __call__(self, views: Any) -> Any:
         if isinstance(views, Tensor):
             return self.embedding(views)
+        if isinstance(views, View):
+            return self.embedding(views if self.takes_company else views.pixels)
         if any(isinstance(name, str) for name in views):
             return self._embeddings(views)
+        if not self.takes_company and any(isinstance(view, View) for view in views.values()):
+            views = {name: pixels_of(view) for name, view in views.items()}
         return super().__call__(views)
 
-    def _embeddings(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _embeddings(self, views: Mapping[str, ViewBatch]) -> dict[str, Tensor]:
         names = list(self.view_names or views)
         unknown = [name for name in views if name not in names]
         if unknown:
@@ -68,14 +76,17 @@ class Encoder(nn.Module, ABC):
         return type(self).queries is Encoder.queries
 
     @abstractmethod
-    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Encode each view (B, ...) to its embedding (B, D), or (B, P, D) where a view has P positions."""
+    def forward(self, views: Mapping[int, Any]) -> dict[int, Tensor]:
+        """Encode each view (B, ...) to its embedding (B, D), or (B, P, D) where a view has P positions.
+
+        A view is a tensor; or a :class:`View`, where the encoder ``takes_company`` and the view has it.
+        """
 
     @abstractmethod
     def features(self, view: Tensor) -> Tensor:
         """(B, F): the representation that is kept after training, before any projector."""
 
-    def embedding(self, view: Tensor) -> Tensor:
+    def embedding(self, view: Any) -> Tensor:
         """(B, D): the key vector of the view that :meth:`features` takes; the mean over its positions."""
         vectors, _ = self.keys(self({0: view}))[0]
         return _mean(vectors)
@@ -112,7 +123,7 @@ class KeyEncoder(nn.Module, ABC):
     def forward(
         self,
         encoder: Encoder,
-        views: Mapping[int, Tensor],
+        views: Mapping[int, Any],
         embedded: Mapping[int, Tensor],
         sample: Tensor,
         step: Step,

@@ -25,6 +25,7 @@ from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
 from contralex.lookup.twins import Twins
 from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
+from contralex.lookup.view import ViewBatch
 
 
 class LookUp(nn.Module):
@@ -73,19 +74,19 @@ class LookUp(nn.Module):
         if sharded:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
             keep_from_broadcasts(self, sharded)
 
-    def forward(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> StepResult:
+    def forward(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> StepResult:
         """One step on this process's part of the batch: ``views`` (B, ...) each, of the samples ``sample`` (B,)."""
         queries, keys = self.encode(views, sample, step)
         return self.look_up(queries, keys, step)
 
-    def encode(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+    def encode(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
         """The expensive half: return this process's queries, and the keys of every process."""
         if step.part == 0:
             self.negatives.prepare(step)
         queries, keys = self.encode_own(views, sample, step)
         return queries, keys.gather(gradient=self.key_encoder.gradient)
 
-    def encode_own(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+    def encode_own(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
         """Return this process's queries and its keys.
 
         They are encoded in micro-batches of ``step.micro_batch`` samples, where the step says so; the rows and their
@@ -105,12 +106,12 @@ class LookUp(nn.Module):
         same_views = self.query_views == self.key_views
         return same_views and self.key_encoder.passes_embeddings and self.encoder.has_same_sides
 
-    def _encode_both(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+    def _encode_both(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
         queries, embedded = self._encode_queries(views, sample)
         return queries, self._encode_keys(views, embedded, sample, step)
 
     def _encode_both_in_parts(
-        self, views: Mapping[int, Tensor], sample: Tensor, step: Step, size: int
+        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, size: int
     ) -> tuple[Rows, Rows]:
         """Keys that share a pass with the queries, or carry a gradient of their own, are encoded beside them."""
         if self._queries_are_keys:
@@ -129,7 +130,7 @@ class LookUp(nn.Module):
         return Rows.join(queries, sample), Rows.join(keys, sample)
 
     def _encode_each_in_parts(
-        self, views: Mapping[int, Tensor], sample: Tensor, step: Step, size: int
+        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, size: int
     ) -> tuple[Rows, Rows]:
         """Keys without gradient are encoded after the queries, and once."""
 
@@ -149,7 +150,7 @@ class LookUp(nn.Module):
                 keys = Rows.join(encode_in_parts(encode_keys, sample, size, [self.key_encoder]), sample)
         return Rows.join(queries, sample), keys
 
-    def _encode_queries(self, views: Mapping[int, Tensor], sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
+    def _encode_queries(self, views: Mapping[int, ViewBatch], sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
         """The queries, and the embedding of each view that the encoder has seen."""
         online = self.query_views
         if self.key_encoder.reads_queries:  # the same embedding serves both sides, so encode each view once
@@ -159,7 +160,7 @@ class LookUp(nn.Module):
         return Rows.from_views(asked, sample), embedded
 
     def _encode_keys(
-        self, views: Mapping[int, Tensor], embedded: Mapping[int, Tensor], sample: Tensor, step: Step
+        self, views: Mapping[int, ViewBatch], embedded: Mapping[int, Tensor], sample: Tensor, step: Step
     ) -> Rows:
         return self.key_encoder(  # type: ignore[no-any-return]
             self.encoder, {view: views[view] for view in self.key_views}, embedded, sample, step
@@ -196,7 +197,7 @@ class LookUp(nn.Module):
         self.targets.update(keys, step)
 
 
-def _cut(views: Mapping[int, Tensor], which: slice, sample: Tensor) -> dict[int, Tensor]:
+def _cut(views: Mapping[int, Any], which: slice, sample: Tensor) -> dict[int, Any]:
     """These samples' part of each view, on the device of ``sample``: a whole batch of views needs no room on a GPU."""
     return {view: each[which].to(sample.device, non_blocking=True) for view, each in views.items()}
 

@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from contralex.data.base import Split, Unreadable, printable
 from contralex.data.loading import mix_seed
 from contralex.data.views import Views
 from contralex.errors import ContralexError
+from contralex.lookup.view import ViewBatch, company_of, pixels_of
 from contralex.reporting.limits import NAME, VIEWS
 from contralex.reporting.thumbnails import to_image
 
 _TRIES = 20  # at an item that can be read
+_COVER = 0.85  # how much of a masked patch is grey: what lies below can still be guessed
+_NUMBERS = 8  # of a companion that are written out
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def view_rows(split: Split, views: Views, seed: int, samples: int, *, most: int 
     return ViewRows(list(names(views, count)), rows, views.count - count)
 
 
-def make_view(views: Views, item: Any, view: int, seed: int) -> tuple[Tensor, Any]:
+def make_view(views: Views, item: Any, view: int, seed: int) -> tuple[ViewBatch, Any]:
     """A view as training makes it with this seed, and the parameters that were drawn for it."""
     torch.default_generator.manual_seed(seed)
     parameters = views.draw_parameters(item, view)
@@ -87,9 +90,33 @@ def short_name(name: str) -> str:
 
 def _cell(views: Views, item: Any, view: int, seed: int) -> ViewCell:
     made, parameters = make_view(views, item, view, seed)
-    shown = views.to_picture(made, view, item)
-    steps = list(views.describe_drawn(parameters, view))
-    return ViewCell(None, shown, steps) if isinstance(shown, str) else ViewCell(to_image(shown), "", steps)
+    shown = views.to_picture(pixels_of(made), view, item)
+    company = company_of(made)
+    steps = [*views.describe_drawn(parameters, view), *(_describe(name, value) for name, value in company.items())]
+    if isinstance(shown, str):
+        return ViewCell(None, shown, steps)
+    return ViewCell(to_image(cover_masked(shown, company["mask"]) if "mask" in company else shown), "", steps)
+
+
+def cover_masked(picture: Tensor, mask: Tensor) -> Tensor:
+    """A picture (..., C, H, W) in [0, 1] with its masked patches in grey. ``mask`` (P,): patches row after row, in a
+    grid that is shaped as the picture; of another shape it covers nothing."""
+    height, width = picture.shape[-2:]
+    rows = round((len(mask) * height / width) ** 0.5)
+    if mask.dim() != 1 or rows == 0 or len(mask) % rows:
+        return picture
+    grid = mask.view(1, 1, rows, -1).float()
+    covered = nn.functional.interpolate(grid, (height, width), mode="nearest")[0, 0] > 0
+    return torch.where(covered, picture * (1 - _COVER) + 0.5 * _COVER, picture)
+
+
+def _describe(name: str, value: Tensor) -> str:
+    """A companion of a view's pixels, in a phrase."""
+    if value.dtype == torch.bool:
+        return f"{name}: {int(value.sum())} of {value.numel()}"
+    if value.numel() > _NUMBERS:
+        return f"{name}: {' × '.join(map(str, value.shape))} values"
+    return f"{name}: {', '.join(f'{number:g}' for number in value.flatten().tolist())}"
 
 
 def _readable(split: Split, start: int) -> tuple[int, Any]:

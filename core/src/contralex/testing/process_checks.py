@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from contralex.testing.check_errors import Failed
-from contralex.testing.process_worker import result, steps
+from contralex.testing.process_worker import plain_views, result, steps
 from contralex.testing.step_checks import check_close, check_each, check_equal
 from contralex.testing.trials import Trial
 
@@ -88,7 +88,8 @@ def _on_two(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
 def _start(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
     with tempfile.TemporaryDirectory() as name, open(Path(name) / "said", "w+", encoding="utf-8") as said:
         folder = Path(name)
-        torch.save([(trial.label, json.dumps(trial.data), trial.views) for trial in trials], folder / "trials.pt")
+        given = [(trial.label, json.dumps(trial.data), plain_views(trial.views)) for trial in trials]
+        torch.save(given, folder / "trials.pt")
         command = [sys.executable, "-c", _CODE.format(path=sys.path), name]
         children = [
             subprocess.Popen([*command, str(rank), str(PATIENCE)], stdin=subprocess.DEVNULL, stdout=said, stderr=said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from contralex import compat
 from contralex.lookup import distributed
+from contralex.lookup.view import View, ViewBatch, company_of, pixels_of
 from contralex.testing.check_errors import explain_error
 from contralex.testing.trials import SEEDS, Trial
 
@@ -44,6 +46,15 @@ def result(folder: Path, rank: int, number: int) -> Path:
     return folder / f"{rank}-{number}.pt"
 
 
+def plain_views(views: Mapping[int, ViewBatch]) -> dict[int, tuple[Tensor, dict[str, Tensor]]]:
+    """Tensors alone, which a file may hold that is read with ``weights_only``."""
+    return {view: (pixels_of(made), company_of(made)) for view, made in views.items()}
+
+
+def join_views(plain: Mapping[int, tuple[Tensor, dict[str, Tensor]]]) -> dict[int, ViewBatch]:
+    return {view: View(pixels, **company) if company else pixels for view, (pixels, company) in plain.items()}
+
+
 def main(folder: Path, rank: int, patience: float) -> None:
     torch.set_num_threads(1)
     for number, (label, data, views) in enumerate(torch.load(folder / "trials.pt", weights_only=True)):
@@ -57,7 +68,7 @@ def main(folder: Path, rank: int, patience: float) -> None:
         )
         out: Any
         try:
-            out = steps(Trial(label, json.loads(data), given=views))
+            out = steps(Trial(label, json.loads(data), given=join_views(views)))
         except Exception as error:  # one part's mistake is that part's
             out = explain_error(error).removeprefix("it ")
         compat.destroy_process_group()

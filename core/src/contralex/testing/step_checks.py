@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from contralex.errors import ContralexError
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Targets
+from contralex.lookup.view import map_pixels
 from contralex.testing import global_state
 from contralex.testing.check_errors import Failed, NotApplicable, find_line
 from contralex.testing.trials import BATCH, SEEDS, Trial
@@ -49,11 +50,11 @@ def finite_loss(trial: Trial) -> None:
 
 def degenerate_input(trial: Trial) -> None:
     """Constant images, one image many times, zero and equal vectors, and a batch of one sample give a finite loss
-    and finite gradients, or are refused with a ContralexError."""
+    and finite gradients, or are refused with a ContralexError. What belongs to pixels, such as a mask, stays."""
     first = {view: images[:1] for view, images in trial.views.items()}
     batches = {
-        "constant inputs": {view: torch.zeros_like(images) for view, images in trial.views.items()},
-        "one sample in every place": {view: images.expand(BATCH, *images.shape[1:]) for view, images in first.items()},
+        "constant inputs": {view: map_pixels(torch.zeros_like, images) for view, images in trial.views.items()},
+        "one sample in every place": {view: map_pixels(_repeat_first, images) for view, images in trial.views.items()},
     }
     for name, views in batches.items():
         with _refusals(name):
@@ -76,6 +77,10 @@ _DEGENERATE: dict[str, Callable[[Tensor], Tensor]] = {
     "equal vectors": lambda vectors: vectors[:1].expand_as(vectors),
     "huge vectors": lambda vectors: vectors * 1e4,
 }
+
+
+def _repeat_first(images: Tensor) -> Tensor:
+    return images[:1].expand_as(images)
 
 
 def _degenerate_rows(trial: Trial, name: str, change: Callable[[Tensor], Tensor]) -> None:
@@ -263,7 +268,7 @@ def half_precision(trial: Trial) -> None:
         raise Failed(
             f"the loss is {exact:.4f} in float32 and {float(rough.detach()):.4f} under bf16; compute it in float32"
         )
-    constant = {view: torch.zeros_like(images) for view, images in trial.views.items()}
+    constant = {view: map_pixels(torch.zeros_like, images) for view, images in trial.views.items()}
     with torch.autocast("cpu", torch.float16):
         for name, views in {"ordinary input under fp16": None, "constant input under fp16": constant}.items():
             with _refusals(name):

@@ -25,6 +25,7 @@ from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Step, StepResult
+from contralex.lookup.view import ViewBatch, stack_views
 from contralex.plugins.hooks import METHOD_SLOTS
 from contralex.plugins.registry import Plugin
 from contralex.plugins.spec import Spec
@@ -51,9 +52,13 @@ class Trial:
     data: dict[str, Any]  # of the resolved spec, which another process can be given
     why: str = ""  # where no method could be found: what is missing
     whole_recipe: bool = False
-    given: dict[int, Tensor] | None = field(default=None, repr=False)  # its views, where another process has made them
+    given: dict[int, ViewBatch] | None = field(
+        default=None, repr=False
+    )  # its views, where another process has made them
     cache: dict[str, Any] = field(default_factory=dict, repr=False)
-    made: dict[str, dict[int, Tensor]] = field(default_factory=dict, repr=False)  # the views that trials have in common
+    made: dict[str, dict[int, ViewBatch]] = field(
+        default_factory=dict, repr=False
+    )  # the views that trials have in common
 
     def __str__(self) -> str:
         return self.label
@@ -63,7 +68,7 @@ class Trial:
         return resolve_data(self.data).run
 
     @cached_property
-    def views(self) -> dict[int, Tensor]:
+    def views(self) -> dict[int, ViewBatch]:
         """For each view (BATCH, ...): real views of the first samples of the data's tiny set."""
         if self.given is not None:
             return self.given
@@ -110,7 +115,7 @@ class Trial:
         """Some way into training, in the middle of an epoch."""
         return Step(Clock(4 * _PER_EPOCH + 1 + number, _TOTAL, _PER_EPOCH), seed=self.spec.train.seed, batch=BATCH)
 
-    def forward(self, model: nn.Module, moment: Step, views: Mapping[int, Tensor] | None = None) -> StepResult:
+    def forward(self, model: nn.Module, moment: Step, views: Mapping[int, ViewBatch] | None = None) -> StepResult:
         """One look-up with this process's part of the batch."""
         mine = distributed.own_slice(BATCH // distributed.world())
         views = self.views if views is None else views
@@ -205,14 +210,14 @@ def _try_recipes(plugin: Plugin) -> Iterator[Trial]:
             continue  # the check `resolves` says what is wrong
 
 
-def _views(data: Spec, views: Spec) -> dict[int, Tensor]:
+def _views(data: Spec, views: Spec) -> dict[int, ViewBatch]:
     with tempfile.TemporaryDirectory() as folder:
         split = matching_parts.write_tiny_data(data, folder).build().train()
         part = views.build()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             items = [split[index % len(split)] for index in range(BATCH)]
-            return {view: torch.stack([part.make(item, view) for item in items]) for view in range(part.count)}
+            return {view: stack_views([part.make(item, view) for item in items]) for view in range(part.count)}
 
 
 def _name(spec: Spec) -> str:

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from contralex import memory
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
+from contralex.lookup.view import ViewBatch, pixels_of
 from contralex.recipes.run_spec import RunSpec
 from contralex.recipes.sample_counts import halved, halved_micro_batch
 from contralex.recipes.walk import walk
@@ -75,14 +76,14 @@ def check_training(run: RunSpec, method: nn.Module, device: torch.device) -> Non
     raise _refused(run, f"method.{largest}", what, tensor, needed, free, where)
 
 
-def check_batch(run: RunSpec, views: Mapping[int, Tensor], workers: int) -> None:
+def check_batch(run: RunSpec, views: Mapping[int, ViewBatch], workers: int) -> None:
     """Refuses a batch that memory does not hold. ``views`` are of some samples; each worker makes a batch at a time."""
     free, batch, world = memory.available(), run.train.batch_size, distributed.world()
     sample = sum(view[0].nbytes for view in views.values())
     needed = sample * (batch // world) * max(workers, 1)
     if free is None or needed <= free:
         return
-    largest = max((view[0] for view in views.values()), key=lambda view: view.nbytes)
+    largest = max((pixels_of(view)[0] for view in views.values()), key=lambda view: view.nbytes)
     fitting = free // (2 * sample * max(workers, 1))  # on each process
     what = (
         f"the views of a sample take {memory.in_words(sample)}, the largest with {_shape(largest)} numbers, and the "
@@ -98,7 +99,7 @@ def check_batch(run: RunSpec, views: Mapping[int, Tensor], workers: int) -> None
 
 
 @contextmanager
-def explain_sample_memory(run: RunSpec, views: Mapping[int, Tensor]) -> Iterator[None]:
+def explain_sample_memory(run: RunSpec, views: Mapping[int, ViewBatch]) -> Iterator[None]:
     """Around what is done with two samples, before a run begins: where memory runs out, one sentence says so."""
     with _one_sentence(lambda: _no_room_for_two(run, views)):
         yield
@@ -135,8 +136,8 @@ def _one_sentence(refusal: Callable[[], ContralexError]) -> Iterator[None]:
         raise refusal() from error
 
 
-def _no_room_for_two(run: RunSpec, views: Mapping[int, Tensor]) -> ContralexError:
-    largest = max((view[0] for view in views.values()), key=lambda view: view.nbytes)
+def _no_room_for_two(run: RunSpec, views: Mapping[int, ViewBatch]) -> ContralexError:
+    largest = max((pixels_of(view)[0] for view in views.values()), key=lambda view: view.nbytes)
     return ContralexError(
         f"Memory ran out when two samples went through method.encoder; the largest view has {_shape(largest)} "
         f"numbers. {_advice(run, 'method.views', largest, _SPARE / 2)}"

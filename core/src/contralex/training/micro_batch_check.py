@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from contralex.compat import BatchNorm
 from contralex.errors import ContralexError, remedy
@@ -13,12 +13,13 @@ from contralex.lookup import distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Step
+from contralex.lookup.view import ViewBatch
 from contralex.recipes.run_spec import RunSpec
 
 _CLOSE = 1e-3  # of the length of the rows: kernels of another size round in another way
 
 
-def check(spec: RunSpec, method: LookUp, views: Mapping[int, Tensor]) -> None:
+def check(spec: RunSpec, method: LookUp, views: Mapping[int, ViewBatch]) -> None:
     """Refuses what gives a sample other rows when it is encoded alone than beside another one.
 
     ``views`` are those of two samples. BatchNorm is in evaluation mode here; see :func:`warnings`.

@@ -15,6 +15,7 @@ from contralex.lookup.clock import Clock
 from contralex.lookup.sharded_tensors import own_part
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Rows, Step, StepResult
+from contralex.lookup.view import ViewBatch
 from contralex.training import health, optimizers
 from contralex.training.run_state import Run
 
@@ -58,7 +59,7 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     return whole
 
 
-def _look_ups(run: Run, batch: Batch) -> Iterator[tuple[Mapping[int, Tensor], Tensor]]:
+def _look_ups(run: Run, batch: Batch) -> Iterator[tuple[Mapping[int, ViewBatch], Tensor]]:
     """The views and the samples of each look-up of a step."""
     parts = run.spec.train.accumulate
     if parts == 1:
@@ -70,7 +71,7 @@ def _look_ups(run: Run, batch: Batch) -> Iterator[tuple[Mapping[int, Tensor], Te
         yield _views(run, {view: images[rows] for view, images in batch["views"].items()}), batch["index"][rows]
 
 
-def _views(run: Run, views: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+def _views(run: Run, views: Mapping[int, ViewBatch]) -> Mapping[int, ViewBatch]:
     """The views on the run's device. Each micro-batch moves its own, so that a GPU need not hold them all."""
     if run.spec.train.samples_at_once(distributed.world()) < len(next(iter(views.values()))):
         return MappingProxyType(views)  # DistributedDataParallel would move the tensors of a dict

@@ -18,6 +18,7 @@ from contralex.data.loading import ViewDataset, collate
 from contralex.data.views import Views
 from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
+from contralex.lookup.view import ViewBatch
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import batch_norm_check, devices, image_check, memory_checks, micro_batch_check
 from contralex.training.run_state import Machine, TrainingData
@@ -27,7 +28,7 @@ from contralex.training.run_state import Machine, TrainingData
 class FirstSamples:
     """``views``: those of two samples. ``plain`` (1, ...): the first of them as evaluation sees it."""
 
-    views: Mapping[int, Tensor]
+    views: Mapping[int, ViewBatch]
     plain: Tensor
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from contralex.plugin import LookUp, Rows, Run, Step, progress
+from contralex.plugin import LookUp, Rows, Run, Step, ViewBatch, progress
 from contralex_swav.memory import ClusterMemory
 
 
@@ -27,7 +29,7 @@ def fill_memory(run: Run) -> None:
     method.train(was_training)
 
 
-def _keys_of(method: LookUp, view: dict[int, Tensor], sample: Tensor, step: Step) -> Rows:
+def _keys_of(method: LookUp, view: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> Rows:
     """The keys of one view: each crop is a batch of its own to BatchNorm, where training has all in one."""
     embedded = method.encoder(view) if method.key_encoder.reads_queries else {}
     keys: Rows = method.key_encoder(method.encoder, view, embedded, sample, step)

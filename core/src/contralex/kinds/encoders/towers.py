@@ -22,6 +22,8 @@ class TowersEncoder(Encoder):
     section 2.3.
     """
 
+    takes_company = True  # each tower says for itself
+
     def __init__(
         self,
         towers: Mapping[str, Encoder],

@@ -26,6 +26,7 @@ from contralex.lookup.host_copies import to_device
 from contralex.lookup.micro_batches import encode_in_parts
 from contralex.lookup.slots import Encoder, KeyEncoder
 from contralex.lookup.values import Rows, Step
+from contralex.lookup.view import ViewBatch, map_view
 
 M = TypeVar("M", bound=nn.Module)
 _SHUFFLE = 1  # the purpose of the step's generator
@@ -46,7 +47,7 @@ class SharedKeyEncoder(KeyEncoder):
     def forward(
         self,
         encoder: Encoder,
-        views: Mapping[int, Tensor],
+        views: Mapping[int, ViewBatch],
         embedded: Mapping[int, Tensor],
         sample: Tensor,
         step: Step,
@@ -93,7 +94,7 @@ class MomentumEncoder(KeyEncoder):
     def forward(
         self,
         encoder: Encoder,
-        views: Mapping[int, Tensor],
+        views: Mapping[int, ViewBatch],
         embedded: Mapping[int, Tensor],
         sample: Tensor,
         step: Step,
@@ -107,11 +108,11 @@ class MomentumEncoder(KeyEncoder):
             order = torch.randperm(local * distributed.world(), generator=step.generator(_SHUFFLE))
             own = distributed.own_slice(local)
             mine, back = (to_device(part, sample.device) for part in (order[own], torch.argsort(order)[own]))
-            shuffled = {view: distributed.gather(images)[mine] for view, images in views.items()}
+            shuffled = {view: map_view(distributed.gather, images)[mine] for view, images in views.items()}
             rows = self._encode_shuffled(shuffled, distributed.gather(sample)[mine], step)
             return Rows.cat([_unshuffle(rows.select_view(view), sample, view, back) for view in views])
 
-    def _encode_shuffled(self, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> Rows:
+    def _encode_shuffled(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> Rows:
         def encode(which: slice, sample: Tensor) -> Rows:
             return Rows.from_views(self.encoder.keys(self.encoder({v: x[which] for v, x in views.items()})), sample)
 
@@ -144,7 +145,7 @@ class FrozenEncoder(KeyEncoder):
     def forward(
         self,
         encoder: Encoder,
-        views: Mapping[int, Tensor],
+        views: Mapping[int, ViewBatch],
         embedded: Mapping[int, Tensor],
         sample: Tensor,
         step: Step,

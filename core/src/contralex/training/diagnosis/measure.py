@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from contralex.data.loading import EvalDataset, collate_plain
 from contralex.lookup.slots import Encoder
+from contralex.lookup.view import pixels_of
 from contralex.recipes.layers import Resolved
 from contralex.training import build, devices, health
 from contralex.training.batches import batches
@@ -125,7 +126,7 @@ def _look_at_batches(run: Run, found: Measured) -> None:
     features: list[Tensor] = []
     stream = batches(run.split, run.views, run.spec.train, run.device, epochs=run.epoch + 100, start_step=run.step)
     for batch in islice(stream, _BATCHES):
-        views = {view: inputs.to(run.device) for view, inputs in batch["views"].items()}
+        views = {view: pixels_of(inputs).to(run.device) for view, inputs in batch["views"].items()}
         plain = _plain(run, batch["index"])
         with run.autocast():
             if plain is not None:
