@@ -49,7 +49,10 @@ def write_folder(original: Original, architecture: Architecture, folder: Path) -
         )
     any_size = {"dynamic_img_size": True} if architecture.any_size else {}
     model, arguments = make_timm_model(architecture.name, **{**architecture.arguments, **any_size})
-    model.load_state_dict(original.backbone.state_dict())  # to say here what does not fit
+    tensors = {
+        name: tensor for name, tensor in original.backbone.state_dict().items() if name not in architecture.left_out
+    }
+    model.load_state_dict(tensors)  # to say here what does not fit
     cfg = model.pretrained_cfg
     if cfg.get("fixed_input_size"):  # the size that its positions are for, which timm else takes from `input_size`
         arguments = {"img_size": list(cfg["input_size"][1:]), **arguments}
@@ -78,7 +81,7 @@ def write_folder(original: Original, architecture: Architecture, folder: Path) -
         "pretrained_cfg": pretrained,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    write_tensors(original.backbone.state_dict(), folder / "model.safetensors")
+    write_tensors(tensors, folder / "model.safetensors")
     return arguments
 
 

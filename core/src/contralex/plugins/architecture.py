@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,11 +31,13 @@ class Architecture:
     ``name`` and ``arguments``: as ``torchvision.models.get_model`` or ``timm.create_model`` takes them; for
     transformers, the name of a model and the arguments of its configuration. ``layers``: what is then put in the place
     of the model's own modules, by their paths. ``any_size``: whether timm's model takes images of any size, where it
-    can. ``note``: a sentence on what it does differently with images of other sizes.
+    can. ``left_out``: tensors of the backbone that the model has no use for. ``note``: a sentence on what it does
+    differently with images of other sizes.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     layers: Mapping[str, NewLayer] = field(default_factory=dict)
     any_size: bool = False
+    left_out: Sequence[str] = ()
     note: str = ""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-_TOKEN = re.compile(r"\\\{n\\\}|\\\*")
-_GROUPS = {r"\{n\}": r"(\d+)", r"\*": r"(.*)"}
+_TOKEN = re.compile(r"\\\{[n_]\\\}|\\\*")
+_GROUPS = {r"\{n\}": r"(\d+)", r"\{_\}": r"\d+", r"\*": r"(.*)"}
 
 How = Literal["as it is", "transposed", "reshaped"]
 
@@ -18,9 +18,9 @@ How = Literal["as it is", "transposed", "reshaped"]
 class Rename:
     """A tensor's name in a file, and its name in a checkpoint of ours.
 
-    In both, ``{n}`` stands for a number and ``*`` for any rest, each the same on both sides. ``how``: what is done to
-    the tensor: nothing, its two dimensions are exchanged (``transposed``), or it is brought to our shape, which has as
-    many numbers (``reshaped``).
+    In both, ``{n}`` stands for a number and ``*`` for any rest, each the same on both sides. In theirs, ``{_}`` stands
+    for a number that ours is without. ``how``: what is done to the tensor: nothing, its two dimensions are exchanged
+    (``transposed``), or it is brought to our shape, which has as many numbers (``reshaped``).
     """
 
     theirs: str

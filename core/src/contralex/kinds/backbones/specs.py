@@ -34,6 +34,12 @@ _VITS = (
 )
 
 
+def swiglu_width(width: int, mlp_ratio: float) -> int:
+    """The dimensions of a SwiGLU's hidden layer: two thirds of an MLP's, up to a multiple of 8 (DINOv2, code:
+    layers/swiglu_ffn.py)."""
+    return (int(int(width * mlp_ratio) * 2 / 3) + 7) // 8 * 8
+
+
 class TorchvisionBackboneSpec(Spec):
     """A torchvision classification model by name, without its classifier."""
 
@@ -179,28 +185,49 @@ class ViTSpec(Spec):
     mlp_ratio: float = Field(4.0, gt=0, le=64)
     """The hidden layer of a block's MLP, in widths."""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """The rate at which the last block is left out in training; it rises from 0 at the first."""
+    """The rate at which the last block is left out in training; it rises from 0 at the first (``drop_path_rule``)."""
     any_size: bool = False
     """Whether it takes images of other sizes too, with positions interpolated as DINO's code does (multi-crop)."""
     positions: Literal["learned", "sincos"] = "learned"
     """Embeddings of the positions: ``learned``, or fixed sines and cosines of two dimensions (``sincos``)."""
     frozen_patches: bool = False
     """Whether the patches' embedding keeps its random first weights (MoCo v3)."""
-    init: Literal["trunc_normal", "xavier"] = "trunc_normal"
-    """How weights are initialised: ``trunc_normal`` (standard deviation .02), or ``xavier`` (uniform, with q, k and v
-    as three layers: MoCo v3)."""
+    init: Literal["trunc_normal", "xavier", "dinov2"] = "trunc_normal"
+    """How weights are initialised: ``trunc_normal`` (standard deviation .02), ``xavier`` (uniform, with q, k and v
+    as three layers: MoCo v3), or ``dinov2`` (``trunc_normal``, but 1e-6 of the class token)."""
     pool: Literal["token", "mean"] = "token"
     """Features are the class ``token``, or the ``mean`` of the patches."""
     channels: Channels = 3
     """Channels of the image."""
-    source = "Dosovitskiy et al., 2021, arXiv:2010.11929; MoCo v3, arXiv:2104.02057, sections 4.1 and 4.2"
+    layer_scale: float | None = Field(None, gt=0, le=10)
+    """The first value of what multiplies the output of each attention and of each MLP, learnt; null: nothing does."""
+    drop_path_rule: Literal["linear", "uniform"] = "linear"
+    """The rate of each block: ``linear`` rises from 0 at the first block to ``drop_path`` at the last; ``uniform`` is
+    the same in all, and above .1 a block computes a random part of the batch alone (DINOv2)."""
+    feed_forward: Literal["mlp", "swiglu"] = "mlp"
+    """The layers after attention: an ``mlp``, or ``swiglu``, silu(x₁)·x₂ of two thirds of its hidden layer."""
+    registers: int = Field(0, ge=0, le=1024)
+    """Learnt tokens without a position, which no feature is read from (arXiv:2309.16588)."""
+    mask_token: bool = False
+    """Whether there is a learnt token for patches that a view hides."""
+    resampling: Literal["offset", "antialias"] = "offset"
+    """How positions are interpolated with ``any_size``: as DINO's code does (``offset``), or to the exact size with
+    antialiasing, as DINOv2's networks with registers do (``antialias``)."""
+    source = (
+        "Dosovitskiy et al., 2021, arXiv:2010.11929; MoCo v3, arXiv:2104.02057, sections 4.1 and 4.2; DINOv2, "
+        "arXiv:2304.07193; registers: arXiv:2309.16588"
+    )
+    added = frozenset({"layer_scale", "drop_path_rule", "feed_forward", "registers", "mask_token", "resampling"})
     example = {"image_size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 2, "any_size": True}
 
     def architecture(self, library: Library) -> Architecture | str:
         if library != "timm":
             return ""
+        if self.registers:
+            return "its registers come after the positions, which timm adds to them"
         sizes = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
         name = f"vit_{sizes.get(self.width, '')}_patch{self.patch}_224"
+        name = name if name in _VITS else "vit_base_patch16_224"
         arguments = {
             "img_size": self.image_size,
             "patch_size": self.patch,
@@ -208,18 +235,23 @@ class ViTSpec(Spec):
             "depth": self.depth,
             "num_heads": self.heads,
             "mlp_ratio": self.mlp_ratio,
+            **({} if self.layer_scale is None else {"init_values": self.layer_scale}),
             "global_pool": "token" if self.pool == "token" else "avg",
             "fc_norm": False,
             **({"in_chans": self.channels} if self.channels != 3 else {}),
             **({"dynamic_img_size": True} if self.any_size else {}),
         }
+        if self.feed_forward == "swiglu":
+            name = "vit_giant_patch14_dinov2"  # it has such layers, whose width timm counts in widths of tokens
+            arguments["mlp_ratio"] = (2 * swiglu_width(self.width, self.mlp_ratio) + 0.5) / self.width
         note = (
             f"For images of another size than {self.image_size} pixels, timm interpolates positions in its own way, "
             "which differs a little from DINO's."
             if self.any_size
             else ""
         )
-        return Architecture(name if name in _VITS else "vit_base_patch16_224", arguments, note=note)
+        left_out = ("mask_token",) if self.mask_token else ()
+        return Architecture(name, arguments, left_out=left_out, note=note)
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None if self.any_size else self.image_size

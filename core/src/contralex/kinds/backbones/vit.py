@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError, remedy
+from contralex.kinds.backbones.specs import swiglu_width
 from contralex.lookup.slots import Backbone
 
 try:
+    from timm.layers.drop import DropPath
+    from timm.layers.mlp import SwiGLUPacked
     from timm.models import vision_transformer as timm
 except ImportError as error:
     raise ContralexError(
@@ -31,11 +35,19 @@ def vit_backbone(
     any_size: bool = False,
     positions: Literal["learned", "sincos"] = "learned",
     frozen_patches: bool = False,
-    init: Literal["trunc_normal", "xavier"] = "trunc_normal",
+    init: Literal["trunc_normal", "xavier", "dinov2"] = "trunc_normal",
     pool: Literal["token", "mean"] = "token",
     channels: int = 3,
+    layer_scale: float | None = None,
+    drop_path_rule: Literal["linear", "uniform"] = "linear",
+    feed_forward: Literal["mlp", "swiglu"] = "mlp",
+    registers: int = 0,
+    mask_token: bool = False,
+    resampling: Literal["offset", "antialias"] = "offset",
 ) -> Backbone:
     """A Vision Transformer by its sizes (arXiv:2010.11929), and ``width``, the dimensions of its features.
+
+    Its module is a :class:`VisionTransformer`, which gives the patches' tokens, too (``encode_places``).
 
     ``image_size`` and ``patch``: pixels of a side. ``depth``: blocks. ``heads``: of attention in each.
     ``mlp_ratio``: the hidden layer of a block's MLP, in widths. ``drop_path``: the rate at which the last block is left
@@ -44,8 +56,16 @@ def vit_backbone(
     it began. ``init``: of the weights. ``pool``: features are the class token, or the mean of the patches.
     ``channels``: of the images. Positions, frozen patches and ``xavier`` are MoCo v3's (arXiv:2104.02057,
     sections 4.1, 4.2).
+
+    DINOv2's (arXiv:2304.07193, section 5 and appendix; code: vision_transformer.py, layers/): ``layer_scale``: what
+    multiplies the output of each attention and MLP at first, learnt; None: nothing does. ``drop_path_rule``:
+    ``uniform``, all blocks have the rate ``drop_path``, and above .1 a random part of the batch is computed at all.
+    ``feed_forward``: an MLP, or ``swiglu``, silu(x₁)·x₂ of two thirds of its hidden layer. ``registers``: learnt tokens
+    without a position (arXiv:2309.16588). ``mask_token``: what stands for patches that ``encode_places`` is told to
+    hide. ``resampling``: positions of other sizes with DINO's ``offset``, or to the exact size and with ``antialias``.
     """
     _check_sizes(image_size, patch, width, heads, positions)
+    swiglu: dict[str, Any] = {"mlp_layer": _swiglu(2 * swiglu_width(width, mlp_ratio)), "act_layer": nn.SiLU}
     vit = VisionTransformer(
         img_size=image_size,
         patch_size=patch,
@@ -57,13 +77,23 @@ def vit_backbone(
         depth=depth,
         num_heads=heads,
         mlp_ratio=mlp_ratio,
+        init_values=layer_scale,
+        reg_tokens=registers,
         drop_path_rate=drop_path,
         dynamic_img_size=any_size,
+        block_fn=timm.Block if drop_path_rule == "linear" else SubsetBlock,
+        **(swiglu if feed_forward == "swiglu" else {}),
     )
+    vit.resampling = resampling
+    if registers:  # they come after the positions, of which timm has one for each
+        vit.pos_embed = nn.Parameter(vit.pos_embed.detach()[:, registers:].clone())
+    if drop_path_rule == "uniform":
+        _drop_uniformly(vit, drop_path)
     if init == "xavier":
         _start_xavier(vit)
-    else:
-        nn.init.trunc_normal_(vit.cls_token, std=0.02)  # timm's other weights are so already
+    elif init == "trunc_normal":
+        nn.init.trunc_normal_(vit.cls_token, std=0.02)  # timm's other weights are so already, and DINOv2's all
+    vit.register_parameter("mask_token", nn.Parameter(torch.zeros(1, width)) if mask_token else None)
     if positions == "sincos":
         fixed = sincos_positions(image_size // patch, width)
         vit.pos_embed = nn.Parameter(fixed.unsqueeze(0), requires_grad=False)
@@ -74,13 +104,52 @@ def vit_backbone(
 
 
 class VisionTransformer(timm.VisionTransformer):
-    """timm's, which says what is wrong with an image's size, and interpolates positions as DINO's code does."""
+    """timm's, which says what is wrong with an image's size, interpolates positions as DINO's code does, and can hide
+    patches.
+
+    (B, C, H, W) to (B, F). ``pos_embed`` (1, 1 + P, F) are positions of the class token and the patches; registers have
+    none.
+    """
 
     cls_token: nn.Parameter  # timm's may be without, but not with the options above
     pos_embed: nn.Parameter
+    mask_token: nn.Parameter | None
+    resampling: Literal["offset", "antialias"] = "offset"
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        height, width = x.shape[-2:]
+        self._check_images(x)
+        features: Tensor = super().forward(x, *args, **kwargs)
+        return features
+
+    def encode_places(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The features (B, F), and the tokens of the patches (B, P, F), row by row of the :meth:`grid`, after the last
+        norm.
+
+        ``mask`` (B, P): whether a patch is hidden. The mask token takes its place before positions are added (BEiT;
+        iBOT, arXiv:2111.07832, section 3.1; DINOv2).
+        """
+        self._check_images(images)
+        patches = self.patch_embed(images)  # (B, P, F), or (B, rows, columns, F)
+        if mask is not None:
+            patches = torch.where(mask.reshape(*patches.shape[:-1], 1), self._mask_token().to(patches.dtype), patches)
+        tokens = self.norm(self.blocks(self.norm_pre(self.patch_drop(self._pos_embed(patches)))))
+        return self.forward_head(tokens), tokens[:, self.num_prefix_tokens :]
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """The rows and the columns of patches of images (B, C, H, W)."""
+        rows, columns = self.patch_embed.patch_size
+        return images.shape[-2] // rows, images.shape[-1] // columns
+
+    def _mask_token(self) -> Tensor:
+        if self.mask_token is None:
+            raise ContralexError(
+                "A view hides patches, and the backbone has nothing to put in their place; give it a mask token:"
+                + remedy("--set", "method.encoder.backbone.mask_token=true")
+            )
+        return self.mask_token
+
+    def _check_images(self, images: Tensor) -> None:
+        height, width = images.shape[-2:]
         made_for = self.patch_embed.img_size
         if not self.dynamic_img_size and (height, width) != made_for:
             raise ContralexError(
@@ -94,17 +163,56 @@ class VisionTransformer(timm.VisionTransformer):
                 f"method.encoder.backbone.patch is {patch}, which does not divide an image of {width}x{height} pixels; "
                 "change the crop's size."
             )
-        features: Tensor = super().forward(x, *args, **kwargs)
-        return features
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         # timm's ``forward_features`` calls this name; it has no public one.
-        if not self.dynamic_img_size:
-            tokens: Tensor = super()._pos_embed(x)
-            return tokens
-        positions = resample_positions(self.pos_embed, self.patch_embed.grid_size, (x.shape[1], x.shape[2]))
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
-        return self.pos_drop(tokens + positions)  # type: ignore[no-any-return]
+        positions: Tensor = self.pos_embed
+        if self.dynamic_img_size:
+            positions = resample_positions(
+                positions, self.patch_embed.grid_size, (x.shape[1], x.shape[2]), self.resampling
+            )
+            x = x.flatten(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + positions
+        if self.reg_token is not None:
+            tokens = torch.cat([tokens[:, :1], self.reg_token.expand(len(x), -1, -1), tokens[:, 1:]], dim=1)
+        return self.pos_drop(tokens)  # type: ignore[no-any-return]
+
+
+class SubsetBlock(timm.Block):
+    """timm's block, which above a drop path of .1 computes a random part of the batch in training: max(⌊B(1−p)⌋, 1)
+    samples, whose outputs count B/their number times (DINOv2; code: layers/block.py). Below, each sample is dropped by
+    itself."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        rate = float(getattr(self.drop_path1, "drop_prob", 0.0))  # without a rate, timm has an Identity there
+        if not self.training or rate <= 0.1:
+            dropped: Tensor = super().forward(x, *args, **kwargs)
+            return dropped
+        x = _add_for_some(x, rate, lambda some: self.ls1(self.attn(self.norm1(some), *args, **kwargs)))
+        return _add_for_some(x, rate, lambda some: self.ls2(self.mlp(self.norm2(some))))
+
+
+def _add_for_some(x: Tensor, rate: float, branch: Callable[[Tensor], Tensor]) -> Tensor:
+    kept = max(int(len(x) * (1 - rate)), 1)
+    chosen = torch.randperm(len(x), device=x.device)[:kept]
+    return x.index_add(0, chosen, branch(x[chosen]).to(x.dtype), alpha=len(x) / kept)
+
+
+def _drop_uniformly(vit: VisionTransformer, rate: float) -> None:
+    for block in vit.blocks:
+        block.drop_path1 = DropPath(rate) if rate else nn.Identity()
+        block.drop_path2 = DropPath(rate) if rate else nn.Identity()
+
+
+def _swiglu(both: int) -> Callable[..., nn.Module]:
+    """timm's layers of silu(x₁)·x₂, with x₁ and x₂, of ``both`` dimensions, by one layer; timm counts the hidden layer
+    in widths of tokens, which do not give each number of dimensions."""
+
+    def make(*, hidden_features: int, **options: Any) -> nn.Module:
+        made: nn.Module = SwiGLUPacked(hidden_features=both, **options)
+        return made
+
+    return make
 
 
 def _start_xavier(vit: VisionTransformer) -> None:
@@ -127,18 +235,27 @@ def sincos_positions(grid: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(1, width), waves])
 
 
-def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def resample_positions(
+    positions: Tensor,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    resampling: Literal["offset", "antialias"] = "offset",
+) -> Tensor:
     """(1, 1 + rows·columns, D) positions for a ``new`` grid, from those of the ``old`` one (DINO; code:
     vision_transformer.py, ``interpolate_pos_encoding``).
 
-    Bicubic and without antialiasing. The code asks for .1 of a row more than there are, against rounding; since torch
-    1.6 that is also how far apart the samples are: old / (new + .1).
+    Bicubic. ``offset``: without antialiasing. The code asks for .1 of a row more than there are, against rounding;
+    since torch 1.6 that is also how far apart the samples are: old / (new + .1). ``antialias``: old / new apart, and
+    with antialiasing, as DINOv2's networks with registers have it.
     """
     if new == old:
         return positions
     grid = positions[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
-    ratio = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
-    sampled = F.interpolate(grid, scale_factor=ratio, mode="bicubic")
+    if resampling == "offset":
+        ratio = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
+        sampled = F.interpolate(grid, scale_factor=ratio, mode="bicubic")
+    else:
+        sampled = F.interpolate(grid, size=new, mode="bicubic", antialias=True)
     return torch.cat([positions[:, :1], sampled.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
