@@ -99,8 +99,9 @@ def views(
     check_present(resolved, text, ["contralex", "views", text], allow_code=allow_code)
     with progress.listening("stderr"):
         spec = resolved.run
-        split = build.read_source(spec.data).train()
-        return ViewGrid(spec.name, view_rows(split, spec.method.views.build(), spec.train.seed, samples))
+        split, train = build.read_source(spec.data).train(), spec.train
+        made = view_rows(split, spec.method.views.build(), train.seed, samples, batch=train.batch_size)
+        return ViewGrid(spec.name, made)
 
 
 def check_name(file: Path) -> None:

@@ -24,7 +24,11 @@ from contralex.errors import ContralexError
 from contralex.lookup.view import ViewBatch, map_pixels, stack_views
 
 _PIXELS = 1 << 19  # of the images that a worker holds decoded before it makes views of them
+_TOGETHER = 1  # beside the seed: what a batch draws, and no sample alone
 _BAD_IN_A_ROW = 100  # more than this is a disk that went away, not a broken image
+
+
+Place = tuple[int, int] | tuple[int, int, int]  # (epoch, index), or (epoch, index, place in the epoch's order)
 
 
 class Item(TypedDict):
@@ -88,12 +92,14 @@ class Items(Protocol):
 
 @dataclass(frozen=True)
 class _Sample:
-    """An item as the split gives it, under its own index, and which could not be read before it."""
+    """An item as the split gives it, under its own index, and which could not be read before it. ``share``: of what its
+    batch has drawn."""
 
     epoch: int
     index: int
     raw: Any
     unreadable: dict[str, str]
+    share: Any
 
 
 class ViewDataset(Dataset[Item]):
@@ -101,7 +107,8 @@ class ViewDataset(Dataset[Item]):
 
     Batches must have the same samples on any number of processes, so an unreadable item cannot be left out: a sample
     of another batch stands in, under its own index, and the item says which was unreadable. ``packed``: the views are
-    what :meth:`Views.pack_drawn` gives, and :func:`unpack` makes views of a batch of them.
+    what :meth:`Views.pack_drawn` gives, and :func:`unpack` makes views of a batch of them. Where the views of a batch
+    share draws, an item may be asked for by (epoch, index, place in the epoch's order), else the place is looked up.
     """
 
     def __init__(
@@ -119,14 +126,15 @@ class ViewDataset(Dataset[Item]):
         self.seed = seed
         self.order = Order(len(split), batch, seed)
         self.packed = packed
+        self._together = DrawnTogether(views, self.order) if views.shares_draws else None
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, at: tuple[int, int]) -> Item:
+    def __getitem__(self, at: Place) -> Item:
         return self.__getitems__([at])[0]
 
-    def __getitems__(self, wanted: Sequence[tuple[int, int]]) -> list[Item]:
+    def __getitems__(self, wanted: Sequence[Place]) -> list[Item]:
         """Several items, which a ``DataLoader`` asks for at once: small images are then worked on together."""
         before = torch.random.get_rng_state()  # in the main process, training draws from this generator too
         try:
@@ -134,12 +142,13 @@ class ViewDataset(Dataset[Item]):
         finally:
             torch.random.set_rng_state(before)
 
-    def _read(self, wanted: Sequence[tuple[int, int]]) -> Iterator[list[_Sample]]:
+    def _read(self, wanted: Sequence[Place]) -> Iterator[list[_Sample]]:
         """The samples, in groups that have few pixels, because a group is held in memory."""
         group: list[_Sample] = []
         pixels = 0
-        for epoch, index in wanted:
-            sample = _Sample(epoch, *self._readable(epoch, index))
+        for epoch, index, *place in wanted:
+            share = self._together.share(epoch, index, *place) if self._together else None
+            sample = _Sample(epoch, *self._readable(epoch, index), share)
             group.append(sample)
             pixels += sample.raw.width * sample.raw.height if isinstance(sample.raw, Image) else _PIXELS
             if pixels >= _PIXELS:
@@ -159,7 +168,11 @@ class ViewDataset(Dataset[Item]):
         for sample in samples:
             seed = mix_seed(self.seed, sample.epoch, sample.index, self.views.draw(view))
             torch.default_generator.manual_seed(seed)
-            parameters.append(self.views.draw_parameters(sample.raw, view))
+            parameters.append(
+                self.views.draw_with_share(sample.raw, view, sample.share)
+                if self._together
+                else self.views.draw_parameters(sample.raw, view)
+            )
         make = self.views.pack_drawn if self.packed else self.views.make_drawn
         return make([sample.raw for sample in samples], view, parameters)
 
@@ -185,6 +198,32 @@ class ViewDataset(Dataset[Item]):
             f"{self.order.steps - 1}; remove the file, or set train.batch_size to a smaller number. "
             f"The reason: {reason}"
         )
+
+
+class DrawnTogether:
+    """What the samples of a global batch draw together; that of the last batch is kept, for all its samples."""
+
+    def __init__(self, views: Views, order: Order) -> None:
+        self._views = views
+        self._order = order
+        self._drawn: tuple[int, Sequence[Any]] = (-1, ())
+
+    def share(self, epoch: int, index: int, place: int | None = None) -> Any:
+        """That of the sample ``index``, which stands at ``place`` of this epoch's order."""
+        if place is None:
+            place = int(_order_and_places(self._order, epoch)[1][index])
+        within, at = divmod(place, self._order.batch)
+        step = epoch * self._order.steps + within
+        if self._drawn[0] != step:
+            generator = torch.Generator().manual_seed(mix_seed(self._order.seed, _TOGETHER, step))
+            shares = self._views.draw_for_batch(self._order.batch, generator)
+            if len(shares) != self._order.batch:
+                raise ContralexError(
+                    f"{type(self._views).__name__}.draw_for_batch gave {len(shares)} shares for a batch of "
+                    f"{self._order.batch} samples; it must give one for each."
+                )
+            self._drawn = step, shares
+        return self._drawn[1][at]
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -276,8 +315,9 @@ def _collated(collate_fn: Callable[[Any], Any], items: Sequence[Any]) -> Any:
     return next(mistakes, None) or collate_fn(items)
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index).
+class EpochSampler(Sampler[list[Place]]):
+    """The batches of a whole run, from ``start_step`` on, as lists of (epoch, index), or of (epoch, index, place in the
+    epoch's order) with ``places``.
 
     Global batch s of an epoch is ``order[s·B:(s+1)·B]``, and rank r of W takes its r-th part of B/W: joined in the
     order of the ranks, the parts are the batch of one process. Where each batch is ``parts`` look-ups, rank r takes its
@@ -295,6 +335,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         world: int = 1,
         start_step: int = 0,
         parts: int = 1,
+        places: bool = False,
     ) -> None:
         if batch % (world * parts) or population < batch:
             raise ValueError(
@@ -303,18 +344,24 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.order = Order(population, batch, seed)
         self.epochs = epochs
         self.start_step = start_step
+        self.places = places
         self.own = torch.arange(batch).view(parts, world, -1)[:, rank].flatten()  # (B/W,) places in a batch
 
     def __len__(self) -> int:
         return max(self.epochs * self.order.steps - self.start_step, 0)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Place]]:
         first, offset = divmod(self.start_step, self.order.steps)
         for epoch in range(first, self.epochs):
             order = self.order.of(epoch)
             for step in range(offset, self.order.steps):
-                batch = order[step * self.order.batch :][: self.order.batch]
-                yield [(epoch, index) for index in batch[self.own].tolist()]
+                begin = step * self.order.batch
+                batch = order[begin:][: self.order.batch]
+                if self.places:
+                    found = zip(batch[self.own].tolist(), self.own.tolist(), strict=True)
+                    yield [(epoch, index, begin + at) for index, at in found]
+                else:
+                    yield [(epoch, index) for index in batch[self.own].tolist()]
             offset = 0
 
 

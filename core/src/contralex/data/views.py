@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from contralex.data.preprocessing import Preprocessing
@@ -52,6 +53,33 @@ class Views(ABC):
         """(B, ...) views number ``view`` of a batch, of what :meth:`pack_drawn` gave, on the device where that is: the
         pixels, where they have company."""
         return packed
+
+    @property
+    def shares_draws(self) -> bool:
+        """Whether the samples of a batch draw something together: whether :meth:`draw_for_batch` is asked."""
+        return type(self).draw_for_batch is not Views.draw_for_batch
+
+    def draw_for_batch(self, size: int, generator: torch.Generator) -> Sequence[Any]:
+        """What the ``size`` samples of a global batch draw together from ``generator``: a share for each, in the order
+        of the batch.
+
+        It is asked once for each batch, before any view is made. The generator is a function of the seed and the step,
+        so the shares are the same on any number of processes and workers, with ``train.accumulate`` (the batch is
+        that of the optimiser's step), and after a resume.
+        """
+        return [None] * size
+
+    def draw_with_share(self, item: Any, view: int, share: Any) -> Any:
+        """As :meth:`draw_parameters`, for a sample whose share of what its batch has drawn is ``share``. Views that
+        ``shares_draws`` define it; it draws from torch's global generator what the sample draws for itself."""
+        raise NotImplementedError(f"{type(self).__name__} has draw_for_batch, and so it needs draw_with_share")
+
+    def make_alone(self, item: Any, view: int) -> ViewBatch:
+        """View number ``view`` of an item that is a batch of its own, drawing from torch's global generator: the
+        :meth:`make` of views that ``shares_draws``."""
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        (share,) = self.draw_for_batch(1, generator)
+        return self.make_drawn([item], view, [self.draw_with_share(item, view, share)])[0]
 
     def draw(self, view: int) -> int:
         """Which random numbers view number ``view`` is made with: its own. Views that return the same number see the

@@ -118,7 +118,8 @@ def _views(subject: Subject, *, single: bool) -> dict[str, Any]:
     def make() -> dict[str, Any]:
         spec = subject.spec
         split = subject.source.train()
-        return grid_data(view_rows(split, subject.views, spec.train.seed, SAMPLES if single else SAMPLES // 2))
+        samples, batch = SAMPLES if single else SAMPLES // 2, spec.train.batch_size
+        return grid_data(view_rows(split, subject.views, spec.train.seed, samples, batch=batch))
 
     return attempt(make)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from contralex.data.base import Split, Unreadable, printable
-from contralex.data.loading import mix_seed
+from contralex.data.loading import DrawnTogether, Order, mix_seed
 from contralex.data.views import Views
 from contralex.errors import ContralexError
 from contralex.lookup.view import ViewBatch, company_of, pixels_of
@@ -51,8 +51,11 @@ class ViewRows:
     left_out: int = 0
 
 
-def view_rows(split: Split, views: Views, seed: int, samples: int, *, most: int = VIEWS, epoch: int = 0) -> ViewRows:
-    """The views that a run with this seed makes of ``samples`` samples in an epoch, counted from 0: the same pixels.
+def view_rows(
+    split: Split, views: Views, seed: int, samples: int, *, batch: int = 1, most: int = VIEWS, epoch: int = 0
+) -> ViewRows:
+    """The views that a run with this seed and batches of ``batch`` makes of ``samples`` samples in an epoch, counted
+    from 0: the same pixels.
 
     The samples stand evenly apart in the split. For one that cannot be read the next that can is taken. Of each at most
     ``most`` views are made.
@@ -60,19 +63,23 @@ def view_rows(split: Split, views: Views, seed: int, samples: int, *, most: int 
     count = min(views.count, most)
     wanted = min(samples, len(split))
     rows: list[ViewRow] = []
+    together = DrawnTogether(views, Order(len(split), batch, seed)) if views.shares_draws else None
     with torch.random.fork_rng(devices=[]):
         for start in (number * len(split) // wanted for number in range(wanted)):
             index, item = _readable(split, start)
-            cells = [_cell(views, item, view, mix_seed(seed, epoch, index, views.draw(view))) for view in range(count)]
+            seeds = [mix_seed(seed, epoch, index, views.draw(view)) for view in range(count)]
+            share = (together.share(epoch, index),) if together else ()
+            cells = [_cell(views, item, view, seeds[view], *share) for view in range(count)]
             original = item if isinstance(item, Image.Image) else None
             rows.append(ViewRow(short_name(split.item_name(index)), original, cells))
     return ViewRows(list(names(views, count)), rows, views.count - count)
 
 
-def make_view(views: Views, item: Any, view: int, seed: int) -> tuple[ViewBatch, Any]:
-    """A view as training makes it with this seed, and the parameters that were drawn for it."""
+def make_view(views: Views, item: Any, view: int, seed: int, *share: Any) -> tuple[ViewBatch, Any]:
+    """A view as training makes it with this seed, and the parameters that were drawn for it. ``share``: its share of
+    what its batch has drawn, where the views of a batch draw together."""
     torch.default_generator.manual_seed(seed)
-    parameters = views.draw_parameters(item, view)
+    parameters = views.draw_with_share(item, view, *share) if share else views.draw_parameters(item, view)
     return views.make_drawn([item], view, [parameters])[0], parameters
 
 
@@ -88,8 +95,8 @@ def short_name(name: str) -> str:
     return end if len(end) <= NAME else f"…{end[-NAME + 1 :]}"
 
 
-def _cell(views: Views, item: Any, view: int, seed: int) -> ViewCell:
-    made, parameters = make_view(views, item, view, seed)
+def _cell(views: Views, item: Any, view: int, seed: int, *share: Any) -> ViewCell:
+    made, parameters = make_view(views, item, view, seed, *share)
     shown = views.to_picture(pixels_of(made), view, item)
     company = company_of(made)
     steps = [*views.describe_drawn(parameters, view), *(_describe(name, value) for name, value in company.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from contralex.data.base import Source, Unreadable
+from contralex.data.views import Views
+from contralex.errors import ContralexError
+from contralex.lookup.view import View, ViewBatch, company_of, pixels_of, stack_views
 from contralex.testing import matching_parts
 from contralex.testing.check_errors import Failed, NotApplicable
 from contralex.testing.plugin_contents import Kind
+from contralex.testing.trials import make_together
 
 
 def views_follow_the_seed(kind: Kind) -> None:
@@ -23,12 +27,14 @@ def views_follow_the_seed(kind: Kind) -> None:
             torch.manual_seed(5)
             one = views.make(items[0], view)
             torch.manual_seed(5)
-            if not torch.equal(one, views.make(items[0], view)):
+            if not _are_equal(one, views.make(items[0], view)):
                 raise Failed(f"view {view} of one item is another with the same seed; draw from torch's generator only")
         state = torch.get_rng_state()
         plain = views.plain(items[0])
         if not torch.equal(state, torch.get_rng_state()) or not torch.equal(plain, views.plain(items[0])):
             raise Failed("plain() is random; it is what evaluation sees")
+        if views.shares_draws:
+            _check_shares(views, items)
 
 
 def views_stack(kind: Kind) -> None:
@@ -38,12 +44,44 @@ def views_stack(kind: Kind) -> None:
         if flags is not None and len(flags) != views.count:
             raise Failed(f"key_flags() has {len(flags)} flags, and there are {views.count} views")
         for view in range(views.count):
-            made = [views.make(item, view) for item in items]
-            shapes = {tuple(one.shape) for one in made if isinstance(one, Tensor)}
+            made = make_together(views, items, view)
+            shapes = {tuple(pixels_of(one).shape) for one in made if isinstance(one, Tensor | View)}
             if len(shapes) != 1:
                 raise Failed(f"view {view} has the shapes {shapes or 'of no tensor'}; one is needed to make a batch")
-            if not all(bool(one.isfinite().all()) for one in made):
-                raise Failed(f"view {view} has values that are not finite")
+            try:
+                batch = stack_views(made)
+            except ContralexError as error:
+                raise Failed(f"view {view} makes no batch: {error}") from None
+            for name, value in {"values": pixels_of(batch), **company_of(batch)}.items():
+                if not bool(value.isfinite().all()):
+                    raise Failed(f"view {view} has {name} that are not finite")
+
+
+def _check_shares(views: Views, items: Sequence[Any]) -> None:
+    """What a batch draws together is a function of the generator that it is given, with a share for each sample."""
+    made: list[list[ViewBatch]] = []
+    for seed in (1, 2):  # of torch's global generator, from which a batch draws nothing
+        torch.manual_seed(seed)
+        shares = views.draw_for_batch(len(items), torch.Generator().manual_seed(5))
+        if len(shares) != len(items):
+            raise Failed(f"draw_for_batch() gives {len(shares)} shares for {len(items)} samples; give one for each")
+        torch.manual_seed(5)
+        made.append([])
+        for view in range(views.count):
+            drawn = [views.draw_with_share(item, view, share) for item, share in zip(items, shares, strict=True)]
+            made[-1].append(stack_views(views.make_drawn(items, view, drawn)))
+    for view, (one, other) in enumerate(zip(*made, strict=True)):
+        if not _are_equal(one, other):
+            raise Failed(
+                f"view {view} of a batch is another with the same seed; draw_for_batch() draws from the generator that "
+                "it is given, and from no other"
+            )
+
+
+def _are_equal(one: ViewBatch, other: ViewBatch) -> bool:
+    first, second = company_of(one), company_of(other)
+    alike = first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return alike and torch.equal(pixels_of(one), pixels_of(other))
 
 
 def data_reads(kind: Kind) -> None:

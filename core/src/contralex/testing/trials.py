@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contralex.data.views import Views
 from contralex.errors import ContralexError
 from contralex.kinds.key_encoders.specs import SharedSpec
 from contralex.kinds.negatives.specs import InBatchSpec
@@ -217,7 +218,16 @@ def _views(data: Spec, views: Spec) -> dict[int, ViewBatch]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             items = [split[index % len(split)] for index in range(BATCH)]
-            return {view: stack_views([part.make(item, view) for item in items]) for view in range(part.count)}
+            return {view: stack_views(make_together(part, items, view)) for view in range(part.count)}
+
+
+def make_together(views: Views, items: Sequence[Any], view: int) -> Sequence[ViewBatch]:
+    """A view of each item, which are one batch."""
+    if not views.shares_draws:
+        return [views.make(item, view) for item in items]
+    shares = views.draw_for_batch(len(items), torch.Generator().manual_seed(0))
+    drawn = [views.draw_with_share(item, view, share) for item, share in zip(items, shares, strict=True)]
+    return views.make_drawn(items, view, drawn)
 
 
 def _name(spec: Spec) -> str:

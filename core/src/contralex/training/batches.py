@@ -38,6 +38,7 @@ def batches(
         world=distributed.world(),
         start_step=start_step,
         parts=train.accumulate,
+        places=views.shares_draws,
     )
     workers = devices.workers(train.workers, device.type)
     loaded = load(
