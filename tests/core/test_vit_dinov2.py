@@ -107,10 +107,10 @@ def test_a_uniform_drop_path_computes_a_part_of_the_batch() -> None:
     found = block(x)
     torch.manual_seed(4)
     expected = x.clone()
-    for branch in (lambda t: block.attn(block.norm1(t)), lambda t: block.mlp(block.norm2(t))):
+    for norm, layers in ((block.norm1, block.attn), (block.norm2, block.mlp)):
         chosen, before = torch.randperm(7)[:4], expected.clone()
         for sample in chosen:
-            expected[sample] += 7 / 4 * branch(before[sample : sample + 1])[0]
+            expected[sample] += 7 / 4 * layers(norm(before[sample : sample + 1]))[0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     whole = block.eval()(x)
     torch.testing.assert_close(whole, super(type(block), block).forward(x))

@@ -62,6 +62,10 @@ class ParamGroup(Spec):
     """Whether LARS scales the step of these parameters; without it they get plain SGD."""
     frozen_epochs: float = Field(0.0, ge=0, le=1e6)
     """Number of first epochs in which the parameters do not change."""
+    frozen_by: Literal["gradient", "rate"] = "gradient"
+    """The way in which they do not change: they have no ``gradient`` (DINO), or a ``rate`` of 0, with which the
+    optimiser's averages move already (DINOv2)."""
+    added = frozenset({"frozen_by"})
 
     def delays(self) -> list[Delay]:
         frozen = Delay("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")
@@ -92,6 +96,11 @@ class _Optimizer(Spec):
     """The weight decay: a number or a schedule."""
     groups: tuple[ParamGroup, ...] = ()
     """Parameters that are trained differently; the first group that matches takes one."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Multiplies the rate of a backbone's last block once, of the one before twice, and so on; what comes before the
+    blocks counts as a block. Heads and the last norm have the whole rate. For backbones of numbered blocks (BEiT,
+    arXiv:2106.08254; DINOv2)."""
+    added = frozenset({"layer_decay"})
 
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -169,6 +178,7 @@ class CheckpointSpec(Spec):
 class TrainSpec(Spec):
     """How the method is trained."""
 
+    added = frozenset({"clip_parts"})
     epochs: int = Field(gt=0, le=10**6)
     """The number of times that each sample is seen."""
     max_steps: int | None = Field(None, gt=0, le=10**12)
@@ -196,6 +206,9 @@ class TrainSpec(Spec):
     """The largest norm of the gradient; null: it is not clipped."""
     clip_each: bool = False
     """Whether ``clip`` bounds each parameter's gradient separately, not the norm of all together."""
+    clip_parts: tuple[tuple[str, ...], ...] = ()
+    """Parts of the network whose gradients ``clip`` bounds each by its own norm, as patterns of parameter names, such
+    as ``[[encoder.backbone.*], [encoder.projector.*, negatives.*]]`` (DINOv2); what no part has is one more."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Every random number of the run is a function of it."""
     workers: int | None = Field(None, ge=0, le=1024)
@@ -254,6 +267,10 @@ class TrainSpec(Spec):
     def _clips_to_something(self) -> TrainSpec:
         if self.clip_each and self.clip is None:
             raise ValueError("clip_each says how clip is meant, and there is no clip; set clip, or take clip_each out")
+        if self.clip_parts and (self.clip is None or self.clip_each):
+            raise ValueError(
+                "clip_parts says how clip is meant, instead of clip_each; set clip, and clip_each to false"
+            )
         return self
 
 

@@ -16,6 +16,7 @@ from contralex.lookup.clock import Clock, value_at
 from contralex.lookup.sharded_tensors import measure_norms, own_part
 from contralex.recipes import run_spec as specs
 from contralex.recipes.schedules import Cosine, Linear, Number, Steps
+from contralex.training.layer_rates import layer_scales
 
 NORM_AND_BIAS = "norm_and_bias"
 _LARC_EPS = 1e-8  # apex's; it counts where a gradient is as small, such as that of a bias before BatchNorm
@@ -89,10 +90,12 @@ def set_rates(optimizer: Optimizer, spec: specs.Optimizer, clock: Clock, batch: 
     decay = value_at(spec.weight_decay, clock)
     for group in optimizer.param_groups:
         own: specs.ParamGroup | None = group["spec"]
-        group["lr"], group["weight_decay"] = rate, decay
+        group["lr"], group["weight_decay"] = rate * group["layer_scale"], decay
         if own is None:
             continue
-        group["lr"] = own.lr_scale * (_start(spec.lr) * scale if own.fixed_lr else rate)
+        group["lr"] = own.lr_scale * group["layer_scale"] * (_start(spec.lr) * scale if own.fixed_lr else rate)
+        if own.frozen_by == "rate" and clock.at("step") < own.frozen_epochs:
+            group["lr"] = 0.0
         if own.weight_decay is not None:
             group["weight_decay"] = own.weight_decay
     return rate
@@ -104,7 +107,8 @@ def drop_frozen_gradients(optimizer: Optimizer, clock: Clock) -> None:
     None, not zero: with zero, momentum and weight decay would still move them.
     """
     for group in optimizer.param_groups:
-        if group["spec"] is not None and clock.at("step") < group["spec"].frozen_epochs:
+        own: specs.ParamGroup | None = group["spec"]
+        if own is not None and own.frozen_by == "gradient" and clock.at("step") < own.frozen_epochs:
             for parameter in group["params"]:
                 parameter.grad = None
 
@@ -123,38 +127,65 @@ def clip_norm(parameters: Iterable[Tensor], largest: float) -> None:
         _shorten(gradients, measure_norms(gradients).norm().expand(len(gradients)), largest)
 
 
+def clip_parts(model: nn.Module, parts: Sequence[Sequence[str]]) -> list[list[Tensor]]:
+    """The trainable parameters of each part, and of the rest, if there is one. ``parts``: patterns of names; the first
+    that matches holds. Raises where a part has none."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    found: list[list[Tensor]] = [[] for _ in (*parts, "rest")]
+    for name, parameter in named:
+        has = (any(fnmatchcase(name, pattern) for pattern in patterns) for patterns in parts)
+        found[next((place for place, is_in in enumerate(has) if is_in), len(parts))].append(parameter)
+    for place, patterns in enumerate(parts):
+        if not found[place]:
+            raise ContralexError(
+                f"train.clip_parts.{place}: {', '.join(patterns)} matches no trainable parameter that an earlier part "
+                f"has not taken; the parameters lie in {_modules(model)}."
+            )
+    return found if found[-1] else found[:-1]
+
+
 def _shorten(gradients: Sequence[Tensor], norms: Tensor, largest: float) -> None:
     parts = [own_part(gradient) for gradient in gradients]
     multiply_each(parts, list((largest / (norms + 1e-6)).clamp(max=1.0)))
 
 
 def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
-    taken: dict[int, list[Tensor]] = {}
-    rest: list[Tensor] = []
+    scales = layer_scales(model, spec.layer_decay)
+    taken: dict[int, list[tuple[str, Tensor]]] = {}
+    rest: list[tuple[str, Tensor]] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         for place, group in enumerate(spec.groups):
             if _matches(group.match, name, parameter):
-                taken.setdefault(place, []).append(parameter)
+                taken.setdefault(place, []).append((name, parameter))
                 break
         else:
-            rest.append(parameter)
+            rest.append((name, parameter))
     for place, group in enumerate(spec.groups):
         if place not in taken:
-            names = ", ".join(
-                sorted({name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad})
-            )
             raise ContralexError(
                 f"train.optimizer.groups.{place}.match: {group.match!r} matches no trainable parameter that an earlier "
-                f"group has not taken; the parameters lie in {names}."
+                f"group has not taken; the parameters lie in {_modules(model)}."
             )
-    groups = [
-        {"params": taken[place], "spec": group, "trust_ratio": group.trust_ratio}
-        for place, group in enumerate(spec.groups)
+    divided: list[tuple[specs.ParamGroup | None, list[tuple[str, Tensor]]]] = [
+        *((group, taken[place]) for place, group in enumerate(spec.groups)),
+        (None, rest),  # empty where the groups above took all
     ]
-    # A group may be empty of parameters only if the groups above took them all.
-    return [*groups, {"params": rest, "spec": None, "trust_ratio": True}] if rest else groups
+    return [
+        {
+            "params": [parameter for name, parameter in named if scales.get(name, 1.0) == scale],
+            "spec": group,
+            "trust_ratio": group is None or group.trust_ratio,
+            "layer_scale": scale,
+        }
+        for group, named in divided
+        for scale in sorted({scales.get(name, 1.0) for name, _ in named})
+    ]
+
+
+def _modules(model: nn.Module) -> str:
+    return ", ".join(sorted({name.rsplit(".", 1)[0] for name, p in model.named_parameters() if p.requires_grad}))
 
 
 def _matches(pattern: str, name: str, parameter: Tensor) -> bool:

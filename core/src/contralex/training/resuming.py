@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from contralex.errors import ContralexError, command_to_resume
+from contralex.errors import ContralexError, command_to_resume, remedy
 from contralex.training.checkpoints.plugin_versions import plugin_changes
 
 if TYPE_CHECKING:
@@ -117,6 +117,13 @@ def check_groups(found: Checkpoint, resolved: Resolved) -> None:
         raise ContralexError(
             f"train.optimizer.groups: {found.folder} has the optimiser's state in the order of the groups {before}, "
             f"and not of {now}; leave what each group matches as it was, or start a new run."
+        )
+    decay, own_decay = optimizer.get("layer_decay", 1.0), resolved.run.train.optimizer.layer_decay
+    if (decay == 1) != (own_decay == 1):
+        raise ContralexError(
+            f"train.optimizer.layer_decay: {found.folder} has the optimiser's state in the order of the layers of "
+            f"{decay:g}, and not of {own_decay:g}; leave it as it was, or start a new run:"
+            + remedy("--set", f"train.optimizer.layer_decay={decay:g}")
         )
 
 

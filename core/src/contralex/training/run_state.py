@@ -31,7 +31,7 @@ from contralex.recipes import delays
 from contralex.recipes.code_files import used_plugins
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
-from contralex.training import micro_batch_check
+from contralex.training import micro_batch_check, optimizers
 from contralex.training.batches import batches
 from contralex.training.checkpoints.state import CheckpointState, Forked, Pending
 from contralex.training.checkpoints.write import KeptState
@@ -202,6 +202,7 @@ class Run:
             *delays.too_long(self.spec, data.total / data.per_epoch),
             *micro_batch_check.warnings(self.spec, prepared.method),
         ]
+        self.parts_to_clip = optimizers.clip_parts(prepared.method, self.spec.train.clip_parts)
         self.stopping = Stopping()
         self.loss_check = LossCheck(self.stopping)
         used = used_plugins(plugins, resolved.code)

@@ -92,6 +92,10 @@ def _clip(run: Run) -> None:
     if spec.clip is not None and spec.clip_each:
         run.accelerator.unscale_gradients()
         optimizers.clip_each(run.method.parameters(), spec.clip)
+    elif spec.clip is not None and spec.clip_parts:
+        run.accelerator.unscale_gradients()
+        for part in run.parts_to_clip:
+            optimizers.clip_norm(part, spec.clip)
     elif spec.clip is not None:
         run.prepared.clip_gradients(spec.clip)
 
