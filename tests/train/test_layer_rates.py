@@ -139,3 +139,12 @@ def test_a_step_is_as_long_as_the_parts_allow(tmp_path: Path, images: Path) -> N
 def test_parts_need_a_bound() -> None:
     with pytest.raises(ContralexError, match="clip_parts says how clip is meant"):
         resolve("simclr-v1", sets=["train.clip_parts=[[encoder.*]]"])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train.clip_parts=[]", "train.optimizer.layer_decay=1.0", "train.optimizer.groups=[{match: a, frozen_by: rate}]"],
+)
+def test_what_was_added_changes_a_digest_only_where_it_is_used(setting: str) -> None:
+    before, now = resolve("simclr-v1").digest, resolve("simclr-v1", sets=[setting]).digest
+    assert (before == now) == ("rate" not in setting)

@@ -277,7 +277,7 @@ def _without_added(value: Any, data: Any) -> Any:
         return {
             key: _without_added(getattr(value, names[key]), inner)
             for key, inner in data.items()
-            if not _is_added(value, names[key], inner)
+            if not _is_added(value, names[key])
         }
     if isinstance(value, dict) and isinstance(data, dict):
         return {key: _without_added(value[key], inner) for key, inner in data.items()}
@@ -286,8 +286,8 @@ def _without_added(value: Any, data: Any) -> Any:
     return data
 
 
-def _is_added(spec: Spec, name: str, value: Any) -> bool:
-    return name in spec.added and value == type(spec).model_fields[name].default
+def _is_added(spec: Spec, name: str) -> bool:
+    return name in spec.added and getattr(spec, name) == type(spec).model_fields[name].default
 
 
 def _origins(run: RunSpec, data: dict[str, Any], merged: Merged) -> dict[str, list[Origin]]:
