@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from contralex.lookup import distributed, step
+from contralex.lookup import distributed, question
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.values import Match, Rows, Targets
 
@@ -34,7 +34,7 @@ def margins(scores: Tensor) -> Tensor:
 @contextmanager
 def undecided(into: list[float], close: float = CLOSE) -> Iterator[None]:
     """Adds to ``into`` which fraction of the look-ups within, over all processes, rounding may have decided."""
-    counted, found = _Undecided(close), step._measure_accuracy
+    counted, found = _Undecided(close), question._measure_accuracy
 
     def watched(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
         if targets.has_weights or not targets.has_vectors:  # the dictionary may have answered during the loss
@@ -45,7 +45,7 @@ def undecided(into: list[float], close: float = CLOSE) -> Iterator[None]:
         with counted:
             return found(queries, keys, dictionary, targets, match)
 
-    with mock.patch.object(step, "_measure_accuracy", watched):
+    with mock.patch.object(question, "_measure_accuracy", watched):
         yield
     into.append(float(distributed.mean_over_processes(torch.tensor(counted.close / counted.rows))))
 

@@ -9,7 +9,7 @@ import torch
 
 from contralex.lookup import late_checks
 from contralex.lookup.dictionary import Dictionary
-from contralex.lookup.step import _measure_accuracy
+from contralex.lookup.question import _measure_accuracy
 from contralex.lookup.values import Match, Rows, Targets
 from contralex.testing.host_waits import HostWaits
 

@@ -123,7 +123,8 @@ def test_a_teacher_does_not_move() -> None:
     model, teacher = student(temperature=1.0)
     moved = gradients(model, model(images(1), SAMPLE, step()).loss)
     assert moved and not any(name.startswith("key_encoder") for name in moved)
-    model.update(model(images(1), SAMPLE, step()).keys, step())
+    moment = step()
+    model.update(model(images(1), SAMPLE, moment).keys, moment)
     frozen: Any = model.key_encoder
     for name, value in frozen.encoder.state_dict().items():
         assert torch.equal(value, teacher.state_dict()[name]), name

@@ -23,7 +23,8 @@ def trained(turns: int, symmetric: bool = False) -> LookUp:
     model = made("nnclr", f"method.targets.size={SIZE}", loss)
     for turn in range(turns):
         views = {view: x.roll(turn + 1, dims=0) ** (turn + 1) for view, x in images(2).items()}
-        model.update(model(views, SAMPLE, step(turn)).keys, step(turn))
+        moment = step(turn)
+        model.update(model(views, SAMPLE, moment).keys, moment)
     return model
 
 

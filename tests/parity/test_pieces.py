@@ -68,8 +68,9 @@ def test_matches_share_the_rows_that_are_drawn_unless_each_draws_its_own() -> No
 def test_pirl_remembers_the_image_and_never_its_pieces() -> None:
     model, views = made("pirl", "method.negatives.draws=16"), {**images(1), 1: pieces()}
     bank = model.negatives.bank(0).clone()
-    found = model(views, SAMPLE, step())
-    model.update(found.keys, step())
+    moment = step()
+    found = model(views, SAMPLE, moment)
+    model.update(found.keys, moment)
     image = normal(embed(model.encoder, views[0])).detach()
     torch.testing.assert_close(model.negatives.bank(0)[SAMPLE], normal(0.5 * bank[SAMPLE] + 0.5 * image))
     assert set(found.keys.view.tolist()) == {0}

@@ -80,10 +80,11 @@ def test_running_statistics_follow_the_order_of_the_views(recipe: str, sets: tup
     online, target = official(model, loss, (0, 1))
     reverse, _ = official(model, loss, (1, 0))
     for number, views in enumerate(batches()):
-        found = model(dict(enumerate(views)), SAMPLE, step(number))
+        moment = step(number)
+        found = model(dict(enumerate(views)), SAMPLE, moment)
         parameters = list(model.encoder.parameters())
         move(parameters, list(torch.autograd.grad(found.loss, parameters)))
-        model.update(found.keys, step(number))
+        model.update(found.keys, moment)
     for mine, theirs in ((model.encoder, online), (model.key_encoder.encoder, target)):
         wanted = statistics(theirs)
         assert len(wanted) == 8  # means and variances of two layers of the backbone and one of each head

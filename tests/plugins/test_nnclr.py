@@ -77,9 +77,10 @@ def test_no_sample_is_its_own_neighbour_in_the_step_in_which_it_arrives() -> Non
     own = keys.select_view(0).vectors
     before = neighbours(model.targets, keys, Match(query=1, key=0))
     assert not bool(torch.isclose(before, own, atol=1e-4).all(dim=1).any())
-    found = model.look_up(queries, keys, step())
+    moment = step()
+    found = model.look_up(queries, keys, moment)
 
-    model.update(found.keys, step())  # and now each is there, so the order of the two is all that keeps them apart
+    model.update(found.keys, moment)  # and now each is there, so the order of the two is all that keeps them apart
     after = neighbours(model.targets, keys, Match(query=1, key=0))
     torch.testing.assert_close(after, own)
 

@@ -72,10 +72,11 @@ if TYPE_CHECKING:
     from contralex.lookup.host_mirror import HostMirror
     from contralex.lookup.late_checks import refuse_if
     from contralex.lookup.micro_batches import encode_in_parts, slice_of_batch
+    from contralex.lookup.question import Question
     from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
     from contralex.lookup.step import LookUp
-    from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
+    from contralex.lookup.values import Answer, Match, Rows, Step, StepResult, Targets
     from contralex.lookup.view import View, ViewBatch, company_of, map_pixels, pixels_of
     from contralex.lookup.weights import TiledWeights
     from contralex.plugins.architecture import Architecture, Library
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
     from contralex.recipes.data_files import check_present
     from contralex.recipes.layers import Resolved, resolve_data
     from contralex.recipes.paths import LocalPath
-    from contralex.recipes.run_spec import RunSpec
+    from contralex.recipes.run_spec import LookUpSpec, RunSpec
     from contralex.recipes.schedules import Fraction, Number, Rate, Temperature, bounds
     from contralex.training.build import read_source
     from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
@@ -229,6 +230,7 @@ _WHERE = {
         "encode_in_parts",
         "slice_of_batch",
     ),
+    "contralex.lookup.question": ("Question",),
     "contralex.lookup.ring_buffer": ("write_to_ring",),
     "contralex.lookup.slots": (
         "Backbone",
@@ -240,6 +242,7 @@ _WHERE = {
     ),
     "contralex.lookup.step": ("LookUp",),
     "contralex.lookup.values": (
+        "Answer",
         "Match",
         "Rows",
         "Step",
@@ -280,7 +283,10 @@ _WHERE = {
         "resolve_data",
     ),
     "contralex.recipes.paths": ("LocalPath",),
-    "contralex.recipes.run_spec": ("RunSpec",),
+    "contralex.recipes.run_spec": (
+        "LookUpSpec",
+        "RunSpec",
+    ),
     "contralex.recipes.schedules": (
         "Fraction",
         "Number",
@@ -314,6 +320,7 @@ __all__ = [
     "THIS",
     "UNTRAINED",
     "Accuracy",
+    "Answer",
     "Architecture",
     "Augment",
     "Backbone",
@@ -357,6 +364,7 @@ __all__ = [
     "Library",
     "LocalPath",
     "LookUp",
+    "LookUpSpec",
     "Loss",
     "Match",
     "MaxPixels",
@@ -371,6 +379,7 @@ __all__ = [
     "Placement",
     "Preprocessing",
     "PrototypeSource",
+    "Question",
     "QueueSource",
     "RandAugment",
     "Rate",

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contralex.files import read_json
+from contralex.plugins.hooks import METHOD_SLOTS, SHARED_SLOTS
 from contralex.recipes import yaml
 from contralex.recipes.paths import local_paths
 
 if TYPE_CHECKING:
     from contralex.exporting.formats import Written
     from contralex.exporting.original import Original
-
-_SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
 
 
 def write_card(original: Original, written: Written, name: str, transform: Mapping[str, Any]) -> str:
@@ -85,7 +84,13 @@ def _images(transform: Mapping[str, Any]) -> str:
 
 def _method(original: Original) -> str:
     method = original.spec.method
-    rows = "\n".join(f"| {slot} | {getattr(method, slot).kind_name()} |" for slot in _SLOTS)
+    rows = "\n".join(f"| {slot} | {getattr(method, slot).kind_name()} |" for slot in METHOD_SLOTS)
+    rows += "".join(
+        f"\n| look_ups.{name}.{slot} | {getattr(asked, slot).kind_name()} |"
+        for name, asked in method.look_ups.items()
+        for slot in METHOD_SLOTS
+        if slot not in SHARED_SLOTS
+    )
     cards = "\n".join(f"* {line}" for line in _plugins(original))
     return f"## How it was trained\n\n| slot | kind |\n|---|---|\n{rows}\n\n{cards}"
 

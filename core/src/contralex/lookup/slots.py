@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contralex.errors import ContralexError
 from contralex.lookup.dictionary import Dictionary
+from contralex.lookup.names import IMAGE
 from contralex.lookup.values import Match, Rows, Step, Targets
 from contralex.lookup.view import View, ViewBatch, pixels_of
 
@@ -73,7 +74,8 @@ class Encoder(nn.Module, ABC):
     @property
     def has_same_sides(self) -> bool:
         """Whether :meth:`queries` returns what :meth:`keys` does, so that one may stand for the other."""
-        return type(self).queries is Encoder.queries
+        own = type(self)
+        return own.queries is Encoder.queries and own.queries_of is Encoder.queries_of
 
     @abstractmethod
     def forward(self, views: Mapping[int, Any]) -> dict[int, Tensor]:
@@ -85,6 +87,17 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def features(self, view: Tensor) -> Tensor:
         """(B, F): the representation that is kept after training, before any projector."""
+
+    @property
+    def outputs(self) -> Mapping[str, int]:
+        """The names of what may be looked up of a view, each with its dimensions D, the first of them the main one. An
+        encoder with several overrides this, :meth:`queries_of` and :meth:`keys_of`."""
+        return {IMAGE: self.dim}
+
+    def encode_keys(self, views: Mapping[int, Any]) -> dict[int, Any]:
+        """As :meth:`forward`, for a key encoder with weights of its own. An encoder overrides it whose key side reads a
+        view in another way: a student sees a masked image, and its teacher the whole (iBOT, arXiv:2111.07832)."""
+        return self(views)
 
     def embedding(self, view: Any) -> Tensor:
         """(B, D): the key vector of the view that :meth:`features` takes; the mean over its positions."""
@@ -98,6 +111,14 @@ class Encoder(nn.Module, ABC):
     def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
         """For each view, key vectors, shaped as in :meth:`queries`. Positions ``None`` means 0, 1, ... P-1."""
         return {view: (vectors, None) for view, vectors in embedded.items()}
+
+    def queries_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        """Query vectors and positions of one of the :attr:`outputs`, for the views of the look-ups that ask for it."""
+        return self.queries(embedded)
+
+    def keys_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        """Key vectors and positions of one of the :attr:`outputs`, for the views of the look-ups that ask for it."""
+        return self.keys(embedded)
 
 
 def _mean(vectors: Tensor) -> Tensor:
@@ -134,6 +155,22 @@ class KeyEncoder(nn.Module, ABC):
         ``reads_queries``, else of the query views alone.
         """
 
+    def encode_outputs(
+        self,
+        encoder: Encoder,
+        views: Mapping[int, Any],
+        embedded: Mapping[int, Any],
+        sample: Tensor,
+        step: Step,
+        wanted: Mapping[str, Sequence[int]],
+    ) -> dict[str, Rows]:
+        """As :meth:`forward`, where more than the encoder's main output is asked for: the keys of each output in
+        ``wanted``, of these views."""
+        raise ContralexError(
+            f"method.key_encoder: {type(self).__name__} makes keys of the encoder's main output alone, and the "
+            f"look-ups ask for {', '.join(wanted)}; use momentum, shared or frozen."
+        )
+
     def side(self, module: M) -> M:
         """Return the copy of ``module`` that the key side uses: itself, or a twin that this key encoder keeps.
 
@@ -152,6 +189,12 @@ class NegativeSource(nn.Module, ABC):
     """
 
     num_prototypes: int = 0
+    reads: Sequence[str] = ()
+    """The outputs of the encoder that it reads beside its look-up's own, of its look-up's views: their rows of this
+    process are in ``step.queries`` and ``step.keys``."""
+    compares_samples: bool = True
+    """Whether it needs the keys of other samples, in :meth:`forward` or after the step. Keys of several positions are
+    gathered from the processes only where a part of the look-up says so."""
 
     def prepare(self, step: Step) -> None:
         """Called once before each step encodes: before the first of its look-ups, where it makes several."""
@@ -165,6 +208,11 @@ class NegativeSource(nn.Module, ABC):
 
     def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
+
+    def follow(self, queries: Rows, keys: Rows, step: Step) -> None:
+        """Called once after each optimiser step, with the ``step`` that :meth:`forward` had: :meth:`update`, for state
+        that follows the keys alone. ``queries``: this process's, detached."""
+        self.update(keys, step)
 
     def resize_buffers(self, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Bring its own buffers of a checkpoint, ``stored``, to the size that this source has now, for a run that is
@@ -184,6 +232,11 @@ class NegativeSource(nn.Module, ABC):
 class TargetGenerator(nn.Module, ABC):
     """What each query should find."""
 
+    reads: Sequence[str] = ()
+    """The outputs of the encoder that it reads beside its look-up's own, see :attr:`NegativeSource.reads`."""
+    compares_samples: bool = True
+    """Whether it needs the keys of other samples, see :attr:`NegativeSource.compares_samples`."""
+
     @abstractmethod
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         """Make the targets of these N queries, given the negative source's arguments and its result. It writes nothing.
@@ -194,14 +247,27 @@ class TargetGenerator(nn.Module, ABC):
     def update(self, keys: Rows, step: Step) -> None:
         """Called once after each optimiser step, with the keys of every process in the order of the batch."""
 
+    def follow(self, queries: Rows, keys: Rows, step: Step) -> None:
+        """Called once after each optimiser step, with the ``step`` that :meth:`forward` had: :meth:`update`, for state
+        that follows the keys alone. ``queries``: this process's, detached."""
+        self.update(keys, step)
+
 
 class Loss(nn.Module, ABC):
     """How wrong the look-up was."""
+
+    reads: Sequence[str] = ()
+    """The outputs of the encoder that it reads beside its look-up's own, see :attr:`NegativeSource.reads`."""
+    compares_samples: bool = True
+    """Whether it needs the keys of other samples, see :attr:`NegativeSource.compares_samples`."""
 
     @abstractmethod
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         """The mean over this process's queries, a float32 scalar. Reduce statistics over all queries with
         :mod:`contralex.lookup.distributed`, with gradient, before a function is taken of them."""
+
+    def follow(self, queries: Rows, keys: Rows, step: Step) -> None:
+        """Called once after each optimiser step, as :meth:`NegativeSource.follow`."""
 
 
 class Backbone(NamedTuple):

@@ -10,7 +10,7 @@ takes, then gives exactly the gradient that one process would give for the batch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -19,19 +19,23 @@ import torch
 from torch import Tensor, nn
 
 from contralex.compat import keep_from_broadcasts
-from contralex.lookup.dictionary import Dictionary
+from contralex.lookup import nested
+from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.micro_batches import encode_in_parts
+from contralex.lookup.names import IMAGE, MAIN
+from contralex.lookup.question import Question, add
 from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
 from contralex.lookup.twins import Twins
-from contralex.lookup.values import Match, Rows, Step, StepResult, Targets
+from contralex.lookup.values import Answer, Match, Rows, Step, StepResult
 from contralex.lookup.view import ViewBatch
 
 
-class LookUp(nn.Module):
+class LookUp(Question):
     """A method: the five slots, and the one step that joins them.
 
-    ``reduction``: ``mean`` or ``sum`` over the matches.
+    ``reduction``: ``mean`` or ``sum`` over the matches. A method that asks its encoding several questions has further
+    ``look_ups``, each with a name; its own slots are then its main one, of this ``weight`` and this output (``of``).
 
     >>> import contralex, torch
     >>> encoder = contralex.ImageEncoder(contralex.Backbone(torch.nn.Linear(192, 16), dim=16))
@@ -57,22 +61,34 @@ class LookUp(nn.Module):
         loss: Loss,
         matches: Sequence[Match],
         reduction: str = "mean",
+        *,
+        weight: float | Schedule = 1.0,
+        of: str = IMAGE,
+        look_ups: Mapping[str, Question] | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # the encoders come before the slots, in the order of the parameters
         self.encoder = encoder
         self.key_encoder = key_encoder
-        self.negatives = negatives
-        self.targets = targets
-        self.loss = loss
-        self.matches = tuple(matches)
-        self.loss_scale = len(self.matches) if reduction == "sum" else 1  # times the mean over the matches
-        # In the order of the views: BatchNorm's running statistics end on the last view that is encoded, which in the
-        # official codes is the last of the sample's.
-        self.query_views = tuple(sorted({match.query for match in matches}))
-        self.key_views = tuple(sorted({match.key for match in matches}))
+        self._hold(negatives, targets, loss, matches, reduction, weight, of)
+        self.look_ups = nn.ModuleDict(look_ups)
+        self.asked_views = _views_of_outputs([(each, each.query_views) for each in self.questions.values()])
+        self.found_views = _views_of_outputs([(each, each.key_views) for each in self.questions.values()])
+        self.encoded_queries = _in_order(self.asked_views.values())
+        self.encoded_keys = _in_order(self.found_views.values())
         sharded = list(sharded_buffers(self))
         if sharded:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
             keep_from_broadcasts(self, sharded)
+
+    @property
+    def questions(self) -> dict[str, Question]:
+        """All look-ups of a step by their names; the method's own, ``main``, is the first."""
+        others = {name: each for name, each in self.look_ups.items() if isinstance(each, Question)}
+        return {MAIN: self, **others}
+
+    @property
+    def has_several_outputs(self) -> bool:
+        """Whether more than the encoder's main output is asked for."""
+        return self.asked_views.keys() != {IMAGE}
 
     def forward(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> StepResult:
         """One step on this process's part of the batch: ``views`` (B, ...) each, of the samples ``sample`` (B,)."""
@@ -80,14 +96,30 @@ class LookUp(nn.Module):
         return self.look_up(queries, keys, step)
 
     def encode(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
-        """The expensive half: return this process's queries, and the keys of every process."""
-        if step.part == 0:
-            self.negatives.prepare(step)
-        queries, keys = self.encode_own(views, sample, step)
-        return queries, keys.gather(gradient=self.key_encoder.gradient)
+        """The expensive half: return this process's queries, and the keys of every process, of the main look-up. Those
+        of the encoder's other outputs are in ``step``.
 
-    def encode_own(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
-        """Return this process's queries and its keys.
+        Keys of several positions are not gathered where no look-up compares samples: nobody would read them.
+        """
+        if step.part == 0:
+            for question in self.questions.values():
+                question.negatives.prepare(step)
+        queries, keys = self.encode_own(views, sample, step)
+        step.queries = queries
+        step.keys = {of: self._gather(of, rows) for of, rows in keys.items()}
+        return step.queries[self.of], step.keys[self.of]
+
+    def _gather(self, of: str, keys: Rows) -> Rows:
+        asking = [question for question in self.questions.values() if question.of == of]
+        needs_others = any(question.compares_samples for question in asking)
+        if asking and (needs_others or not keys.has_positions):
+            return keys.gather(gradient=self.key_encoder.gradient)
+        return keys if self.key_encoder.gradient else keys.detach()
+
+    def encode_own(
+        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step
+    ) -> tuple[dict[str, Rows], dict[str, Rows]]:
+        """Return this process's queries and its keys, by the output of the encoder.
 
         They are encoded in micro-batches of ``step.micro_batch`` samples, where the step says so; the rows and their
         gradients are the same, see :mod:`contralex.lookup.micro_batches`.
@@ -103,98 +135,127 @@ class LookUp(nn.Module):
 
     @property
     def _queries_are_keys(self) -> bool:
-        same_views = self.query_views == self.key_views
+        same_views = self.asked_views == self.found_views
         return same_views and self.key_encoder.passes_embeddings and self.encoder.has_same_sides
 
-    def _encode_both(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+    def _encode_both(
+        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step
+    ) -> tuple[dict[str, Rows], dict[str, Rows]]:
         queries, embedded = self._encode_queries(views, sample)
         return queries, self._encode_keys(views, embedded, sample, step)
 
     def _encode_both_in_parts(
         self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, size: int
-    ) -> tuple[Rows, Rows]:
+    ) -> tuple[dict[str, Rows], dict[str, Rows]]:
         """Keys that share a pass with the queries, or carry a gradient of their own, are encoded beside them."""
         if self._queries_are_keys:
 
-            def encode_once(which: slice, sample: Tensor) -> Rows:
+            def encode_once(which: slice, sample: Tensor) -> dict[str, Rows]:
                 return self._encode_queries(_cut(views, which, sample), sample)[0]
 
-            rows = Rows.join(encode_in_parts(encode_once, sample, size, [self.encoder, self.key_encoder]), sample)
+            rows = _join(encode_in_parts(encode_once, sample, size, [self.encoder, self.key_encoder]), sample)
             return rows, rows
 
-        def encode(which: slice, sample: Tensor) -> tuple[Rows, Rows]:
+        def encode(which: slice, sample: Tensor) -> tuple[dict[str, Rows], dict[str, Rows]]:
             return self._encode_both(_cut(views, which, sample), sample, step)
 
         parts = encode_in_parts(encode, sample, size, [self.encoder, self.key_encoder])
         queries, keys = zip(*parts, strict=True)
-        return Rows.join(queries, sample), Rows.join(keys, sample)
+        return _join(queries, sample), _join(keys, sample)
 
     def _encode_each_in_parts(
         self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, size: int
-    ) -> tuple[Rows, Rows]:
+    ) -> tuple[dict[str, Rows], dict[str, Rows]]:
         """Keys without gradient are encoded after the queries, and once."""
 
-        def encode_queries(which: slice, sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
+        def encode_queries(which: slice, sample: Tensor) -> tuple[dict[str, Rows], dict[int, Any]]:
             return self._encode_queries(_cut(views, which, sample), sample)
 
         queries, embedded = zip(*encode_in_parts(encode_queries, sample, size, [self.encoder]), strict=True)
-        joined = {view: torch.cat([part[view].detach() for part in embedded]) for view in embedded[0]}
+        joined = nested.cat([nested.detach(part) for part in embedded])
 
-        def encode_keys(which: slice, sample: Tensor) -> Rows:
-            return self._encode_keys(_cut(views, which, sample), _cut(joined, which, sample), sample, step)
+        def encode_keys(which: slice, sample: Tensor) -> dict[str, Rows]:
+            return self._encode_keys(_cut(views, which, sample), nested.select(joined, which), sample, step)
 
         with torch.no_grad():
             if self.key_encoder.takes_whole_batch:
                 keys = encode_keys(slice(None), sample)
             else:
-                keys = Rows.join(encode_in_parts(encode_keys, sample, size, [self.key_encoder]), sample)
-        return Rows.join(queries, sample), keys
+                keys = _join(encode_in_parts(encode_keys, sample, size, [self.key_encoder]), sample)
+        return _join(queries, sample), keys
 
-    def _encode_queries(self, views: Mapping[int, ViewBatch], sample: Tensor) -> tuple[Rows, dict[int, Tensor]]:
-        """The queries, and the embedding of each view that the encoder has seen."""
-        online = self.query_views
+    def _encode_queries(self, views: Mapping[int, ViewBatch], sample: Tensor) -> tuple[dict[str, Rows], dict[int, Any]]:
+        """The queries of each output, and the embedding of each view that the encoder has seen."""
+        online = self.encoded_queries
         if self.key_encoder.reads_queries:  # the same embedding serves both sides, so encode each view once
-            online = tuple(sorted({*self.query_views, *self.key_views}))
+            online = tuple(sorted({*online, *self.encoded_keys}))
         embedded = self.encoder({view: views[view] for view in online})
-        asked = self.encoder.queries({view: embedded[view] for view in self.query_views})
-        return Rows.from_views(asked, sample), embedded
+        asked = {
+            of: self.encoder.queries_of(of, {view: embedded[view] for view in wanted})
+            for of, wanted in self.asked_views.items()
+        }
+        return {of: Rows.from_views(vectors, sample) for of, vectors in asked.items()}, embedded
 
     def _encode_keys(
-        self, views: Mapping[int, ViewBatch], embedded: Mapping[int, Tensor], sample: Tensor, step: Step
-    ) -> Rows:
-        return self.key_encoder(  # type: ignore[no-any-return]
-            self.encoder, {view: views[view] for view in self.key_views}, embedded, sample, step
-        )
+        self, views: Mapping[int, ViewBatch], embedded: Mapping[int, Any], sample: Tensor, step: Step
+    ) -> dict[str, Rows]:
+        seen = {view: views[view] for view in self.encoded_keys}
+        if self.has_several_outputs:
+            return self.key_encoder.encode_outputs(self.encoder, seen, embedded, sample, step, self.found_views)
+        return {IMAGE: self.key_encoder(self.encoder, seen, embedded, sample, step)}
 
     def look_up(self, queries: Rows, keys: Rows, step: Step) -> StepResult:
-        """The cheap half, in float32: every query view looks its key view up."""
-        losses, hits = [], []
+        """The cheap half, in float32: each question's query views look their key views up. ``queries`` and ``keys`` are
+        the main one's; what the others ask is in ``step``, where :meth:`encode` has put it."""
         with _without_autocast(queries.vectors.device.type):
-            is_same = queries is keys
-            queries = _in_float32(queries)
-            keys = queries if is_same else _in_float32(keys)
-            twins = Twins.find(queries, keys)
-            for match in self.matches:
-                asked = queries.select_view(match.query)
-                dictionary = self.negatives(asked, keys, match, step)
-                if twins is not None:
-                    dictionary.meet_twins(asked.vectors, twins)
-                targets = self.targets(asked, keys, dictionary, match, step)
-                losses.append(self.loss(asked, dictionary, targets, step))
-                with torch.no_grad():
-                    hits.append(_measure_accuracy(asked, keys, dictionary, targets, match))
-        total = _divide(_add(losses), len(losses) / self.loss_scale)
-        return StepResult(total, _divide(_add(hits), len(hits)), keys.detach(), dictionary.size)
+            _put_in_float32(step, {**step.queries, self.of: queries}, {**step.keys, self.of: keys})
+            twins: dict[tuple[int, int], Twins | None] = {}
+            answers = {name: self._answer(question, step, twins) for name, question in self.questions.items()}
+        losses = [_weigh(answers[name].loss, question.weight, step) for name, question in self.questions.items()]
+        step.detach_rows()
+        main = answers[MAIN]
+        several = {name: answer.detach() for name, answer in answers.items()} if self.look_ups else {}
+        return StepResult(add(losses), main.accuracy, step.keys[self.of], main.entries, several)
+
+    def _answer(self, question: Question, step: Step, twins: dict[tuple[int, int], Twins | None]) -> Answer:
+        asked, found = step.queries[question.of], step.keys[question.of]
+        is_same = asked is found and question.query_views == question.key_views
+        queries = asked.select_views(question.query_views)
+        keys = queries if is_same else found.select_views(question.key_views)
+        seen = id(queries), id(keys)
+        if seen not in twins:  # several questions of the same rows share what was found of them
+            twins[seen] = Twins.find(queries, keys)
+        return question.ask(queries, keys, twins[seen], step)
 
     @torch.no_grad()
     def update(self, keys: Rows, step: Step) -> None:
-        """Update the key encoder, the dictionary and the targets' state, once, after the optimiser's step.
+        """Update the key encoder and the state of each look-up, once, after the optimiser's step. ``step``: the one of
+        the look-up; ``keys``: its result's.
 
         The dictionary is written *after* the look-up; before it, the positive would be among the negatives.
         """
         self.key_encoder.update(step)
-        self.negatives.update(keys, step)
-        self.targets.update(keys, step)
+        found = {**step.keys, self.of: keys}
+        for question in self.questions.values():
+            asked = step.asked(question.of).select_views(question.query_views)
+            question.follow_step(asked, found[question.of].select_views(question.key_views), step)
+
+
+def _views_of_outputs(asking: Iterable[tuple[Question, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:
+    """For each output of the encoder the views of the questions that ask for it, or whose parts read it."""
+    wanted: dict[str, set[int]] = {}
+    for question, views in asking:
+        for output in (question.of, *question.reads):
+            wanted.setdefault(output, set()).update(views)
+    return {output: tuple(sorted(views)) for output, views in wanted.items()}
+
+
+def _in_order(views: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sorted({view for each in views for view in each}))
+
+
+def _join(parts: Sequence[Mapping[str, Rows]], sample: Tensor) -> dict[str, Rows]:
+    return {of: Rows.join([part[of] for part in parts], sample) for of in parts[0]}
 
 
 def _cut(views: Mapping[int, Any], which: slice, sample: Tensor) -> dict[int, Any]:
@@ -206,38 +267,16 @@ def _without_autocast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
+def _put_in_float32(step: Step, queries: dict[str, Rows], keys: dict[str, Rows]) -> None:
+    """The rows of each output into ``step``; queries that are the keys stay one and the same."""
+    step.queries = {of: _in_float32(rows) for of, rows in queries.items()}
+    step.keys = {of: step.queries[of] if rows is queries.get(of) else _in_float32(rows) for of, rows in keys.items()}
+
+
 def _in_float32(rows: Rows) -> Rows:
     return rows if rows.vectors.dtype == torch.float32 else replace(rows, vectors=rows.vectors.float())
 
 
-def _add(numbers: Sequence[Tensor]) -> Tensor:
-    """The sum of scalars, in few operations where they are few."""
-    if len(numbers) > 2:
-        return torch.stack(list(numbers)).sum()
-    return numbers[0] if len(numbers) == 1 else numbers[0] + numbers[1]
-
-
-def _divide(number: Tensor, divisor: float) -> Tensor:
-    return number if divisor == 1 else number / divisor
-
-
-def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets: Targets, match: Match) -> Tensor:
-    """The fraction of queries whose best-scoring entry is the one that they should find, a scalar."""
-    if targets.has_weights:  # of several that are wanted most, any will do
-        wanted = targets.tiled_weights.at(dictionary.find_best(queries.vectors))
-        most = targets.tiled_weights.largest()  # 0: this query is to find nothing
-        return ((wanted >= most) & (most > 0)).float().mean()
-    if targets.has_vectors:  # regression: is the sample's own key the nearest of the batch's keys?
-        matched = keys.select_view(match.key)
-        normal = nn.functional.normalize
-        asked, entries = normal(queries.vectors, dim=1), normal(matched.vectors, dim=1)
-        index = queries.find_in(matched, same_view=False)
-        per_sample = matched.per_sample
-        if per_sample == 1:
-            scores = asked @ entries.T
-        else:  # of its own sample's keys alone: all patches against all patches would be larger than the network
-            asked = asked.unflatten(0, (-1, queries.per_sample))  # (B, Q, D)
-            own = entries.unflatten(0, (-1, per_sample))[index.view(asked.shape[:2])[:, 0] // per_sample]  # (B, P, D)
-            scores, index = (asked @ own.mT).flatten(0, 1), index % per_sample
-        return (scores.argmax(dim=1) == index).float().mean()
-    return dictionary.finds(queries.vectors, targets.index).float().mean()
+def _weigh(loss: Tensor, weight: float | Schedule, step: Step) -> Tensor:
+    number = value_at(weight, step.clock)
+    return loss if number == 1 else loss * number

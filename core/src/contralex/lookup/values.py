@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -173,6 +174,11 @@ class Rows:
         return counts.pop() if len(counts) == 1 else int((self.sample == self.sample[0]).sum())
 
     @property
+    def has_positions(self) -> bool:
+        """Whether every view is known to have several rows of each sample."""
+        return self.layout is not None and all(block.per_sample > 1 for block in self.layout.blocks)
+
+    @property
     def is_counted(self) -> bool:
         """Whether the positions of each sample are known to be 0, 1, ... P-1."""
         return self.layout is not None and all(block.counted for block in self.layout.blocks)
@@ -207,6 +213,10 @@ class Rows:
                 None if block.counted else distributed.gather(self.position[rows]).unflatten(0, (len(everyone), -1))
             )
         return Rows._from_blocks(parts, samples, positions, [block.spread(rank, world) for block in layout.blocks])
+
+    def select_views(self, views: Sequence[int]) -> Rows:
+        """The rows of these views, view after view; the rows themselves where they are of no other."""
+        return self if self.views == tuple(views) else Rows.cat([self.select_view(view) for view in views])
 
     def select_matching(self, queries: Rows, match: Match) -> Rows:
         """The key of each query, as N rows in the order of the queries: the row of view ``match.key`` with the query's
@@ -416,6 +426,21 @@ class Step:
     """Which of the optimiser step's look-ups this is, where ``train.accumulate`` has it make several."""
     look_ups: tuple[Step, ...] = ()
     """In ``update``, where the optimiser step was several look-ups: theirs, in order."""
+    queries: dict[str, Rows] = field(default_factory=dict)
+    """This process's queries, by the output of the encoder that they are; after the look-up, without gradient."""
+    keys: dict[str, Rows] = field(default_factory=dict)
+    """The keys, by the output: of every process where they were gathered; after the look-up, without gradient."""
+
+    def asked(self, output: str) -> Rows:
+        """The queries of an output. RuntimeError where nothing was looked up in this step."""
+        if output not in self.queries:
+            raise RuntimeError("nothing was looked up in this step; update() needs the Step that look_up() had")
+        return self.queries[output]
+
+    def detach_rows(self) -> None:
+        """Leave the graph of the look-up behind."""
+        self.queries = {output: rows.detach() for output, rows in self.queries.items()}
+        self.keys = {output: rows.detach() for output, rows in self.keys.items()}
 
     @classmethod
     def join(cls, look_ups: Sequence[Step]) -> Step:
@@ -424,7 +449,11 @@ class Step:
         if len(look_ups) == 1:
             return first
         batch = sum(step.batch for step in look_ups)
-        return replace(first, batch=batch, cache=_ClosedCache(), look_ups=tuple(look_ups))
+        queries, keys = (
+            {of: Rows.join_batches([rows(step)[of] for step in look_ups]) for of in rows(first)}
+            for rows in (attrgetter("queries"), attrgetter("keys"))
+        )
+        return replace(first, batch=batch, cache=_ClosedCache(), look_ups=tuple(look_ups), queries=queries, keys=keys)
 
     @property
     def caches(self) -> list[dict[Any, Any]]:
@@ -442,6 +471,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a look-up gave."""
+
+    loss: Tensor
+    """The mean loss over this process's queries, without the look-up's weight, a scalar."""
+    accuracy: Tensor
+    """The fraction of this process's queries whose best entry is the one that they should find (top-1), a scalar."""
+    entries: int
+    """The number of entries that a query was compared with; 0 where there is no dictionary."""
+    keys: Rows
+    """The keys in which was looked up, of every process where they were gathered."""
+    added: int = 1
+    """How many losses were added, where the loss is a sum."""
+
+    def detach(self) -> Answer:
+        return replace(self, loss=self.loss.detach(), keys=self.keys.detach())
+
+
+@dataclass(frozen=True)
 class StepResult:
     """What a step of :class:`~contralex.lookup.step.LookUp` returns."""
 
@@ -453,3 +501,6 @@ class StepResult:
     """The keys of every process, which :meth:`LookUp.update` takes."""
     entries: int
     """The number of entries that a query was compared with; 0 where there is no dictionary."""
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """What each look-up gave, by its name, where there are several: the method's own first, whose accuracy, keys and
+    entries are above. They are without gradient."""

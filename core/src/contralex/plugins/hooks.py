@@ -204,6 +204,7 @@ def contralex_run_end(run: Run, results: dict[str, object]) -> None:
 
 # The slots of a method, in the order in which they are built.
 METHOD_SLOTS = ("encoder", "key_encoder", "negatives", "targets", "loss")
+SHARED_SLOTS = ("encoder", "key_encoder")  # of all look-ups of a method; each has the others itself
 
 # slot of a spec -> the hook that fills it
 SLOTS = {

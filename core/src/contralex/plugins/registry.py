@@ -129,7 +129,7 @@ class Registry:
         return [
             kind
             for kind in self.kinds(slot)
-            if all(wanted & offers[other] for other, wanted in self.get(slot, kind).needs.items())
+            if all(wanted & offers.get(other, wanted) for other, wanted in self.get(slot, kind).needs.items())
         ]
 
     # The code of a spec

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from contralex.lookup.names import IMAGE
 from contralex.plugins import building, table
 from contralex.plugins.architecture import Architecture, Library
 from contralex.plugins.building import BuildContext
@@ -113,6 +114,18 @@ class Spec(BaseModel):
     def image_shape(self) -> tuple[int, int | None]:
         """Of a backbone: the channels of the images that it takes, and the pixels of a side; None where any will do."""
         return 3, None
+
+    def output_names(self) -> Sequence[str]:
+        """Of an encoder: the names of its :attr:`~contralex.plugin.Encoder.outputs`, the main one first."""
+        return (IMAGE,)
+
+    def offers_of(self, output: str) -> frozenset[str]:
+        """Of an encoder: what it gives to the look-ups of one of its outputs."""
+        return self.offers()
+
+    def reads_outputs(self) -> Sequence[str]:
+        """Of negatives, targets and losses: the outputs of the encoder that they read beside their look-up's own."""
+        return ()
 
     def kept_backbone(self) -> Spec | None:
         """Of an encoder: the spec of its :attr:`~contralex.plugin.Encoder.backbone`, which is the field of that name;

@@ -6,12 +6,14 @@ module compares the two and writes the sentence; it knows no kind by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
+from contralex.lookup.names import MAIN
 from contralex.plugins.registry import registry
+from contralex.recipes.slot_paths import slot_path
 
 if TYPE_CHECKING:
     from contralex.plugins.spec import Spec
@@ -19,78 +21,132 @@ if TYPE_CHECKING:
 
 
 def check(run: RunSpec) -> None:
-    method = run.method
-    slots: dict[str, Spec] = {
-        "data": run.data,
-        "views": method.views,
-        "encoder": method.encoder,
-        "key_encoder": method.key_encoder,
-        "negatives": method.negatives,
-        "targets": method.targets,
-        "loss": method.loss,
-    }
-    for slot, spec in slots.items():
-        missing: dict[str, list[frozenset[str]]] = {}
-        for other, wanted in spec.requires():
-            if not wanted & slots[other].offers():
-                missing.setdefault(other, []).append(wanted)
-        if missing:
-            raise PydanticCustomError("misfit", "{text}", {"text": _sentence(slot, slots, missing)})
+    for question in run.method.questions():
+        _output_exists(run, question)
+        slots = _Slots(run, question)
+        for slot, spec in slots.own.items():
+            missing: dict[str, list[frozenset[str]]] = {}
+            for other, wanted in spec.requires():
+                if not wanted & slots.offers(other):
+                    missing.setdefault(other, []).append(wanted)
+            if missing:
+                raise PydanticCustomError("misfit", "{text}", {"text": _sentence(slot, slots, missing)})
     _views_exist(run)
 
 
-def _sentence(slot: str, slots: dict[str, Spec], missing: dict[str, list[frozenset[str]]]) -> str:
+class _Slots:
+    """The blocks that a look-up is made of, by the names by which parts ask for each other."""
+
+    def __init__(self, run: RunSpec, question: str) -> None:
+        method, asked = run.method, run.method.questions()[question]
+        shared: dict[str, Spec] = {
+            "data": run.data,
+            "views": method.views,
+            "encoder": method.encoder,
+            "key_encoder": method.key_encoder,
+        }
+        own: dict[str, Spec] = {"negatives": asked.negatives, "targets": asked.targets, "loss": asked.loss}
+        self.question = question
+        self.output = asked.of
+        self.all = {**shared, **own}
+        self.own = self.all if question == MAIN else own  # what all look-ups share is checked once
+
+    def find(self, name: str) -> Spec:
+        """The block of a slot, or within it: ``encoder.backbone``."""
+        slot, *below = name.split(".")
+        found: Any = self.all[slot]
+        for key in below:
+            found = found[key] if isinstance(found, Mapping) else getattr(found, key)
+        made: Spec = found
+        return made
+
+    def offers(self, name: str) -> frozenset[str]:
+        return self.find(name).offers_of(self.output) if name == "encoder" else self.find(name).offers()
+
+    def path(self, name: str) -> str:
+        return name if name == "data" else slot_path(self.question if name in _ASKED else MAIN, name)
+
+
+_ASKED = ("negatives", "targets", "loss")
+
+
+def _output_exists(run: RunSpec, question: str) -> None:
+    """Whether the encoder has the output of which a look-up asks, and those that its parts read beside it."""
+    encoder, asked = run.method.encoder, run.method.questions()[question]
+    there = encoder.output_names()
+    wanted = [("of", asked.of)]
+    wanted += [(slot, name) for slot in _ASKED for name in getattr(asked, slot).reads_outputs()]
+    for field, name in wanted:
+        if name not in there:
+            raise PydanticCustomError(
+                "no_output",
+                "{path} asks for the output {name} of method.encoder ({kind}), which has {outputs}; ask for one of "
+                "these, or give the encoder such an output",
+                {
+                    "path": slot_path(question, field),
+                    "name": name,
+                    "kind": _kind(encoder),
+                    "outputs": _words(there, "and"),
+                },
+            )
+
+
+def _sentence(slot: str, slots: _Slots, missing: dict[str, list[frozenset[str]]]) -> str:
     """What a part needs and does not find, and the two ways out: change the others, or change the part."""
     needs = " and ".join(
-        f"{' and '.join(_words(wanted, 'or') for wanted in wishes)} from {_path(other)} "
-        f"({_kind(there)} gives {_words(there.offers(), 'and')})"
+        f"{' and '.join(_words(wanted, 'or') for wanted in wishes)} from {slots.path(other)} "
+        f"({_kind(slots.find(other))} gives {_words(slots.offers(other), 'and')})"
         for other, wishes in missing.items()
-        for there in [slots[other]]
     )
-    others = [_of_kind(other, _giving(other, slots[other], wishes)) for other, wishes in missing.items()]
+    others = [
+        _of_kind(slots.path(other), _giving(other, slots.find(other), wishes)) for other, wishes in missing.items()
+    ]
     ways = [" and ".join(others)] if all(others) else []
-    ways += filter(None, [_of_kind(slot, _content_with(slot, slots))])
+    ways += filter(None, [_of_kind(slots.path(slot), _content_with(slot, slots))])
     out = f"; use {', or '.join(ways)}" if ways else "; no kind that is installed fits here"
-    return f"{_path(slot)} ({_kind(slots[slot])}) needs {needs}{out}"
+    return f"{slots.path(slot)} ({_kind(slots.find(slot))}) needs {needs}{out}"
 
 
-def _giving(slot: str, there: Spec, wishes: list[frozenset[str]]) -> list[str]:
+def _giving(name: str, there: Spec, wishes: list[frozenset[str]]) -> list[str]:
     """Kinds that give all of it; the one that is there may, if its values are others."""
+    slot = name.rpartition(".")[2]
     kinds = set.intersection(*(set(registry().giving(slot, wanted)) for wanted in wishes))
     return [f"{kind} with other values" if kind == _kind(there) else kind for kind in kinds]
 
 
-def _content_with(slot: str, slots: dict[str, Spec]) -> list[str]:
-    offers = {other: spec.offers() for other, spec in slots.items()}
-    return [kind for kind in registry().content_with(slot, offers) if kind != _kind(slots[slot])]
+def _content_with(slot: str, slots: _Slots) -> list[str]:
+    offers = {other: slots.offers(other) for other in slots.all}
+    return [kind for kind in registry().content_with(slot, offers) if kind != _kind(slots.find(slot))]
 
 
 def _views_exist(run: RunSpec) -> None:
     flags = run.method.views.key_flags() or None
-    named = run.method.matches
-    if flags is None and named == "every":
-        raise PydanticCustomError(
-            "no_match",
-            "method.matches: every goes by which views are keys, and method.views ({kind}) does not say; "
-            "use self or forward, or write the matches out",
-            {"kind": _kind(run.method.views)},
-        )
-    matches = run.matches()
-    if not matches:
-        raise PydanticCustomError(
-            "no_match",
-            "method.matches: every leaves no pair, because method.views makes one view; use self, or more views",
-            {},
-        )
-    last = max(max(match) for match in matches)
-    if flags is not None and last >= len(flags):
-        raise PydanticCustomError(
-            "no_view",
-            "method.matches asks for view {view}, but method.views makes {views}, numbered from 0; "
-            "add a view or change matches",
-            {"view": last, "views": "1 view" if len(flags) == 1 else f"{len(flags)} views"},
-        )
-    asking = {query for query, _ in matches}
+    asking: set[int] = set()
+    for question, look_up in run.method.questions().items():
+        path = slot_path(question, "matches")
+        if flags is None and look_up.matches == "every":
+            raise PydanticCustomError(
+                "no_match",
+                "{path}: every goes by which views are keys, and method.views ({kind}) does not say; "
+                "use self or forward, or write the matches out",
+                {"path": path, "kind": _kind(run.method.views)},
+            )
+        matches = run.matches(question)
+        if not matches:
+            raise PydanticCustomError(
+                "no_match",
+                "{path}: every leaves no pair, because method.views makes one view; use self, or more views",
+                {"path": path},
+            )
+        last = max(max(match) for match in matches)
+        if flags is not None and last >= len(flags):
+            raise PydanticCustomError(
+                "no_view",
+                "{path} asks for view {view}, but method.views makes {views}, numbered from 0; "
+                "add a view or change matches",
+                {"path": path, "view": last, "views": "1 view" if len(flags) == 1 else f"{len(flags)} views"},
+            )
+        asking |= {query for query, _ in matches}
     idle = [view for view, is_key in enumerate(flags or ()) if not is_key and view not in asking]
     if idle:
         raise PydanticCustomError(
@@ -101,16 +157,12 @@ def _views_exist(run: RunSpec) -> None:
         )
 
 
-def _path(slot: str) -> str:
-    return slot if slot == "data" else f"method.{slot}"
-
-
 def _kind(spec: Spec) -> str:
     return str(getattr(spec, "kind", type(spec).__name__))
 
 
-def _of_kind(slot: str, kinds: list[str]) -> str:
-    return f"{_path(slot)} of kind {_words(kinds, 'or')}" if kinds else ""
+def _of_kind(path: str, kinds: list[str]) -> str:
+    return f"{path} of kind {_words(kinds, 'or')}" if kinds else ""
 
 
 def _words(words: Iterable[str], joint: str) -> str:

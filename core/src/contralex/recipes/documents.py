@@ -184,7 +184,12 @@ def _slots_written_out(tree: dict[str, Any]) -> dict[str, Any]:
 
     out = written_out(tree)
     if isinstance(out.get("method"), dict):
-        out["method"] = written_out(out["method"])
+        method = out["method"] = written_out(out["method"])
+        if isinstance(method.get("look_ups"), dict):
+            method["look_ups"] = {
+                name: written_out(block) if isinstance(block, dict) else block
+                for name, block in method["look_ups"].items()
+            }
     return out
 
 

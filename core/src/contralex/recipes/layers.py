@@ -194,8 +194,13 @@ def _split(text: str) -> tuple[str, str]:
 
 def _value(path: str, text: str) -> Any:
     value = yaml.read(text, f"--set {path}={text}", is_file=False).data
-    is_slot = path == "data" or path in {f"method.{slot}" for slot in SLOTS}
-    return {"kind": value} if is_slot and isinstance(value, str) else value  # as in a file: loss: cosine
+    return {"kind": value} if _is_slot(path) and isinstance(value, str) else value  # as in a file: loss: cosine
+
+
+def _is_slot(path: str) -> bool:
+    *above, last = path.split(".")
+    in_look_up = above[:2] == ["method", "look_ups"] and len(above) == 3
+    return path == "data" or (last in SLOTS and (above == ["method"] or in_look_up))
 
 
 def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:

@@ -4,18 +4,57 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from contralex.lookup.names import IMAGE, MAIN
 from contralex.plugins.spec import Delay, Slot, Spec
 from contralex.recipes.compatibility import check
 from contralex.recipes.paths import LocalPath
 from contralex.recipes.schedules import Rate
 
+Matches = Literal["self", "forward", "every"] | tuple[str, ...]
+_Output = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _check_matches(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for match in () if isinstance(value, str) else value:
+        if not re.fullmatch(r"\d+->\d+", match):
+            raise ValueError(f"a match is written like 0->1 (query view -> key view), not {match}")
+    if not value:
+        raise ValueError("at least one match is needed, such as 0->1")
+    return value
+
+
+class LookUpSpec(Spec):
+    """A further question that a method asks of the same encoding: a look-up with a dictionary of its own."""
+
+    negatives: Annotated[Spec, Slot("negatives")]
+    """The other entries of the dictionary."""
+    targets: Annotated[Spec, Slot("targets")]
+    """The entry or vector that the look-up should return."""
+    loss: Annotated[Spec, Slot("loss")]
+    """Measures the error of the look-up."""
+    matches: Matches
+    """Which query view looks up which key view, as ``method.matches``."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Whether the losses of the matches are averaged or summed."""
+    weight: Rate = 1.0
+    """Multiplies the loss: a number or a schedule."""
+    of: _Output = IMAGE
+    """The output of the encoder whose vectors are looked up."""
+
+    _matches_are_readable = field_validator("matches")(_check_matches)
+
 
 class MethodSpec(Spec):
-    """A method: five slots, the views of a sample, and which query view looks up which key view."""
+    """A method: five slots, the views of a sample, and which query view looks up which key view. A method that asks
+    several questions of one encoding has ``look_ups`` beside the one that its own slots make, which is called ``main``.
+    """
+
+    added = frozenset({"weight", "of", "look_ups"})
 
     views: Annotated[Spec, Slot("views")]
     """The views of a sample."""
@@ -29,21 +68,37 @@ class MethodSpec(Spec):
     """The entry or vector that the look-up should return."""
     loss: Annotated[Spec, Slot("loss")]
     """Measures the error of the look-up."""
-    matches: Literal["self", "forward", "every"] | tuple[str, ...]
+    matches: Matches
     """Which query view looks up which key view: ``self`` (view 0 its own key), ``forward`` (view 0 looks up view 1),
     ``every`` (every view looks up every other key view), or a list such as ``["0->1", "1->0"]``."""
     reduction: Literal["mean", "sum"] = "mean"
     """Whether the losses of the matches are averaged or summed."""
+    weight: Rate = 1.0
+    """Multiplies the loss of the method's own look-up: a number or a schedule."""
+    of: _Output = IMAGE
+    """The output of the encoder whose vectors the method's own look-up looks up."""
+    look_ups: dict[_Name, LookUpSpec] = {}
+    """Further look-ups of the same encoding, by names of your own."""
 
-    @field_validator("matches")
+    _matches_are_readable = field_validator("matches")(_check_matches)
+
+    @field_validator("look_ups")
     @classmethod
-    def _readable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for match in () if isinstance(value, str) else value:
-            if not re.fullmatch(r"\d+->\d+", match):
-                raise ValueError(f"a match is written like 0->1 (query view -> key view), not {match}")
-        if not value:
-            raise ValueError("at least one match is needed, such as 0->1")
+    def _names_are_free(cls, value: dict[str, LookUpSpec]) -> dict[str, LookUpSpec]:
+        if MAIN in value:
+            raise ValueError(f"{MAIN} is the name of the look-up that the method's own slots make; choose another")
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A method with one look-up is written as before there could be several."""
+        written: dict[str, Any] = handler(self)
+        defaults = {name: type(self).model_fields[name].default for name in self.added}
+        return {name: value for name, value in written.items() if name not in defaults or value != defaults[name]}
+
+    def questions(self) -> dict[str, LookUpSpec | MethodSpec]:
+        """All look-ups by their names; the one that the method's own slots make is the first."""
+        return {MAIN: self, **self.look_ups}
 
 
 class ParamGroup(Spec):
@@ -379,9 +434,9 @@ class RunSpec(Spec):
         check(self)
         return self
 
-    def matches(self) -> list[tuple[int, int]]:
-        """The matches written out: (query view, key view)."""
-        named = self.method.matches
+    def matches(self, question: str = MAIN) -> list[tuple[int, int]]:
+        """The matches of a look-up written out: (query view, key view)."""
+        named = self.method.questions()[question].matches
         if named == "self":
             return [(0, 0)]
         if named == "forward":

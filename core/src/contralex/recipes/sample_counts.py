@@ -9,9 +9,11 @@ import math
 from collections.abc import Iterator
 
 from contralex.errors import ContralexError, remedy
-from contralex.plugins.hooks import METHOD_SLOTS
+from contralex.lookup.names import MAIN
+from contralex.plugins.hooks import METHOD_SLOTS, SHARED_SLOTS
 from contralex.plugins.spec import Least
 from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.slot_paths import slot_path
 
 FIT = "To have all that depends on the data and the device set for you:" + remedy("--fit")
 
@@ -41,13 +43,15 @@ def misfits(run: RunSpec, dataset_size: int, processes: int, where: str) -> list
 
 def too_few(run: RunSpec, dataset_size: int, batch: int) -> Iterator[tuple[str, Least, int]]:
     """What the parts need of samples and do not have: the slot's path, the need, and how many there are."""
-    slots = {slot: getattr(run.method, slot) for slot in METHOD_SLOTS}
-    offers = {slot: spec.offers() for slot, spec in slots.items()} | {"data": run.data.offers()}
     there = {"batch": batch // run.train.accumulate, "epoch": dataset_size // batch * batch}
-    for slot, spec in slots.items():
-        for least in spec.least(offers):
-            if there[least.of] < least.count:
-                yield f"method.{slot}", least, there[least.of]
+    for question, asked in run.method.questions().items():
+        slots = {slot: getattr(run.method if slot in SHARED_SLOTS else asked, slot) for slot in METHOD_SLOTS}
+        offers = {slot: spec.offers() for slot, spec in slots.items()} | {"data": run.data.offers()}
+        for slot, spec in slots.items():
+            is_seen = question != MAIN and slot in SHARED_SLOTS
+            for least in [] if is_seen else spec.least(offers):
+                if there[least.of] < least.count:
+                    yield slot_path(question, slot), least, there[least.of]
 
 
 def _least(run: RunSpec, dataset_size: int, batch: int, processes: int) -> list[str]:
@@ -56,13 +60,22 @@ def _least(run: RunSpec, dataset_size: int, batch: int, processes: int) -> list[
 
 
 def _queue(run: RunSpec, dataset_size: int) -> list[str]:
-    queue = run.method.negatives.queued()
-    if queue is None or queue[1] <= dataset_size:
-        return []
     return [
-        f"method.negatives.{queue[0]} ({queue[1]}) is larger than the data set ({dataset_size}), so that every "
+        f"{path} ({size}) is larger than the data set ({dataset_size}), so that every "
         f"sample would meet its own old keys; set it to at most {dataset_size}:"
-        + remedy("--set", f"method.negatives.{queue[0]}={dataset_size}")
+        + remedy("--set", f"{path}={dataset_size}")
+        for path, size in queues(run)
+        if size > dataset_size
+    ]
+
+
+def queues(run: RunSpec) -> list[tuple[str, int]]:
+    """Of each look-up that keeps the newest keys: the path of the field that says how many, and how many."""
+    kept = {question: asked.negatives.queued() for question, asked in run.method.questions().items()}
+    return [
+        (slot_path(question, f"negatives.{queue[0]}"), queue[1])
+        for question, queue in kept.items()
+        if queue is not None
     ]
 
 

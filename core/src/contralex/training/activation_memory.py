@@ -15,9 +15,10 @@ def bytes_a_sample(spec: RunSpec) -> int:
     split, views = build.read_source(spec.data).train(), spec.method.views.build()
     encoder = build.encoder(spec).train()
     first = trial_forward.first_samples(spec, split, views).views
-    encoded = {query for query, _ in spec.matches()}
+    asked = {question: spec.matches(question) for question in spec.method.questions()}
+    encoded = {query for matches in asked.values() for query, _ in matches}
     if spec.method.key_encoder.key_weights == "shared":
-        encoded |= {key for _, key in spec.matches()}
+        encoded |= {key for matches in asked.values() for _, key in matches}
     kept = _KeptStorages(encoder)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(spec.train.precision)
     with (
@@ -26,7 +27,9 @@ def bytes_a_sample(spec: RunSpec) -> int:
         torch.autocast("cpu", dtype, enabled=dtype is not None),
     ):
         embedded = encoder({view: first[view] for view in sorted(encoded)})
-        encoder.queries({view: embedded[view] for view in {query for query, _ in spec.matches()}})
+        for question, matches in asked.items():
+            output = spec.method.questions()[question].of
+            encoder.queries_of(output, {view: embedded[view] for view in {query for query, _ in matches}})
     return kept.bytes // len(next(iter(first.values())))
 
 

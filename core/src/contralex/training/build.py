@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from torch import nn
 from contralex import progress
 from contralex.data.base import Source
 from contralex.errors import ContralexError
-from contralex.lookup.slots import Encoder, KeyEncoder
+from contralex.lookup.clock import Schedule
+from contralex.lookup.names import IMAGE, MAIN
+from contralex.lookup.question import Question
+from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match
 from contralex.plugins.building import BuildContext
@@ -23,6 +27,7 @@ from contralex.recipes import data_option
 from contralex.recipes.code_files import permission
 from contralex.recipes.paths import missing
 from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.slot_paths import slot_path
 from contralex.training import memory_checks, warm_start
 from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
@@ -88,19 +93,44 @@ def assemble(
     begin: Callable[[Encoder], None] | None = None,
 ) -> LookUp:
     """As :func:`look_up`, with weights that are drawn from torch's generator as it stands."""
-    matches = [Match(query, key) for query, key in spec.matches()]
-    made, key_encoder, context = _encoders(spec, matches, dataset_size, labels, begin)
-    negatives = _part(spec, "negatives", context)
-    context = BuildContext(**{**vars(context), "negatives": negatives})
-    return LookUp(
-        made,
-        key_encoder,
-        negatives,
-        _part(spec, "targets", context),
-        _part(spec, "loss", context),
-        matches,
-        spec.method.reduction,
-    )
+    made, key_encoder, context = _encoders(spec, dataset_size, labels, begin)
+    own = _Slots.build(spec, MAIN, context)
+    look_ups = {name: Question(**vars(_Slots.build(spec, name, context))) for name in spec.method.look_ups}
+    return LookUp(made, key_encoder, **vars(own), look_ups=look_ups)
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """What a look-up has of its own."""
+
+    negatives: NegativeSource
+    targets: TargetGenerator
+    loss: Loss
+    matches: Sequence[Match]
+    reduction: str
+    weight: float | Schedule
+    of: str
+
+    @classmethod
+    def build(cls, spec: RunSpec, question: str, context: BuildContext) -> _Slots:
+        asked = spec.method.questions()[question]
+        matches = [Match(query, key) for query, key in spec.matches(question)]
+        own = {
+            **vars(context),
+            "dim": _width(context.encoder, asked.of),
+            "key_views": tuple(sorted({match.key for match in matches})),
+            "query_views": tuple(sorted({match.query for match in matches})),
+        }
+        negatives = _part(spec, "negatives", BuildContext(**own), question=question)
+        targets, loss = (
+            _part(spec, slot, BuildContext(**{**own, "negatives": negatives}), question=question)
+            for slot in ("targets", "loss")
+        )
+        return cls(negatives, targets, loss, matches, asked.reduction, asked.weight, asked.of)
+
+
+def _width(encoder: Encoder, output: str) -> int:
+    return encoder.dim if output == IMAGE else encoder.outputs[output]
 
 
 def _unloaded(spec: RunSpec) -> RunSpec:
@@ -112,13 +142,11 @@ def first_encoders(spec: RunSpec, dataset_size: int, labels: Sequence[int] | Non
     """The query encoder and the key encoder alone, with the random weights that :func:`look_up` starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.train.seed)
-        matches = [Match(query, key) for query, key in spec.matches()]
-        return _encoders(spec, matches, dataset_size, labels, None)[:2]
+        return _encoders(spec, dataset_size, labels, None)[:2]
 
 
 def _encoders(
     spec: RunSpec,
-    matches: Sequence[Match],
     dataset_size: int,
     labels: Sequence[int] | None,
     begin: Callable[[Encoder], None] | None,
@@ -127,24 +155,25 @@ def _encoders(
     made: Encoder = _part(spec, "encoder")
     if begin is not None:  # before a key encoder copies the weights
         begin(made)
+    matches = [pair for question in spec.method.questions() for pair in spec.matches(question)]
     context = BuildContext(
         dim=made.dim,
         dataset_size=dataset_size,
         batch_size=spec.train.look_up_size,
-        key_views=tuple(sorted({match.key for match in matches})),
+        key_views=tuple(sorted({key for _, key in matches})),
         encoder=made,
         fresh_encoder=spec.method.encoder.build,
         labels=None if labels is None else torch.as_tensor(labels),
-        query_views=tuple(sorted({match.query for match in matches})),
+        query_views=tuple(sorted({query for query, _ in matches})),
         load_encoder=load_encoder,
     )
     key_encoder: KeyEncoder = _part(spec, "key_encoder", context)
     return made, key_encoder, BuildContext(**{**vars(context), "key_encoder": key_encoder})
 
 
-def _part(spec: RunSpec, slot: str, *context: BuildContext) -> Any:
-    with memory_checks.Guard(spec, f"method.{slot}"):
-        return getattr(spec.method, slot).build(*context)
+def _part(spec: RunSpec, slot: str, *context: BuildContext, question: str = MAIN) -> Any:
+    with memory_checks.Guard(spec, slot_path(question, slot)):
+        return getattr(spec.method.questions()[question], slot).build(*context)
 
 
 def load_encoder(path: str | Path, *, allow_code: bool = False) -> Encoder:

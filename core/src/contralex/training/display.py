@@ -16,6 +16,7 @@ from rich.table import Table
 
 from contralex import memory, progress, streams
 from contralex.lookup import distributed
+from contralex.lookup.names import MAIN
 from contralex.lookup.step import LookUp
 from contralex.training.notebook_bar import NotebookBar, is_notebook
 from contralex.training.progress_bar import Bar
@@ -125,6 +126,9 @@ def _name(device: torch.device) -> str:
 
 def _large_slots(method: LookUp) -> dict[str, int]:
     """The slots that keep much on each process, such as a vector for each sample, with the bytes of it."""
-    slots = {"negatives": method.negatives, "targets": method.targets, "loss": method.loss}
-    sizes = {name: sum(tensor.nbytes for tensor in part.buffers()) for name, part in slots.items()}
+    sizes = {
+        name if question == MAIN else f"look_ups.{question}.{name}": sum(tensor.nbytes for tensor in part.buffers())
+        for question, asked in method.questions.items()
+        for name, part in zip(("negatives", "targets", "loss"), asked.parts, strict=True)
+    }
     return {name: size for name, size in sizes.items() if size >= _LARGE}

@@ -21,7 +21,7 @@ from contralex.plugins.spec import Spec
 from contralex.recipes import delays
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
-from contralex.recipes.sample_counts import sensible_batch, too_few
+from contralex.recipes.sample_counts import queues, sensible_batch, too_few
 from contralex.recipes.walk import walk
 from contralex.training import activation_memory, devices
 
@@ -111,11 +111,10 @@ def sample_settings(run: RunSpec, dataset_size: int) -> Iterator[Setting]:
 
     ``run`` has its batch already.
     """
-    queue = run.method.negatives.queued()
-    if queue is not None and queue[1] > dataset_size // 2:
-        size = 2 ** int(math.log2(max(dataset_size // 2, 1)))
-        why = "about half of the samples, so that few meet their own old keys"
-        yield Setting(f"method.negatives.{queue[0]}", size, why)
+    for path, length in queues(run):
+        if length > dataset_size // 2:
+            size = 2 ** int(math.log2(max(dataset_size // 2, 1)))
+            yield Setting(path, size, "about half of the samples, so that few meet their own old keys")
     for path, least, there in too_few(run, dataset_size, run.train.batch_size):
         if least.field:
             yield Setting(f"{path}.{least.field}", max(there // 10, 2), f"an epoch has {there} samples")

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup.host_copies import HostCopy, read_on_host
+from contralex.lookup.names import MAIN
+from contralex.recipes.slot_paths import slot_path
 
 _ROWS = 512  # of a batch's keys, which are enough to see whether they differ
 _LINES = 10  # logged in a row before a sign is believed
@@ -64,6 +66,30 @@ def name_figures(numbers: Tensor, dim: int, entries: int, added: int = 1) -> dic
     return found
 
 
+def name_look_ups(measured: Mapping[str, tuple[float, float, Mapping[str, float]]]) -> dict[str, float]:
+    """Of a method with several look-ups, the loss, the accuracy and the figures of each: ``dense.loss``. The figures
+    of the main one stand under their own names, but for its loss."""
+    found = {f"{name}.loss": loss for name, (loss, _, _) in measured.items()}
+    for name, (_, accuracy, figures) in measured.items():
+        if name != MAIN:
+            found[f"{name}.lookup_top1"] = accuracy
+            found |= {f"{name}.{figure}": value for figure, value in figures.items()}
+    return found
+
+
+def split_look_ups(line: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of each look-up of a logged line, by its name, as if each were a line of its own."""
+    names = [name.removesuffix(".loss") for name in line if name.endswith(".loss")]
+    if not names:
+        return {MAIN: dict(line)}
+    own = {name: value for name, value in line.items() if "." not in name}
+    return {
+        name: (own if name == MAIN else {"step": line["step"]})
+        | {figure.partition(".")[2]: value for figure, value in line.items() if figure.startswith(f"{name}.")}
+        for name in names
+    }
+
+
 @torch.no_grad()
 def effective_rank(rows: Tensor) -> float:
     """Of vectors (R, D), as they are: exp of the entropy of the normalised singular values."""
@@ -102,20 +128,13 @@ class Watch:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
-        self._in_a_row: dict[str, int] = {}
-        self._first: float | None = None
+        self._watched: dict[str, _WatchedLookUp] = {}
 
     def new_signs(self, line: dict[str, Any]) -> list[str]:
-        self._first = line["loss"] if self._first is None else self._first
-        added = line.get("added", 1)
-        line = {**line, "first": self._first, "added": added, "times": f"{added}·" if added > 1 else ""}
-        seen = {name: cause for name, cause in _SIGNS.items() if _is_seen(name, line)}
-        self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in seen}
-        new = [
-            Seen(name, f"{seen[name].format(**line)} (since {_LINES} logged periods, at step {line['step']})", line)
-            for name, count in self._in_a_row.items()
-            if count == _LINES
-        ]
+        new: list[Seen] = []
+        for name, figures in split_look_ups(line).items():
+            watched = self._watched.setdefault(name, _WatchedLookUp(name))
+            new += watched.new_signs(figures)
         self.seen += new
         return [each.sentence for each in new]
 
@@ -123,6 +142,35 @@ class Watch:
     def signs(self) -> list[str]:
         """The sentences so far."""
         return [each.sentence for each in self.seen]
+
+
+class _WatchedLookUp:
+    """What is remembered of the lines of one look-up."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._in_a_row: dict[str, int] = {}
+        self._first: float | None = None
+
+    def new_signs(self, line: dict[str, Any]) -> list[Seen]:
+        self._first = line["loss"] if self._first is None else self._first
+        added = line.get("added", 1)
+        line = {**line, "first": self._first, "added": added, "times": f"{added}·" if added > 1 else ""}
+        seen = {name: cause for name, cause in _SIGNS.items() if _is_seen(name, line)}
+        self._in_a_row = {name: self._in_a_row.get(name, 0) + 1 for name in seen}
+        return [
+            Seen(name, self._sentence(seen[name], line), line)
+            for name, count in self._in_a_row.items()
+            if count == _LINES
+        ]
+
+    def _sentence(self, cause: str, line: Mapping[str, Any]) -> str:
+        told = cause.format(**line)
+        if self.name != MAIN:
+            for slot in ("loss", "targets"):
+                told = told.replace(f"method.{slot}", slot_path(self.name, slot))
+            told = f"look-up {self.name}: {told}"
+        return f"{told} (since {_LINES} logged periods, at step {line['step']})"
 
 
 def find_signs(lines: Iterable[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,8 @@ from torch import Tensor
 from contralex.files import write_text
 from contralex.lookup import distributed
 from contralex.lookup.host_copies import HostCopy
-from contralex.lookup.values import StepResult
+from contralex.lookup.names import MAIN
+from contralex.lookup.values import Answer, StepResult
 from contralex.training import health
 from contralex.training.checkpoints.state import Pending
 from contralex.training.run_state import Run
@@ -34,9 +35,12 @@ class Metrics:
         self.added: dict[str, float | Tensor] = {}  # by hooks
         self.watch = health.Watch()
         self._begin_period()
-        self.loss += run.progress.pending.loss
-        self.accuracy += run.progress.pending.accuracy
-        self.steps = run.progress.pending.steps
+        pending = run.progress.pending
+        self.loss += pending.loss
+        self.accuracy += pending.accuracy
+        for name, sums in pending.look_ups.items():
+            self.look_ups[name] += torch.tensor(sums, device=run.device)
+        self.steps = pending.steps
 
     def __enter__(self) -> Metrics:
         run = self.run
@@ -58,7 +62,9 @@ class Metrics:
             self.loss += result.loss.detach()
             self.accuracy += result.accuracy
             self.steps += 1
-            self.keys, self.entries = result.keys.vectors, result.entries
+            self.answers = {MAIN: _as_answer(result, self.run), **result.answers}
+            for name, answer in result.answers.items():
+                self.look_ups[name] += torch.stack([answer.loss, answer.accuracy])
         self.rate = rate
 
     def log(self) -> dict[str, float] | None:
@@ -67,8 +73,12 @@ class Metrics:
         run = self.run
         if not self.steps:
             return None
-        (loss, accuracy), added, keys = self._read()
-        loss, accuracy = loss / self.steps, accuracy / self.steps
+        sums, added, keys = self._read()
+        (loss, accuracy), *each = [(loss / self.steps, accuracy / self.steps) for loss, accuracy in sums]
+        figures = {
+            name: health.name_figures(keys[name], answer.keys.vectors.shape[1], answer.entries, answer.added)
+            for name, answer in self.answers.items()
+        }
         speed = self.steps * run.spec.train.batch_size / (time.perf_counter() - self._since)
         line: dict[str, float] = {
             "step": run.step,
@@ -77,7 +87,8 @@ class Metrics:
             "lookup_top1": accuracy,
             "lr": self.rate,
             "images_per_second": round(speed, 1),
-            **health.name_figures(keys, self.keys.shape[1], self.entries, run.method.loss_scale),
+            **figures[MAIN],
+            **health.name_look_ups({name: (*each[at], figures[name]) for at, name in enumerate(self.look_ups)}),
             **added,
         }
         run.progress.logged = line
@@ -96,8 +107,10 @@ class Metrics:
 
     def pending(self) -> Pending:
         """What was counted since the last line, so that a resumed run's next line is the same. All call this."""
-        loss, accuracy = HostCopy(self._sums()).read()
-        return Pending(loss=loss, accuracy=accuracy, steps=self.steps)
+        (loss, accuracy), *each = _pairs(HostCopy(self._sums()).read())
+        return Pending(
+            loss=loss, accuracy=accuracy, steps=self.steps, look_ups=dict(zip(self.look_ups, each, strict=True))
+        )
 
     def losses(self) -> list[float]:
         """All that were logged, of the run's whole life; none on other processes than the main one."""
@@ -115,22 +128,31 @@ class Metrics:
             self._since += time.perf_counter() - started
 
     def _sums(self) -> Tensor:
-        return distributed.mean_over_processes(torch.stack([self.loss, self.accuracy]))
+        """Of loss and accuracy, and of those of each look-up where there are several."""
+        own = torch.stack([self.loss, self.accuracy])
+        return distributed.mean_over_processes(torch.cat([own, *self.look_ups.values()]))
 
-    def _read(self) -> tuple[list[float], dict[str, float], Tensor]:
-        """The sums of loss and accuracy, what hooks have added, and the summary of the keys. The device is waited for
-        once: all that is on it comes in one copy."""
-        keys = health.summarize_keys(self.keys)
+    def _read(self) -> tuple[list[tuple[float, float]], dict[str, float], dict[str, Tensor]]:
+        """The sums of loss and accuracy, what hooks have added, and the summary of each look-up's keys. The device is
+        waited for once: all that is on it comes in one copy."""
+        keys = {name: health.summarize_keys(answer.keys.vectors) for name, answer in self.answers.items()}
+        device = keys[MAIN].device
         tensors = {name: value for name, value in self.added.items() if isinstance(value, Tensor)}
-        numbers = [*self._sums().unbind(), *tensors.values()]
+        sums = self._sums()
+        numbers = [*sums.unbind(), *tensors.values()]
         together = torch.stack(
-            [number.detach().reshape(()).to(keys.device, non_blocking=True).double() for number in numbers]
+            [number.detach().reshape(()).to(device, non_blocking=True).double() for number in numbers]
         )
-        host = HostCopy(torch.cat([together, keys])).wait()
-        loss, accuracy, *read = HostCopy(host[: len(numbers)]).read()
+        host = HostCopy(torch.cat([together, *keys.values()])).wait()
+        read = HostCopy(host[: len(numbers)]).read()
         added = {name: value for name, value in self.added.items() if not isinstance(value, Tensor)}
-        added |= dict(zip(tensors, read, strict=True))
-        return [loss, accuracy], {name: float(added[name]) for name in self.added}, host[len(numbers) :]
+        added |= dict(zip(tensors, read[len(sums) :], strict=True))
+        summaries = host[len(numbers) :].split([len(summary) for summary in keys.values()])
+        return (
+            _pairs(read[: len(sums)]),
+            {name: float(added[name]) for name in self.added},
+            dict(zip(keys, summaries, strict=True)),
+        )
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.run.main:
@@ -143,9 +165,19 @@ class Metrics:
     def _begin_period(self) -> None:
         self.loss = torch.zeros((), device=self.run.device)
         self.accuracy = torch.zeros((), device=self.run.device)
+        several = self.run.method.questions if self.run.method.look_ups else ()
+        self.look_ups = {name: torch.zeros(2, device=self.run.device) for name in several}
         self.steps = 0
         self.rate = 0.0
         self._since = time.perf_counter()
+
+
+def _as_answer(result: StepResult, run: Run) -> Answer:
+    return Answer(result.loss, result.accuracy, result.entries, result.keys, run.method.loss_scale)
+
+
+def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _keep_until(file: Path, step: int) -> None:

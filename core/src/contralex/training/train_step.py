@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
@@ -14,7 +15,7 @@ from contralex.lookup import distributed, late_checks
 from contralex.lookup.clock import Clock
 from contralex.lookup.sharded_tensors import own_part
 from contralex.lookup.step import LookUp
-from contralex.lookup.values import Rows, Step, StepResult
+from contralex.lookup.values import Answer, Rows, Step, StepResult
 from contralex.lookup.view import ViewBatch
 from contralex.training import health, optimizers
 from contralex.training.run_state import Run
@@ -84,7 +85,14 @@ def _join(results: list[StepResult]) -> StepResult:
         return results[0]
     loss = torch.stack([result.loss.detach() for result in results]).mean()
     accuracy = torch.stack([result.accuracy for result in results]).mean()
-    return StepResult(loss, accuracy, Rows.join_batches([result.keys for result in results]), results[-1].entries)
+    answers = {name: _mean([result.answers[name] for result in results]) for name in results[0].answers}
+    keys = Rows.join_batches([result.keys for result in results])
+    return StepResult(loss, accuracy, keys, results[-1].entries, answers)
+
+
+def _mean(answers: Sequence[Answer]) -> Answer:
+    loss = torch.stack([answer.loss for answer in answers]).mean()
+    return replace(answers[-1], loss=loss, accuracy=torch.stack([answer.accuracy for answer in answers]).mean())
 
 
 def _clip(run: Run) -> None:
@@ -126,4 +134,4 @@ def _count_skipped(run: Run) -> None:
 
 def _forward_state(method: LookUp) -> dict[Tensor, Tensor]:
     """What a forward pass writes: running statistics, a normaliser. (A negative source writes after the step alone.)"""
-    return {buffer: buffer.clone() for name, buffer in method.named_buffers() if not name.startswith("negatives.")}
+    return {buffer: buffer.clone() for name, buffer in method.named_buffers() if "negatives" not in name.split(".")}

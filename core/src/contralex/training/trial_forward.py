@@ -59,12 +59,13 @@ def show(spec: RunSpec, method: LookUp, samples: FirstSamples, dataset_size: int
     views where an encoder of their own sees them."""
     encoder = method.encoder
     views = {view: inputs.to(device) for view, inputs in samples.views.items()}
-    keys = {view: views[view] for view in method.key_views}
-    online = [*method.query_views, *(method.key_views if method.key_encoder.reads_queries else ())]
+    keys = {view: views[view] for view in method.encoded_keys}
+    online = [*method.encoded_queries, *(method.encoded_keys if method.key_encoder.reads_queries else ())]
 
     def embed() -> None:
         embedded = encoder({view: views[view] for view in dict.fromkeys(online)})
-        encoder.queries({view: embedded[view] for view in method.query_views})
+        for output, asked in method.asked_views.items():
+            encoder.queries_of(output, {view: embedded[view] for view in asked})
 
     method.train()
     with _unchanged(encoder, device), torch.no_grad():
@@ -76,7 +77,7 @@ def show(spec: RunSpec, method: LookUp, samples: FirstSamples, dataset_size: int
         method.train()
         for other in method.key_encoder.children():
             if isinstance(other, Encoder):
-                _evaluate(spec, other, "method.key_encoder", lambda other=other: other(keys))  # type: ignore[misc]
+                _evaluate(spec, other, "method.key_encoder", lambda other=other: other.encode_keys(keys))  # type: ignore[misc]
     batch_norm_check.check(norms, spec, dataset_size)
 
 

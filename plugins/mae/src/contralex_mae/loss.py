@@ -11,5 +11,7 @@ from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
 class SquaredError(Loss):
     """(1/N)·Σ_i ‖q_i − k_i‖²/D over the queries i: in MAE the hidden patches alone."""
 
+    compares_samples = False
+
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         return F.mse_loss(queries.vectors.float(), targets.vectors.float())

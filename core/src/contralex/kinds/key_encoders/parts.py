@@ -10,9 +10,9 @@ Used alone, one makes the keys of a step, and is updated after it::
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from contralex.lookup import distributed
 from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.host_copies import to_device
 from contralex.lookup.micro_batches import encode_in_parts
+from contralex.lookup.names import IMAGE
 from contralex.lookup.slots import Encoder, KeyEncoder
 from contralex.lookup.values import Rows, Step
 from contralex.lookup.view import ViewBatch, map_view
@@ -54,6 +55,18 @@ class SharedKeyEncoder(KeyEncoder):
     ) -> Rows:
         rows = Rows.from_views(encoder.keys({view: embedded[view] for view in views}), sample)
         return rows if self.gradient else rows.detach()
+
+    def encode_outputs(
+        self,
+        encoder: Encoder,
+        views: Mapping[int, ViewBatch],
+        embedded: Mapping[int, Any],
+        sample: Tensor,
+        step: Step,
+        wanted: Mapping[str, Sequence[int]],
+    ) -> dict[str, Rows]:
+        rows = _make_rows(encoder, embedded, sample, wanted)
+        return rows if self.gradient else {output: each.detach() for output, each in rows.items()}
 
 
 class MomentumEncoder(KeyEncoder):
@@ -99,24 +112,47 @@ class MomentumEncoder(KeyEncoder):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        with torch.no_grad():
-            if not self.shuffle:
-                return Rows.from_views(self.encoder.keys(self.encoder(views)), sample)
-            # Shuffle-BN (MoCo, section 3.3): keys are normalised beside other samples than their queries are,
-            # so that batch statistics cannot tell which key belongs to which query.
-            local = len(sample)
-            order = torch.randperm(local * distributed.world(), generator=step.generator(_SHUFFLE))
-            own = distributed.own_slice(local)
-            mine, back = (to_device(part, sample.device) for part in (order[own], torch.argsort(order)[own]))
-            shuffled = {view: map_view(distributed.gather, images)[mine] for view, images in views.items()}
-            rows = self._encode_shuffled(shuffled, distributed.gather(sample)[mine], step)
-            return Rows.cat([_unshuffle(rows.select_view(view), sample, view, back) for view in views])
+        return self._encode(views, sample, step, {IMAGE: tuple(views)})[IMAGE]
 
-    def _encode_shuffled(self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step) -> Rows:
-        def encode(which: slice, sample: Tensor) -> Rows:
-            return Rows.from_views(self.encoder.keys(self.encoder({v: x[which] for v, x in views.items()})), sample)
+    def encode_outputs(
+        self,
+        encoder: Encoder,
+        views: Mapping[int, ViewBatch],
+        embedded: Mapping[int, Any],
+        sample: Tensor,
+        step: Step,
+        wanted: Mapping[str, Sequence[int]],
+    ) -> dict[str, Rows]:
+        return self._encode(views, sample, step, wanted)
 
-        return Rows.join(encode_in_parts(encode, sample, step.micro_batch, [self.encoder]), sample)
+    @torch.no_grad()
+    def _encode(
+        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, wanted: Mapping[str, Sequence[int]]
+    ) -> dict[str, Rows]:
+        if not self.shuffle:
+            return _make_rows(self.encoder, self.encoder.encode_keys(views), sample, wanted)
+        # Shuffle-BN (MoCo, section 3.3): keys are normalised beside other samples than their queries are,
+        # so that batch statistics cannot tell which key belongs to which query.
+        local = len(sample)
+        order = torch.randperm(local * distributed.world(), generator=step.generator(_SHUFFLE))
+        own = distributed.own_slice(local)
+        mine, back = (to_device(part, sample.device) for part in (order[own], torch.argsort(order)[own]))
+        shuffled = {view: map_view(distributed.gather, images)[mine] for view, images in views.items()}
+        rows = self._encode_shuffled(shuffled, distributed.gather(sample)[mine], step, wanted)
+        return {
+            output: Rows.cat([_unshuffle(rows[output].select_view(view), sample, view, back) for view in its_views])
+            for output, its_views in wanted.items()
+        }
+
+    def _encode_shuffled(
+        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, wanted: Mapping[str, Sequence[int]]
+    ) -> dict[str, Rows]:
+        def encode(which: slice, sample: Tensor) -> dict[str, Rows]:
+            embedded = self.encoder.encode_keys({view: images[which] for view, images in views.items()})
+            return _make_rows(self.encoder, embedded, sample, wanted)
+
+        parts = encode_in_parts(encode, sample, step.micro_batch, [self.encoder])
+        return {output: Rows.join([part[output] for part in parts], sample) for output in wanted}
 
     def side(self, module: M) -> M:
         twin = _disable_noise(_freeze(copy.deepcopy(module)))
@@ -151,7 +187,29 @@ class FrozenEncoder(KeyEncoder):
         step: Step,
     ) -> Rows:
         with torch.no_grad():
-            return Rows.from_views(self.encoder.keys(self.encoder(views)), sample)
+            return Rows.from_views(self.encoder.keys(self.encoder.encode_keys(views)), sample)
+
+    @torch.no_grad()
+    def encode_outputs(
+        self,
+        encoder: Encoder,
+        views: Mapping[int, ViewBatch],
+        embedded: Mapping[int, Any],
+        sample: Tensor,
+        step: Step,
+        wanted: Mapping[str, Sequence[int]],
+    ) -> dict[str, Rows]:
+        return _make_rows(self.encoder, self.encoder.encode_keys(views), sample, wanted)
+
+
+def _make_rows(
+    encoder: Encoder, embedded: Mapping[int, Any], sample: Tensor, wanted: Mapping[str, Sequence[int]]
+) -> dict[str, Rows]:
+    """The keys of each output in ``wanted``, of these views, from their embeddings."""
+    return {
+        output: Rows.from_views(encoder.keys_of(output, {view: embedded[view] for view in views}), sample)
+        for output, views in wanted.items()
+    }
 
 
 def frozen_encoder(

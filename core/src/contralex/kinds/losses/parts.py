@@ -102,6 +102,8 @@ class CosineLoss(Loss):
     (SimSiam, Eq. 1).
     """
 
+    compares_samples = False
+
     def __init__(self, weight: float = 2.0) -> None:
         super().__init__()
         self.weight = weight

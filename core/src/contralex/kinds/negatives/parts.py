@@ -37,6 +37,8 @@ _DRAW = 2  # the purpose of the step's generator
 class NoNegatives(NegativeSource):
     """No dictionary: regression methods compare with the key alone (BYOL, SimSiam)."""
 
+    compares_samples = False
+
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         return Dictionary()
 

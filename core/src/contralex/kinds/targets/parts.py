@@ -27,6 +27,8 @@ class InstanceTargets(TargetGenerator):
 class KeyVectorTargets(TargetGenerator):
     """The sample's own key (N, D), as a vector to regress on (BYOL, section 3.1; SimSiam, Algorithm 1)."""
 
+    compares_samples = False
+
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         return Targets(vectors=keys.select_matching(queries, match).vectors)
 

@@ -26,6 +26,8 @@ class Pending(BaseModel):
     loss: FiniteFloat = 0.0
     accuracy: FiniteFloat = 0.0
     steps: _Count = 0
+    look_ups: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
+    """Loss and accuracy of each look-up, where there are several."""
 
 
 class Forked(BaseModel):

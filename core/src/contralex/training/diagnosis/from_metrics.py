@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.sample_counts import queues
 from contralex.training import health
 from contralex.training.diagnosis import settings
 from contralex.training.diagnosis.signs import Sign
@@ -88,8 +89,7 @@ def easy_from_the_start(lines: Sequence[Line], run: RunSpec) -> Iterator[Sign]:
 
 def filled_after(run: RunSpec) -> float:
     """Steps until a queue holds keys alone. Before, its entries are random, and no query takes one for its key."""
-    queue = run.method.negatives.queued()
-    return 0 if queue is None else queue[1] / run.train.batch_size
+    return max((size / run.train.batch_size for _, size in queues(run)), default=0)
 
 
 def late_accuracy(lines: Sequence[Line]) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from contralex.lookup.clock import Clock, value_at
 from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.sample_counts import queues
 from contralex.training.diagnosis import settings
 from contralex.training.diagnosis.signs import Sign
 
@@ -17,10 +18,9 @@ _OWN_KEYS = 0.2
 def spec_signs(run: RunSpec, dataset_size: int, clock: Clock) -> Iterator[Sign]:
     """``clock``: the moment at which schedules are looked at."""
     yield from _temperature(run, clock)
-    queue = run.method.negatives.queued()
-    if queue is not None:
-        yield from _queue_age(run, *queue, clock)
-        yield from _own_keys(*queue, dataset_size)
+    for path, size in queues(run):
+        yield from _queue_age(run, path, size, clock)
+        yield from _own_keys(path, size, dataset_size)
 
 
 def _temperature(run: RunSpec, clock: Clock) -> Iterator[Sign]:
@@ -43,7 +43,7 @@ def _temperature(run: RunSpec, clock: Clock) -> Iterator[Sign]:
             )
 
 
-def _queue_age(run: RunSpec, field: str, size: int, clock: Clock) -> Iterator[Sign]:
+def _queue_age(run: RunSpec, path: str, size: int, clock: Clock) -> Iterator[Sign]:
     """The oldest keys of a queue are of a key encoder of which little may be left in the present one."""
     key_encoder = run.method.key_encoder
     follows = key_encoder.follows()
@@ -63,11 +63,11 @@ def _queue_age(run: RunSpec, field: str, size: int, clock: Clock) -> Iterator[Si
         f"at least {_KEPT:.0%}, that is m^steps for a momentum m",
         "MoCo, arXiv:1911.05722, section 4.1: 4096 keys and batches of 256 lose accuracy at m = 0.9, which keeps 18%",
         {"age_in_steps": age, "kept": kept},
-        (*([slower] if slower else []), f"method.negatives.{field}={fitting}"),
+        (*([slower] if slower else []), f"{path}={fitting}"),
     )
 
 
-def _own_keys(field: str, size: int, dataset_size: int) -> Iterator[Sign]:
+def _own_keys(path: str, size: int, dataset_size: int) -> Iterator[Sign]:
     """An epoch is a new order, so a sample's last key is 1 + v - u epochs old, with u and v uniform: it is younger than
     q epochs with probability q²/2."""
     fraction = size / dataset_size if dataset_size else 0.0
@@ -81,5 +81,5 @@ def _own_keys(field: str, size: int, dataset_size: int) -> Iterator[Sign]:
         f"at most {_OWN_KEYS:.0%}, that is q²/2 for a queue of q epochs",
         "reason: such a key is pushed away, and is the same image",
         {"queries_with_own_key": expected, "epochs_in_queue": fraction},
-        (f"method.negatives.{field}={max(dataset_size // 4, 1)}",),
+        (f"{path}={max(dataset_size // 4, 1)}",),
     )
