@@ -161,7 +161,7 @@ def test_the_second_pass_draws_what_the_first_drew(gradient: bool) -> None:
         torch.manual_seed(3)
         method.zero_grad()
         queries, keys = encode(method, views, sample, _step(4))
-        method.look_up(queries, keys, _step(4)).loss.backward()
+        method.look_up(queries["image"], keys["image"], _step(4)).loss.backward()
         grads.append({name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None})
     assert _apart(*grads) < EXACT
 
