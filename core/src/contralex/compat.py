@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor, nn
     from torch.distributed.distributed_c10d import Store
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -47,6 +48,15 @@ def record_folder(distribution: metadata.Distribution) -> Path:
     """The folder of a distribution's record (``*.dist-info``). The standard library keeps it in a private attribute of
     one of its classes and has no public one; another class says only where its files are installed."""
     return Path(str(getattr(distribution, "_path", distribution.locate_file(""))))
+
+
+# Pillow
+
+
+def detached_image(image: Image) -> Image:
+    """The image without its file, with the same pixels in memory. ``Image.copy``, the public way, copies them."""
+    image.load()
+    return image._new(image.im)
 
 
 # torch: one kernel for a list of tensors. The public optimisers use these functions, which have no public names; a loop

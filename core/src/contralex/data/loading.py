@@ -83,11 +83,11 @@ def _order_and_places(order: Order, epoch: int) -> tuple[Tensor, Tensor]:
 
 
 class Items(Protocol):
-    """What a loader reads: as many items as it is long, by their indices."""
+    """What a loader reads: as many items as it is long, those of a batch together, by their indices."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, at: Any) -> Any: ...
+    def __getitems__(self, wanted: Sequence[Any]) -> list[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -256,6 +256,9 @@ class EvalDataset(Dataset[tuple[int, Tensor | Unreadable]]):
         except Unreadable as fault:
             return index, fault
 
+    def __getitems__(self, wanted: Sequence[int]) -> list[tuple[int, Tensor | Unreadable]]:
+        return [self[index] for index in wanted]
+
 
 def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Tensor, Tensor | None, list[Unreadable]]:
     """Indices (B',) and inputs (B', ...) of the items that could be read (None where none could), and the faults."""
@@ -269,8 +272,7 @@ def load(dataset: Items, collate_fn: Callable[[Any], Any], **options: Any) -> It
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
     try:
-        caught = _CaughtTogether(dataset) if isinstance(dataset, ViewDataset) else _Caught(dataset)
-        for batch in DataLoader(caught, collate_fn=partial(_collated, collate_fn), **options):
+        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
             if isinstance(batch, ContralexError):
                 raise batch
             yield batch
@@ -288,24 +290,17 @@ def _let_workers_go(error: BaseException | None) -> None:
 
 
 class _Caught(Dataset[Any]):
-    def __init__(self, dataset: Any) -> None:
+    """With a user's mistake in place of the items that it was met in."""
+
+    def __init__(self, dataset: Items) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, at: Any) -> Any:
+    def __getitems__(self, wanted: Sequence[Any]) -> list[Any]:
         try:
-            return self.dataset[at]
-        except ContralexError as error:
-            return error
-
-
-class _CaughtTogether(_Caught):
-    def __getitems__(self, wanted: Any) -> list[Any]:
-        try:
-            found: list[Any] = self.dataset.__getitems__(wanted)
-            return found
+            return self.dataset.__getitems__(wanted)
         except ContralexError as error:
             return [error]
 

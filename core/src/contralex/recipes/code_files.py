@@ -110,6 +110,10 @@ class Portable:
     def __getitem__(self, at: Any) -> Any:
         return self.dataset[at]
 
+    def __getitems__(self, wanted: Sequence[Any]) -> list[Any]:
+        found: list[Any] = self.dataset.__getitems__(wanted)
+        return found
+
     def __getstate__(self) -> tuple[list[tuple[str, bytes]], Any]:
         if not _loaded:
             return [], self.dataset
