@@ -166,16 +166,22 @@ def test_the_second_pass_draws_what_the_first_drew(gradient: bool) -> None:
     assert _apart(*grads) < EXACT
 
 
-def _with_all_graphs_kept(method: LookUp, views: Mapping[int, Tensor], sample: Tensor, step: Step) -> tuple[Rows, Rows]:
+def _with_all_graphs_kept(
+    method: LookUp, views: Mapping[int, Tensor], sample: Tensor, step: Step
+) -> tuple[dict[str, Rows], dict[str, Rows]]:
     """The same in the memory of the whole batch: part after part, queries and then keys."""
     parts = [slice(begin, begin + 4) for begin in range(0, 16, 4)]
     cut = [({view: x[part] for view, x in views.items()}, sample[part]) for part in parts]
     if method.key_encoder.gradient:
         both = [method._encode_both(v, s, step) for v, s in cut]
-        return Rows.join([queries for queries, _ in both], sample), Rows.join([keys for _, keys in both], sample)
+        return _join([queries for queries, _ in both], sample), _join([keys for _, keys in both], sample)
     queries = [method._encode_queries(v, s) for v, s in cut]
     keys = [method._encode_keys(v, e, s, step) for (v, s), (_, e) in zip(cut, queries, strict=True)]
-    return Rows.join([rows for rows, _ in queries], sample), Rows.join(keys, sample)
+    return _join([rows for rows, _ in queries], sample), _join(keys, sample)
+
+
+def _join(parts: list[dict[str, Rows]], sample: Tensor) -> dict[str, Rows]:
+    return {"image": Rows.join([part["image"] for part in parts], sample)}
 
 
 def test_buffers_are_written_once() -> None:
