@@ -90,3 +90,17 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
     done = CliRunner().invoke(app, ["explain", "byol", f"--svg={tmp_path}"])
     assert isinstance(done.exception, ContralexError)
     assert str(done.exception).startswith(f"--svg {tmp_path}: the file cannot be written (")
+
+
+def test_further_look_ups_are_explained_and_drawn() -> None:
+    asked = "method.look_ups.regress={negatives: none, targets: key_vector, loss: cosine, matches: every, weight: 0.5}"
+    method = explained(resolve("moco-v2", sets=[asked]))
+    said = text(method)
+    assert "look-up regress of the encoder's image, weight 0.5" in said
+    assert said.index("info_nce") < said.index("look-up regress") < said.index("cosine")
+    root = ET.fromstring(svg(method))
+    drawn = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"regress", "of image, weight 0.5", "key_vector", "cosine", "queries: image"} <= set(drawn)
+    assert "none" not in drawn  # a look-up without a dictionary has no box for one
+    plain = ET.fromstring(svg(explained(resolve("moco-v2"))))
+    assert int(root.attrib["height"]) > int(plain.attrib["height"])

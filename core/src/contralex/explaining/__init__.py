@@ -6,11 +6,14 @@ All is read from the spec: nothing is built, so nothing here needs torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from contralex.lookup.names import IMAGE, MAIN
+from contralex.plugins.hooks import SHARED_SLOTS
 from contralex.plugins.spec import Spec
 from contralex.recipes.diff_summary import brief
 from contralex.recipes.layers import Resolved
+from contralex.recipes.run_spec import RunSpec
 
 QUESTIONS = {
     "views": "what a sample becomes",
@@ -43,6 +46,19 @@ class Explained:
     has_dictionary: bool
     shares_weights: bool  # of the key encoder with the encoder
     key_side: str  # how the key encoder comes by its weights
+    weighed: str = ""  # the output and the weight of the method's own look-up, where they are said
+    look_ups: dict[str, ExplainedLookUp] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExplainedLookUp:
+    """A further look-up of a method, with the boxes of its own."""
+
+    boxes: dict[str, Box]
+    matches: str
+    has_dictionary: bool
+    output: str
+    weight: str
 
 
 def explained(resolved: Resolved) -> Explained:
@@ -51,18 +67,38 @@ def explained(resolved: Resolved) -> Explained:
     slots = {slot: getattr(method, slot) for slot in QUESTIONS}
     key_encoder = method.key_encoder
     keys_learn = "keys with gradient" in key_encoder.offers()
-    trained = {"encoder"} | {slot for slot, spec in slots.items() if spec.learns}
+    own = [slot for slot in QUESTIONS if slot not in ("views", *SHARED_SLOTS)]
     return Explained(
         name=run.name,
         summary=run.summary,
         paper=run.paper,
-        boxes={slot: Box(slot, _kind(spec), tuple(_settings(spec)), slot in trained) for slot, spec in slots.items()},
-        matches=_matches(run.matches()) + ("" if method.reduction == "mean" else ", summed"),
+        boxes={slot: _box(slot, spec) for slot, spec in slots.items()},
+        matches=_matched(run, MAIN),
         keys_learn=keys_learn,
         has_dictionary="no entries" not in method.negatives.offers(),
         shares_weights=key_encoder.key_weights == "shared",
         key_side=_key_side(key_encoder, keys_learn),
+        weighed="" if method.of == IMAGE and method.weight == 1 else f"of {method.of}, weight {brief(method.weight)}",
+        look_ups={
+            name: ExplainedLookUp(
+                boxes={slot: _box(slot, getattr(asked, slot)) for slot in own},
+                matches=_matched(run, name),
+                has_dictionary="no entries" not in asked.negatives.offers(),
+                output=asked.of,
+                weight=brief(asked.weight),
+            )
+            for name, asked in method.look_ups.items()
+        },
     )
+
+
+def _box(slot: str, spec: Spec) -> Box:
+    return Box(slot, _kind(spec), tuple(_settings(spec)), slot == "encoder" or spec.learns)
+
+
+def _matched(run: RunSpec, question: str) -> str:
+    is_mean = run.method.questions()[question].reduction == "mean"
+    return _matches(run.matches(question)) + ("" if is_mean else ", summed")
 
 
 def _kind(spec: Spec) -> str:
@@ -75,9 +111,9 @@ def _settings(spec: Spec) -> Iterator[str]:
     if drawn is not None:
         yield from drawn
         return
-    for name, field in type(spec).model_fields.items():
+    for name, about in type(spec).model_fields.items():
         value = getattr(spec, name)
-        is_default = value == field.get_default(call_default_factory=True)
+        is_default = value == about.get_default(call_default_factory=True)
         is_said = isinstance(value, int | float) and not isinstance(value, bool)
         if name != "kind" and (not is_default or is_said):
             yield f"{name}: {brief(value)}"

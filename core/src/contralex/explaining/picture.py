@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from html import escape
 
-from contralex.explaining import QUESTIONS, Explained
+from contralex.explaining import QUESTIONS, Box, Explained
 
 _BOX = (216, 92)
 _PLACES = {
@@ -18,22 +18,29 @@ _PLACES = {
     "loss": (832, 128),
 }
 _WIDTH, _HEIGHT = 1064, 448
+_TOP, _BAND = 452, 226  # of the first further look-up; the height of each
 _INK, _QUIET, _GRADIENT = "#1f2933", "#7b8794", "#c2410c"
 
 
 def svg(method: Explained) -> str:
     """One picture: orange arrows carry a gradient back to where they come from, grey ones do not."""
+    height = _HEIGHT + _BAND * len(method.look_ups)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'font-family="system-ui, sans-serif" role="img" aria-label="{escape(method.name)} in the five slots">',
         f"<title>{escape(method.name)}: {escape(method.summary)}</title>",
         "<defs>" + _marker("quiet", _QUIET) + _marker("gradient", _GRADIENT) + "</defs>",
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
+        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(16, 28, method.name, 18, weight=600),
         *(_text(16, 48 + 15 * row, line, 12, _QUIET) for row, line in enumerate(_wrapped(method.summary, 38)[:4])),
         *_arrows(method),
-        *(_drawn(method, slot) for slot in _PLACES if slot != "negatives" or method.has_dictionary),
-        *_legend(method),
+        *(
+            _drawn(method.boxes[slot], place)
+            for slot, place in _PLACES.items()
+            if slot != "negatives" or method.has_dictionary
+        ),
+        *(part for row, name in enumerate(method.look_ups) for part in _band(method, name, _TOP + _BAND * row)),
+        *_legend(method, height),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -56,8 +63,31 @@ def _arrows(method: Explained) -> Iterator[str]:
         yield _arrow("M668 292 V328", False)
 
 
-def _drawn(method: Explained, slot: str) -> str:
-    box, (x, y), (width, height) = method.boxes[slot], _PLACES[slot], _BOX
+def _band(method: Explained, name: str, top: float) -> Iterator[str]:
+    """A further look-up, below: its queries and keys come from the same two encoders."""
+    asked = method.look_ups[name]
+    learnt_targets = method.keys_learn and not asked.has_dictionary
+    yield f'<path d="M16 {top - 14} H{_WIDTH - 16}" stroke="{_QUIET}" stroke-width="0.6"/>'
+    yield _text(16, top + 14, name, 15, weight=600)
+    about = [f"of {asked.output}, weight {asked.weight}", *_wrapped(asked.matches, 38)[:4]]
+    yield from (_text(16, top + 32 + 15 * row, line, 11, _QUIET) for row, line in enumerate(about))
+    yield _text(288, top + 30, f"queries: {asked.output}", 11)
+    yield _text(288, top + 160, f"keys: {asked.output}", 11)
+    yield _arrow(f"M400 {top + 26} H520 V{top - 4} H940 V{top + 50}", True)
+    yield _arrow(f"M400 {top + 156} H560", learnt_targets)
+    yield _arrow(f"M776 {top + 156} H940 V{top + 142}", learnt_targets, "what is wanted", (782, top + 170))
+    if asked.has_dictionary:
+        entries = method.keys_learn or asked.boxes["negatives"].learns
+        yield _arrow(f"M480 {top + 156} V{top + 52} H560", method.keys_learn)
+        yield _arrow(f"M776 {top + 64} H832", entries)
+    places = {"negatives": (560, top + 6), "targets": (560, top + 110), "loss": (832, top + 50)}
+    for slot, place in places.items():
+        if slot != "negatives" or asked.has_dictionary:
+            yield _drawn(asked.boxes[slot], place)
+
+
+def _drawn(box: Box, place: tuple[float, float]) -> str:
+    slot, (x, y), (width, height) = box.slot, place, _BOX
     settings = [line for setting in box.settings for line in _wrapped(setting, 39)]
     shown = settings if len(settings) <= 3 else [*settings[:2], settings[2][:35] + " ..."]
     edge = _GRADIENT if box.learns else _QUIET
@@ -84,9 +114,9 @@ def _arrow(
     return line + (_text(*at, label, 11, colour) if label else "")
 
 
-def _legend(method: Explained) -> Iterator[str]:
-    y = _HEIGHT - 44
-    yield _text(16, y, method.matches, 11)
+def _legend(method: Explained, height: float) -> Iterator[str]:
+    y = height - 44
+    yield _text(16, _HEIGHT - 44, "; ".join(filter(None, [method.matches, method.weighed])), 11)
     yield f'<path d="M16 {y + 20} h36" stroke="{_GRADIENT}" stroke-width="1.6" marker-end="url(#gradient)"/>'
     yield _text(62, y + 24, "a gradient flows back along it; boxes edged so are learnt", 11, _GRADIENT)
     yield f'<path d="M420 {y + 20} h36" stroke="{_QUIET}" stroke-width="1.6" marker-end="url(#quiet)"/>'

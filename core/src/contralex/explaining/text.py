@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Mapping
 
-from contralex.explaining import QUESTIONS, Explained
+from contralex.explaining import QUESTIONS, Box, Explained
 
 
 def text(method: Explained, width: int = 100) -> str:
     lines = [f"{method.name}: {method.summary}", *([method.paper] if method.paper else []), ""]
-    for slot, question in QUESTIONS.items():
-        box = method.boxes[slot]
-        lines.append(f"{slot:<12} {box.kind:<20} {question}{', learnt' if box.learns else ''}")
+    lines += _boxes(method.boxes, width)
+    lines.append(f"{'matches':<12} {method.matches}")
+    lines += [f"{'':<12} {method.weighed}"] if method.weighed else []
+    for name, asked in method.look_ups.items():
+        lines += ["", f"look-up {name} of the encoder's {asked.output}, weight {asked.weight}"]
+        lines += [*_boxes(asked.boxes, width), f"{'matches':<12} {asked.matches}"]
+    return "\n".join([*lines, "", *_flow(method)])
+
+
+def _boxes(boxes: Mapping[str, Box], width: int) -> Iterator[str]:
+    for slot, box in boxes.items():
+        yield f"{slot:<12} {box.kind:<20} {QUESTIONS[slot]}{', learnt' if box.learns else ''}"
         for setting in box.settings:
-            lines += textwrap.wrap(setting, width - 16, initial_indent=" " * 13, subsequent_indent=" " * 15)
-    lines += [f"{'matches':<12} {method.matches}", "", *_flow(method)]
-    return "\n".join(lines)
+            yield from textwrap.wrap(setting, width - 16, initial_indent=" " * 13, subsequent_indent=" " * 15)
 
 
 def _flow(method: Explained) -> list[str]:

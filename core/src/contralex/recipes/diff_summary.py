@@ -24,6 +24,14 @@ def story(before: Resolved, after: Resolved) -> list[str]:
         for slot in METHOD_SLOTS
     ]
     lines.append(_line("method.matches", _leaves(_looks_up(one), _looks_up(other))))
+    lines += [
+        _line(f"method.{name}", _leaves(getattr(one.method, name), getattr(other.method, name)))
+        for name in ("of", "weight")
+    ]
+    lines += [
+        _line(f"method.look_ups.{name}", _leaves(one.method.look_ups.get(name), other.method.look_ups.get(name)))
+        for name in dict.fromkeys([*one.method.look_ups, *other.method.look_ups])
+    ]
     lines.append(_line("data", _leaves(one.data, other.data)))
     lines.append(_line("train", _leaves(one.train, other.train)))
     lines += [
