@@ -63,6 +63,9 @@ if TYPE_CHECKING:
         RandAugment,
         Solarize,
     )
+    from contralex.kinds.views.company import Companion, ViewsInCompany
+    from contralex.kinds.views.mask_specs import Masks
+    from contralex.kinds.views.masks import MaskCompanion
     from contralex.kinds.views.parts import CropViews
     from contralex.kinds.views.transforms import describe_steps, read_preprocessing, to_tensor_steps, trim_long_image
     from contralex.lookup import distributed
@@ -210,6 +213,12 @@ _WHERE = {
         "RandAugment",
         "Solarize",
     ),
+    "contralex.kinds.views.company": (
+        "Companion",
+        "ViewsInCompany",
+    ),
+    "contralex.kinds.views.mask_specs": ("Masks",),
+    "contralex.kinds.views.masks": ("MaskCompanion",),
     "contralex.kinds.views.parts": ("CropViews",),
     "contralex.kinds.views.transforms": (
         "describe_steps",
@@ -330,6 +339,7 @@ __all__ = [
     "ClassLabelTargets",
     "ClassSource",
     "Clock",
+    "Companion",
     "ContralexError",
     "CosineLoss",
     "Crop",
@@ -366,6 +376,8 @@ __all__ = [
     "LookUp",
     "LookUpSpec",
     "Loss",
+    "MaskCompanion",
+    "Masks",
     "Match",
     "MaxPixels",
     "MemoryBankSource",
@@ -412,6 +424,7 @@ __all__ = [
     "View",
     "ViewBatch",
     "Views",
+    "ViewsInCompany",
     "bounds",
     "check_present",
     "commands",

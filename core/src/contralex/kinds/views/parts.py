@@ -14,10 +14,30 @@ from torch import Tensor
 from contralex.data.preprocessing import Preprocessing
 from contralex.data.views import Views
 from contralex.kinds.views.augment import EngineName, Group, expand_groups
+from contralex.kinds.views.boxes import BoxCompanion
+from contralex.kinds.views.company import Companion, ViewsInCompany
 from contralex.kinds.views.describing import describe
 from contralex.kinds.views.engine import make_engine
+from contralex.kinds.views.mask_specs import Masks, find_masked_groups
+from contralex.kinds.views.masks import MaskCompanion
 from contralex.kinds.views.parameters import ViewParameters
 from contralex.kinds.views.transforms import describe_steps, evaluation, read_preprocessing
+
+
+def crop_views(
+    groups: Mapping[str, Group], engine: EngineName = "exact", masks: Masks | None = None, boxes: bool = False
+) -> Views:
+    """The views of :class:`CropViews`, in company where there are ``masks`` or ``boxes``."""
+    views, augments = CropViews(groups, engine), expand_groups(groups)
+    names = [name for name, group in groups.items() for _ in range(group.count)]
+    companions: list[Companion] = []
+    if masks is not None:
+        masked = find_masked_groups(groups, masks)
+        sides = {view: augments[name].crop.size // masks.patch for view, name in enumerate(names) if name in masked}
+        companions.append(MaskCompanion(masks, {view: (side, side) for view, side in sides.items()}))
+    if boxes:
+        companions.append(BoxCompanion([augments[name] for name in names]))
+    return ViewsInCompany(views, companions) if companions else views
 
 
 class CropViews(Views):

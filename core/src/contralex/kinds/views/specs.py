@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from contralex.kinds.views.augment import Augment, EngineName, Group, expand_groups
+from contralex.kinds.views.mask_specs import Masks, find_masked_groups
 from contralex.plugins.spec import Spec
 
 
@@ -22,14 +23,19 @@ class CropsSpec(Spec):
     """
 
     kind: Literal["crops"] = "crops"
-    builds = ".parts:CropViews"
+    builds = ".parts:crop_views"
     groups: dict[str, Group] = Field(min_length=1, json_schema_extra=_or_null)
     """Groups of views by their names; null removes a group."""
     engine: EngineName = "exact"
     """What makes the views: ``exact`` gives what torchvision's transforms give, several times faster; ``fused`` makes
     all changes of colour in one step, without rounding between them; ``torchvision`` is the transforms themselves."""
+    masks: Masks | None = None
+    """Patches that are masked, for encoders that use a ``mask``; null: none."""
+    boxes: bool = False
+    """Whether a view has the place of its crop in the image (``boxes``, and whether it is ``flipped``), for encoders
+    that use it."""
     needs = {"data": frozenset({"images"})}
-    gives = frozenset({"images", "pieces"})
+    gives = frozenset({"images", "pieces", "masks", "boxes"})
     source = "SimCLR, arXiv:2002.05709, appendix A; SwAV, arXiv:2006.09882, section 3.2 (multi-crop)"
     example = {
         "groups": {"crops": {"count": 2, "augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}}}}
@@ -44,27 +50,37 @@ class CropsSpec(Spec):
     def _leave_out_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Recipes, and their digests, are as they were before there was a choice."""
         data: dict[str, Any] = serialize(self)
-        return {name: value for name, value in data.items() if name != "engine" or value != "exact"}
+        unsaid = {"engine": "exact", "masks": None, "boxes": False}
+        return {name: value for name, value in data.items() if name not in unsaid or value != unsaid[name]}
 
     def offers(self) -> frozenset[str]:
-        return self.gives if self._has_pieces() else self.gives - {"pieces"}
+        offered = {"pieces": self._has_pieces(), "masks": self.masks is not None, "boxes": self.boxes}
+        return self.gives - {name for name, is_there in offered.items() if not is_there}
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
-        pieces = [("encoder", frozenset({"a head for pieces"}))] if self._has_pieces() else []
-        return [*self.needs.items(), *pieces]
+        wanted = {"a head for pieces": self._has_pieces(), "a use for masks": self.masks, "a use for boxes": self.boxes}
+        return [*self.needs.items(), *(("encoder", frozenset({name})) for name, is_there in wanted.items() if is_there)]
 
     def _has_pieces(self) -> bool:
         return any(augment.jigsaw for augment in self.augments())
 
     def model_post_init(self, context: object) -> None:
         expand_groups(self.groups)
+        if self.masks is not None:
+            find_masked_groups(self.groups, self.masks)
+        if self.boxes and self.engine == "torchvision":
+            raise ValueError(
+                "boxes is true, and engine: torchvision does not say where a crop lies; take another engine"
+            )
+        if self.boxes and self._has_pieces():
+            raise ValueError("boxes is true, and a jigsaw cuts a crop into pieces; take one of them out")
 
     def explained_as(self) -> list[str]:
         return [
             f"{name}: {self.groups[name].count} of {augment.crop.size} px"
             + ("" if self.groups[name].key else ", queries only")
             for name, augment in expand_groups(self.groups).items()
-        ]
+        ] + ([self.masks.explained()] if self.masks is not None else [])
 
     def augments(self) -> list[Augment]:
         """The augmentation of each view."""
