@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from contralex.api.health import Diagnosis, doctor
     from contralex.api.importing import ImportedWeights, import_weights
     from contralex.api.inspecting import inspect
-    from contralex.api.recipes import diff, explain, methods, resolve, why
+    from contralex.api.method_list import methods
+    from contralex.api.recipes import diff, explain, resolve, why
     from contralex.api.reporting import Report, report
     from contralex.api.run_list import runs
     from contralex.api.runs import Run
@@ -63,7 +64,8 @@ _WHERE = {
     "contralex.api.health": ("Diagnosis", "doctor"),
     "contralex.api.importing": ("ImportedWeights", "import_weights"),
     "contralex.api.inspecting": ("inspect",),
-    "contralex.api.recipes": ("diff", "explain", "methods", "resolve", "why"),
+    "contralex.api.method_list": ("methods",),
+    "contralex.api.recipes": ("diff", "explain", "resolve", "why"),
     "contralex.api.reporting": ("Report", "report"),
     "contralex.api.run_list": ("runs",),
     "contralex.api.runs": ("Run", "open"),

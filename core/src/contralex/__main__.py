@@ -31,9 +31,9 @@ def _command() -> int:
             parent.follow_parent()
             # To find its own plugins, pydantic reads the record of every package that is installed.
             os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-            from contralex.cli.app import app
+            from contralex.cli.app import narrow
 
-            app(prog_name="contralex")
+            narrow(sys.argv[1:])(prog_name="contralex")
     except signals.Interrupted as stopped:
         if os.environ.get("RANK", "0") == "0":
             print(stopped, file=sys.stderr)

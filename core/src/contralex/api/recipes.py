@@ -1,8 +1,8 @@
-"""Recipes: which there are, what they say, and how they differ. Nothing here imports torch."""
+"""Recipes: what they say, and how they differ. Nothing here imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, overload
 
@@ -10,21 +10,14 @@ from contralex.api.arguments import checked
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.errors import ContralexError
 from contralex.files import expand_user
-from contralex.plugins.registry import registry
-from contralex.recipes import layers, yaml
+from contralex.recipes import layers
 from contralex.recipes.diff import Change
 from contralex.recipes.diff import diff as all_changes
 from contralex.recipes.diff_summary import story
-from contralex.recipes.documents import chain
 from contralex.training.folders import SPEC
-from contralex.training.fork_file import read_fork
 
 if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
     from contralex.explaining import Explained
-    from contralex.plugins.registry import Plugin
-    from contralex.recipes.documents import Recipe
     from contralex.recipes.layers import Resolved
     from contralex.recipes.merging import Origin
 
@@ -49,83 +42,6 @@ def resolve(
     return layers.resolve(
         str(path_text(recipe)), preset=preset, data=path_text(data), sets=set_texts(sets), allow_code=allow_code
     )
-
-
-@dataclass(frozen=True)
-class Method:
-    """A recipe that is installed. ``plugin`` with its ``version`` brings it; ``presets``: names for ``--preset``."""
-
-    name: str
-    summary: str
-    plugin: str
-    version: str
-    presets: tuple[str, ...] = ()
-
-
-class Methods(Sequence[Method]):
-    """The recipes that are installed, in the order of their names. It prints as a list of lines."""
-
-    def __init__(self, methods: Sequence[Method]) -> None:
-        self._methods = tuple(methods)
-
-    def __len__(self) -> int:
-        return len(self._methods)
-
-    @overload
-    def __getitem__(self, index: int) -> Method: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Method]: ...
-
-    def __getitem__(self, index: int | slice) -> Method | Sequence[Method]:
-        return self._methods[index]
-
-    def __repr__(self) -> str:
-        width = max((len(method.name) for method in self), default=0)
-        return "\n".join(f"{method.name:{width}}  {method.summary}" for method in self) or "No recipes are installed."
-
-
-@checked
-def methods() -> Methods:
-    """The recipes that are installed.
-
-    >>> import contralex
-    >>> "moco-v2" in [method.name for method in contralex.methods()]
-    True
-    """
-    known: dict[str, Recipe] = {}
-    return Methods(
-        [_method(name, plugin, file, known) for name, (plugin, file) in sorted(registry().recipes().items())]
-    )
-
-
-def presets(recipe: str) -> tuple[str, ...]:
-    """The presets that a recipe has, by its own file and those that it extends; none where it cannot be read."""
-    try:
-        return _presets(chain(recipe))
-    except ContralexError:
-        return ()
-
-
-def _method(name: str, plugin: Plugin, file: Traversable, known: dict[str, Recipe]) -> Method:
-    """``known``: as of :func:`chain`."""
-    try:
-        recipes = chain(name, known)
-    except ContralexError:  # what it extends may be what is broken
-        return Method(name, _summary(name, file), plugin.name, plugin.version)
-    return Method(name, str(recipes[-1].data.get("summary", "")), plugin.name, plugin.version, _presets(recipes))
-
-
-def _presets(recipes: Sequence[Recipe]) -> tuple[str, ...]:
-    return tuple(sorted({name for recipe in recipes for name in recipe.presets}))
-
-
-def _summary(name: str, file: Traversable) -> str:
-    try:
-        head = yaml.read(file.read_text("utf-8"), f"{name}.yaml").data
-        return str(head.get("summary", "")) if isinstance(head, dict) else ""
-    except ContralexError as error:  # one broken recipe hides no other
-        return f"cannot be read: {error}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,7 +146,11 @@ def why(
 def _with_fork(recipe: str, leaf: str, history: list[Origin]) -> list[Origin]:
     """In the spec of a fork, a value that the fork has changed says so."""
     file = expand_user(recipe)
-    forked = read_fork(file.parent) if file.name == SPEC else None
+    if file.name != SPEC:
+        return history
+    from contralex.training.fork_file import read_fork
+
+    forked = read_fork(file.parent)
     changes = forked.changes if forked is not None else {}
     change = next((change for path, change in changes.items() if f"{leaf}.".startswith(f"{path}.")), None)
     if forked is None or change is None:
@@ -252,10 +172,3 @@ def _near(path: str, leaves: list[str]) -> str:
         if key not in beside:
             return f"{above or 'a run'} is a single value" if not beside else near(key, beside)
     return "there are none"
-
-
-def unusable_plugins() -> Iterator[str]:
-    """A sentence for each plugin that is installed and does not work."""
-    for plugin in registry().plugins.values():
-        if plugin.state in ("broken", "conflict", "incompatible"):
-            yield f"{plugin.name} is {plugin.state}: {plugin.reason}"

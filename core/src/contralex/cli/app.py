@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from importlib import metadata
 from typing import Annotated
 
@@ -326,3 +328,23 @@ app.command(
         "contralex doctor --json",
     ),
 )(doctor.doctor)
+
+
+def narrow(words: Sequence[str]) -> typer.Typer:
+    """The app for this command line: with the one command of ours that its first word names, or with all of them.
+
+    typer makes the options of every command that an app has, which takes longer than most commands take to answer.
+    """
+    name = words[0] if words else ""
+    commands = [command for command in app.registered_commands if _name(command) == name]
+    groups = [group for group in app.registered_groups if group.name == name]
+    if not commands and not groups:
+        return app
+    narrowed = copy(app)
+    narrowed.registered_commands, narrowed.registered_groups = commands, groups
+    return narrowed
+
+
+def _name(command: typer.models.CommandInfo) -> str | None:
+    """As typer calls a command."""
+    return command.name or (command.callback.__name__.replace("_", "-") if command.callback else None)

@@ -13,9 +13,10 @@ from contralex.cli.plugins import warn_of_unmatched
 
 def methods(as_json: Json = False) -> None:
     """List the installed recipes and their presets."""
-    from contralex.api import recipes
+    from contralex.api.method_list import methods
 
-    rows = [asdict(method) for method in recipes.methods()]
+    found = methods()
+    rows = [asdict(method) for method in found]
     if as_json:
         print_json(rows)
     elif not rows:
@@ -26,11 +27,12 @@ def methods(as_json: Json = False) -> None:
             for row in rows
         ]
         print_table(["recipe", "what it is", "from", "presets"], table)
-    warn_of_unusable()
+    for sentence in found.warnings:
+        typer.echo(sentence, err=True)
 
 
 def warn_of_unusable() -> None:
-    from contralex.api.recipes import unusable_plugins
+    from contralex.api.method_list import unusable_plugins
 
     for sentence in unusable_plugins():
         typer.echo(sentence, err=True)
@@ -49,7 +51,7 @@ def show(
 
     The YAML holds all layers and defaults, and can be trained as it is.
     """
-    from contralex.api import recipes
+    from contralex.api import method_list, recipes
     from contralex.recipes.documents import MODELINE
 
     resolved = recipes.resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code)
@@ -57,7 +59,7 @@ def show(
         print_json({"spec": resolved.data, "digest": resolved.digest, "plugins": resolved.plugins})
     else:
         typer.echo(f"{MODELINE}\n{resolved.to_yaml()}", nl=False)
-        there = recipes.presets(recipe)
+        there = method_list.presets(recipe)
         if there and preset is None:
             typer.echo(f"# presets, for --preset: {', '.join(there)}")  # a comment: it is YAML that can be trained
 

@@ -46,7 +46,7 @@ def complete_recipes(incomplete: str) -> list[str]:
 
 def complete_presets(ctx: typer.Context, incomplete: str) -> list[str]:
     """For shells: the presets of the installed recipes that stand before the option, parsed or not."""
-    from contralex.api.recipes import presets
+    from contralex.api.method_list import presets
     from contralex.plugins.registry import registry
 
     words = ctx.parent.args if ctx.parent is not None else []

@@ -97,11 +97,11 @@ def _show_kind(path: str, as_json: bool) -> None:
 
 
 def warn_of_unmatched() -> None:
-    from contralex.plugins.discovery import VARIABLE
+    from contralex.plugins.discovery import unmatched
     from contralex.plugins.registry import registry
 
     for name in registry().unmatched:
-        typer.echo(f"{VARIABLE} names {name}, but no plugin of this name is installed", err=True)
+        typer.echo(unmatched(name), err=True)
 
 
 def _find(name: str) -> Plugin:

@@ -75,6 +75,11 @@ class Choice:
         return ",".join([*kept, f"-{name}"])
 
 
+def unmatched(name: str) -> str:
+    """The sentence for a name in the variable that no plugin has."""
+    return f"{VARIABLE} names {name}, but no plugin of this name is installed"
+
+
 def installed() -> list[InstalledPlugin]:
     """In the order of their names. Of two records of one distribution Python takes the first, and so does this."""
     found: dict[str, InstalledPlugin] = {}

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from importlib.resources.abc import Traversable
+from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -33,7 +34,9 @@ from contralex.plugins.discovery import VARIABLE, Choice, InstalledPlugin, core_
 from contralex.plugins.guard import Ended, guarded
 from contralex.plugins.hooks import OWN_COMMANDS, PROJECT, SLOTS
 from contralex.plugins.layouts import Layout
-from contralex.plugins.spec import Spec
+
+if TYPE_CHECKING:
+    from contralex.plugins.spec import Spec
 
 CORE = "contralex.kinds.plugin"  # the core's own plugin
 _UNUSABLE = ("blocked", "incompatible", "broken", "conflict")
@@ -77,16 +80,33 @@ class Plugin:
 
 
 class Registry:
+    """The plugins of this environment. Where all are known (:func:`first_party.list_recipes`), one is imported when its
+    kinds are first asked for, or when all plugins are."""
+
     def __init__(self, choice: str = "") -> None:
         self.manager = hook_manager()
-        self.plugins: dict[str, Plugin] = {}
         self.unmatched: list[str] = []
+        self._plugins: dict[str, Plugin] = {}
+        self._waiting: dict[str, InstalledPlugin] = {}  # those that are not imported yet
+        self._importing = RLock()  # one of several threads imports them
         self._choose = Choice(choice)
         self._add_core()
-        for found in installed():
-            self._add(found)
+        there = installed()
+        listed = first_party.list_recipes_of(there, self._choose)
+        for found in there:
+            self._add(found, listed)
         self._settle_conflicts()
-        self.unmatched = self._choose.unmatched(self.plugins)
+        self.unmatched = self._choose.unmatched(self._plugins)
+
+    @property
+    def plugins(self) -> dict[str, Plugin]:
+        """All of them, by the names of their distributions, in any state."""
+        if self._waiting:
+            with self._importing:
+                for name in list(self._waiting):
+                    self._import(name)
+                self._settle_conflicts()
+        return self._plugins
 
     # What is installed
 
@@ -94,11 +114,26 @@ class Registry:
         return sorted(spec.kind_name() for plugin in self._usable() for spec in plugin.kinds.get(slot, []))
 
     def find(self, slot: str, kind: str) -> type[Spec] | None:
-        for plugin in self._usable():
-            for spec in plugin.kinds.get(slot, []):
+        """The spec of a kind, or None. The plugin that is known to have it is imported first, and all if it has not."""
+        found = self._find_imported(slot, kind)
+        if found is None and self._waiting:
+            self._import(first_party.known_kinds().get(slot, {}).get(kind))
+            found = self._find_imported(slot, kind)
+        if found is None and self.plugins:
+            found = self._find_imported(slot, kind)
+        return found
+
+    def _find_imported(self, slot: str, kind: str) -> type[Spec] | None:
+        for plugin in self._plugins.values():
+            for spec in plugin.kinds.get(slot, []) if plugin.usable else ():
                 if spec.kind_name() == kind:
                     return spec
         return None
+
+    def owners(self) -> dict[type[Spec], Plugin]:
+        """Whose each spec is, of the plugins that are imported, as those of all specs that were found are."""
+        plugins = list(self._plugins.values())
+        return {spec: plugin for plugin in plugins for specs in plugin.kinds.values() for spec in specs}
 
     def get(self, slot: str, kind: str) -> type[Spec]:
         """The spec of a kind; a ContralexError with the way out where there is none."""
@@ -114,7 +149,8 @@ class Registry:
         return None
 
     def recipes(self) -> dict[str, tuple[Plugin, Traversable]]:
-        return {name: (plugin, path) for plugin in self._usable() for name, path in sorted(plugin.recipes.items())}
+        usable = (plugin for plugin in self._plugins.values() if plugin.usable)
+        return {name: (plugin, path) for plugin in usable for name, path in sorted(plugin.recipes.items())}
 
     def layouts(self) -> list[Layout]:
         """Those of published checkpoints."""
@@ -136,7 +172,7 @@ class Registry:
 
     def use(self, files: Iterable[Plugin]) -> None:
         """Takes in the code files of the spec that is being read, and lets go of those of the spec before."""
-        self.plugins = {name: plugin for name, plugin in self.plugins.items() if not plugin.code}
+        self._plugins = {name: plugin for name, plugin in self._plugins.items() if not plugin.code}
         for file in files:
             offered = {what: plugin.name for plugin in self._usable() for what in plugin.offers()}
             shared = next((what for what in file.offers() if what in offered), None)
@@ -144,7 +180,7 @@ class Registry:
                 raise ContralexError(
                     f"{file.code} and {offered[shared]} both offer {shared}; give it another name in {file.name}"
                 )
-            self.plugins[file.name if file.name not in self.plugins else file.code] = file
+            self._plugins[file.name if file.name not in self._plugins else file.code] = file
 
     # What is not, and how to get it
 
@@ -183,10 +219,11 @@ class Registry:
         module = import_module(CORE)  # as any plugin's: by its name
         self._register(Plugin(PROJECT, core_version()), module)
 
-    def _add(self, found: InstalledPlugin) -> None:
+    def _add(self, found: InstalledPlugin, listed: first_party.ListedRecipes | None) -> None:
+        """``listed``: the recipes of all, where all plugins are known."""
         if normal(found.name) == PROJECT:  # a second installation of the core, which doctor reports
             return
-        plugin = self.plugins[found.name] = Plugin(found.name, found.version, found=found)
+        plugin = self._plugins[found.name] = Plugin(found.name, found.version, found=found)
         if not self._choose.allows(found.name):
             plugin.fail("blocked", f"left out by {VARIABLE}={self._choose.text}")
         elif found.problem:
@@ -194,9 +231,24 @@ class Registry:
         elif found.misfit:
             plugin.fail("incompatible", found.misfit)
         else:
+            self._waiting[found.name] = found
+            if listed is None:
+                self._import(found.name)
+            else:
+                plugin.recipes = listed.files_of(found)
+
+    def _import(self, name: str | None) -> None:
+        """What a plugin offers, where it is not imported yet."""
+        with self._importing:
+            found = self._waiting.get(name or "")
+            if found is None:
+                return
             choice = f"{VARIABLE}={self._choose.and_block(found.name)}"
-            with guarded(f"importing {found.name}", f"To leave it out:{remedy('export', choice)}"):
-                self._load(plugin, found.module)
+            try:
+                with guarded(f"importing {found.name}", f"To leave it out:{remedy('export', choice)}"):
+                    self._load(self._plugins[found.name], found.module)
+            finally:
+                self._waiting.pop(found.name, None)
 
     def _load(self, plugin: Plugin, name: str) -> None:
         try:
@@ -207,14 +259,14 @@ class Registry:
         except BaseException as error:  # whatever a stranger's module raises, SystemExit too, is its own failure
             plugin.fail("broken", _why_not_imported(plugin.name, name, error))
             return
-        twin = next((other for other in self.plugins.values() if other.module is module), None)
+        twin = next((other for other in self._plugins.values() if other.module is module), None)
         if twin is not None:
             plugin.fail("broken", f"its entry point names {name}, as that of {twin.name} does; uninstall one of them")
             return
         self._register(plugin, module)
 
     def _register(self, plugin: Plugin, module: ModuleType) -> None:
-        self.plugins[plugin.name] = plugin
+        self._plugins[plugin.name] = plugin
         try:
             self.manager.register(module, plugin.name)
             take(plugin, module)
@@ -225,7 +277,7 @@ class Registry:
 
     def _settle_conflicts(self) -> None:
         offers: dict[str, list[Plugin]] = {}
-        for plugin in self._usable():
+        for plugin in (plugin for plugin in self._plugins.values() if plugin.usable):
             for what in plugin.offers():
                 offers.setdefault(what, []).append(plugin)
         for what, plugins in offers.items():
@@ -313,6 +365,8 @@ def _call(module: ModuleType, hook: str) -> Any:
 
 
 def _checked(slot: str, spec: Any) -> type[Spec]:
+    from contralex.plugins.spec import Spec  # and so pydantic, which a list of recipes does without
+
     if not (isinstance(spec, type) and issubclass(spec, Spec)):
         raise ContralexError(f"{SLOTS[slot]} returned {spec!r}, which is not a subclass of contralex.plugin.Spec")
     if "kind" not in spec.model_fields or not isinstance(spec.model_fields["kind"].default, str):

@@ -4,8 +4,8 @@ A *slot* is an open union. Its member is chosen by ``kind`` when the spec is val
 that are installed at that moment, so a plugin that arrives later needs no rebuild of anything.
 """
 
-from __future__ import annotations
-
+# Annotations are objects here, and not texts: pydantic reads those of the class variables for each kind anew, and would
+# compile 1,000 texts whenever contralex starts.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ class Spec(BaseModel):
         """Of views: for each, whether it may be a key. None where the spec alone does not say."""
         return None
 
-    def augments(self) -> Sequence[Spec] | None:
+    def augments(self) -> "Sequence[Spec] | None":
         """Of views: the augmentation of each, which has a ``crop``. None where they are not such views."""
         return None
 
@@ -127,7 +127,7 @@ class Spec(BaseModel):
         """Of negatives, targets and losses: the outputs of the encoder that they read beside their look-up's own."""
         return ()
 
-    def kept_backbone(self) -> Spec | None:
+    def kept_backbone(self) -> "Spec | None":
         """Of an encoder: the spec of its :attr:`~contralex.plugin.Encoder.backbone`, which is the field of that name;
         None where there is none."""
         found = dict(self).get("backbone")
@@ -138,7 +138,7 @@ class Spec(BaseModel):
         none, the reason as a clause, or nothing."""
         return ""
 
-    def without_published_weights(self) -> Spec:
+    def without_published_weights(self) -> "Spec":
         """The same block, and those within it, beginning with random weights: for a network whose weights are read from
         a checkpoint next."""
         inner = {name: value.without_published_weights() for name, value in self if isinstance(value, Spec)}
@@ -153,11 +153,11 @@ class Spec(BaseModel):
         """Of data: the file, folder or name that they are read from, for messages; or nothing."""
         return ""
 
-    def whole_data(self) -> Spec:
+    def whole_data(self) -> "Spec":
         """Of data that are some samples of other data: those."""
         return self
 
-    def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str] | None:
+    def with_logits(self, classes: int, from_layer: int) -> "tuple[Spec, str] | None":
         """Of an encoder: itself as a classifier, which ends in logits after ``from_layer`` layers of its head, and the
         name of the new layer among its modules. None where it cannot be made one."""
         return None
@@ -171,7 +171,7 @@ class Spec(BaseModel):
         return ()
 
     @classmethod
-    def tiny(cls, folder: str) -> Spec | None:
+    def tiny(cls, folder: str) -> "Spec | None":
         """Of data: a spec that reads a few samples, which it has written to ``folder``, for the conformance kit. None
         where its ``example`` or its defaults do."""
         return None
@@ -215,7 +215,7 @@ class Slot:
         """Which slot it is. Its kinds are only known when all plugins are: see ``contralex.recipes.json_schema``."""
         return {SLOT: self.name, "type": ["object", "string"]}
 
-    def validate(self, value: Any) -> Spec:
+    def validate(self, value: Any) -> "Spec":
         known = table.installed()
         if isinstance(value, Spec):
             if known.find(self.name, value.kind_name()) is not type(value):

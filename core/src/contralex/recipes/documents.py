@@ -109,17 +109,21 @@ def given(mapping: Mapping[str, Any], where: str) -> list[Recipe]:
     return [*(chain(recipe.extends) if recipe.extends is not None else []), recipe]
 
 
+def read_packed(name: str, plugin: Plugin, file: Traversable) -> Recipe:
+    """A recipe that a plugin brings."""
+    return _read(file, f"{name}.yaml", name, f"recipe {name} ({plugin.name} {plugin.version})", plugin)
+
+
 def _open(wanted: str, child: Recipe | None, known: dict[str, Recipe]) -> Recipe:
     if not wanted.strip():
         raise ContralexError("a recipe's name is expected, or the path of a YAML file, and not an empty text")
     if wanted.endswith((".yaml", ".yml")) or "/" in wanted or "\\" in wanted:
         return _file(wanted, child)
+    if wanted in known:
+        return known[wanted]
     installed = registry().recipes().get(wanted)
     if installed is not None:
-        plugin, file = installed
-        if wanted not in known:
-            label = f"recipe {wanted} ({plugin.name} {plugin.version})"
-            known[wanted] = _read(file, f"{wanted}.yaml", wanted, label, plugin)
+        known[wanted] = read_packed(wanted, *installed)
         return known[wanted]
     if child is not None:
         raise child.mistake("extends", f"cannot be followed: {registry().recipe_hint(wanted)}")

@@ -352,8 +352,7 @@ def _named(name: str, place: str) -> Plugin:
 def _plugins(run: RunSpec, recipes: list[Recipe], named: list[Plugin]) -> list[Plugin]:
     """In the order of their names, the core first: owners of the kinds, wherever they stand, and of the recipes,
     and those that the spec names."""
-    known = registry()
-    owners = {spec: plugin for plugin in known.plugins.values() for specs in plugin.kinds.values() for spec in specs}
+    owners = registry().owners()
     used = {owner.name: owner for _, spec in walk(run) if (owner := owners.get(type(spec))) is not None}
     used = {name: owner for name, owner in used.items() if not owner.code}
     used |= {plugin.name: plugin for plugin in named}

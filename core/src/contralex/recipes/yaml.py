@@ -40,7 +40,41 @@ def _with_core_schema(base: Any) -> Any:
     return made
 
 
-_Loader = _with_core_schema(getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is ten times as fast
+_DEFAULT_TAGS = {yaml.ScalarNode: f"{_TAG}str", yaml.SequenceNode: f"{_TAG}seq", yaml.MappingNode: f"{_TAG}map"}
+_Base = _with_core_schema(getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # the C one is ten times as fast
+
+
+class _Loader(_Base):  # type: ignore[misc, valid-type]  # made above
+    """Counts nodes and their depth as they are composed, so that a long or deep text is given up in time.
+
+    PyYAML asks for the resolver of each node as it enters it, which here is the same everywhere.
+    """
+
+    def __init__(self, text: str, where: str) -> None:
+        super().__init__(text)
+        self._where = where
+        self._depth = self._nodes = 0
+
+    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > limits.NODES:
+            raise ContralexError(limits.too_many(self._where))
+        if self._depth > limits.DEPTH + 1:  # a value in the deepest block
+            raise ContralexError(limits.too_deep(self._where))
+
+    def ascend_resolver(self) -> None:
+        self._depth -= 1
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """The tag of a node that has none. ``implicit``: of a scalar, whether it is plain, without quotes."""
+        if kind is yaml.ScalarNode and implicit[0]:
+            for tag, pattern in self.yaml_implicit_resolvers.get(value[:1], ()):
+                if pattern.match(value):
+                    return str(tag)
+        return _DEFAULT_TAGS[kind]
+
+
 _Dumper = _with_core_schema(yaml.SafeDumper)
 
 
@@ -58,8 +92,7 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
     if len(text) > limits.TEXT:
         raise ContralexError(f"{where}: this has more than {limits.TEXT} characters, too many for a recipe; shorten it")
     try:
-        _check_size(text, where)
-        node = yaml.compose(text, Loader=_Loader)
+        node = _compose(text, where)
     except yaml.MarkedYAMLError as error:
         place = reader.place(error.problem_mark or error.context_mark)
         raise ContralexError(f"{place}: this is not YAML: {error.problem or error.context}") from None
@@ -70,16 +103,13 @@ def read(text: str, where: str, *, is_file: bool = True) -> Document:
     return Document(None if node is None else reader.plain(node, ()), reader.lines)
 
 
-def _check_size(text: str, where: str) -> None:
-    """Before anything recursive sees the text: events come one by one, so that a deep or long one costs nothing."""
-    depth = nodes = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        nodes += isinstance(event, yaml.NodeEvent)
-        if nodes > limits.NODES:
-            raise ContralexError(limits.too_many(where))
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > limits.DEPTH:
-            raise ContralexError(limits.too_deep(where))
+def _compose(text: str, where: str) -> yaml.Node | None:
+    loader = _Loader(text, where)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+        return node
+    finally:
+        loader.dispose()
 
 
 class _Reader:
@@ -95,11 +125,13 @@ class _Reader:
             raise self._mistake(node, "a recipe has no aliases (*name); write the value out")
         self.seen.add(id(node))
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if len(path) >= limits.DEPTH:  # an empty block in the deepest one
+            raise ContralexError(limits.too_deep(self.where))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self._scalar(node)
+        return [self.plain(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
