@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from contralex.training.diagnosis.signs import Sign
 
 _NEEDED = ("torch", "torchvision", "accelerate")
-_EXTRAS = {"timm": "timm", "datasets": "datasets", "tensorboard": "tensorboard", "scikit-learn": "digits"}
+_EXTRAS = {
+    "timm": "timm",
+    "datasets": "datasets",
+    "tensorboard": "tensorboard",
+    "scikit-learn": "digits",
+    "numba": "fast",
+}
 _SHOWN = ("step", "loss", "lookup_top1", "entries", "feature_std", "effective_rank", "lr", "knn_top1")
 
 
@@ -147,11 +153,25 @@ def _plugins() -> list[dict[str, str]]:
 
 
 def _missing(facts: dict[str, Any]) -> Iterator[str]:
+    yield from _unusable_numba(facts)
     for name in _NEEDED:
         if facts[name] == "missing":
             yield f"{name} is not installed: pip install {name}"
     if "importing torch" in facts:
         yield f"importing torch {facts['importing torch']}; install it again, as https://pytorch.org says"
+
+
+def _unusable_numba(facts: dict[str, Any]) -> Iterator[str]:
+    """Each of its versions works with some versions of NumPy alone."""
+    if _version("numba") is None:
+        return
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        yield (
+            f"numba {facts['numba']} cannot be imported, so views take longer ({error}): "
+            "pip install --upgrade 'contralex[fast]'"
+        )
 
 
 def _plugin_problems() -> Iterator[str]:

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +20,10 @@ _PASSES = 3
 _WIDEST = 4  # a box of a larger radius is left to Pillow, whose time does not depend on it
 _ONE = 1 << 24  # Pillow's weights are whole numbers of which this is 1
 _BLOCK = 32  # pixels of a line that one product makes
+KERNEL_ONE = 1 << 22  # an explicit kernel's weights are whole numbers of which this is 1
+# A float32 sum of bytes, weighed down and across, is off by at most this for each weight of a line.
+_ROUNDING = 2 * 255 * 2**-24
+_TOGETHER = 1 << 20  # products of sums that are taken anew
 _LEFT_OUT = 1e-8  # of a kernel's weight may be left out: a byte is rounded at 2e-3 of it
 
 
@@ -109,14 +114,67 @@ def from_pillow(image: Image.Image) -> Tensor:
 
 
 def blur_as_torchvision(pixels: Tensor, sigma: float, kernel: int) -> Tensor:
-    """torchvision's gaussian_blur; a pixel may differ by 1 where the sum lies within float32's rounding of a half."""
-    return _convolve(pixels, _shortened(gaussian_kernel(sigma, kernel))).round_()
+    """torchvision's gaussian_blur; a pixel may differ by 1 where the sum lies within float32's rounding of a half.
+
+    There the sum is taken in whole numbers instead, so that the result is that of :mod:`kernels` and of any machine.
+    """
+    half = whole_half_kernel(sigma, kernel)
+    line = torch.from_numpy(_both_halves(half)).to(pixels.device)
+    raised = _convolve(pixels, (line / KERNEL_ONE).float()).add_(0.5)
+    made = raised.floor()
+    unsure = raised.sub_(made).sub_(0.5).abs_() > 0.5 - (len(line) + 1) * _ROUNDING
+    for some in unsure.nonzero().split(max(_TOGETHER // len(line) ** 2, 1)):
+        made[tuple(some.T)] = _exact_sums(pixels, some, line)
+    return made
+
+
+def _exact_sums(pixels: Tensor, at: Tensor, line: Tensor) -> Tensor:
+    """The levels of pixels by their indices (M, 4) of image, channel, row and column."""
+    reach = len(line) // 2
+    apart = torch.arange(-reach, reach + 1, device=at.device)
+    rows, columns = (_mirrored(at[:, dim, None] + apart, pixels.shape[dim]) for dim in (2, 3))
+    near = pixels[at[:, 0, None, None], at[:, 1, None, None], rows[:, :, None], columns[:, None, :]].double()
+    # Below 2^52, so that a float64 holds each product and each sum.
+    sums = (near * line.double() * line.double()[:, None]).sum((1, 2))
+    return sums.div_(KERNEL_ONE**2).add_(0.5).floor_().float()
+
+
+def _mirrored(indices: Tensor, length: int) -> Tensor:
+    inside = indices.abs()
+    return (length - 1) - ((length - 1) - inside).abs()
+
+
+def whole_half_kernel(sigma: float, size: int) -> NDArray[np.int32]:
+    """A kernel's weights from its middle on, as whole numbers of which KERNEL_ONE is 1."""
+    half = np.rint(gaussian_kernel(sigma, size).numpy()[size // 2 :] * KERNEL_ONE).astype(np.int32)
+    half[0] = KERNEL_ONE - 2 * half[1:].sum()
+    return np.trim_zeros(half, "b")
+
+
+def smooth_half_kernel(sigma: float, size: int | None, side: int) -> NDArray[np.float32]:
+    """The weights of :func:`blur_smoothly` from the middle on, for images whose shorter side this is."""
+    line = _smooth_kernel(sigma, size, side).numpy()
+    return line[len(line) // 2 :]
+
+
+def _both_halves(half: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.concatenate([half[:0:-1], half])
 
 
 def blur_smoothly(pixels: Tensor, sigma: float, kernel: int | None) -> Tensor:
     """The same blurs without rounding: by this kernel, or by the one that Pillow's boxes make together."""
-    line = gaussian_kernel(sigma, kernel) if kernel is not None else _pillow_kernel(sigma)
-    return _convolve(pixels, _shortened(line))
+    return _convolve(pixels, _smooth_kernel(sigma, kernel, min(pixels.shape[-2:])).to(pixels.device))
+
+
+def _smooth_kernel(sigma: float, size: int | None, side: int) -> Tensor:
+    if size is not None:
+        return _shortened(gaussian_kernel(sigma, size))
+    line = _shortened(_pillow_kernel(sigma))
+    beyond = len(line) // 2 - (side - 1)  # of what can be mirrored
+    if beyond > 0:
+        line = line[beyond : len(line) - beyond]
+        line = line / line.sum()
+    return line
 
 
 def _pillow_kernel(sigma: float) -> Tensor:

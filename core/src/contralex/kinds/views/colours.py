@@ -79,10 +79,15 @@ def adjust_hue(pixels: Tensor, factors: Sequence[float]) -> Tensor:
     chroma = torch.minimum(red, green).minimum(blue).neg_().add_(value)
     saturation = _floor_of_255((chroma / value.clamp(min=1)).double())
     hue = _hue(pixels, value, chroma)
-    steps = _column([float(int(factor * 255) % 256) for factor in factors], hue)
+    steps = _column([float(hue_steps(factor)) for factor in factors], hue)
     steps = steps if isinstance(steps, float) else steps.view(-1, 1, 1)
     hue.add_(steps).mul_(1 / 256).frac_().mul_(256)  # a byte that overflows begins anew
     return _from_hsv(hue, saturation, value, out=pixels)
+
+
+def hue_steps(turns: float) -> int:
+    """How many of 256 steps the byte of a hue turns."""
+    return int(turns * 255) % 256
 
 
 def _hue(pixels: Tensor, value: Tensor, chroma: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
+from types import ModuleType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -36,6 +38,7 @@ from contralex.kinds.views.blurs import (
 )
 from contralex.kinds.views.fusing import change_colours
 from contralex.kinds.views.parameters import Box, ViewParameters, draw_parameters, rand_augment
+from contralex.kinds.views.steps import solarize_from, tabulate
 from contralex.kinds.views.transforms import augmentation
 from contralex.lookup.host_copies import to_device
 
@@ -93,7 +96,7 @@ class TensorEngine(Engine):
     def make(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
         made: list[Tensor] = []
         for levels in self._make_levels(images, parameters):
-            made += normalize(levels, self.augment.normalize).unbind(0)
+            made += self._normalize(levels).unbind(0)
         return made
 
     def pack(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
@@ -107,14 +110,32 @@ class TensorEngine(Engine):
     def unpack(self, packed: Tensor) -> Tensor:
         if self.fused:
             return packed
+        if _kernels_for(packed):
+            return self._normalize(packed.contiguous())
         views = torch.empty_like(packed, dtype=torch.float32, memory_format=torch.contiguous_format)
         together = max(_OF_LARGE // packed[0].numel(), 1) if packed.device.type == "cpu" else len(packed)
         for some, levels in zip(views.split(together), packed.split(together), strict=True):
             normalize(some.copy_(levels), self.augment.normalize)
         return views
 
+    def _normalize(self, levels: Tensor) -> Tensor:
+        """float32, of levels from 0 to 255, which may be changed."""
+        kernels = _kernels_for(levels)
+        values = self.augment.normalize
+        if kernels is None:
+            return normalize(levels, values)
+        views = torch.empty_like(levels, dtype=torch.float32)
+        if values is None:
+            kernels.scale(levels.view(-1).numpy(), views.view(-1).numpy())
+        else:
+            mean, std = (np.array(numbers, np.float32) for numbers in (values.mean, values.std))
+            size = levels.shape[-2] * levels.shape[-1]
+            kernels.normalize(levels.view(-1, 3, size).numpy(), mean, std, views.view(-1, 3, size).numpy())
+        return views
+
     def _make_levels(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Iterator[Tensor]:
-        """Views (N, ...) of some images after the other, as levels from 0 to 255."""
+        """Views (N, ...) of some images after the other, as levels from 0 to 255: bytes where kernels made them, else
+        float32. They are contiguous."""
         size = self.augment.crop.size
         together = max((_OF_SMALL if size <= _BY_PILLOW else _OF_LARGE) // (3 * size**2), 1)
         for start in range(0, len(images), together):
@@ -125,14 +146,14 @@ class TensorEngine(Engine):
         before = self.names.index("crop")
         if before:
             images = [
-                to_pillow(self._apply(self.names[:before], load_pixels(image), [values])[0])
+                to_pillow(self._apply(self.names[:before], from_pillow(image).unsqueeze(0), [values])[0])
                 for image, values in zip(images, parameters, strict=True)
             ]
         boxes = [
             values.crop or Box(0, 0, image.height, image.width)
             for image, values in zip(images, parameters, strict=True)
         ]
-        pixels = self._crop(images, boxes).to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = self._crop(images, boxes)
         names = self.names[before + 1 :]
         if self.augment.jigsaw is None:
             return self._apply(names, pixels, parameters)
@@ -171,10 +192,31 @@ class TensorEngine(Engine):
         return self._apply(names, pieces, [piece.then for piece in parameters.pieces])
 
     def _apply(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
+        kernels = _kernels_for(pixels)
+        if self.fused or kernels is None:
+            pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = pixels.contiguous()
+        if kernels is not None:
+            return self._apply_compiled(kernels, names, pixels, parameters)
         if self.fused:
             return self._fuse(names, pixels, parameters)
         for name in names:
             pixels = _OPERATIONS[name](self, pixels, parameters)
+        return pixels
+
+    def _apply_compiled(
+        self, kernels: ModuleType, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]
+    ) -> Tensor:
+        """All operations of all images in one call, but RandAugment, which is Pillow's."""
+        for is_compiled, run in groupby(names, lambda name: name != "rand_augment"):
+            if not is_compiled:
+                pixels = self._rand_augment(pixels, parameters)
+                continue
+            side = min(pixels.shape[-2:])
+            table, halves = tabulate(self.augment, list(run), parameters, self.fused, side)
+            if halves.shape[1] > side:
+                raise RuntimeError(f"a kernel that reaches {halves.shape[1] - 1} pixels cannot blur {side} pixels")
+            (kernels.fuse if self.fused else kernels.change)(pixels.numpy(), table, halves)
         return pixels
 
     def _fuse(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
@@ -227,8 +269,7 @@ class TensorEngine(Engine):
         return pixels
 
     def _solarize(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
-        # As torchvision's, whose threshold stands between two bytes: see there.
-        threshold = self.augment.solarize.threshold * 255 + 0.5 if self.augment.solarize else 0.0
+        threshold = solarize_from(self.augment.solarize.threshold) if self.augment.solarize else 0.0
         chosen = _numbers(values.solarize for values in parameters)
         return _where(chosen, pixels, lambda some, _: colours.solarize(some, threshold))
 
@@ -289,6 +330,20 @@ def make_engine(name: EngineName, augment: Augment) -> Engine:
     return engines[name](augment)
 
 
+@cache
+def load_kernels() -> ModuleType | None:
+    """The compiled kernels; None where numba is not installed, or cannot work with the installed NumPy."""
+    try:
+        from contralex.kinds.views import kernels
+    except ImportError:
+        return None
+    return kernels
+
+
+def _kernels_for(pixels: Tensor) -> ModuleType | None:
+    return load_kernels() if pixels.device.type == "cpu" else None
+
+
 def load_pixels(image: Image.Image) -> Tensor:
     """(1, 3, H, W) float32 whole numbers from 0 to 255."""
     return from_pillow(image).unsqueeze(0).to(torch.float32, memory_format=torch.contiguous_format)
@@ -331,6 +386,10 @@ def _without_padding(levels: Tensor) -> Tensor:
     """(3, H, W), channel after channel, of (1, 4, H, W)."""
     if sys.byteorder != "little" or not levels.is_contiguous(memory_format=torch.channels_last):
         return levels[0, :3].contiguous()
+    if kernels := _kernels_for(levels):
+        made = levels.new_empty(3, *levels.shape[2:])
+        kernels.split_channels(levels[0].permute(1, 2, 0).numpy(), made.numpy())
+        return made
     # A pixel as one integer, of which a byte is taken off: faster than copying every fourth byte.
     pixels = levels.permute(0, 2, 3, 1).view(torch.int32)[0, :, :, 0]
     made = levels.new_empty(3, *pixels.shape)

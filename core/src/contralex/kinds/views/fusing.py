@@ -18,9 +18,9 @@ Matrix = NDArray[np.float64]
 _SAME = np.eye(4)
 _GREY = np.eye(4)
 _GREY[:3, :3] = LUMA  # the grey level in each channel
-_TO_YIQ = np.eye(4)
-_TO_YIQ[:3, :3] = [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
-_FROM_YIQ = np.linalg.inv(_TO_YIQ)
+TO_YIQ = np.eye(4)
+TO_YIQ[:3, :3] = [[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]]
+FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
 def change_colours(pixels: Tensor, names: Sequence[str], parameters: Sequence[ViewParameters]) -> Tensor:
@@ -66,5 +66,5 @@ def _turn(turns: float) -> Matrix:
     cosine, sine = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     rotation = np.eye(4)
     rotation[1:3, 1:3] = [[cosine, sine], [-sine, cosine]]
-    made: Matrix = _FROM_YIQ @ rotation @ _TO_YIQ
+    made: Matrix = FROM_YIQ @ rotation @ TO_YIQ
     return made

@@ -1,0 +1,436 @@
+"""Changes of images, compiled: the same bits as :mod:`colours` and :mod:`blurs` make, several times as fast.
+
+numba compiles each function when it is first called, and keeps what it made on the disk. Each runs on one thread.
+Nothing here is ``fastmath``, and integers have the sizes that are written: so a result is that of the tensor
+operations bit by bit. Images are (3, H, W) bytes, channel after channel, but for what :func:`fuse` changes.
+
+A step is a row ``(code, a, b, c)`` of a table, which :mod:`steps` makes of drawn parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+from contralex.kinds.views import steps
+from contralex.kinds.views.blurs import KERNEL_ONE
+from contralex.kinds.views.colours import LUMA
+from contralex.kinds.views.fusing import FROM_YIQ, TO_YIQ
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Array = np.ndarray[Any, Any]
+
+
+def _compiled(function: _F) -> _F:
+    compile_lazily: Callable[..., Any] = partial(numba.njit, nogil=True, error_model="numpy")
+    try:
+        made: _F = compile_lazily(cache=True)(function)
+    except RuntimeError:  # where nothing can be written, each process compiles
+        made = compile_lazily()(function)
+    return made
+
+
+_f4, _f8, _u1, _u4, _i4, _i8 = np.float32, np.float64, np.uint8, np.uint32, np.int32, np.int64
+
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = steps.BRIGHTNESS, steps.CONTRAST, steps.SATURATION, steps.HUE
+_GRAY, _FLIP, _SOLARIZE, _BOXES, _KERNEL = steps.GRAY, steps.FLIP, steps.SOLARIZE, steps.BOXES, steps.KERNEL
+_RED, _GREEN, _BLUE = (int(weight * 65536) for weight in LUMA)
+_ONE_KERNEL = KERNEL_ONE.bit_length() - 1  # bits of a kernel's weights
+_WIDE = 3  # boxes from this radius on are summed by what enters and what leaves
+
+
+@_compiled
+def change(images: _Array, table: _Array, kernels: _Array) -> None:
+    """Each image of (N, 3, H, W) bytes through the steps (N, K, 4) of its row of the table, in place.
+
+    ``kernels``: (M, R + 1) int32, the halves of the kernels that steps name, from their middles on.
+    """
+    for at in range(images.shape[0]):
+        planes = images[at]
+        for step in range(table.shape[1]):
+            code, a, b, c = table[at, step]
+            if code == _BRIGHTNESS:
+                _blend(planes.reshape(-1), _f4(0), _f4(a))
+            elif code == _CONTRAST:
+                _blend(planes.reshape(-1), _f4(_mean_grey(planes.reshape(3, -1))), _f4(a))
+            elif code == _SATURATION:
+                _saturate(planes.reshape(3, -1), _f4(a))
+            elif code == _HUE:
+                _turn_hue(planes.reshape(3, -1), _i4(a))
+            elif code == _GRAY:
+                _make_gray(planes.reshape(3, -1))
+            elif code == _FLIP:
+                _flip(planes)
+            elif code == _SOLARIZE:
+                _solarize(planes.reshape(-1), _f4(a))
+            elif code == _BOXES:
+                _blur_by_boxes(planes, int(a), _u4(b), _u4(c))
+            elif code == _KERNEL:
+                _blur_by_kernel(planes, kernels[int(a), : int(b)])
+
+
+@_compiled
+def _blend(levels: _Array, other: Any, factor: Any) -> None:
+    for at in range(levels.size):
+        made = (_f4(levels[at]) - other) * factor + other
+        levels[at] = _u1(_i4(min(max(made, _f4(0)), _f4(255))))
+
+
+@_compiled
+def _luma(red: Any, green: Any, blue: Any) -> Any:
+    return _i4((_i4(red) * _i4(_RED) + _i4(green) * _i4(_GREEN) + _i4(blue) * _i4(_BLUE) + _i4(32768)) >> 16)
+
+
+@_compiled
+def _mean_grey(planes: _Array) -> Any:
+    red, green, blue = planes[0], planes[1], planes[2]
+    total = 0
+    for at in range(red.size):
+        total += _luma(red[at], green[at], blue[at])
+    return np.floor(total / red.size + 0.5)
+
+
+@_compiled
+def _saturate(planes: _Array, factor: Any) -> None:
+    red, green, blue = planes[0], planes[1], planes[2]
+    for at in range(red.size):
+        grey = _f4(_luma(red[at], green[at], blue[at]))
+        red[at] = _u1(_i4(min(max((_f4(red[at]) - grey) * factor + grey, _f4(0)), _f4(255))))
+        green[at] = _u1(_i4(min(max((_f4(green[at]) - grey) * factor + grey, _f4(0)), _f4(255))))
+        blue[at] = _u1(_i4(min(max((_f4(blue[at]) - grey) * factor + grey, _f4(0)), _f4(255))))
+
+
+@_compiled
+def _turn_hue(planes: _Array, steps: Any) -> None:
+    """As :func:`colours.adjust_hue`, where the formula is explained, in one pass."""
+    red, green, blue = planes[0], planes[1], planes[2]
+    for at in range(red.size):
+        r, g, b = _f4(red[at]), _f4(green[at]), _f4(blue[at])
+        value = max(max(r, g), b)
+        chroma = value - min(min(r, g), b)
+        saturation = _f4(np.floor(_f8(chroma / max(value, _f4(1))) * 255.0))
+        is_red, is_green = r == value, g == value
+        apart = (g - b) if is_red else ((b - r) if is_green else (r - g))
+        sector = _f4(0) if is_red else (_f4(2) if is_green else _f4(4))
+        direction = _f4(1) if apart > _f4(0) else (_f4(-1) if apart < _f4(0) else _f4(0))
+        quotient = (chroma - abs(apart)) / max(chroma, _f4(1)) * direction
+        sixths = sector + direction - quotient
+        turns = _f8(sixths) / 6.0 + 1.0
+        hue = _i4(_f8(_f4(turns - np.floor(turns))) * 255.0)
+        turned = _f4(((hue + steps) & 255) * 6)
+        weight = saturation * value
+        full = value * _f4(65025) + _f4(32512)
+        from_red = min(max(abs(turned - _f4(765)) - _f4(255), _f4(0)), _f4(255))
+        from_green = min(max(abs(turned - _f4(510)) - _f4(255), _f4(0)), _f4(255))
+        from_blue = min(max(abs(turned - _f4(1020)) - _f4(255), _f4(0)), _f4(255))
+        red[at] = _u1(_i4((full - weight * _f4(255) + weight * from_red) / _f4(65025)))
+        green[at] = _u1(_i4((full - weight * from_green) / _f4(65025)))
+        blue[at] = _u1(_i4((full - weight * from_blue) / _f4(65025)))
+
+
+@_compiled
+def _make_gray(planes: _Array) -> None:
+    red, green, blue = planes[0], planes[1], planes[2]
+    for at in range(red.size):
+        grey = _u1(_luma(red[at], green[at], blue[at]))
+        red[at] = grey
+        green[at] = grey
+        blue[at] = grey
+
+
+@_compiled
+def _flip(planes: _Array) -> None:
+    """Bytes or floats."""
+    line = np.empty(planes.shape[2], planes.dtype)
+    for channel in range(planes.shape[0]):
+        for y in range(planes.shape[1]):
+            row = planes[channel, y]
+            line[:] = row
+            row[:] = line[::-1]
+
+
+@_compiled
+def _solarize(levels: _Array, threshold: Any) -> None:
+    """Bytes or floats."""
+    for at in range(levels.size):
+        levels[at] = 255 - levels[at] if _f4(levels[at]) >= threshold else levels[at]
+
+
+@_compiled
+def _blur_by_boxes(planes: _Array, radius: int, centre: Any, edge: Any) -> None:
+    """As :func:`blurs.blur_as_pillow`."""
+    channels, height, width = planes.shape
+    reach = radius + 1
+    columns = width + 2 * reach
+    here = np.zeros((height + 2 * reach, columns), np.uint8)
+    there = np.zeros((height + 2 * reach, columns), np.uint8)
+    for channel in range(channels):
+        here[reach : reach + height, reach : reach + width] = planes[channel]
+        for _ in range(3):
+            for y in range(reach, reach + height):
+                here[y, :reach] = here[y, reach]
+                here[y, reach + width :] = here[y, reach + width - 1]
+            _box(here.reshape(-1), there.reshape(-1), 1, radius, centre, edge)
+            here, there = there, here
+        for _ in range(3):
+            for beyond in range(reach):
+                here[beyond] = here[reach]
+                here[reach + height + beyond] = here[reach + height - 1]
+            _box(here.reshape(-1), there.reshape(-1), columns, radius, centre, edge)
+            here, there = there, here
+        planes[channel] = here[reach : reach + height, reach : reach + width]
+
+
+@_compiled
+def _box(source: _Array, target: _Array, step: int, radius: int, centre: Any, edge: Any) -> None:
+    """One box filter along ``step`` over a padded plane, as one long line: what it makes of the padding is not used."""
+    reach = radius + 1
+    count = target.size - 2 * reach * step
+    out = target[reach * step : reach * step + count]
+    first, last = source[:count], source[2 * reach * step : 2 * reach * step + count]
+    middle = source[step : step + count]
+    half = _u4(1 << 23)
+    if radius == 0:
+        for at in range(count):
+            ends = _u4(first[at]) + _u4(last[at])
+            out[at] = _u1(_u4(_u4(middle[at]) * centre + ends * edge + half) >> _u4(24))
+        return
+    sums = np.empty(count, np.uint32)
+    if radius >= _WIDE:
+        entering = source[(2 * radius + 1) * step : (2 * radius + 1) * step + count]
+        for at in range(min(step, count)):
+            total = _u4(0)
+            for number in range(1, 2 * radius + 2):
+                total += _u4(source[at + number * step])
+            sums[at] = total
+        for at in range(step, count):
+            sums[at] = _u4(sums[at - step] + _u4(entering[at]) - _u4(first[at]))
+    else:
+        for at in range(count):
+            sums[at] = middle[at]
+        for number in range(2, 2 * radius + 2):
+            more = source[number * step : number * step + count]
+            for at in range(count):
+                sums[at] = _u4(sums[at] + _u4(more[at]))
+    for at in range(count):
+        ends = _u4(first[at]) + _u4(last[at])
+        out[at] = _u1(_u4(sums[at] * centre + ends * edge + half) >> _u4(24))
+
+
+@_compiled
+def _blur_by_kernel(planes: _Array, kernel: _Array) -> None:
+    """As :func:`blurs.blur_as_torchvision`: in whole numbers, so that no order of the sums matters."""
+    channels, height, width = planes.shape
+    reach = kernel.size - 1
+    line = np.empty(width + 2 * reach, np.int32)
+    rows = np.empty((height + 2 * reach, width), np.int32)
+    sums = np.empty(width, np.int64)
+    for channel in range(channels):
+        for y in range(height):
+            line[reach : reach + width] = planes[channel, y]
+            _mirror(line, reach)
+            _weigh_line(line, kernel, rows[reach + y])
+        _mirror_rows(rows, reach)
+        for y in range(height):
+            middle, weight = rows[reach + y], _i8(kernel[0])
+            for x in range(width):
+                sums[x] = _i8(middle[x]) * weight + (1 << (2 * _ONE_KERNEL - 1))
+            for apart in range(1, reach + 1):
+                above, below = rows[reach + y - apart], rows[reach + y + apart]
+                weight = _i8(kernel[apart])
+                for x in range(width):
+                    sums[x] += _i8(_i4(above[x] + below[x])) * weight
+            out = planes[channel, y]
+            for x in range(width):
+                out[x] = _u1(sums[x] >> (2 * _ONE_KERNEL))
+
+
+@_compiled
+def _weigh_line(line: _Array, kernel: _Array, out: _Array) -> None:
+    reach, width = kernel.size - 1, out.size
+    middle, weight = line[reach : reach + width], kernel[0]
+    for x in range(width):
+        out[x] = _i4(middle[x] * weight)
+    for apart in range(1, reach + 1):
+        before, after = line[reach - apart : reach - apart + width], line[reach + apart : reach + apart + width]
+        weight = kernel[apart]
+        for x in range(width):
+            out[x] = _i4(out[x] + _i4(_i4(before[x] + after[x]) * weight))
+
+
+@_compiled
+def _mirror(line: _Array, reach: int) -> None:
+    last = line.size - reach - 1
+    for apart in range(1, reach + 1):
+        line[reach - apart] = line[reach + apart]
+        line[last + apart] = line[last - apart]
+
+
+@_compiled
+def _mirror_rows(rows: _Array, reach: int) -> None:
+    last = rows.shape[0] - reach - 1
+    for apart in range(1, reach + 1):
+        rows[reach - apart] = rows[reach + apart]
+        rows[last + apart] = rows[last - apart]
+
+
+@_compiled
+def normalize(levels: _Array, mean: _Array, std: _Array, out: _Array) -> None:
+    """Bytes or floats (N, 3, P) to [0, 1], then less the mean and divided by the deviation, as float32 into ``out``."""
+    for at in range(levels.shape[0]):
+        for channel in range(3):
+            source, target, less, by = levels[at, channel], out[at, channel], mean[channel], std[channel]
+            for pixel in range(source.size):
+                target[pixel] = (_f4(source[pixel]) * _f4(1 / 255) - less) / by
+
+
+@_compiled
+def scale(levels: _Array, out: _Array) -> None:
+    """Bytes or floats to [0, 1], as float32 into ``out``."""
+    for at in range(levels.size):
+        out[at] = _f4(levels[at]) * _f4(1 / 255)
+
+
+@_compiled
+def split_channels(pixels: _Array, out: _Array) -> None:
+    """(H, W, 3 or more) bytes as Pillow holds them to (3, H, W)."""
+    red, green, blue = out[0], out[1], out[2]
+    for y in range(pixels.shape[0]):
+        row, into_red, into_green, into_blue = pixels[y], red[y], green[y], blue[y]
+        for x in range(row.shape[0]):
+            into_red[x] = row[x, 0]
+            into_green[x] = row[x, 1]
+            into_blue[x] = row[x, 2]
+
+
+@_compiled
+def fuse(images: _Array, table: _Array, kernels: _Array) -> None:
+    """As :func:`change`, of float32, but all steps up to one that is not linear as one map, and in the end clamped.
+
+    ``kernels`` are float32 here, and all blurs have one.
+    """
+    for at in range(images.shape[0]):
+        planes = images[at]
+        flat = planes.reshape(3, -1)
+        made = np.eye(4)
+        changed = is_mirrored = False
+        blur = -1
+        mean = np.ones(4)
+        for step in range(table.shape[1]):
+            code, a = table[at, step, 0], table[at, step, 1]
+            if code == _SOLARIZE:
+                _finish(planes, made, changed, is_mirrored, blur, kernels)
+                _solarize(planes.reshape(-1), _f4(a))
+                made, changed, is_mirrored, blur = np.eye(4), False, False, -1
+            elif code == _FLIP:
+                is_mirrored = not is_mirrored
+            elif code == _KERNEL:
+                blur = int(a)
+            elif code >= 0:
+                changed = True
+                if code == _CONTRAST:
+                    for channel in range(3):
+                        mean[channel] = _mean(flat[channel])
+                made = _multiply(_colour_map(int(code), a, made, mean), made)
+        _finish(planes, made, changed, is_mirrored, blur, kernels)
+
+
+@_compiled
+def _mean(levels: _Array) -> Any:
+    total = _i8(0)
+    for at in range(levels.size):
+        total += _i4(levels[at] * _f4(4096))  # whole numbers are added several at once
+    return total / (4096.0 * levels.size)
+
+
+@_compiled
+def _multiply(one: _Array, other: _Array) -> _Array:
+    made = np.zeros((4, 4))
+    for row in range(4):
+        for column in range(4):
+            for at in range(4):
+                made[row, column] += one[row, at] * other[at, column]
+    return made
+
+
+@_compiled
+def _colour_map(code: int, factor: float, before: _Array, mean: _Array) -> _Array:
+    """(4, 4) one change after the map ``before``: see :mod:`fusing`."""
+    made = np.eye(4)
+    if code == _HUE:
+        cosine, sine = np.cos(2 * np.pi * factor), np.sin(2 * np.pi * factor)
+        made[1, 1], made[1, 2], made[2, 1], made[2, 2] = cosine, sine, -sine, cosine
+        return _multiply(FROM_YIQ, _multiply(made, TO_YIQ))
+    kept = 0.0 if code == _GRAY else factor
+    for channel in range(3):
+        made[channel, channel] = kept
+        if code in (_SATURATION, _GRAY):
+            for of in range(3):
+                made[channel, of] += (1 - kept) * LUMA[of]
+        elif code == _CONTRAST:
+            for of in range(3):
+                for at in range(4):
+                    made[channel, 3] += (1 - factor) * LUMA[of] * before[of, at] * mean[at]
+    return made
+
+
+@_compiled
+def _finish(planes: _Array, made: _Array, changed: bool, is_mirrored: bool, blur: int, kernels: _Array) -> None:
+    if changed:
+        _recolour(planes.reshape(3, -1), made.astype(np.float32))
+    if is_mirrored:
+        _flip(planes)
+    if blur >= 0:
+        _blur_smoothly(planes, kernels[blur])
+    levels = planes.reshape(-1)
+    for at in range(levels.size):
+        levels[at] = min(max(levels[at], _f4(0)), _f4(255))
+
+
+@_compiled
+def _recolour(planes: _Array, made: _Array) -> None:
+    red, green, blue = planes[0], planes[1], planes[2]
+    rr, rg, rb, r1 = made[0]
+    gr, gg, gb, g1 = made[1]
+    br, bg, bb, b1 = made[2]
+    for at in range(red.size):
+        r, g, b = red[at], green[at], blue[at]
+        red[at] = rr * r + rg * g + rb * b + r1
+        green[at] = gr * r + gg * g + gb * b + g1
+        blue[at] = br * r + bg * g + bb * b + b1
+
+
+@_compiled
+def _blur_smoothly(planes: _Array, kernel: _Array) -> None:
+    channels, height, width = planes.shape
+    reach = kernel.size - 1
+    while reach > 0 and kernel[reach] == 0:
+        reach -= 1
+    line = np.empty(width + 2 * reach, np.float32)
+    rows = np.empty((height + 2 * reach, width), np.float32)
+    for channel in range(channels):
+        for y in range(height):
+            line[reach : reach + width] = planes[channel, y]
+            _mirror(line, reach)
+            middle, out, weight = line[reach : reach + width], rows[reach + y], kernel[0]
+            for x in range(width):
+                out[x] = middle[x] * weight
+            for apart in range(1, reach + 1):
+                before, after = line[reach - apart : reach - apart + width], line[reach + apart : reach + apart + width]
+                weight = kernel[apart]
+                for x in range(width):
+                    out[x] += (before[x] + after[x]) * weight
+        _mirror_rows(rows, reach)
+        for y in range(height):
+            middle, out, weight = rows[reach + y], planes[channel, y], kernel[0]
+            for x in range(width):
+                out[x] = middle[x] * weight
+            for apart in range(1, reach + 1):
+                above, below = rows[reach + y - apart], rows[reach + y + apart]
+                weight = kernel[apart]
+                for x in range(width):
+                    out[x] += (above[x] + below[x]) * weight
