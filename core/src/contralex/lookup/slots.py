@@ -270,6 +270,28 @@ class Loss(nn.Module, ABC):
         """Called once after each optimiser step, as :meth:`NegativeSource.follow`."""
 
 
+class PlacesBackbone(ABC):
+    """What a backbone's module is, too, if it gives the places of an image: its feature map, or its patches' tokens.
+
+    It is a second base of such a module, ``class Mine(nn.Module, PlacesBackbone)``, which stays one from images
+    (B, C, H, W) to features (B, F).
+    """
+
+    __slots__ = ()  # a module that is made can still be given it, see contralex.kinds.backbones.places
+
+    @abstractmethod
+    def encode_places(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The features (B, F), as ``forward`` gives them, and those of the places (B, P, F), row by row of the
+        :meth:`grid`, from one pass of images (B, C, H, W).
+
+        ``mask`` (B, P): whether a place is hidden from the network. ContralexError where the network cannot hide any.
+        """
+
+    @abstractmethod
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """The rows and the columns of the places of images (B, C, H, W)."""
+
+
 class Backbone(NamedTuple):
     """A network without its classifier, which turns an image into features.
 

@@ -6,15 +6,17 @@ settings, which are its arguments.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from contralex.compat import make_resnet_stage
 from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
-from contralex.lookup.slots import Backbone
+from contralex.kinds.backbones.places import count_places, give_places, list_places, refuse_mask
+from contralex.lookup.slots import Backbone, PlacesBackbone
 
 
 def torchvision_backbone(
@@ -33,6 +35,8 @@ def torchvision_backbone(
     published weights, its best of that name, which are downloaded once; for the network as torchvision has it alone.
     """
     from torchvision import models
+
+    from contralex.kinds.backbones.torchvision_places import FAMILIES
 
     names = models.list_models(module=models)
     if name not in names:
@@ -64,7 +68,8 @@ def torchvision_backbone(
         model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
-    return Backbone(model, _remove_classifier(model, name))
+    width_of_features = _remove_classifier(model, name)
+    return Backbone(give_places(model, FAMILIES), width_of_features)
 
 
 def _widen(model: nn.Module, name: str, width: float, zero_init_residual: bool) -> None:
@@ -149,7 +154,9 @@ def timm_backbone(name: str, pretrained: bool = False, drop_path: float = 0.0, c
         options["in_chans"] = channels
     with downloading("timm", name):
         model, _ = make_timm_model(name, pretrained=pretrained, dynamic_img_size=True, **options)
-    return Backbone(model, int(model.num_features))
+    from contralex.kinds.backbones.timm_places import FAMILIES
+
+    return Backbone(give_places(model, FAMILIES), int(model.num_features))
 
 
 def make_timm_model(name: str, pretrained: bool = False, **arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -194,7 +201,23 @@ def conv_backbone(
     for width, stride in zip(widths, strides, strict=True):
         layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         before = width
-    return Backbone(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before)
+    return Backbone(ConvStack(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), before)
+
+
+class ConvStack(nn.Sequential, PlacesBackbone):
+    """Layers of convolutions, a pooling and a flattening. Places are those of the last convolution."""
+
+    def encode_places(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        refuse_mask(self, mask)
+        *layers, pool, flatten = self.children()
+        map_ = images
+        for layer in layers:
+            map_ = layer(map_)
+        return flatten(pool(map_)), list_places(map_)
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        convolutions = [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
+        return count_places(images, math.prod(layer.stride[0] for layer in convolutions))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -33,6 +34,14 @@ _VITS = (
     *("vit_large_patch16_224", "vit_large_patch14_224", "vit_huge_patch14_224"),
 )
 
+# The beginnings of names of the models whose places can be read, in torchvision and in timm.
+_TORCHVISION_PLACES = re.compile(r"(wide_)?resnet|resnext|regnet|convnext|efficientnet|swin_|vit_")
+_TIMM_PLACES = re.compile(
+    r"(vit_(tiny|little|small|medium|base|large|huge|giant|gigantic)_patch|deit3?_(tiny|small|medium|base|large|huge)_patch"
+    r"|(se|eca|wide_)?resnet\d|resnext\d|convnext|regnet|(tf_)?efficientnet|swin_(tiny|small|base|large|s3)_)"
+)
+_PLACES = frozenset({"places"})
+
 
 def swiglu_width(width: int, mlp_ratio: float) -> int:
     """The dimensions of a SwiGLU's hidden layer: two thirds of an MLP's, up to a multiple of 8 (DINOv2, code:
@@ -61,7 +70,11 @@ class TorchvisionBackboneSpec(Spec):
     ``width`` and ``channels`` as they are)."""
     source = "torchvision.models; He et al., 2016, arXiv:1512.03385"
     added = frozenset({"pretrained"})
+    gives = _PLACES
     example = {"name": "resnet18", "stem": "small"}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives if _TORCHVISION_PLACES.match(self.name) else frozenset()
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None
@@ -131,8 +144,12 @@ class TimmBackboneSpec(Spec):
     """The probability of stochastic depth in the last block, less in those before."""
     channels: Channels = 3
     """Channels of the image."""
+    gives = _PLACES
     source = "the package timm"
     example = {"name": "resnet10t"}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives if _TIMM_PLACES.match(self.name) else frozenset()
 
     def image_shape(self) -> tuple[int, int | None]:
         return self.channels, None
@@ -160,6 +177,7 @@ class ConvBackboneSpec(Spec):
     """The stride of each layer."""
     channels: Channels = 3
     """Channels of the image."""
+    gives = _PLACES
     source = "contralex: a small network for small images"
     example = {"widths": (6, 8), "strides": (2, 2)}
 
