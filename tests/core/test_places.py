@@ -78,9 +78,10 @@ def test_timm(name: str) -> None:
 
 def test_timm_swin_and_registers() -> None:
     pytest.importorskip("timm")
-    from contralex.kinds.backbones.timm_places import FAMILIES
     from timm.models.swin_transformer import SwinTransformer
     from timm.models.vision_transformer import VisionTransformer
+
+    from contralex.kinds.backbones.timm_places import FAMILIES
 
     sizes = {"img_size": 64, "embed_dim": 8, "num_classes": 0}
     from contralex.kinds.backbones.places import give_places

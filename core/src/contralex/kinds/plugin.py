@@ -21,7 +21,7 @@ from contralex.kinds.datasets.specs import (
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
 from contralex.kinds.key_encoders.specs import FrozenSpec, MomentumSpec, SharedSpec
 from contralex.kinds.layouts import LAYOUTS
-from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, NCESpec, SoftCrossEntropySpec
+from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, KoLeoSpec, NCESpec, SoftCrossEntropySpec
 from contralex.kinds.negatives.specs import (
     ClassesSpec,
     InBatchSpec,
@@ -71,7 +71,7 @@ def contralex_target_generators() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [InfoNCESpec, NCESpec, CosineSpec, SoftCrossEntropySpec]
+    return [InfoNCESpec, NCESpec, CosineSpec, SoftCrossEntropySpec, KoLeoSpec]
 
 
 @hookimpl

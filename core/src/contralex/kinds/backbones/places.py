@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
 
-M = TypeVar("M", bound=nn.Module)
 
-
-def give_places(model: M, families: Mapping[type[nn.Module], type[nn.Module]]) -> M:
+def give_places(model: nn.Module, families: Mapping[type[nn.Module], type[nn.Module]]) -> nn.Module:
     """The same ``model``, which gives its places, too, where its class is one of those that ``families`` extends.
 
     It keeps its tensors, their names and its hooks.

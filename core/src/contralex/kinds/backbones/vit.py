@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from contralex.errors import ContralexError, remedy
 from contralex.kinds.backbones.specs import swiglu_width
-from contralex.lookup.slots import Backbone
+from contralex.lookup.slots import Backbone, PlacesBackbone
 
 try:
     from timm.layers.drop import DropPath
@@ -103,7 +103,7 @@ def vit_backbone(
     return Backbone(vit, width)
 
 
-class VisionTransformer(timm.VisionTransformer):
+class VisionTransformer(timm.VisionTransformer, PlacesBackbone):
     """timm's, which says what is wrong with an image's size, interpolates positions as DINO's code does, and can hide
     patches.
 

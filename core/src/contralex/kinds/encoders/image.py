@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from contralex.errors import ContralexError
 from contralex.lookup.batch_norm import rows_per_sample
-from contralex.lookup.slots import Backbone, Encoder
+from contralex.lookup.names import IMAGE
+from contralex.lookup.slots import Backbone, Encoder, PlacesBackbone
 
 if TYPE_CHECKING:
-    from contralex.kinds.encoders.specs import JigsawHead, Layer
+    from contralex.kinds.encoders.specs import JigsawHead, Layer, Output
 
 
 class ImageEncoder(Encoder):
@@ -24,7 +25,9 @@ class ImageEncoder(Encoder):
     on the query's side alone. ``batching``: whether the views of a sample go through the network ``together``, as one
     batch (SimCLR; crops of one size each in SwAV), or ``apart`` (BYOL, SimSiam), which decides BatchNorm's statistics.
     ``normalize``: whether vectors are brought to unit length. ``jigsaw``: the head of views in pieces (B, P, C, H, W),
-    in place of the projector (PIRL). MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733,
+    in place of the projector (PIRL). ``outputs``: what else may be looked up of an image, by name, beside ``image``;
+    of places (B, P, D) where they read the map of a :class:`~contralex.plugin.PlacesBackbone` (DenseCL,
+    arXiv:2011.09157, section 3.1). MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733,
     section 3.1.
 
     >>> import contralex, torch
@@ -43,6 +46,7 @@ class ImageEncoder(Encoder):
         batching: Literal["together", "apart"] = "apart",
         normalize: bool = True,
         jigsaw: JigsawHead | None = None,
+        outputs: Mapping[str, Output] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.feature_dim = backbone
@@ -56,8 +60,21 @@ class ImageEncoder(Encoder):
         self.jigsaw = PieceHead(self.feature_dim, self.dim, jigsaw) if jigsaw else None
         self.together = batching == "together"
         self.normalize = normalize
+        self._others = dict(outputs or {})
+        own_heads = {name: other for name, other in self._others.items() if other.head is None}
+        self.heads = nn.ModuleDict({name: OutputHead(name, self.feature_dim, own) for name, own in own_heads.items()})
+        self._reads_places = any(other.reads == "places" for other in self._others.values())
+        if self._reads_places and not isinstance(self.backbone, PlacesBackbone):
+            raise ContralexError(
+                f"method.encoder.outputs reads places, and the backbone {type(self.backbone).__name__} gives none; use "
+                "a ResNet, a ConvNeXt, a ViT or another network that ends in a map."
+            )
 
-    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    @property
+    def outputs(self) -> dict[str, int]:
+        return {IMAGE: self.dim, **{name: self._head(other.head or name).dim for name, other in self._others.items()}}
+
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Any]:
         in_pieces = {view: pieces for view, pieces in views.items() if pieces.dim() == 5}
         if in_pieces:
             images = {view: image for view, image in views.items() if view not in in_pieces}
@@ -66,15 +83,51 @@ class ImageEncoder(Encoder):
                 **{view: self._embed_pieces(p) for view, p in in_pieces.items()},
             }
         if not self.together:
-            return {view: self.projector(self.features(image)) for view, image in views.items()}
-        features: list[Tensor] = []
-        for group in _group_by_shape(views):  # crops of one size in one batch, as SwAV's multi-crop does
-            features.extend(self.features(torch.cat(group)).split([len(image) for image in group]))
-        embedded = self.projector(torch.cat(features)).split([len(image) for image in features])
+            return {view: self._embed([[image]])[0] for view, image in views.items()}
+        # Crops of one size in one batch, as SwAV's multi-crop does.
+        embedded = self._embed(_group_by_shape(views))
         return dict(zip([view for view, _ in _sort_by_shape(views)], embedded, strict=True))
 
     def features(self, view: Tensor) -> Tensor:
         return self.backbone(view).flatten(1)  # type: ignore[no-any-return]
+
+    def _embed(self, groups: Sequence[Sequence[Tensor]]) -> list[Any]:
+        """What becomes of the images of each view, which have one size in each group: vectors (B, D), or where there
+        are further outputs those of each by name. Layers of a head see all views at once, or those of one size where
+        they read places."""
+        counts = [[len(images) for images in group] for group in groups]
+        read = [self._read(_join(group)) for group in groups]
+        every = [count for group in counts for count in group]
+
+        def run(layers: nn.Module, reads: str) -> list[Tensor]:
+            if reads == "pooled":
+                return list(layers(_join([pooled for pooled, _ in read])).split(every))
+            made = [apply_to_rows(layers, places).split(group) for (_, places), group in zip(read, counts, strict=True)]
+            return [part for parts in made for part in parts]
+
+        made = {(IMAGE, "pooled"): run(self.projector, "pooled")}
+        if not self._others:
+            return made[IMAGE, "pooled"]
+        by_output = {IMAGE: made[IMAGE, "pooled"]}
+        for name, other in self._others.items():
+            which = (other.head or name, other.reads)
+            if which not in made:  # outputs that share a head share its pass
+                made[which] = run(self._head(which[0]).projector, other.reads)
+            by_output[name] = made[which]
+        return [dict(zip(by_output, vectors, strict=True)) for vectors in zip(*by_output.values(), strict=True)]
+
+    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (B, F), and those of the places (B, P, F), of which there are none where no output reads
+        them."""
+        if isinstance(self.backbone, PlacesBackbone) and self._reads_places:
+            pooled, places = self.backbone.encode_places(images)
+            return pooled.flatten(1), places
+        pooled = self.features(images)
+        return pooled, pooled.new_empty(len(pooled), 0, self.feature_dim)
+
+    def _head(self, name: str) -> ImageEncoder | OutputHead:
+        """Whose ``projector``, ``predictor`` and ``dim`` an output has."""
+        return self if name == IMAGE else cast(OutputHead, self.heads[name])
 
     def _embed_pieces(self, pieces: Tensor) -> Tensor:
         """(B, P, C, H, W), the pieces of a jigsaw, to (B, D)."""
@@ -87,22 +140,60 @@ class ImageEncoder(Encoder):
 
     @property
     def has_same_sides(self) -> bool:
-        is_own = type(self).queries is ImageEncoder.queries and type(self).keys is ImageEncoder.keys
-        return is_own and not len(self.predictor)
+        own = type(self)
+        is_own = (own.queries, own.keys) == (ImageEncoder.queries, ImageEncoder.keys)
+        is_own = is_own and (own.queries_of, own.keys_of) == (ImageEncoder.queries_of, ImageEncoder.keys_of)
+        heads = [self, *(self._head(name) for name in self.heads)]
+        return is_own and not any(len(head.predictor) for head in heads)
 
-    def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        if self.together and len(self.predictor):
-            predicted = self.predictor(torch.cat(list(embedded.values())))
-            parts = predicted.split([len(vectors) for vectors in embedded.values()])
-            return {view: (self._scale(part), None) for view, part in zip(embedded, parts, strict=True)}
-        return {view: (self._scale(self.predictor(vectors)), None) for view, vectors in embedded.items()}
+    def queries(self, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        predicted = self._predict(self.predictor, _pick(IMAGE, embedded))
+        return {view: (self._scale(vectors), None) for view, vectors in predicted.items()}
 
-    def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        return {view: (self._scale(vectors), None) for view, vectors in embedded.items()}
+    def keys(self, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        return {view: (self._scale(vectors), None) for view, vectors in _pick(IMAGE, embedded).items()}
+
+    def queries_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        if output == IMAGE:
+            return self.queries(embedded)
+        head = self._head(self._others[output].head or output)
+        return self._finish(output, self._predict(head.predictor, _pick(output, embedded)))
+
+    def keys_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        if output == IMAGE:
+            return self.keys(embedded)
+        return self._finish(output, _pick(output, embedded))
+
+    def _predict(self, layers: nn.Sequential, vectors: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        if not len(layers):
+            return dict(vectors)
+        if not self.together or len({each.shape[1:] for each in vectors.values()}) > 1:
+            return {view: apply_to_rows(layers, each) for view, each in vectors.items()}
+        predicted = apply_to_rows(layers, torch.cat(list(vectors.values())))
+        return dict(zip(vectors, predicted.split([len(each) for each in vectors.values()]), strict=True))
+
+    def _finish(self, output: str, vectors: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        other = self._others[output]
+        if other.mean:
+            vectors = {view: each.mean(dim=1) for view, each in vectors.items()}
+        return {view: (_to_unit_length(each) if other.normalize else each, None) for view, each in vectors.items()}
 
     def _scale(self, vectors: Tensor) -> Tensor:
-        # In float32 even under autocast: in float16 the guard against a zero length is itself zero.
-        return F.normalize(vectors.float(), dim=1) if self.normalize else vectors
+        return _to_unit_length(vectors) if self.normalize else vectors
+
+
+class OutputHead(nn.Module):
+    """The layers of a further output: from the backbone's features, and on the query's side a predictor."""
+
+    def __init__(self, name: str, feature_dim: int, output: Output) -> None:
+        super().__init__()
+        self.projector, self.dim = mlp(feature_dim, output.projector)
+        self.predictor, predicted_dim = mlp(self.dim, output.predictor)
+        if predicted_dim != self.dim:
+            raise ContralexError(
+                f"method.encoder.outputs.{name}.predictor ends in {predicted_dim} dimensions and its projector in "
+                f"{self.dim}; they must be equal, because the one is compared with the other."
+            )
 
 
 class PieceHead(nn.Module):
@@ -129,6 +220,34 @@ class PieceHead(nn.Module):
             vectors = self.piece(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         joined: Tensor = self.joined(vectors.flatten(1))
         return joined
+
+
+def apply_to_rows(layers: nn.Module, vectors: Tensor) -> Tensor:
+    """Layers on the last dimension of (B, D) or (B, P, D); a BatchNorm is told that each sample has P rows."""
+    if vectors.dim() == 2:
+        return layers(vectors)  # type: ignore[no-any-return]
+    with rows_per_sample(vectors.shape[1]):
+        return layers(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])  # type: ignore[no-any-return]
+
+
+def _to_unit_length(vectors: Tensor) -> Tensor:
+    # In float32 even under autocast: in float16 the guard against a zero length is itself zero.
+    return F.normalize(vectors if vectors.dtype == torch.float64 else vectors.float(), dim=-1)
+
+
+def _pick(output: str, embedded: Mapping[int, Any]) -> dict[int, Tensor]:
+    """The vectors of one output, of what :meth:`ImageEncoder.forward` returns."""
+    found = {view: {IMAGE: each} if isinstance(each, Tensor) else each for view, each in embedded.items()}
+    if not all(output in each for each in found.values()):
+        raise ContralexError(
+            f"A look-up asks for the output {output} of a view in pieces, which has {IMAGE} alone; let method.look_ups "
+            "match other views."
+        )
+    return {view: each[output] for view, each in found.items()}
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _sort_by_shape(views: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from contralex.errors import ContralexError
+from contralex.lookup.names import IMAGE
 from contralex.plugins.spec import Slot, Spec
 
 Channels = Annotated[int, Field(gt=0, le=4096)]
+OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 _TINY = {
     "kind": "image",
     "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
@@ -49,6 +51,32 @@ class JigsawHead(Spec):
     """Layers on all pieces in a row."""
 
 
+class Output(Spec):
+    """What else may be looked up of an image: layers on the backbone's features, or on those of each of its places."""
+
+    reads: Literal["pooled", "places"] = "pooled"
+    """The features of the image (``pooled``), or those of each of the backbone's ``places``: of its map, or of the
+    patches."""
+    projector: tuple[Layer, ...] = ()
+    """Layers from the features to the vectors that are looked up; none: the features themselves."""
+    predictor: tuple[Layer, ...] = ()
+    """Layers after the projector on the query's side alone."""
+    head: OutputName | None = None
+    """The output whose projector and predictor it shares, ``image`` for the encoder's; null: it has its own."""
+    mean: bool = False
+    """Whether the vectors of an image's places are averaged, after the layers."""
+    normalize: bool = True
+    """Whether queries and keys are brought to unit length."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Output:
+        if self.head is not None and (self.projector or self.predictor):
+            raise ValueError("head shares the layers of another output; leave projector and predictor out")
+        if self.mean and self.reads != "places":
+            raise ValueError("mean averages over places; set reads to places")
+        return self
+
+
 class ImageSpec(Spec):
     """A backbone, a projector, and perhaps a predictor on the query's side."""
 
@@ -67,17 +95,56 @@ class ImageSpec(Spec):
     """Whether queries and keys are brought to unit length."""
     jigsaw: JigsawHead | None = None
     """The head of views that are cut into pieces, in place of the projector."""
+    outputs: dict[OutputName, Output] = {}
+    """What else look-ups may ask for (``of``), by names of your own, beside the projector's vectors, which are called
+    ``image``."""
+    added = frozenset({"outputs"})
     needs = {"views": frozenset({"images"})}
-    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces"})
+    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces", "places"})
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
     example = {key: value for key, value in _TINY.items() if key != "kind"}
 
+    @model_validator(mode="after")
+    def _check_outputs(self) -> ImageSpec:
+        if IMAGE in self.outputs:
+            raise ValueError(f"outputs: {IMAGE} is the name of the projector's vectors; choose another name")
+        with_layers = [IMAGE, *(name for name, output in self.outputs.items() if output.head is None)]
+        for name, output in self.outputs.items():
+            if output.head is not None and output.head not in with_layers:
+                there = ", ".join(with_layers)
+                raise ValueError(
+                    f"outputs.{name}.head is {output.head}, which has no layers of its own; those with are {there}"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An encoder with one output is written as before there could be several."""
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if name != "outputs" or value}
+
     def offers(self) -> frozenset[str]:
         length = "any length" if self.normalize else "unit length"
-        return self.gives - {length} - (set() if self.jigsaw else {"a head for pieces"})
+        return self.gives - {length, "places"} - (set() if self.jigsaw else {"a head for pieces"})
+
+    def output_names(self) -> tuple[str, ...]:
+        return (IMAGE, *self.outputs)
+
+    def offers_of(self, output: str) -> frozenset[str]:
+        if output == IMAGE:
+            return self.offers()
+        asked = self.outputs[output]
+        has_places = asked.reads == "places" and not asked.mean
+        length = "unit length" if asked.normalize else "any length"
+        return frozenset({length, "places" if has_places else "one query a view"})
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
-        return [*self.needs.items(), *([("views", frozenset({"pieces"}))] if self.jigsaw else [])]
+        needs = list(self.needs.items())
+        if self.jigsaw:
+            needs.append(("views", frozenset({"pieces"})))
+        if any(output.reads == "places" for output in self.outputs.values()):
+            needs.append(("encoder.backbone", frozenset({"places"})))
+        return needs
 
     def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str]:
         if not 0 <= from_layer <= len(self.projector):
@@ -88,8 +155,8 @@ class ImageSpec(Spec):
         kept = self.projector[:from_layer]
         index = sum(1 + (layer.norm != "none") + (layer.activation != "none") for layer in kept)  # among the modules
         logits = Layer(width=classes, init_std=0.0)  # begins without an opinion
-        # A head for pieces goes, too: a classifier sees none.
-        made = {"projector": (*kept, logits), "predictor": (), "normalize": False, "jigsaw": None}
+        # Heads for pieces and for other outputs go, too: a classifier has one.
+        made = {"projector": (*kept, logits), "predictor": (), "normalize": False, "jigsaw": None, "outputs": {}}
         return self.model_copy(update=made), f"projector.{index}"
 
 

@@ -125,3 +125,24 @@ class SoftCrossEntropy(Loss):
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         temperature = value_at(self.temperature, step.clock)
         return dictionary.soft_cross_entropy(queries.vectors, targets.tiled_weights, temperature).mean()
+
+
+class KoLeo(Loss):
+    """−log of the distance from each unit query to its nearest other, which spreads the queries evenly (Sablayrolles
+    et al., arXiv:1806.03198, Eq. 2; DINOv2, arXiv:2304.07193, section 4; code: dinov2 loss/koleo_loss.py).
+
+    The others are the queries of the same view, of every process. The gradient reaches both ends of a distance. It
+    reads no dictionary and no targets.
+    """
+
+    compares_samples = False  # queries meet queries, which are gathered here, and no keys
+    epsilon = 1e-8
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        mine = F.normalize(queries.vectors, eps=self.epsilon, dim=1)
+        everyone = distributed.gather(mine, gradient=True)  # (W·N, D)
+        itself = torch.arange(len(everyone), device=mine.device)[distributed.own_slice(len(mine))]
+        with torch.no_grad():  # tile by tile, because places are many
+            nearest = Dictionary(shared=everyone.detach(), hidden=itself).find_best(mine.detach())
+        distances = F.pairwise_distance(mine, everyone[nearest], eps=self.epsilon)
+        return -(distances + self.epsilon).log().mean()

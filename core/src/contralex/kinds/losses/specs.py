@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from contralex.plugins.spec import Spec
+from contralex.plugins.spec import Least, Spec
 from contralex.recipes.schedules import Temperature
 
 
@@ -59,3 +60,19 @@ class SoftCrossEntropySpec(TemperedSpec):
     builds = ".parts:SoftCrossEntropy"
     needs = {"targets": frozenset({"weights"}), "negatives": frozenset({"entries"})}
     source = "SwAV, arXiv:2006.09882, Eq. 2"
+
+
+class KoLeoSpec(Spec):
+    """−log of the distance to the nearest other query of the view, over the batch of all processes; it spreads queries.
+
+    It reads neither entries nor targets: a further look-up of ``matches`` that the method has, with negatives ``none``
+    and targets ``key_vector``, adds it to any method.
+    """
+
+    kind: Literal["koleo"] = "koleo"
+    builds = ".parts:KoLeo"
+    needs = {"negatives": frozenset({"no entries"})}
+    source = "Sablayrolles et al., arXiv:1806.03198, Eq. 2; DINOv2, arXiv:2304.07193, section 4; code: koleo_loss.py"
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        return [Least("batch", 2, "each query needs another one, to be far from")]
