@@ -14,7 +14,12 @@ from contralex.errors import ContralexError
 from contralex.kinds.backbones.parts import conv_backbone
 from contralex.kinds.encoders.image import ImageEncoder
 from contralex.kinds.encoders.specs import ImageSpec, Layer, Output
+from contralex.kinds.encoders.towers import TowersEncoder
+from contralex.lookup.clock import Clock
 from contralex.lookup.slots import Backbone
+from contralex.lookup.values import Step
+from contralex.recipes.layers import resolve
+from contralex.training import build
 
 HIDDEN = Layer(width=6, norm="batch", activation="relu")
 LAYERS = (HIDDEN, Layer(width=5))
@@ -149,6 +154,71 @@ def test_a_spec_without_outputs_is_written_as_before() -> None:
     with_one = ImageSpec(backbone={"kind": "conv"}, outputs={"dense": {"reads": "places"}})  # type: ignore[arg-type]
     assert with_one.model_dump()["outputs"]["dense"]["reads"] == "places"
     assert ImageSpec(**with_one.model_dump()) == with_one
-    assert with_one.offers_of("dense") == {"unit length", "places"}
+    assert with_one.offers_of("dense") == {"unit length", "queries at positions"}
     assert with_one.offers_of("image") == spec.offers()
     assert ("encoder.backbone", frozenset({"places"})) in with_one.requires()
+
+
+def test_towers_give_the_outputs_of_each() -> None:
+    towers = TowersEncoder({"one": make(), "other": make(outputs={})}, features="first")
+    assert towers.outputs == make().outputs
+    embedded = towers({0: images(), 1: images(seed=1)})
+    found = towers.queries_of("dense", {0: embedded[0]})[0][0]
+    assert torch.equal(found, make().queries_of("dense", make()({0: images()}))[0][0])
+    assert set(towers.queries(embedded)) == {0, 1}
+
+
+KOLEO = "method.look_ups.koleo={negatives: none, targets: key_vector, loss: koleo, matches: forward, weight: 0.1}"
+TINY = ("method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}", "method.negatives.size=12")
+
+
+def test_moco_with_koleo_is_one_line() -> None:
+    """The loss of MoCo v2, and a tenth of KoLeo's on its queries, before which no layer and no pass is added."""
+    run = resolve("moco-v2", preset="digits", sets=[*TINY, KOLEO]).run
+    method, plain = build.look_up(run, 40), build.look_up(resolve("moco-v2", preset="digits", sets=TINY).run, 40)
+    assert list(method.state_dict()) == list(plain.state_dict())
+    views, sample = {0: images(16), 1: images(16, seed=1)}, torch.arange(4)
+    moment = Step(Clock(0, 10, 5), seed=0, batch=4)
+    found = method(views, sample, moment)
+    expected = plain(views, sample, Step(Clock(0, 10, 5), seed=0, batch=4)).loss
+    queries = moment.queries["image"].vectors
+    distances = torch.cdist(queries, queries).fill_diagonal_(9.0).min(dim=1).values
+    torch.testing.assert_close(found.loss, expected - 0.1 * distances.log().mean(), rtol=1e-4, atol=1e-4)
+    assert found.answers["koleo"].entries == 0
+
+
+def _tower(backbone: str) -> str:
+    return f"{{kind: image, backbone: {backbone.partition('=')[2]}, outputs: {{dense: {{reads: places}}}}}}"
+
+
+def test_a_dense_look_up_needs_a_backbone_with_places() -> None:
+    dense = "method.encoder.outputs={dense: {reads: places, projector: [{width: 8}]}}"
+    asks = "method.look_ups.dense={negatives: none, targets: key_vector, loss: cosine, matches: forward, of: dense}"
+    resolve("moco-v2", preset="digits", sets=[*TINY, dense, asks])
+    alexnet = "method.encoder.backbone={kind: torchvision, name: alexnet}"
+    with pytest.raises(ContralexError, match=r"needs places from method\.encoder\.backbone \(torchvision"):
+        resolve("moco-v2", preset="digits", sets=[alexnet, TINY[1], dense, asks])
+    towers = f"method.encoder={{kind: towers, features: first, towers: {{a: {_tower(alexnet)}, b: {_tower(TINY[0])}}}}}"
+    with pytest.raises(ContralexError, match=r"from method\.encoder\.towers\.a\.backbone \(torchvision"):
+        resolve("moco-v2", preset="digits", sets=[towers, TINY[1], asks])
+    with pytest.raises(ContralexError, match="asks for the output dense"):
+        resolve("moco-v2", preset="digits", sets=[*TINY, asks])
+
+
+def test_a_run_with_two_outputs_trains_in_micro_batches_as_in_one() -> None:
+    dense = "method.encoder.outputs={dense: {reads: places, projector: [{width: 8}]}}"
+    asks = "method.look_ups.dense={negatives: none, targets: key_vector, loss: cosine, matches: forward, of: dense}"
+    run = resolve("moco-v2", preset="digits", sets=[*TINY, dense, asks]).run
+    losses, gradients = [], []
+    for micro_batch in (None, 2):
+        method = build.look_up(run, 40)
+        for norm in [each for each in method.modules() if isinstance(each, nn.BatchNorm2d)]:
+            norm.eval()
+        step = Step(Clock(0, 10, 5), seed=0, batch=4, micro_batch=micro_batch)
+        result = method({0: images(16), 1: images(16, seed=1)}, torch.arange(4), step)
+        result.loss.backward()
+        losses.append(result.loss.detach())
+        gradients.append({name: p.grad for name, p in method.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert any(name.startswith("encoder.heads.dense") for name in gradients[0])

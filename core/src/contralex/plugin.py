@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
     from contralex.kinds.key_encoders.parts import FrozenEncoder, MomentumEncoder, SharedKeyEncoder
-    from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, SoftCrossEntropy
+    from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, KoLeo, SoftCrossEntropy
     from contralex.kinds.negatives.parts import (
         ClassSource,
         InBatchSource,
@@ -77,7 +77,15 @@ if TYPE_CHECKING:
     from contralex.lookup.micro_batches import encode_in_parts, slice_of_batch
     from contralex.lookup.question import Question
     from contralex.lookup.ring_buffer import write_to_ring
-    from contralex.lookup.slots import Backbone, Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
+    from contralex.lookup.slots import (
+        Backbone,
+        Encoder,
+        KeyEncoder,
+        Loss,
+        NegativeSource,
+        PlacesBackbone,
+        TargetGenerator,
+    )
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Answer, Match, Rows, Step, StepResult, Targets
     from contralex.lookup.view import View, ViewBatch, company_of, map_pixels, pixels_of
@@ -179,6 +187,7 @@ _WHERE = {
     "contralex.kinds.losses.parts": (
         "CosineLoss",
         "InfoNCE",
+        "KoLeo",
         "NCE",
         "SoftCrossEntropy",
     ),
@@ -247,6 +256,7 @@ _WHERE = {
         "KeyEncoder",
         "Loss",
         "NegativeSource",
+        "PlacesBackbone",
         "TargetGenerator",
     ),
     "contralex.lookup.step": ("LookUp",),
@@ -368,6 +378,7 @@ __all__ = [
     "Jitter",
     "KeyEncoder",
     "KeyVectorTargets",
+    "KoLeo",
     "Layer",
     "Layout",
     "Least",
@@ -389,6 +400,7 @@ __all__ = [
     "Number",
     "Paths",
     "Placement",
+    "PlacesBackbone",
     "Preprocessing",
     "PrototypeSource",
     "Question",

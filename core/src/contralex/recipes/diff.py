@@ -64,7 +64,7 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Spec):
-        fields = {name: getattr(value, name) for name in type(value).model_fields if name != "kind"}
+        fields = {name: item for name, item in value if name != "kind" and item != {}}
         inside = ", ".join(f"{name}={shown(item)}" for name, item in fields.items())
         kind = str(getattr(value, "kind", ""))
         return kind if kind and not inside else f"{kind}({inside})"

@@ -100,7 +100,7 @@ class ImageSpec(Spec):
     ``image``."""
     added = frozenset({"outputs"})
     needs = {"views": frozenset({"images"})}
-    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces", "places"})
+    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces", "queries at positions"})
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
     example = {key: value for key, value in _TINY.items() if key != "kind"}
 
@@ -125,7 +125,7 @@ class ImageSpec(Spec):
 
     def offers(self) -> frozenset[str]:
         length = "any length" if self.normalize else "unit length"
-        return self.gives - {length, "places"} - (set() if self.jigsaw else {"a head for pieces"})
+        return self.gives - {length, "queries at positions"} - (set() if self.jigsaw else {"a head for pieces"})
 
     def output_names(self) -> tuple[str, ...]:
         return (IMAGE, *self.outputs)
@@ -136,7 +136,7 @@ class ImageSpec(Spec):
         asked = self.outputs[output]
         has_places = asked.reads == "places" and not asked.mean
         length = "unit length" if asked.normalize else "any length"
-        return frozenset({length, "places" if has_places else "one query a view"})
+        return frozenset({length, "queries at positions" if has_places else "one query a view"})
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         needs = list(self.needs.items())
@@ -190,12 +190,26 @@ class TowersSpec(Spec):
         towers = {name: tower.without_published_weights() for name, tower in self.towers.items()}
         return self.model_copy(update={"towers": towers})
 
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for tower in self.towers.values() for name in tower.output_names()))
+
+    def offers_of(self, output: str) -> frozenset[str]:
+        having = [tower for tower in self.towers.values() if output in tower.output_names()]
+        return frozenset.intersection(*(tower.offers_of(output) for tower in having)) | {"an encoder a view"}
+
     def offers(self) -> frozenset[str]:
         common = frozenset.intersection(*(tower.offers() for tower in self.towers.values()))
         return common | {"an encoder a view"}
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
-        return list(dict.fromkeys(need for tower in self.towers.values() for need in tower.requires()))
+        needs = [(name, *need) for name, tower in self.towers.items() for need in tower.requires()]
+        return list(dict.fromkeys((_within(f"towers.{name}", other), wanted) for name, other, wanted in needs))
+
+
+def _within(tower: str, slot: str) -> str:
+    """Where a tower finds a slot: what is within an encoder is within the tower."""
+    encoder, dot, below = slot.partition(".")
+    return f"{encoder}.{tower}.{below}" if encoder == "encoder" and dot else slot
 
 
 def check_channels(channels: Sequence[int], features: str, towers: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +52,36 @@ class TowersEncoder(Encoder):
             )
         return cast(Encoder, self.towers[view])
 
-    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Those of all towers; each view has its own tower's."""
+        towers = [self.tower(view) for view in range(len(self.towers))]
+        return {name: dim for tower in towers for name, dim in tower.outputs.items()}
+
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Any]:
         return {view: self.tower(view)({view: image})[view] for view, image in views.items()}
+
+    def encode_keys(self, views: Mapping[int, Tensor]) -> dict[int, Any]:
+        return {view: self.tower(view).encode_keys({view: image})[view] for view, image in views.items()}
 
     @property
     def has_same_sides(self) -> bool:
-        is_own = type(self).queries is TowersEncoder.queries and type(self).keys is TowersEncoder.keys
+        own = type(self)
+        is_own = (own.queries, own.keys) == (TowersEncoder.queries, TowersEncoder.keys)
+        is_own = is_own and (own.queries_of, own.keys_of) == (TowersEncoder.queries_of, TowersEncoder.keys_of)
         return is_own and all(self.tower(view).has_same_sides for view in range(len(self.towers)))
 
-    def queries(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+    def queries(self, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
         return {view: self.tower(view).queries({view: vectors})[view] for view, vectors in embedded.items()}
 
-    def keys(self, embedded: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+    def keys(self, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
         return {view: self.tower(view).keys({view: vectors})[view] for view, vectors in embedded.items()}
+
+    def queries_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        return {view: self.tower(view).queries_of(output, {view: each})[view] for view, each in embedded.items()}
+
+    def keys_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
+        return {view: self.tower(view).keys_of(output, {view: each})[view] for view, each in embedded.items()}
 
     def features(self, view: Tensor) -> Tensor:
         if not self.channels:
