@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -46,7 +47,7 @@ class ImageEncoder(Encoder):
         batching: Literal["together", "apart"] = "apart",
         normalize: bool = True,
         jigsaw: JigsawHead | None = None,
-        outputs: Mapping[str, Output] | None = None,
+        outputs: Mapping[str, Output] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.backbone, self.feature_dim = backbone
@@ -60,7 +61,7 @@ class ImageEncoder(Encoder):
         self.jigsaw = PieceHead(self.feature_dim, self.dim, jigsaw) if jigsaw else None
         self.together = batching == "together"
         self.normalize = normalize
-        self._others = dict(outputs or {})
+        self._others = dict(outputs)
         own_heads = {name: other for name, other in self._others.items() if other.head is None}
         self.heads = nn.ModuleDict({name: OutputHead(name, self.feature_dim, own) for name, own in own_heads.items()})
         self._reads_places = any(other.reads == "places" for other in self._others.values())
