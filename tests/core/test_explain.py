@@ -97,7 +97,7 @@ def test_further_look_ups_are_explained_and_drawn() -> None:
     method = explained(resolve("moco-v2", sets=[asked]))
     said = text(method)
     assert "look-up regress of the encoder's image, weight 0.5" in said
-    assert said.index("info_nce") < said.index("look-up regress") < said.index("cosine")
+    assert said.index("info_nce") < said.index("look-up regress") < said.index("key_vector")
     root = ET.fromstring(svg(method))
     drawn = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"regress", "of image, weight 0.5", "key_vector", "cosine", "queries: image"} <= set(drawn)
