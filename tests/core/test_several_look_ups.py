@@ -71,7 +71,7 @@ def test_a_weight_may_be_a_schedule() -> None:
     method = moco(REGRESS, rising)
     found = method(images(), SAMPLE, step(25))
     parts = {name: float(answer.loss) for name, answer in found.answers.items()}
-    assert float(found.loss) == pytest.approx(parts["main"] + 0.25 * parts["regress"], rel=1e-6)
+    assert float(found.loss.detach()) == pytest.approx(parts["main"] + 0.25 * parts["regress"], rel=1e-6)
 
 
 def test_a_look_up_that_is_not_the_main_one_keeps_its_own_queue() -> None:
@@ -271,3 +271,53 @@ def test_a_method_of_one_look_up_is_written_as_ever() -> None:
     assert several.digest != plain.digest
     assert several.data["method"]["look_ups"]["regress"]["loss"]["kind"] == "cosine"
     assert {key: value for key, value in several.data["method"].items() if key != "look_ups"} == plain.data["method"]
+
+
+class Counting(KeyVectorTargets):
+    """Keeps something in the step's cache, as its namesake in another look-up does."""
+
+    def forward(self, queries: Rows, keys: Rows, *rest: Any) -> Any:
+        rest[-1].cache["seen"] = rest[-1].cache.get("seen", 0) + 1
+        return super().forward(queries, keys, *rest)
+
+
+def test_each_look_up_has_a_cache_of_its_own() -> None:
+    encoder = Dense()
+    forth = [Match(0, 1)]
+    other = Question(NoNegatives(), Counting(), CosineLoss(), forth, of="places")
+    method = LookUp(
+        encoder, SharedKeyEncoder(gradient=False), NoNegatives(), Counting(), CosineLoss(), forth, look_ups={"b": other}
+    )
+    moment = step()
+    method(images(), SAMPLE, moment)
+    assert moment.cache == {"seen": 1} and moment.of_look_up("b").cache == {"seen": 1}
+    joined = Step.join([moment, moment])
+    assert [cache["seen"] for cache in joined.of_look_up("b").caches] == [1, 1]
+
+
+SWAV = ("method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}", "method.negatives.count=10")
+BORROWED = (
+    "method.look_ups.again={negatives: borrowed, targets: {kind: sinkhorn, epsilon: 0.05, iterations: 3}, "
+    "loss: {kind: soft_cross_entropy, temperature: 0.1}, matches: every}"
+)
+
+
+def test_prototypes_can_be_borrowed() -> None:
+    alone = build.look_up(resolve("swav", preset="digits", sets=SWAV).run, 40)
+    twice = build.look_up(resolve("swav", preset="digits", sets=[*SWAV, BORROWED]).run, 40)
+    assert set(alone.state_dict()) == set(twice.state_dict())
+    views = {view: torch.rand(B, 3, 16, 16, generator=torch.Generator().manual_seed(view)) for view in range(4)}
+    one, two = alone(views, SAMPLE, step()), twice(views, SAMPLE, step())
+    torch.testing.assert_close(two.loss, 2 * one.loss)
+    wanted = gradients(alone, one.loss)
+    for name, gradient in gradients(twice, two.loss).items():
+        torch.testing.assert_close(gradient, 2 * wanted[name])
+
+
+def test_what_is_borrowed_must_stand_before() -> None:
+    with pytest.raises(
+        ContralexError, match="borrows the dictionary of the look-up later, and those before it are main"
+    ):
+        resolve("swav", sets=[BORROWED.replace("negatives: borrowed", "negatives: {kind: borrowed, look_up: later}")])
+    with pytest.raises(ContralexError, match=r"method.negatives borrows .* none stands before it"):
+        resolve("swav", sets=["method.negatives=borrowed"])

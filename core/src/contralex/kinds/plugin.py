@@ -23,6 +23,7 @@ from contralex.kinds.key_encoders.specs import FrozenSpec, MomentumSpec, SharedS
 from contralex.kinds.layouts import LAYOUTS
 from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, KoLeoSpec, NCESpec, SoftCrossEntropySpec
 from contralex.kinds.negatives.specs import (
+    BorrowedSpec,
     ClassesSpec,
     InBatchSpec,
     MemoryBankSpec,
@@ -60,6 +61,7 @@ def contralex_negative_sources() -> list[type[Spec]]:
         QueueSpec,
         MemoryBankSpec,
         PrototypesSpec,
+        BorrowedSpec,
         ClassesSpec,
     ]
 

@@ -102,8 +102,8 @@ class LookUp(Question):
         Keys of several positions are not gathered where no look-up compares samples: nobody would read them.
         """
         if step.part == 0:
-            for question in self.questions.values():
-                question.negatives.prepare(step)
+            for name, question in self.questions.items():
+                question.negatives.prepare(step.of_look_up(name))
         queries, keys = self.encode_own(views, sample, step)
         step.queries = queries
         step.keys = {of: self._gather(of, rows) for of, rows in keys.items()}
@@ -210,7 +210,9 @@ class LookUp(Question):
         with _without_autocast(queries.vectors.device.type):
             _put_in_float32(step, {**step.queries, self.of: queries}, {**step.keys, self.of: keys})
             twins: dict[tuple[int, int], Twins | None] = {}
-            answers = {name: self._answer(question, step, twins) for name, question in self.questions.items()}
+            answers = {
+                name: self._answer(question, step.of_look_up(name), twins) for name, question in self.questions.items()
+            }
         losses = [_weigh(answers[name].loss, question.weight, step) for name, question in self.questions.items()]
         step.detach_rows()
         main = answers[MAIN]
@@ -236,9 +238,10 @@ class LookUp(Question):
         """
         self.key_encoder.update(step)
         found = {**step.keys, self.of: keys}
-        for question in self.questions.values():
+        for name, question in self.questions.items():
             asked = step.asked(question.of).select_views(question.query_views)
-            question.follow_step(asked, found[question.of].select_views(question.key_views), step)
+            own = found[question.of].select_views(question.key_views)
+            question.follow_step(asked, own, step.of_look_up(name))
 
 
 def _views_of_outputs(asking: Iterable[tuple[Question, tuple[int, ...]]]) -> dict[str, tuple[int, ...]]:

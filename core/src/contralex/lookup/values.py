@@ -14,6 +14,7 @@ from torch import Tensor
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed, kept_indices, late_checks, row_layout
 from contralex.lookup.clock import Clock
+from contralex.lookup.names import MAIN
 from contralex.lookup.row_layout import Block, Layout
 from contralex.lookup.weights import DenseWeights, TiledWeights
 
@@ -430,6 +431,23 @@ class Step:
     """This process's queries, by the output of the encoder that they are; after the look-up, without gradient."""
     keys: dict[str, Rows] = field(default_factory=dict)
     """The keys, by the output: of every process where they were gathered; after the look-up, without gradient."""
+    _others: dict[str, Step] = field(default_factory=dict, repr=False)
+    """What :meth:`of_look_up` has made."""
+
+    def of_look_up(self, name: str) -> Step:
+        """The same moment for the parts of a look-up, with a cache of its own: parts of one class in two look-ups keep
+        different things under one name. The main one's is the step itself."""
+        if name == MAIN:
+            return self
+        if name not in self._others:
+            self._others[name] = (
+                Step.join([step.of_look_up(name) for step in self.look_ups])
+                if self.look_ups
+                else replace(self, cache={}, _others={})
+            )
+        own = self._others[name]
+        own.queries, own.keys = self.queries, self.keys
+        return own
 
     def asked(self, output: str) -> Rows:
         """The queries of an output. RuntimeError where nothing was looked up in this step."""
@@ -453,7 +471,9 @@ class Step:
             {of: Rows.join_batches([rows(step)[of] for step in look_ups]) for of in rows(first)}
             for rows in (attrgetter("queries"), attrgetter("keys"))
         )
-        return replace(first, batch=batch, cache=_ClosedCache(), look_ups=tuple(look_ups), queries=queries, keys=keys)
+        return replace(
+            first, batch=batch, cache=_ClosedCache(), look_ups=tuple(look_ups), queries=queries, keys=keys, _others={}
+        )
 
     @property
     def caches(self) -> list[dict[Any, Any]]:

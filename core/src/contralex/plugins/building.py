@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,8 @@ class BuildContext:
     ``key_encoder``: for negatives, targets and loss. ``labels`` (dataset_size,): the class of each training sample, -1
     where it has none, or None where the data have no labels at all. ``negatives``: for targets and loss, the negative
     source; its ``num_prototypes`` says how many prototypes it has. ``load_encoder(path)``: the query encoder of a run
-    or checkpoint, in evaluation mode.
+    or checkpoint, in evaluation mode. ``sources``: the negative sources of the look-ups that are built already, by
+    name.
     """
 
     dim: int
@@ -51,9 +52,10 @@ class BuildContext:
     query_views: tuple[int, ...] = ()
     negatives: NegativeSource | None = None
     load_encoder: Callable[[str | Path], Encoder] = _cannot_load
+    sources: Mapping[str, NegativeSource] = field(default_factory=dict)
 
 
-_CONTEXT = tuple(field.name for field in fields(BuildContext))
+_CONTEXT = tuple(each.name for each in fields(BuildContext))
 
 
 def build(spec: Spec, context: BuildContext | None = None) -> Any:

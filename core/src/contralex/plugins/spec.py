@@ -98,6 +98,10 @@ class Spec(BaseModel):
         """Of negatives that hold the newest keys, whosesoever: the field that says how many, and how many."""
         return None
 
+    def borrowed_from(self) -> str | None:
+        """Of negatives that are those of another look-up of the method: its name."""
+        return None
+
     def follows(self) -> tuple[str, Any] | None:
         """Of a key encoder that follows the query encoder: the field that holds the weight of its own past, and its
         value, a number from 0 to 1 or a schedule."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def check(run: RunSpec) -> None:
     for question in run.method.questions():
         _output_exists(run, question)
+        _owner_exists(run, question)
         slots = _Slots(run, question)
         for slot, spec in slots.own.items():
             missing: dict[str, list[frozenset[str]]] = {}
@@ -46,6 +47,7 @@ class _Slots:
             "key_encoder": method.key_encoder,
         }
         own: dict[str, Spec] = {"negatives": asked.negatives, "targets": asked.targets, "loss": asked.loss}
+        self.owner = _owner(run, question)
         self.question = question
         self.output = asked.of
         self.all = {**shared, **own}
@@ -61,6 +63,8 @@ class _Slots:
         return made
 
     def offers(self, name: str) -> frozenset[str]:
+        if name == "negatives":
+            return self.owner.offers()
         return self.find(name).offers_of(self.output) if name == "encoder" else self.find(name).offers()
 
     def path(self, name: str) -> str:
@@ -89,6 +93,31 @@ def _output_exists(run: RunSpec, question: str) -> None:
                     "outputs": _words(there, "and"),
                 },
             )
+
+
+def _owner_exists(run: RunSpec, question: str) -> None:
+    """Whether the look-up whose dictionary another one borrows stands before that."""
+    questions = list(run.method.questions())
+    borrowed = run.method.questions()[question].negatives.borrowed_from()
+    there = questions[: questions.index(question)]
+    if borrowed is not None and borrowed not in there:
+        raise PydanticCustomError(
+            "no_owner",
+            "{path} borrows the dictionary of the look-up {name}, and {there}; name one of them, or give this look-up "
+            "negatives of its own",
+            {
+                "path": slot_path(question, "negatives"),
+                "name": borrowed,
+                "there": f"those before it are {_words(there, 'and')}" if there else "none stands before it",
+            },
+        )
+
+
+def _owner(run: RunSpec, question: str) -> Spec:
+    """The negatives whose dictionary a look-up has: its own, or those that it borrows."""
+    negatives = run.method.questions()[question].negatives
+    borrowed = negatives.borrowed_from()
+    return negatives if borrowed is None else _owner(run, borrowed)
 
 
 def _sentence(slot: str, slots: _Slots, missing: dict[str, list[frozenset[str]]]) -> str:

@@ -94,8 +94,12 @@ def assemble(
 ) -> LookUp:
     """As :func:`look_up`, with weights that are drawn from torch's generator as it stands."""
     made, key_encoder, context = _encoders(spec, dataset_size, labels, begin)
-    own = _Slots.build(spec, MAIN, context)
-    look_ups = {name: Question(**vars(_Slots.build(spec, name, context))) for name in spec.method.look_ups}
+    built: dict[str, _Slots] = {}
+    for name in spec.method.questions():
+        sources = {question: slots.negatives for question, slots in built.items()}
+        built[name] = _Slots.build(spec, name, BuildContext(**{**vars(context), "sources": sources}))
+    own = built.pop(MAIN)
+    look_ups = {name: Question(**vars(slots)) for name, slots in built.items()}
     return LookUp(made, key_encoder, **vars(own), look_ups=look_ups)
 
 

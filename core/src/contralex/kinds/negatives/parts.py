@@ -223,6 +223,29 @@ class PrototypeSource(NegativeSource):
         return Dictionary(shared=self.layer.weight, key_shared=self._key_side[0].weight.detach())
 
 
+class BorrowedSource(NegativeSource):
+    """The dictionary of another look-up of the method, which owns it and keeps it up to date (iBOT, arXiv:2111.07832,
+    section 3.2: image and patches share their prototypes).
+
+    ``owner``: the negative source of that look-up.
+    """
+
+    def __init__(self, owner: NegativeSource) -> None:
+        super().__init__()
+        self.num_prototypes = owner.num_prototypes
+        self.reads, self.compares_samples = owner.reads, owner.compares_samples
+        self._owner = (owner,)  # kept outside the module tree, because its owner there is that look-up
+
+    def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
+        found: Dictionary = self._owner[0](queries, keys, match, step)
+        return found
+
+
+def borrowed_source(look_up: str, sources: Mapping[str, NegativeSource]) -> BorrowedSource:
+    """The dictionary of the ``look_up`` of this name, one of those that are built already (``sources``)."""
+    return BorrowedSource(sources[look_up])
+
+
 class ClassSource(NegativeSource):
     """One entry for each class: the unit vectors of the axes, so that q·e_c is a query's c-th dimension, its logit of
     class c (SimCLR v2, section 2).

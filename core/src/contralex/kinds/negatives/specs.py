@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from contralex.lookup.names import MAIN
 from contralex.plugins.spec import Least, Spec
 
 Placement = Literal["replicated", "sharded"]
@@ -102,6 +103,19 @@ class PrototypesSpec(Spec):
     learns = True
     source = "SwAV, arXiv:2006.09882, section 3.1"
     example = {"count": 10}
+
+
+class BorrowedSpec(Spec):
+    """The dictionary of another look-up of the method, such as its prototypes."""
+
+    kind: Literal["borrowed"] = "borrowed"
+    builds = ".parts:borrowed_source"
+    look_up: str = MAIN
+    """The name of that look-up, which stands before this one; ``main`` is the one of the method's own slots."""
+    source = "iBOT, arXiv:2111.07832, section 3.2; code: shared_head"
+
+    def borrowed_from(self) -> str:
+        return self.look_up
 
 
 class ClassesSpec(Spec):
