@@ -59,6 +59,11 @@ def choose_parts(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
         yield from _list_choices(kind, [*own, *_kinds_of_other_plugins(own)])
 
 
+def small_kinds(slot: str) -> list[Kind]:
+    """The kinds of the core with which others are tried."""
+    return [Kind(slot, registry().get(slot, name)) for name in dict.fromkeys(each["kind"] for each in _SMALL[slot])]
+
+
 def explain_misfit(kind: Kind, own: list[Kind]) -> str:
     everyone = [*own, *_kinds_of_other_plugins(own)]
     for slot, wanted in kind.example().requires():

@@ -167,6 +167,9 @@ def _try_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
     except Failed as failed:  # which is that kind's alone: the plugin's others are tried
         yield Trial(f"{kind}, nothing that fits", {}, why=str(failed))
         return
+    if kind.example().borrowed_from() is not None:
+        yield from _try_borrowed(kind, own)
+        return
     seen = set()
     for slots in matching_parts.choose_parts(kind, own):
         varied = {slot: slots[slot] for slot in matching_parts.VARIED if slot != kind.slot}
@@ -179,6 +182,18 @@ def _try_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
             yield Trial(f"{kind}, {', '.join(ways)}", data)
     if not seen:
         yield Trial(f"{kind}, nothing that fits", {}, why=matching_parts.explain_misfit(kind, own))
+
+
+def _try_borrowed(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
+    """Beside each of the core's dictionaries, in a second look-up like the first."""
+    for owner in matching_parts.small_kinds("negatives"):
+        runs = (_run(slots) for slots in matching_parts.choose_parts(owner, own))
+        data = next((run for run in runs if run is not None), None)
+        if data is not None:
+            method = data["method"]
+            again = {name: method[name] for name in ("targets", "loss", "matches")}
+            look_ups = {"again": {**again, "negatives": kind.example().model_dump(mode="json")}}
+            yield Trial(f"{kind}, of {owner.cls.kind_name()}", {**data, "method": {**method, "look_ups": look_ups}})
 
 
 def _run(slots: Mapping[str, Spec]) -> dict[str, Any] | None:
