@@ -73,6 +73,7 @@ class Question(nn.Module):
 
     def ask(self, queries: Rows, keys: Rows, twins: Twins | None, step: Step) -> Answer:
         """Every query view looks its key view up. ``queries`` and ``keys`` are in float32, of this question's views."""
+        step.output = self.of
         losses, hits = [], []
         for match in self.matches:
             asked = queries.select_view(match.query)

@@ -14,7 +14,7 @@ from torch import Tensor
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed, kept_indices, late_checks, row_layout
 from contralex.lookup.clock import Clock
-from contralex.lookup.names import MAIN
+from contralex.lookup.names import IMAGE, MAIN
 from contralex.lookup.row_layout import Block, Layout
 from contralex.lookup.weights import DenseWeights, TiledWeights
 
@@ -431,6 +431,9 @@ class Step:
     """This process's queries, by the output of the encoder that they are; after the look-up, without gradient."""
     keys: dict[str, Rows] = field(default_factory=dict)
     """The keys, by the output: of every process where they were gathered; after the look-up, without gradient."""
+    output: str = IMAGE
+    """The output of the encoder that the present look-up asks for: ``queries`` and ``keys`` have the rows of all its
+    views under this name."""
     _others: dict[str, Step] = field(default_factory=dict, repr=False)
     """What :meth:`of_look_up` has made."""
 

@@ -28,7 +28,7 @@ def check(run: RunSpec) -> None:
         for slot, spec in slots.own.items():
             missing: dict[str, list[frozenset[str]]] = {}
             for other, wanted in spec.requires():
-                if not wanted & slots.offers(other):
+                if not wanted & slots.offers(other, slot):
                     missing.setdefault(other, []).append(wanted)
             if missing:
                 raise PydanticCustomError("misfit", "{text}", {"text": _sentence(slot, slots, missing)})
@@ -62,10 +62,13 @@ class _Slots:
         made: Spec = found
         return made
 
-    def offers(self, name: str) -> frozenset[str]:
+    def offers(self, name: str, asked_by: str) -> frozenset[str]:
+        """What a slot gives to another one: of an encoder, the look-up's own slots have one of its outputs."""
         if name == "negatives":
             return self.owner.offers()
-        return self.find(name).offers_of(self.output) if name == "encoder" else self.find(name).offers()
+        if name == "encoder" and asked_by in _ASKED:
+            return self.find(name).offers_of(self.output)
+        return self.find(name).offers()
 
     def path(self, name: str) -> str:
         return name if name == "data" else slot_path(self.question if name in _ASKED else MAIN, name)
@@ -124,7 +127,7 @@ def _sentence(slot: str, slots: _Slots, missing: dict[str, list[frozenset[str]]]
     """What a part needs and does not find, and the two ways out: change the others, or change the part."""
     needs = " and ".join(
         f"{' and '.join(_words(wanted, 'or') for wanted in wishes)} from {slots.path(other)} "
-        f"({_kind(slots.find(other))} gives {_words(slots.offers(other), 'and')})"
+        f"({_kind(slots.find(other))} gives {_words(slots.offers(other, slot), 'and')})"
         for other, wishes in missing.items()
     )
     others = [
@@ -144,7 +147,7 @@ def _giving(name: str, there: Spec, wishes: list[frozenset[str]]) -> list[str]:
 
 
 def _content_with(slot: str, slots: _Slots) -> list[str]:
-    offers = {other: slots.offers(other) for other in slots.all}
+    offers = {other: slots.offers(other, slot) for other in slots.all}
     return [kind for kind in registry().content_with(slot, offers) if kind != _kind(slots.find(slot))]
 
 

@@ -235,8 +235,12 @@ class ViTSpec(Spec):
         "Dosovitskiy et al., 2021, arXiv:2010.11929; MoCo v3, arXiv:2104.02057, sections 4.1 and 4.2; DINOv2, "
         "arXiv:2304.07193; registers: arXiv:2309.16588"
     )
-    gives = _PLACES
+    gives = _PLACES | {"a mask token"}
     added = frozenset({"layer_scale", "drop_path_rule", "feed_forward", "registers", "mask_token", "resampling"})
+
+    def offers(self) -> frozenset[str]:
+        return self.gives if self.mask_token else self.gives - {"a mask token"}
+
     example = {"image_size": 16, "patch": 8, "width": 8, "depth": 1, "heads": 2, "any_size": True}
 
     def architecture(self, library: Library) -> Architecture | str:

@@ -14,6 +14,7 @@ from contralex.errors import ContralexError
 from contralex.lookup.batch_norm import rows_per_sample
 from contralex.lookup.names import IMAGE
 from contralex.lookup.slots import Backbone, Encoder, PlacesBackbone
+from contralex.lookup.view import View, ViewBatch, company_of, pixels_of
 
 if TYPE_CHECKING:
     from contralex.kinds.encoders.specs import JigsawHead, Layer, Output
@@ -64,7 +65,8 @@ class ImageEncoder(Encoder):
         self._others = dict(outputs)
         own_heads = {name: other for name, other in self._others.items() if other.head is None}
         self.heads = nn.ModuleDict({name: OutputHead(name, self.feature_dim, own) for name, own in own_heads.items()})
-        self._reads_places = any(other.reads == "places" for other in self._others.values())
+        self._reads_places = any(other.reads != "pooled" for other in self._others.values())
+        self.takes_company = any(other.reads == "masked" for other in self._others.values())
         if self._reads_places and not isinstance(self.backbone, PlacesBackbone):
             raise ContralexError(
                 f"method.encoder.outputs reads places, and the backbone {type(self.backbone).__name__} gives none; use "
@@ -75,36 +77,48 @@ class ImageEncoder(Encoder):
     def outputs(self) -> dict[str, int]:
         return {IMAGE: self.dim, **{name: self._head(other.head or name).dim for name, other in self._others.items()}}
 
-    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Any]:
-        in_pieces = {view: pieces for view, pieces in views.items() if pieces.dim() == 5}
+    def forward(self, views: Mapping[int, ViewBatch]) -> dict[int, Any]:
+        return self._encode(views, hides=True)
+
+    def encode_keys(self, views: Mapping[int, ViewBatch]) -> dict[int, Any]:
+        """Whole images: a mask hides nothing from the key side."""
+        return self._encode(views, hides=False) if self.takes_company else self(views)
+
+    def _encode(self, views: Mapping[int, ViewBatch], *, hides: bool) -> dict[int, Any]:
+        in_pieces = {view: pixels_of(each) for view, each in views.items() if pixels_of(each).dim() == 5}
         if in_pieces:
             images = {view: image for view, image in views.items() if view not in in_pieces}
             return {
-                **(self(images) if images else {}),
+                **(self._encode(images, hides=hides) if images else {}),
                 **{view: self._embed_pieces(p) for view, p in in_pieces.items()},
             }
         if not self.together:
-            return {view: self._embed([[image]])[0] for view, image in views.items()}
+            return {view: self._embed([[image]], hides)[0] for view, image in views.items()}
         # Crops of one size in one batch, as SwAV's multi-crop does.
-        embedded = self._embed(_group_by_shape(views))
+        embedded = self._embed(_group_by_shape(views), hides)
         return dict(zip([view for view, _ in _sort_by_shape(views)], embedded, strict=True))
 
     def features(self, view: Tensor) -> Tensor:
         return self.backbone(view).flatten(1)  # type: ignore[no-any-return]
 
-    def _embed(self, groups: Sequence[Sequence[Tensor]]) -> list[Any]:
+    def _embed(self, groups: Sequence[Sequence[ViewBatch]], hides: bool) -> list[Any]:
         """What becomes of the images of each view, which have one size in each group: vectors (B, D), or where there
         are further outputs those of each by name. Layers of a head see all views at once, or those of one size where
         they read places."""
         counts = [[len(images) for images in group] for group in groups]
-        read = [self._read(_join(group)) for group in groups]
+        read = [self._read(_join_views(group), hides) for group in groups]
         every = [count for group in counts for count in group]
+        masked = [_join_masked(group) if hides else None for group in groups]
 
         def run(layers: nn.Module, reads: str) -> list[Tensor]:
             if reads == "pooled":
                 return list(layers(_join([pooled for pooled, _ in read])).split(every))
-            made = [apply_to_rows(layers, places).split(group) for (_, places), group in zip(read, counts, strict=True)]
-            return [part for parts in made for part in parts]
+            made = []
+            for (_, places), group, at in zip(read, counts, masked, strict=True):
+                if reads == "masked" and hides:
+                    places = _select_places(places, at)
+                made += apply_to_rows(layers, places).split(group)
+            return made
 
         made = {(IMAGE, "pooled"): run(self.projector, "pooled")}
         if not self._others:
@@ -115,13 +129,20 @@ class ImageEncoder(Encoder):
             if which not in made:  # outputs that share a head share its pass
                 made[which] = run(self._head(which[0]).projector, other.reads)
             by_output[name] = made[which]
-        return [dict(zip(by_output, vectors, strict=True)) for vectors in zip(*by_output.values(), strict=True)]
+        found = [dict(zip(by_output, vectors, strict=True)) for vectors in zip(*by_output.values(), strict=True)]
+        if hides and self.takes_company:  # where the masked patches are, for the rows of their queries
+            for each, view in zip(found, [view for group in groups for view in group], strict=True):
+                if "masked" in company_of(view):
+                    each[_POSITIONS] = company_of(view)["masked"]
+        return found
 
-    def _read(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, view: ViewBatch, hides: bool) -> tuple[Tensor, Tensor]:
         """The features (B, F), and those of the places (B, P, F), of which there are none where no output reads
         them."""
+        images = pixels_of(view)
         if isinstance(self.backbone, PlacesBackbone) and self._reads_places:
-            pooled, places = self.backbone.encode_places(images)
+            mask = company_of(view).get("mask") if hides else None
+            pooled, places = self.backbone.encode_places(images, mask)
             return pooled.flatten(1), places
         pooled = self.features(images)
         return pooled, pooled.new_empty(len(pooled), 0, self.feature_dim)
@@ -158,12 +179,12 @@ class ImageEncoder(Encoder):
         if output == IMAGE:
             return self.queries(embedded)
         head = self._head(self._others[output].head or output)
-        return self._finish(output, self._predict(head.predictor, _pick(output, embedded)))
+        return self._finish(output, self._predict(head.predictor, _pick(output, embedded)), embedded)
 
     def keys_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
         if output == IMAGE:
             return self.keys(embedded)
-        return self._finish(output, _pick(output, embedded))
+        return self._finish(output, _pick(output, embedded), embedded)
 
     def _predict(self, layers: nn.Sequential, vectors: Mapping[int, Tensor]) -> dict[int, Tensor]:
         if not len(layers):
@@ -173,11 +194,17 @@ class ImageEncoder(Encoder):
         predicted = apply_to_rows(layers, torch.cat(list(vectors.values())))
         return dict(zip(vectors, predicted.split([len(each) for each in vectors.values()]), strict=True))
 
-    def _finish(self, output: str, vectors: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Tensor | None]]:
+    def _finish(
+        self, output: str, vectors: Mapping[int, Tensor], embedded: Mapping[int, Any]
+    ) -> dict[int, tuple[Tensor, Tensor | None]]:
         other = self._others[output]
         if other.mean:
             vectors = {view: each.mean(dim=1) for view, each in vectors.items()}
-        return {view: (_to_unit_length(each) if other.normalize else each, None) for view, each in vectors.items()}
+        if other.normalize:
+            vectors = {view: _to_unit_length(each) for view, each in vectors.items()}
+        if other.reads != "masked":
+            return {view: (each, None) for view, each in vectors.items()}
+        return {view: (each, embedded[view].get(_POSITIONS)) for view, each in vectors.items()}
 
     def _scale(self, vectors: Tensor) -> Tensor:
         return _to_unit_length(vectors) if self.normalize else vectors
@@ -247,19 +274,48 @@ def _pick(output: str, embedded: Mapping[int, Any]) -> dict[int, Tensor]:
     return {view: each[output] for view, each in found.items()}
 
 
+_POSITIONS = "positions of masked patches"
+
+
+def _select_places(places: Tensor, positions: Tensor | None) -> Tensor:
+    """(B, M, F), the features of the places (B, P, F) at ``positions`` (B, M), where -1 is anyone; none without."""
+    if positions is None:
+        return places[:, :0]
+    return places.gather(1, positions.clamp_min(0).unsqueeze(2).expand(-1, -1, places.shape[2]))
+
+
 def _join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _sort_by_shape(views: Mapping[int, Tensor]) -> list[tuple[int, Tensor]]:
-    shapes = list(dict.fromkeys(image.shape for image in views.values()))
-    return sorted(views.items(), key=lambda item: shapes.index(item[1].shape))
+def _join_views(views: Sequence[ViewBatch]) -> ViewBatch:
+    if len(views) == 1:
+        return views[0]
+    pixels = torch.cat([pixels_of(view) for view in views])
+    masks = [company_of(view)["mask"] for view in views if "mask" in company_of(view)]
+    return View(pixels, mask=torch.cat(masks)) if masks else pixels
 
 
-def _group_by_shape(views: Mapping[int, Tensor]) -> list[list[Tensor]]:
-    groups: dict[torch.Size, list[Tensor]] = {}
-    for _, image in _sort_by_shape(views):
-        groups.setdefault(image.shape, []).append(image)
+def _join_masked(views: Sequence[ViewBatch]) -> Tensor | None:
+    """(B, M) the positions of the masked patches of views that were joined; None where they have no masks."""
+    positions = [company_of(view)["masked"] for view in views if "masked" in company_of(view)]
+    return torch.cat(positions) if positions else None
+
+
+def _sort_by_shape(views: Mapping[int, ViewBatch]) -> list[tuple[int, ViewBatch]]:
+    kinds = list(dict.fromkeys(_kind(view) for view in views.values()))
+    return sorted(views.items(), key=lambda item: kinds.index(_kind(item[1])))
+
+
+def _kind(view: ViewBatch) -> tuple[torch.Size, bool]:
+    """What views that go through the network in one batch have in common."""
+    return pixels_of(view).shape, "mask" in company_of(view)
+
+
+def _group_by_shape(views: Mapping[int, ViewBatch]) -> list[list[ViewBatch]]:
+    groups: dict[tuple[torch.Size, bool], list[ViewBatch]] = {}
+    for _, view in _sort_by_shape(views):
+        groups.setdefault(_kind(view), []).append(view)
     return list(groups.values())
 
 

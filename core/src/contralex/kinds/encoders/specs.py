@@ -54,9 +54,10 @@ class JigsawHead(Spec):
 class Output(Spec):
     """What else may be looked up of an image: layers on the backbone's features, or on those of each of its places."""
 
-    reads: Literal["pooled", "places"] = "pooled"
+    reads: Literal["pooled", "places", "masked"] = "pooled"
     """The features of the image (``pooled``), or those of each of the backbone's ``places``: of its map, or of the
-    patches."""
+    patches. ``masked``: queries are the patches that a view's mask hides, and keys all patches of the whole image, as
+    the key encoder sees it (iBOT)."""
     projector: tuple[Layer, ...] = ()
     """Layers from the features to the vectors that are looked up; none: the features themselves."""
     predictor: tuple[Layer, ...] = ()
@@ -100,7 +101,16 @@ class ImageSpec(Spec):
     ``image``."""
     added = frozenset({"outputs"})
     needs = {"views": frozenset({"images"})}
-    gives = frozenset({"one query a view", "unit length", "any length", "a head for pieces", "queries at positions"})
+    gives = frozenset(
+        {
+            "one query a view",
+            "unit length",
+            "any length",
+            "a head for pieces",
+            "a use for masks",
+            "queries at positions",
+        }
+    )
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
     example = {key: value for key, value in _TINY.items() if key != "kind"}
 
@@ -125,7 +135,11 @@ class ImageSpec(Spec):
 
     def offers(self) -> frozenset[str]:
         length = "any length" if self.normalize else "unit length"
-        return self.gives - {length, "queries at positions"} - (set() if self.jigsaw else {"a head for pieces"})
+        unused = {length, "queries at positions"} | (set() if self.jigsaw else {"a head for pieces"})
+        return self.gives - unused - (set() if self._reads_masks() else {"a use for masks"})
+
+    def _reads_masks(self) -> bool:
+        return any(output.reads == "masked" for output in self.outputs.values())
 
     def output_names(self) -> tuple[str, ...]:
         return (IMAGE, *self.outputs)
@@ -134,7 +148,7 @@ class ImageSpec(Spec):
         if output == IMAGE:
             return self.offers()
         asked = self.outputs[output]
-        has_places = asked.reads == "places" and not asked.mean
+        has_places = asked.reads != "pooled" and not asked.mean
         length = "unit length" if asked.normalize else "any length"
         return frozenset({length, "queries at positions" if has_places else "one query a view"})
 
@@ -142,8 +156,10 @@ class ImageSpec(Spec):
         needs = list(self.needs.items())
         if self.jigsaw:
             needs.append(("views", frozenset({"pieces"})))
-        if any(output.reads == "places" for output in self.outputs.values()):
+        if any(output.reads != "pooled" for output in self.outputs.values()):
             needs.append(("encoder.backbone", frozenset({"places"})))
+        if self._reads_masks():
+            needs += [("views", frozenset({"masks"})), ("encoder.backbone", frozenset({"a mask token"}))]
         return needs
 
     def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str]:

@@ -18,7 +18,9 @@ _ASPECT = math.log(0.3), math.log(1 / 0.3)  # of a block's height/width
 
 
 class MaskCompanion(Companion):
-    """``mask`` (P,) of the views in ``grids``, which has the rows and columns of patches of each."""
+    """``mask`` (P,) of the views in ``grids``, which has the rows and columns of patches of each; and ``masked`` (M,),
+    the positions of the masked patches, then -1 up to as many as a mask may have, so that a batch is a table whose size
+    nobody has to read from a GPU."""
 
     def __init__(self, masks: Masks, grids: Mapping[int, tuple[int, int]]) -> None:
         self._masks = masks
@@ -54,8 +56,16 @@ class MaskCompanion(Companion):
                 ratio = chance.uniform(*self._masks.ratio) if is_masked else 0.0
             wanted = int(ratio * rows * columns)
             if self._masks.shape == "block":
-                return {"mask": draw_block_mask(chance, rows, columns, wanted, self._masks.smallest)}
-        return {"mask": draw_random_mask(rows * columns, wanted)}
+                mask = draw_block_mask(chance, rows, columns, wanted, self._masks.smallest)
+        if self._masks.shape == "random":
+            mask = draw_random_mask(rows * columns, wanted)
+        return {"mask": mask, "masked": _list_positions(mask, int(self._masks.ratio[1] * rows * columns))}
+
+
+def _list_positions(mask: Tensor, most: int) -> Tensor:
+    """(most,) the positions that are true in ``mask`` (P,), then -1."""
+    positions = mask.nonzero().flatten()
+    return torch.cat([positions, positions.new_full((most - len(positions),), -1)])
 
 
 def draw_random_mask(patches: int, wanted: int) -> Tensor:
