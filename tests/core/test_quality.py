@@ -109,6 +109,20 @@ def test_alignment_and_uniformity_are_the_naive_loops(monkeypatch: pytest.Monkey
     assert math.isnan(spread.uniformity(torch.ones(1, 3)))
 
 
+def test_view_recall_is_the_naive_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "_TILE", 3)
+    chance = torch.Generator().manual_seed(0)
+    first = torch.randn(7, 4, generator=chance)
+    second = first + torch.randn(7, 4, generator=chance)
+    hits = 0
+    for index in range(7):
+        cosines = [float(F.cosine_similarity(first[index], other, dim=0)) for other in second]
+        hits += cosines.index(max(cosines)) == index
+    assert 0 < hits < 7
+    assert spread.view_recall(first, second) == hits / 7
+    assert spread.view_recall(first, 3 * first) == 1
+
+
 def test_neighbour_overlap_is_the_naive_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spread, "_TILE", 7)
     first, second, k = draw(30, 5), draw(30, 8, 1), 4

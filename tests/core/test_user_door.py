@@ -32,6 +32,7 @@ from contralex.training.notebook_bar import NotebookBar, is_notebook
 from tests.packages import ROOT
 
 NAMES = [
+    *("Adapted", "adapt"),
     *("Backbone", "Clock", "Comparison", "ContralexError", "Diagnosis", "Embeddings", "Export", "Fork"),
     *("ImageEncoder", "ImportedWeights", "InfoNCE", "InstanceTargets", "LookUp", "Match", "MomentumEncoder"),
     *("QueueSource", "Report", "Run", "Step", "Transform", "ViewGrid", "__version__", "build", "cluster", "compare"),
@@ -39,7 +40,7 @@ NAMES = [
     *("import_weights", "inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open"),
     *("report", "resolve", "runs", "search", "train", "views", "why"),
 ]
-SLOW = ("compare", "Comparison")  # trains two methods
+SLOW = ("adapt", "Adapted", "compare", "Comparison")  # trains two methods, or needs a published file
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before
 FEW = {"train.max_steps": 2, "train.log_every": 1, "train.workers": 0, "eval.linear": None, "eval.knn": None}
 

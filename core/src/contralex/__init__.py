@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from contralex.errors import ContralexError
 
 if TYPE_CHECKING:
+    from contralex.api.adaptation import Adapted
+    from contralex.api.adapting import adapt
     from contralex.api.building import build
     from contralex.api.clustering import cluster
     from contralex.api.comparing import Comparison, compare
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
     __version__: str
 
 _WHERE = {
+    "contralex.api.adaptation": ("Adapted",),
+    "contralex.api.adapting": ("adapt",),
     "contralex.api.building": ("build",),
     "contralex.api.clustering": ("cluster",),
     "contralex.api.comparing": ("Comparison", "compare"),
@@ -89,6 +93,7 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # all names but `open`, for `from contralex import *` would put it in place of Python's
+    "Adapted",
     "Backbone",
     "Clock",
     "Comparison",
@@ -112,6 +117,7 @@ __all__ = [  # all names but `open`, for `from contralex import *` would put it 
     "View",
     "ViewGrid",
     "__version__",
+    "adapt",
     "build",
     "cluster",
     "compare",

@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from contralex.plugins.architecture import Architecture, Library
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
-    from contralex.plugins.layouts import Layout, Rename
+    from contralex.plugins.layouts import Adaptation, Layout, PublishedEncoder, Rename
     from contralex.plugins.spec import Delay, Least, Slot, Spec
     from contralex.recipes.code_files import permission
     from contralex.recipes.data_files import check_present
@@ -286,7 +286,9 @@ _WHERE = {
         "hookimpl",
     ),
     "contralex.plugins.layouts": (
+        "Adaptation",
         "Layout",
+        "PublishedEncoder",
         "Rename",
     ),
     "contralex.plugins.spec": (
@@ -339,6 +341,7 @@ __all__ = [
     "THIS",
     "UNTRAINED",
     "Accuracy",
+    "Adaptation",
     "Answer",
     "Architecture",
     "Augment",
@@ -403,6 +406,7 @@ __all__ = [
     "PlacesBackbone",
     "Preprocessing",
     "PrototypeSource",
+    "PublishedEncoder",
     "Question",
     "QueueSource",
     "RandAugment",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from contralex.cli import (
+    adapt,
     check,
     compare,
     doctor,
@@ -112,6 +113,15 @@ app.command(
         "contralex compare all --preset digits --out runs/all --resume",
     ),
 )(compare.compare)
+app.command(
+    rich_help_panel=TRAIN,
+    epilog=examples(
+        "contralex adapt dinov2-vits14 --data photos",
+        "contralex adapt dinov2-vitb14-reg --data photos --weights vitb14_reg4.pth",
+        "contralex adapt timm/vit_small_patch16_224 --data photos --weights small.safetensors",
+        "contralex adapt --resume --out runs/my-adaptation",
+    ),
+)(adapt.adapt)
 app.command(
     rich_help_panel=TRAIN,
     epilog=examples(

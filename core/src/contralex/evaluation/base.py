@@ -80,7 +80,7 @@ class Measurement(ABC):
 
     name: ClassVar[str]
     """Its name in results, and in the names of their files."""
-    baselines: ClassVar[tuple[str, ...]] = ()
+    baselines: tuple[str, ...] = ()
     """What is measured beside the encoder: the untrained one, or nothing."""
 
     @abstractmethod

@@ -38,11 +38,11 @@ class Quality(Measurement):
     """Figures without labels: how many directions the features use, and how they lie to each other.
 
     ``samples``: images at most, a fixed random part. ``draws``: random views of each of at most ``drawn`` of them, for
-    alignment, the overlap of ``neighbours`` nearest neighbours, and LiDAR.
+    alignment, the overlap of ``neighbours`` nearest neighbours, and LiDAR. ``untrained``: whether the untrained encoder
+    is measured beside it.
     """
 
     name = "quality"
-    baselines = (UNTRAINED,)
 
     def __init__(
         self,
@@ -51,7 +51,9 @@ class Quality(Measurement):
         drawn: int = 1000,
         draws: int = 10,
         neighbours: int = 10,
+        untrained: bool = True,
     ) -> None:
+        self.baselines = (UNTRAINED,) if untrained else ()
         self.features, self.samples = features, samples
         self.drawn, self.draws, self.neighbours = drawn, draws, neighbours
 
@@ -98,12 +100,14 @@ class Quality(Measurement):
         figures = {
             "alignment": spread.alignment(first, second),
             "neighbour_overlap": spread.neighbour_overlap(first, second, k) if k else float("nan"),
+            "view_recall": spread.view_recall(first, second),
             "lidar": spectra.lidar(blocks, _DELTA),
         }
         protocol = {
             "drawn_views": f"view {view}, {self.draws} draws of each of {len(first):,} samples, seed {seed}",
             "alignment": "alpha = 2, draws 0 and 1",
             "neighbour_overlap": f"{k} nearest by cosine, draws 0 and 1",
+            "view_recall": "recall at 1 by cosine, draws 0 and 1",
             "lidar": f"delta {_DELTA:g}, epsilon 1e-7",
         }
         return figures, protocol

@@ -47,6 +47,20 @@ def neighbour_overlap(first: Tensor, second: Tensor, k: int) -> float:
     return shared / (len(a) * k)
 
 
+def view_recall(first: Tensor, second: Tensor) -> float:
+    """The fraction of samples whose second view is, of all second views, the nearest to their first one by cosine.
+    Both are (N, F), row by row of one sample.
+
+    Source: instance retrieval, the look-up that MoCo trains (arXiv:1911.05722, section 3.1), as recall at 1.
+    """
+    a, b = (F.normalize(features, dim=1) for features in (first, second))
+    hits = 0
+    for start in range(0, len(a), _TILE):
+        found = (a[start : start + _TILE] @ b.T).argmax(dim=1)
+        hits += int((found == torch.arange(start, start + len(found), device=found.device)).sum())
+    return hits / len(a)
+
+
 def _tiles(units: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The cosines (n, N) of some rows to all, with the index of the first of them."""
     for start in range(0, len(units), _TILE):

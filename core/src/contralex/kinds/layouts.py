@@ -3,7 +3,7 @@ those of DINOv2."""
 
 from __future__ import annotations
 
-from contralex.plugins.layouts import Layout, Rename
+from contralex.plugins.layouts import Layout, PublishedEncoder, Rename
 
 _CLASSIFIERS = ("fc.*", "classifier.*", "head.*", "heads.*", "head_drop.*")
 # Of its blocks' layers, ours have timm's names.
@@ -14,6 +14,30 @@ _DINOV2 = {
     "register_tokens": "reg_token",
     **{name: name for name in ("cls_token", "pos_embed", "mask_token", "patch_embed.*", "norm.*")},
 }
+# Widths, depths and heads of DINOv2's networks (dinov2/models/vision_transformer.py), by the letters of their files.
+_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "g": (1536, 40, 24)}
+
+
+def _published_dinov2(letter: str, registers: int) -> PublishedEncoder:
+    """Of patches of 14 pixels, for images of 518 (dinov2/hub/backbones.py)."""
+    width, depth, heads = _SIZES[letter]
+    file = f"dinov2_vit{letter}14{f'_reg{registers}' if registers else ''}_pretrain.pth"
+    backbone = {
+        "kind": "vit",
+        **{"image_size": 518, "patch": 14, "width": width, "depth": depth, "heads": heads, "any_size": True},
+        **{"layer_scale": 1.0, "feed_forward": "swiglu" if letter == "g" else "mlp"},
+        **({"registers": registers, "resampling": "antialias"} if registers else {}),
+        "frozen_patches": True,
+    }
+    return PublishedEncoder(
+        name=f"dinov2-vit{letter}14{'-reg' if registers else ''}",
+        file=file,
+        url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{letter}14/{file}",
+        recipes=("dinov2", "dino"),
+        settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
+    )
+
+
 LAYOUTS = [
     Layout(
         name="backbone",
@@ -37,5 +61,6 @@ LAYOUTS = [
         },
         inside=("model", "state_dict"),
         note="A backbone of DINOv2 is of kind vit with a layer_scale, and perhaps registers and feed_forward: swiglu.",
+        published=[_published_dinov2(letter, registers) for registers in (0, 4) for letter in _SIZES],
     ),
 ]

@@ -225,6 +225,6 @@ OWN_COMMANDS = frozenset(
         *("linear", "schema", "new", "check", "doctor", "inspect", "embed", "export", "import"),
         *("eval knn", "eval linear", "eval classify", "eval quality", "eval retrieval", "eval few-label"),
         *("eval transfer", "eval segmentation"),
-        *("fork", "report", "views", "search", "cluster", "duplicates", "runs"),
+        *("adapt", "fork", "report", "views", "search", "cluster", "duplicates", "runs"),
     ]
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 _TOKEN = re.compile(r"\\\{[n_]\\\}|\\\*")
 _GROUPS = {r"\{n\}": r"(\d+)", r"\{_\}": r"\d+", r"\*": r"(.*)"}
@@ -46,13 +46,43 @@ def name_pattern(text: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True)
+class PublishedEncoder:
+    """An encoder whose weights somebody published, for ``contralex adapt NAME``.
+
+    ``file``: what it is called where it is published, at ``url``. ``recipes``: those that can go on with it; the first
+    that is installed is taken. ``settings``: by their paths, those with which a recipe makes the network of the file.
+    """
+
+    name: str
+    file: str
+    url: str
+    recipes: Sequence[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a recipe goes on with a published encoder on few images, for ``contralex adapt``.
+
+    ``settings``: by their paths, those that differ from the recipe's, whose batches and epochs are of large data sets.
+    ``crops``: the paths of the sizes of its crops, each with the fraction of an image's size that it has; none: crops
+    have one size alone.
+    """
+
+    recipe: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    crops: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Layout:
     """The names of a family of published checkpoints.
 
     ``name``: of the family. ``recipes``: those that it is for; none: it holds a backbone alone, for any recipe whose
     encoder has one. ``source``: the code that writes such files. ``renames``: the first that matches a name holds.
     ``left_out``: patterns of names that are not read, with the reason as a clause. ``note``: a sentence for whoever's
-    file does not fit.
+    file does not fit. ``published``: encoders whose files have these names. ``adaptations``: how recipes go on with
+    them.
 
     Names in a file are those of its state dict, without the ``module.`` and ``_orig_mod.`` that torch's wrappers put
     before them. A file of several dicts has them with the path before, as ``student/backbone.cls_token``; the wrapping
@@ -66,3 +96,5 @@ class Layout:
     left_out: Mapping[str, str] | None = None
     inside: Sequence[str] = ("state_dict", "model", "model_state_dict")
     note: str = ""
+    published: Sequence[PublishedEncoder] = ()
+    adaptations: Sequence[Adaptation] = ()

@@ -9,8 +9,8 @@ from torch import nn
 from contralex.errors import ContralexError, remedy
 
 _BACKBONE = "encoder.backbone."
-# Of timm's models, and of torchvision's Vision Transformers.
-_BLOCK = re.compile(r"(?:blocks\.|layers\.encoder_layer_)(\d+)\.")
+# Of timm's Vision Transformers, and of torchvision's.
+_BLOCK = re.compile(r"encoder\.backbone\.(?:blocks\.|encoder\.layers\.encoder_layer_)(\d+)\.")
 
 
 def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
@@ -22,7 +22,7 @@ def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
     if decay == 1:
         return {}
     names = [name for name, _ in model.named_parameters() if name.startswith(_BACKBONE)]
-    blocks = {name: int(found[1]) + 1 for name in names if (found := _BLOCK.search(name)) is not None}
+    blocks = {name: int(found[1]) + 1 for name in names if (found := _BLOCK.match(name)) is not None}
     if not blocks:
         raise ContralexError(
             "train.optimizer.layer_decay is for backbones of numbered blocks, such as Vision Transformers, and this "

@@ -39,6 +39,8 @@ class TrainingLoop:
         if run.step >= run.total:
             self.display.say(f"This run is complete: {run.total} steps of {run.total}.")
             return
+        if run.until is not None and run.step >= run.until:  # it was stopped where it was to pause
+            return
         run.prepared.wrapped_method.train()
         began, before = time.perf_counter(), run.progress.seconds
         for batch in [] if run.stopping.stop else self._batches():
@@ -81,7 +83,8 @@ class TrainingLoop:
             result = take_step(run, batch, clock)
         run.progress.step += 1
         if run.step == run.until:
-            run.stopping.ask("contralex fork", f"it has the steps that were asked for, up to {run.step}")
+            by = "contralex fork" if run.progress.forked is not None else "contralex adapt"
+            run.stopping.ask(by, f"it has the steps that were asked for, up to {run.step}")
         run.progress.seconds = seconds_before + time.perf_counter()
         self.metrics.add_step(result, rate)
         self.display.advance()

@@ -38,18 +38,30 @@ from contralex.training.run_state import Machine, PreparedMethod, Progress, Run,
 
 
 def prepare_run(
-    resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool = False, fork: ForkStart | None = None
+    resolved: Resolved,
+    place: RunFolder,
+    resume: bool,
+    allow_drift: bool = False,
+    fork: ForkStart | None = None,
+    until_epoch: int | None = None,
 ) -> Run:
     """Every process calls this, and a mistake is raised on all of them alike. ``fork``: what the run begins with, where
-    it goes on from another one."""
+    it goes on from another one. ``until_epoch``: how many it has done when it pauses."""
     try:
-        return _prepare(resolved, place, resume, allow_drift, fork)
+        return _prepare(resolved, place, resume, allow_drift, fork, until_epoch)
     except ContralexError as error:
         error.on_every_process = True
         raise
 
 
-def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bool, fork: ForkStart | None) -> Run:
+def _prepare(
+    resolved: Resolved,
+    place: RunFolder,
+    resume: bool,
+    allow_drift: bool,
+    fork: ForkStart | None,
+    until_epoch: int | None,
+) -> Run:
     spec = resolved.run
     machine = _open_machine(spec, place)
     found = fork.checkpoint if fork is not None else _find_own(place, resume)
@@ -87,7 +99,7 @@ def _prepare(resolved: Resolved, place: RunFolder, resume: bool, allow_drift: bo
     prepared = _wrap(method, optimizer, machine.accelerator, plan)
     _restore_scaler(machine.accelerator, found)
     used = resuming.used_versions(found, resolved)
-    until = fork.until if fork is not None else None
+    until = fork.until if fork is not None else None if until_epoch is None else until_epoch * data.per_epoch
     run = Run(resolved, machine, data, prepared, progress, used, place, start, until)
     _write_trackers_to(machine.accelerator, run.folder)
     return run

@@ -46,18 +46,20 @@ def train_in_folder(
     to: Literal["stdout", "stderr"] = "stdout",
     fork: ForkStart | None = None,
     evaluate: bool = True,
+    until_epoch: int | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Trains what the spec says, and returns the run's folder and what its ``results.json`` holds.
 
     ``allow_drift``: a run that is resumed may have another spec, or other versions of plugins, than when it began.
     ``to``: the stream that the run reports to. ``fork``: what a new run begins with that goes on from another one.
-    ``evaluate``: whether its evaluators measure it at its end.
+    ``evaluate``: whether its evaluators measure it at its end. ``until_epoch``: it pauses after this epoch with a
+    checkpoint and without a summary, and goes on where it is resumed.
 
     Raises :class:`ContralexError` for what the user can mend, and :class:`RunStopped` after a signal.
     """
     resolved = resolved.anchored()
     with devices.close_process_group(), RunFolder(out, resolved.run.name, resume) as place:
-        run = prepare_run(resolved, place, resume, allow_drift, fork)
+        run = prepare_run(resolved, place, resume, allow_drift, fork, until_epoch)
         if fork is not None:
             forking.check_step(fork, run.total)
         with (
@@ -77,7 +79,7 @@ def train_in_folder(
             if fork is not None:
                 _begin_fork(run, fork, loop, display)
             loop.train()
-            return run.folder, _finish(run, metrics, display, evaluation, evaluate)
+            return run.folder, _finish(run, metrics, display, evaluation, evaluate, until_epoch is None)
 
 
 def _begin_fork(run: Run, fork: ForkStart, loop: TrainingLoop, display: Display) -> None:
@@ -99,14 +101,17 @@ def _say_how_it_begins(run: Run, display: Display, resume: bool) -> None:
         display.say(warm_start.match(run.method.encoder, run.spec.init, run.warm_start).sentence())
 
 
-def _finish(run: Run, metrics: Metrics, display: Display, evaluation: RunEvaluation, evaluate: bool) -> dict[str, Any]:
+def _finish(
+    run: Run, metrics: Metrics, display: Display, evaluation: RunEvaluation, evaluate: bool, summarize: bool
+) -> dict[str, Any]:
     with run.prepared.whole():
         results = evaluate_and_collect(run, metrics, evaluation, evaluate)
         run.hooks.call("contralex_run_end", run=run, results=results)
     if run.main:
         run.place.check_still_there()
         write_text(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
-    show_summary(run, display, results)
+    if summarize:
+        show_summary(run, display, results)
     run.stopping.agree()
     raise_after_the_end(run)
     return results

@@ -196,7 +196,7 @@ class Run:
         self.progress = progress
         self.plugins = plugins  # names and versions of those that the spec uses
         self.warm_start = warm_start  # the checkpoint of `init`, where the run begins from one
-        self.until = until  # the step at which a fork ends before the last
+        self.until = until  # the step at which a fork, or a part of a run, ends before the last
         self.resumed = progress.saved_at is not None
         self.warnings = [
             *delays.too_long(self.spec, data.total / data.per_epoch),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contralex.plugin import Layout, Rename
+from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
 
 _GAIN, _DIRECTION = (f"parametrizations.weight.original{part}" for part in (0, 1))
 
@@ -23,6 +23,40 @@ def _network(theirs: str, ours: str) -> list[Rename]:
     ]
 
 
+def _published(letter: str, name: str, patch: int) -> PublishedEncoder:
+    """The teacher's backbone alone (hubconf.py)."""
+    width, heads = {"s": (384, 6), "b": (768, 12)}[letter]
+    backbone = {"kind": "vit", "patch": patch, "width": width, "depth": 12, "heads": heads, "any_size": True}
+    backbone["frozen_patches"] = True
+    return PublishedEncoder(
+        name=f"dino-vit{letter}{patch}",
+        file=f"dino_{name}{patch}_pretrain.pth",
+        url=f"https://dl.fbaipublicfiles.com/dino/dino_{name}{patch}_pretrain/dino_{name}{patch}_pretrain.pth",
+        recipes=("dino",),
+        settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
+    )
+
+
+# The head is new. Some thousand images fill fewer prototypes, and some hundred steps need a teacher that moves.
+_ADAPTATION = Adaptation(
+    recipe="dino",
+    settings={
+        "method.negatives.count": 4096,
+        "method.key_encoder.momentum": {"kind": "cosine", "start": 0.99, "end": 1.0},
+        "method.targets.temperature": 0.04,
+        "train.optimizer.lr": {"kind": "cosine", "start": 1e-4, "end": 1e-6, "warmup_epochs": 1},
+        "train.optimizer.scaling": {"rule": "none"},
+        "train.optimizer.weight_decay": 0.04,
+        "train.optimizer.layer_decay": 0.75,
+        "train.batch_norm": "local",
+    },
+    crops={
+        "method.views.groups.globals.augment.crop.size": 1.0,
+        "method.views.groups.second.augment.crop.size": 1.0,
+        "method.views.groups.locals.augment.crop.size": 3 / 7,  # 96 of 224
+    },
+)
+
 _SOURCE = "facebookresearch/dino, main_dino.py, vision_transformer.py"
 LAYOUTS = [
     Layout(
@@ -36,6 +70,12 @@ LAYOUTS = [
             *_last_layer("teacher/head.last_layer", "key_encoder.twins.0"),
             Rename("dino_loss/center", "targets.centre", "reshaped"),
         ],
+        published=[
+            _published(letter, name, patch)
+            for letter, name in (("s", "deitsmall"), ("b", "vitbase"))
+            for patch in (16, 8)
+        ],
+        adaptations=[_ADAPTATION],
     ),
     Layout(
         name="dino-teacher",  # which DINO's own evaluation takes

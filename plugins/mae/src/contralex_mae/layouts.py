@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
-from contralex.plugin import Layout, Rename
+from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
 
+
+def _published(letter: str, size: str, patch: int, width: int, depth: int, heads: int) -> PublishedEncoder:
+    """The encoder alone (FINETUNE.md)."""
+    file = f"mae_pretrain_vit_{size}.pth"
+    backbone = {"patch": patch, "width": width, "depth": depth, "heads": heads, "frozen_patches": True}
+    return PublishedEncoder(
+        name=f"mae-vit{letter}{patch}",
+        file=file,
+        url=f"https://dl.fbaipublicfiles.com/mae/pretrain/{file}",
+        recipes=("mae",),
+        settings={
+            **{f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
+            "method.views.patch": patch,
+        },
+    )
+
+
+# The decoder is new.
+_ADAPTATION = Adaptation(
+    recipe="mae",
+    settings={
+        "train.optimizer.lr": {"kind": "cosine", "start": 1e-4, "end": 0.0, "warmup_epochs": 1},
+        "train.optimizer.scaling": {"rule": "none"},
+        "train.optimizer.layer_decay": 0.75,
+    },
+)
 LAYOUTS = [
     Layout(
         name="mae",
@@ -18,5 +44,11 @@ LAYOUTS = [
             Rename("*", "encoder.backbone.*"),
         ],
         left_out={"decoder_pos_embed": "fixed sines and cosines, which are made and not stored"},
+        published=[
+            _published("b", "base", 16, 768, 12, 12),
+            _published("l", "large", 16, 1024, 24, 16),
+            _published("h", "huge", 14, 1280, 32, 16),
+        ],
+        adaptations=[_ADAPTATION],
     ),
 ]

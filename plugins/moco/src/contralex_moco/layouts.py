@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
-from contralex.plugin import Layout, Rename
+from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
 
+
+def _published(letter: str, heads: int, width: int) -> PublishedEncoder:
+    """Of 300 epochs (moco-v3, README and CONFIG.md)."""
+    file = f"vit-{letter}-300ep.pth.tar"
+    return PublishedEncoder(
+        name=f"moco-v3-vit{letter}16",
+        file=file,
+        url=f"https://dl.fbaipublicfiles.com/moco-v3/vit-{letter}-300ep/{file}",
+        recipes=("moco-v3-vit",),
+        settings={"method.encoder.backbone.width": width, "method.encoder.backbone.heads": heads},
+    )
+
+
+# Its heads are published, too; the rate is a third of that of training.
+_ADAPTATION = Adaptation(
+    recipe="moco-v3-vit",
+    settings={
+        "train.optimizer.lr": {"kind": "cosine", "start": 5e-5, "end": 0.0, "warmup_epochs": 1},
+        "train.optimizer.scaling": {"rule": "none"},
+        "train.optimizer.layer_decay": 0.75,
+        "train.batch_norm": "local",
+    },
+)
 LAYOUTS = [
     Layout(
         name="moco",
@@ -40,5 +63,7 @@ LAYOUTS = [
             ),
             Rename("predictor.*", "encoder.predictor.*"),
         ],
+        published=[_published("s", 12, 384), _published("b", 12, 768)],
+        adaptations=[_ADAPTATION],
     ),
 ]
