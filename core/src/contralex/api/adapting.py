@@ -104,18 +104,19 @@ def _begin(
     texts = [*_settings(choice, epochs, interval), *own]
     texts = [*_crops(choice, size, _resolve(choice, data, texts)), *texts]
 
+    with progress.during(f"Reading {file}"):
+        resolved = _resolve(choice, data, texts)
+        candidate = imports.match(file, resolved, [each.name for each in chain(resolved.run.name)], data_given=True)
+        imports.check(candidate)
+
     def resolve_with(more: Sequence[str]) -> Resolved:
         return _resolve(choice, data, [*texts[: len(texts) - len(own)], *more, *own])
 
     fitted = fit_settings(resolve_with, 1, None, resume=False)
     texts = [*texts[: len(texts) - len(own)], *fitted, *own]
-    resolved = _resolve(choice, data, texts)
-    with progress.during(f"Reading {file}"):
-        candidate = imports.match(file, resolved, [each.name for each in chain(resolved.run.name)], data_given=True)
-        imports.check(candidate)
-        named = folders.name_by_time(f"{name.replace('/', '-')}-adapted")
-        place = folders.make_new(named)[0] if out is None else out
-        imports.write_run(candidate, place / PUBLISHED)
+    named = folders.name_by_time(f"{name.replace('/', '-')}-adapted")
+    place = folders.make_new(named)[0] if out is None else out
+    imports.write_run(replace(candidate, resolved=_resolve(choice, data, texts)), place / PUBLISHED)
     plan = Plan(name, choice.adaptation.recipe, str(file), data, texts, interval, patience, by)
     begun = Adapted(place, plan)
     _keep(begun)

@@ -118,7 +118,7 @@ app.command(
     epilog=examples(
         "contralex adapt dinov2-vits14 --data photos",
         "contralex adapt dinov2-vitb14-reg --data photos --weights vitb14_reg4.pth",
-        "contralex adapt timm/vit_small_patch16_224 --data photos --weights small.safetensors",
+        "contralex adapt timm/vit_tiny_patch16_224 --data photos --weights FILE",
         "contralex adapt --resume --out runs/my-adaptation",
     ),
 )(adapt.adapt)
