@@ -271,7 +271,7 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 def test_the_map_names_every_hook_and_every_check() -> None:
     text = (EXTEND / "README.md").read_text("utf-8") + (EXTEND / "life-cycle.md").read_text("utf-8")
     named = {word.partition("(")[0] for word in _WORD.findall(text)}
-    checks = [*kit.PLUGIN, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.BACKBONE, *kit.TRIAL, *kit.RECIPE]
+    checks = [*kit.PLUGIN, *kit.HOOKS, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.BACKBONE, *kit.TRIAL, *kit.RECIPE]
     wanted = {name for name in vars(hooks) if name.startswith("contralex_")} | {check.__name__ for check in checks}
     assert wanted - named == set()
 

@@ -30,7 +30,8 @@ pytest_plugins = ["pytester"]
 
 HERE = Path(__file__).parent
 TOGETHER = "two_equal_one"  # starts processes, which takes seconds, so all plugins that it is for share one start
-CHECKS = {check.__name__ for check in (*kit.PLUGIN, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.TRIAL, *kit.RECIPE)}
+ALL = (*kit.PLUGIN, *kit.HOOKS, *kit.KIND, *kit.VIEWS, *kit.DATA, *kit.TRIAL, *kit.RECIPE)
+CHECKS = {check.__name__ for check in ALL}
 Install = Callable[..., Path]
 
 
@@ -143,6 +144,7 @@ def test_a_plugin_that_is_right_has_no_bad_outcome(fake_plugin: Install) -> None
         "views_follow_the_seed",
         "views_stack",
         "data_reads",
+        "hooks_take_part",
     }
     outcomes = [case.run() for case in found]
     assert [outcome for outcome in outcomes if outcome.bad] == []

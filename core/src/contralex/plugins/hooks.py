@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import pluggy
 
@@ -24,8 +24,36 @@ if TYPE_CHECKING:
 
 PROJECT = "contralex"
 hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
-"""Marks a function of a plugin as the implementation of the hook of its name."""
+_mark = pluggy.HookimplMarker(PROJECT)
+LIFE_CYCLE = (
+    *("contralex_run_start", "contralex_step_end", "contralex_epoch_end"),
+    *("contralex_checkpoint", "contralex_run_end"),
+)
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@overload
+def hookimpl(function: _F) -> _F: ...
+
+
+@overload
+def hookimpl(*, kinds: Sequence[type[Any]]) -> Callable[[_F], _F]: ...
+
+
+def hookimpl(function: Any = None, *, kinds: Sequence[type[Any]] = ()) -> Any:
+    """Marks a function of a plugin as the implementation of the hook of its name.
+
+    ``kinds``: of a life-cycle hook, the specs to which it belongs. It then takes part in every run that uses one of
+    them, and not only where ``plugins`` of the run's spec names the plugin.
+    """
+
+    def mark(function: Any) -> Any:
+        if kinds and function.__name__ not in LIFE_CYCLE:
+            raise TypeError(f"{function.__name__} has kinds, which only life-cycle hooks have")
+        function.contralex_kinds = frozenset(kinds)
+        return _mark(function)
+
+    return mark if function is None else mark(function)
 
 
 class Run(Protocol):
@@ -149,6 +177,12 @@ def contralex_layouts() -> list[Layout]:  # type: ignore[empty-body]
 
 
 @hookspec
+def contralex_settings() -> type[Spec]:  # type: ignore[empty-body]
+    """The spec of the settings that a run may give the plugin's life-cycle hooks:
+    ``plugins: [{name: contralex-mine, patience: 5}]``. It has no field ``name`` and no ``kind``."""
+
+
+@hookspec
 def contralex_evaluators(spec: Any) -> list[Any]:  # type: ignore[empty-body]
     """The :class:`contralex.plugin.Evaluator` objects that a run with this :class:`RunSpec` is evaluated by, beside
     those that its ``eval`` names. Asked of the plugins that the spec uses, and imports no torch."""
@@ -170,17 +204,20 @@ def contralex_expected_failures() -> dict[str, str]:  # type: ignore[empty-body]
 
 
 @hookspec
-def contralex_run_start(run: Run) -> None:
+def contralex_run_start(run: Run, settings: Any, state: dict[str, Any]) -> None:
     """Before the first step.
 
-    Life-cycle hooks run only for plugins that the run's spec uses: for their kinds, for their recipe, or because its
-    ``plugins`` names them. ``run.stop("why")`` ends the run well before its last step. A hook that raises stops it
-    with a checkpoint, or is reported once, as ``train.on_hook_error`` says.
+    Life-cycle hooks take part only where ``plugins`` of the run's spec names the plugin, or where the spec uses one of
+    the kinds to which the hook belongs (``@hookimpl(kinds=[MySpec])``). ``run.stop("why")`` ends the run well before
+    its last step. A hook that raises stops it with a checkpoint, or is reported once, as ``train.on_hook_error`` says.
+    ``settings``: what the spec gives the plugin, as its ``contralex_settings`` declares; None where it declares none.
+    ``state``: the plugin's own, values of JSON and tensors by names, the same on every process. Checkpoints keep it,
+    and a resumed run begins with it.
     """
 
 
 @hookspec
-def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
+def contralex_step_end(run: Run, metrics: dict[str, float], settings: Any, state: dict[str, Any]) -> None:
     """After each optimiser step. The numbers that are added to ``metrics`` are logged, from the main process.
 
     They may be tensors of one number, which are not read before they are logged. ``run.logged`` has the last figures.
@@ -188,17 +225,17 @@ def contralex_step_end(run: Run, metrics: dict[str, float]) -> None:
 
 
 @hookspec
-def contralex_epoch_end(run: Run, epoch: int, metrics: dict[str, float]) -> None:
+def contralex_epoch_end(run: Run, epoch: int, metrics: dict[str, float], settings: Any, state: dict[str, Any]) -> None:
     """After each epoch, counted from 1. ``metrics`` has what was judged, such as ``knn_top1``; add to it likewise."""
 
 
 @hookspec
-def contralex_checkpoint(run: Run, folder: str) -> None:
+def contralex_checkpoint(run: Run, folder: str, settings: Any, state: dict[str, Any]) -> None:
     """After a checkpoint was written to ``folder`` (on the main process only)."""
 
 
 @hookspec
-def contralex_run_end(run: Run, results: dict[str, object]) -> None:
+def contralex_run_end(run: Run, results: dict[str, object], settings: Any, state: dict[str, Any]) -> None:
     """After the last step and the final evaluation. What is added to ``results`` goes to ``results.json``."""
 
 

@@ -59,6 +59,7 @@ class Plugin:
     recipes: dict[str, Traversable] = field(default_factory=dict)
     layouts: list[Layout] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
+    settings: type[Spec] | None = None
     commands: dict[str, Callable[..., None]] = field(default_factory=dict)
     found: InstalledPlugin | None = None
     code: str = ""
@@ -321,6 +322,9 @@ def take(plugin: Plugin, module: ModuleType) -> None:
     ours = next((name for name in plugin.commands if name in OWN_COMMANDS), None)
     if ours is not None:
         raise ContralexError(f"its command {ours!r} is one of contralex's own; give it another name")
+    plugin.settings = _call(module, "contralex_settings")
+    if plugin.settings is not None:
+        _check_settings(plugin.settings)
     offers = list(plugin.offers())
     spaced = next((name for name in plugin.commands if " " in name.removeprefix("eval ")), None)
     if spaced is not None:
@@ -362,6 +366,16 @@ def _known_hooks(module: ModuleType) -> None:
 def _call(module: ModuleType, hook: str) -> Any:
     function = getattr(module, hook, None)
     return function() if function is not None and hasattr(function, "contralex_impl") else None
+
+
+def _check_settings(spec: Any) -> None:
+    from contralex.plugins.spec import Spec
+
+    if not (isinstance(spec, type) and issubclass(spec, Spec)):
+        raise ContralexError(f"contralex_settings returned {spec!r}, which is not a subclass of contralex.plugin.Spec")
+    taken = next((name for name in ("name", "kind") if name in spec.model_fields), None)
+    if taken is not None:
+        raise ContralexError(f"{spec.__name__} has a field {taken}, which settings cannot have; call it something else")
 
 
 def _checked(slot: str, spec: Any) -> type[Spec]:

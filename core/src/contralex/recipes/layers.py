@@ -24,6 +24,7 @@ from contralex.recipes import code_files, data_option, limits, yaml
 from contralex.recipes.documents import Recipe, chain, given
 from contralex.recipes.merging import Layer, Merged, Origin, dotted, leaves
 from contralex.recipes.paths import anchored, local_paths
+from contralex.recipes.plugin_use import find_plugin
 from contralex.recipes.run_spec import RunSpec, TrainSpec
 from contralex.recipes.validation_messages import near, place_of, sentences, taken_out
 from contralex.recipes.walk import walk
@@ -207,7 +208,7 @@ def _validated(merged: Merged, recipes: list[Recipe]) -> Resolved:
     run = _run(merged, recipes[-1].place)
     data = _data(run)
     _no_disguise(data, merged, recipes[-1].place)
-    named = [_named(name, place_of(("plugins",), merged, recipes[-1].place)) for name in run.plugins]
+    named = [_named(use.name, place_of(("plugins",), merged, recipes[-1].place)) for use in run.plugins]
     plugins = {plugin.name: plugin.version for plugin in _plugins(run, recipes, named)}
     hashes = {file.file: file.sha256 for file in run.code}
     return Resolved(run, data, _origins(run, data, merged), _digest(run), plugins, hashes)
@@ -337,12 +338,12 @@ def _default(run: RunSpec, path: yaml.Path, value: Any) -> Origin:
 
 def _named(name: str, place: str) -> Plugin:
     """A plugin that takes part because the spec names it."""
-    known = {normal(each): plugin for each, plugin in registry().plugins.items() if not plugin.code}
-    plugin = known.get(normal(name))
+    plugin = find_plugin(name)
     if plugin is None:
+        known = [normal(each) for each, plugin in registry().plugins.items() if not plugin.code]
         raise ContralexError(
             f"plugins names {name}, and no plugin of this name is installed: pip install {name}, "
-            f"or take it out; {near(normal(name), list(known))} ({place})"
+            f"or take it out; {near(normal(name), known)} ({place})"
         )
     if not plugin.usable:
         raise ContralexError(f"plugins names {name}, which is {plugin.state}: {plugin.reason} ({place})")

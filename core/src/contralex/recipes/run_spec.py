@@ -12,6 +12,7 @@ from contralex.lookup.names import IMAGE, MAIN
 from contralex.plugins.spec import Delay, Slot, Spec
 from contralex.recipes.compatibility import check
 from contralex.recipes.paths import LocalPath
+from contralex.recipes.plugin_use import PluginUse, check_once
 from contralex.recipes.schedules import Rate
 
 Matches = Literal["self", "forward", "every"] | tuple[str, ...]
@@ -416,8 +417,9 @@ class RunSpec(Spec):
     """The paper and its code, for people."""
     code: tuple[CodeFile, ...] = ()
     """Python files whose hooks take part as a plugin's would, see :mod:`contralex.recipes.code_files`."""
-    plugins: tuple[str, ...] = ()
-    """Distributions whose life-cycle hooks take part, beside those whose kinds or recipes are used anyway."""
+    plugins: tuple[PluginUse, ...] = ()
+    """Distributions whose life-cycle hooks take part, beside hooks that belong to a kind that is used: a name, or
+    ``{name: ..., ...}`` with the plugin's settings."""
     init: InitSpec | None = None
     """The source of the encoder's first weights; null: they are random."""
     method: MethodSpec
@@ -431,6 +433,7 @@ class RunSpec(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> RunSpec:
+        check_once(self.plugins)
         check(self)
         return self
 

@@ -15,6 +15,7 @@ from contralex.testing import (
     checkpoint_checks,
     data_checks,
     global_state,
+    hook_checks,
     installation_checks,
     process_checks,
     recipe_checks,
@@ -28,6 +29,7 @@ from contralex.testing.trials import Trial, list_trials
 State = Literal["passed", "failed", "not applicable", "expected failure", "unexpected pass"]
 
 PLUGIN = (installation_checks.imports_no_torch, installation_checks.states_its_bounds)
+HOOKS = (hook_checks.hooks_take_part,)
 KIND = (
     spec_checks.documented,
     spec_checks.cites_a_source,
@@ -128,6 +130,8 @@ def _pairs(plugin: Plugin) -> Iterator[tuple[str, Callable[..., None], Callable[
         return f"{check.__name__}[{subject}]", check, lambda: check(subject)
 
     for check in PLUGIN:
+        yield f"{check.__name__}[{plugin.name}]", check, lambda check=check: check(plugin)  # type: ignore[misc]
+    for check in HOOKS if hook_checks.has_hooks(plugin) else ():
         yield f"{check.__name__}[{plugin.name}]", check, lambda check=check: check(plugin)  # type: ignore[misc]
     own: list[Kind] = list_kinds(plugin)
     for kind in own:

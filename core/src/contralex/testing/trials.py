@@ -154,14 +154,14 @@ def _set_rate(optimizer: torch.optim.Optimizer) -> None:
 def list_trials(plugin: Plugin) -> list[Trial]:
     """For each kind of the five slots, the small methods that it stands in; and each recipe that has a small preset."""
     own = list_kinds(plugin)
-    found = [trial for kind in own if kind.slot in METHOD_SLOTS for trial in _try_kind(kind, own)]
+    found = [trial for kind in own if kind.slot in METHOD_SLOTS for trial in try_kind(kind, own)]
     trials = [*found, *_try_recipes(plugin)]
     for trial in trials:
         trial.made = trials[0].made
     return trials
 
 
-def _try_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
+def try_kind(kind: Kind, own: list[Kind]) -> Iterator[Trial]:
     try:
         kind.example()
     except Failed as failed:  # which is that kind's alone: the plugin's others are tried

@@ -1,18 +1,26 @@
-"""Calls the life-cycle hooks of the plugins that a spec uses, and of no others."""
+"""Calls the life-cycle hooks that take part in a run, and no others."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
+from contralex.plugins.discovery import normal
+from contralex.plugins.hooks import LIFE_CYCLE
 from contralex.plugins.registry import Plugin, hook_manager
+from contralex.plugins.spec import Spec
+from contralex.recipes.run_spec import RunSpec
+from contralex.recipes.walk import walk
+from contralex.training.checkpoints.hook_state import split_state
 from contralex.training.stopping import Stopping
 
 # What the run itself logs. A plugin that wrote under one of these names would pass for it.
@@ -25,45 +33,92 @@ class BadMetric(Exception):
     """What a hook adds to the metrics cannot be logged."""
 
 
-class LifeCycle:
-    """``plugins``: those that the spec uses. Installing a plugin must not change training.
+class BadState(Exception):
+    """What hooks keep cannot be saved."""
 
-    A hook that fails is reported to ``stopping``, on whichever process it is; with ``on_error: warn`` it is reported
-    once for each hook and plugin, and the run goes on. A hook that raises ContralexError has not failed: it has found
-    a mistake of the user's. ``own_metrics``: names that the run logs beside those that every run does.
+
+@dataclass(frozen=True)
+class _TakingPart:
+    """A plugin of which hooks take part: the implementations by their names, its settings, and what it keeps."""
+
+    plugin: Plugin
+    hooks: Mapping[str, Any]
+    settings: Spec | None
+    state: dict[str, Any]
+
+
+class LifeCycle:
+    """``plugins``: those that ``spec`` uses. Installing a plugin must not change training, so of their hooks those
+    take part whose plugin ``spec.plugins`` names, and those that belong to a kind that is used.
+
+    ``states``: what the plugins kept in the checkpoint that the run goes on from. A hook that fails is reported to
+    ``stopping``, on whichever process it is; with ``train.on_hook_error: warn`` it is reported once for each hook and
+    plugin, and the run goes on. A hook that raises ContralexError has not failed: it has found a mistake of the user's.
+    ``own_metrics``: names that the run logs beside those that every run does.
     """
 
     def __init__(
-        self, plugins: Iterable[Plugin], stopping: Stopping, on_error: str, own_metrics: Iterable[str] = ()
+        self,
+        plugins: Iterable[Plugin],
+        spec: RunSpec,
+        stopping: Stopping,
+        states: Mapping[str, Mapping[str, Any]],
+        own_metrics: Iterable[str] = (),
     ) -> None:
         plugins = list(plugins)
         self._own_metrics = _OWN | set(own_metrics)
         self.calling = ""  # the plugin whose hook is running
         self._stopping = stopping
-        self._on_error = on_error
+        self._on_error = spec.train.on_hook_error
         self._failed: set[tuple[str, str]] = set()
-        self._plugins = [(plugin, _hooks(plugin)) for plugin in plugins]
+        kinds = {type(value) for _, value in walk(spec) if isinstance(value, Spec)}
+        named = {normal(use.name): use.settings for use in spec.plugins}
+        self._plugins = [
+            _TakingPart(plugin, hooks, _settings(plugin, named), dict(states.get(plugin.name, {})))
+            for plugin in plugins
+            if (hooks := _hooks(plugin, kinds, is_named=bool(plugin.code) or normal(plugin.name) in named))
+        ]
         for plugin in plugins:
             plugin.state = "loaded"
 
     def implement(self, hook: str) -> bool:
-        """Whether a plugin that the spec uses has this hook, which is the same on every process."""
-        return any(hook in hooks for _, hooks in self._plugins)
+        """Whether a hook of this name takes part, which is the same on every process."""
+        return any(hook in each.hooks for each in self._plugins)
 
     def call(self, hook: str, **arguments: Any) -> None:
-        for plugin, hooks in self._plugins:
-            if hook in hooks and not self._is_out(plugin):
-                self._one(plugin.name, hook, hooks[hook], arguments)
+        for each in self._plugins:
+            if hook in each.hooks and not self._is_out(each.plugin):
+                own = {"settings": each.settings, "state": each.state}
+                self._one(each.plugin.name, hook, each.hooks[hook], arguments, own)
+
+    def collect_state(self) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+        """What the plugins keep, for a checkpoint: values by their plugins, and tensors. What cannot be saved is
+        reported like a hook that fails, and left out."""
+        values: dict[str, dict[str, Any]] = {}
+        tensors: dict[str, Tensor] = {}
+        for each in self._plugins:
+            try:
+                own, kept = split_state(each.state, each.plugin.name)
+            except (TypeError, ValueError) as error:
+                self._report(each.plugin.name, "", BadState(f"its state cannot be saved: {error}"))
+                continue
+            tensors |= kept
+            if own:
+                values[each.plugin.name] = own
+        return values, tensors
 
     def _is_out(self, plugin: Plugin) -> bool:
         """A plugin whose hook failed is not called again in a run that is about to stop for it."""
         return self._on_error == "stop" and any(name == plugin.name for name, _ in self._failed)
 
-    def _one(self, name: str, hook: str, implementation: Any, arguments: dict[str, Any]) -> None:
+    def _one(
+        self, name: str, hook: str, implementation: Any, arguments: dict[str, Any], own: Mapping[str, Any]
+    ) -> None:
         self.calling = name
         # Copies, so that nothing of a hook that fails halfway, or adds what cannot be written, reaches the run.
         given = {key: deepcopy(value) if key == "results" else value for key, value in arguments.items()}
         given |= {key: dict(value) for key, value in arguments.items() if key == "metrics"}
+        given |= own
         try:
             implementation.function(*(given[each] for each in implementation.argnames))
             if "metrics" in given:
@@ -78,8 +133,10 @@ class LifeCycle:
 
     def _report(self, name: str, hook: str, error: BaseException) -> None:
         is_mistake = isinstance(error, ContralexError)  # of the user's, which the plugin has found
-        said = str(error) if isinstance(error, ContralexError | BadMetric) else f"{type(error).__name__}: {error}"
-        sentence = said if is_mistake else f"the plugin {name} failed in its hook {hook}: {said}"
+        is_plain = isinstance(error, ContralexError | BadMetric | BadState)
+        said = str(error) if is_plain else f"{type(error).__name__}: {error}"
+        where = f" in its hook {hook}" if hook else ""
+        sentence = said if is_mistake else f"the plugin {name} failed{where}: {said}"
         is_first = (name, hook) not in self._failed
         self._failed.add((name, hook))
         log = logging.getLogger("contralex")
@@ -93,13 +150,34 @@ class LifeCycle:
             log.warning("%s%s; the run goes on, as train.on_hook_error says. This is said once.", sentence, where)
 
 
-def _hooks(plugin: Plugin) -> dict[str, Any]:
-    """The plugin's implementations by their names, and which arguments each wants."""
+def _hooks(plugin: Plugin, kinds: Set[type[Spec]], *, is_named: bool) -> dict[str, Any]:
+    """The plugin's implementations that take part by their names, and which arguments each wants. ``kinds``: those that
+    the spec uses."""
     manager = hook_manager()
     manager.register(plugin.module)
     return {
-        name: implementation for name in plugin.hooks for implementation in getattr(manager.hook, name).get_hookimpls()
+        name: implementation
+        for name in plugin.hooks
+        if name in LIFE_CYCLE
+        for implementation in getattr(manager.hook, name).get_hookimpls()
+        if is_named or vars(implementation.function).get("contralex_kinds", frozenset()) & kinds
     }
+
+
+def _settings(plugin: Plugin, named: Mapping[str, Spec | None]) -> Spec | None:
+    """Those of the spec; the defaults where a hook takes part because of its kind."""
+    given = named.get(normal(plugin.name))
+    if given is not None or plugin.settings is None:
+        return given
+    try:
+        return plugin.settings.model_validate({})
+    except ValidationError as error:
+        missing = {str(each["loc"][0]): "..." for each in error.errors() if each["loc"]}
+        block = ", ".join(f"{name}: {value}" for name, value in {"name": plugin.name, **missing}.items())
+        raise ContralexError(
+            f"{plugin.name} takes part in this run because of its kind, and its settings have no default for "
+            f"{' and '.join(missing)}; say what they are:" + remedy("--set", f"plugins=[{{{block}}}]")
+        ) from None
 
 
 def _add(after: dict[str, Any], before: dict[str, Any], own: Set[str]) -> None:

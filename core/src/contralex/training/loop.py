@@ -169,7 +169,8 @@ class TrainingLoop:
             run.place.check_still_there()
             folder = run.folder / "checkpoints"
             figures = {name: float(value) for name, value in (metrics or {}).items()}
-            written = write.save(folder, run.checkpoint_state(pending, figures), tensors, kept)
+            values, kept_by_hooks = run.hooks.collect_state()
+            written = write.save(folder, run.checkpoint_state(pending, figures, values), tensors, kept, kept_by_hooks)
             retention.prune(folder, run.spec.train.checkpoint, run.step, written)
             run.hooks.call("contralex_checkpoint", run=run, folder=str(written))
         run.progress.saved_at = run.step

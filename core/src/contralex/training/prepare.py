@@ -91,7 +91,7 @@ def _prepare(
         progress = _restore_fork(fork, method, optimizer)
     elif found is not None:
         write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
-        progress = Progress.restored(found.state, drift)
+        progress = Progress.restored(found, drift)
     devices.tune_convolutions(machine.device)
     if spec.train.compile:
         compiling.compile_encoders(method, machine.device)
@@ -120,7 +120,7 @@ def _restore_fork(fork: ForkStart, method: LookUp, optimizer: Optimizer) -> Prog
         return forking.fit_state(_fit(tensors, method, resized=True), method)
 
     write.restore(found, method, optimizer, fit, forking.WAY_OUT)
-    progress = Progress.restored(found.state, list(found.state.drift))
+    progress = Progress.restored(found, list(found.state.drift))
     progress.forked = fork.forked
     progress.threads = progress.threads or fork.threads
     return progress

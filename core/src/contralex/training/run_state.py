@@ -33,6 +33,8 @@ from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import micro_batch_check, optimizers
 from contralex.training.batches import batches
+from contralex.training.checkpoints.hook_state import PREFIX, join_states
+from contralex.training.checkpoints.manifest import OPTIMIZER
 from contralex.training.checkpoints.state import CheckpointState, Forked, Pending
 from contralex.training.checkpoints.write import KeptState
 from contralex.training.hook_calls import LifeCycle
@@ -150,6 +152,8 @@ class Progress:
     """What was allowed to differ from what the run was started with, each with its step."""
     forked: Forked | None = None
     """Of which run this one is a fork."""
+    hook_states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the life-cycle hooks of each plugin kept in the checkpoint that the run goes on from."""
     pending: Pending = field(default_factory=Pending)
     """Sums since the last line of ``metrics.jsonl``, where the run goes on."""
     logged: dict[str, float] = field(default_factory=dict)
@@ -159,7 +163,8 @@ class Progress:
     skipped_in_a_row: int = 0
 
     @classmethod
-    def restored(cls, state: CheckpointState, drift: list[dict[str, Any]]) -> Progress:
+    def restored(cls, found: Checkpoint, drift: list[dict[str, Any]]) -> Progress:
+        state = found.state
         return cls(
             step=state.step,
             seconds=state.seconds,
@@ -168,6 +173,7 @@ class Progress:
             baselines=state.baselines,
             drift=drift,
             forked=state.forked,
+            hook_states=join_states(state.hooks, found.tensors(OPTIMIZER, prefix=PREFIX)),
             pending=state.pending,
             saved_at=state.step,
         )
@@ -208,7 +214,7 @@ class Run:
         used = used_plugins(plugins, resolved.code)
         self.evaluators: list[Evaluator] = evaluators(self.spec, used)
         own_metrics = [f"{evaluator.name}_top1" for evaluator in self.evaluators]
-        self.hooks = LifeCycle(used, self.stopping, self.spec.train.on_hook_error, own_metrics)
+        self.hooks = LifeCycle(used, self.spec, self.stopping, progress.hook_states, own_metrics)
         self.place = place
         self.folder: Path = place.begin(machine.main)  # last, so that a run that cannot begin leaves no folder
 
@@ -312,8 +318,11 @@ class Run:
 
     # What it writes
 
-    def checkpoint_state(self, pending: Pending, metrics: dict[str, float]) -> CheckpointState:
-        """What a checkpoint of this moment holds beside tensors. ``metrics``: the epoch's, if it ends one."""
+    def checkpoint_state(
+        self, pending: Pending, metrics: dict[str, float], hooks: dict[str, dict[str, Any]]
+    ) -> CheckpointState:
+        """What a checkpoint of this moment holds beside tensors. ``metrics``: the epoch's, if it ends one. ``hooks``:
+        what they keep."""
         scaler = self.accelerator.scaler
         return CheckpointState.make(
             self.resolved,
@@ -324,6 +333,7 @@ class Run:
             baselines=self.progress.baselines,
             scaler=scaler.state_dict() if scaler is not None else None,
             skipped_steps=self.progress.skipped_steps,
+            hooks=hooks,
             threads=self.progress.threads,
             pending=pending,
             epoch=self.step / self.per_epoch,

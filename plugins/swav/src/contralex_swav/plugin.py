@@ -40,7 +40,7 @@ def contralex_recipes() -> Traversable:
     return files("contralex_swav") / "recipes"
 
 
-@hookimpl
+@hookimpl(kinds=(specs.SphericalClustersSpec, specs.ClusterClassifierSpec))
 def contralex_run_start(run: Run) -> None:
     """Give the memory that is to be clustered real embeddings, once in a run's life."""
     if run.step == 0 and isinstance(run.spec.method.negatives, specs.ClusterMemorySpec):
@@ -49,7 +49,7 @@ def contralex_run_start(run: Run) -> None:
         fill_memory(run)
 
 
-@hookimpl
+@hookimpl(kinds=(specs.ClusterClassifierSpec,))
 def contralex_step_end(run: Run) -> None:
     """Keep the classifier's steps free of momentum."""
     if isinstance(run.spec.method.negatives, specs.ClusterClassifierSpec):

@@ -76,6 +76,8 @@ class CheckpointState(BaseModel):
     """Steps that were left out because their loss was no number."""
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """The number of threads that was the fastest of the first steps, where it was tried."""
+    hooks: dict[str, dict[str, Any]] = {}
+    """What the life-cycle hooks of each plugin keep. Their tensors lie beside the optimiser's."""
     pending: Pending = Pending()
     """Sums since the last line of ``metrics.jsonl``."""
     epoch: FiniteFloat = 0.0

@@ -21,6 +21,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from contralex.errors import ContralexError, command_to_resume
 from contralex.files import to_disk, write_text
 from contralex.training.checkpoints import manifest, read, retention
+from contralex.training.checkpoints.hook_state import PREFIX
 from contralex.training.checkpoints.manifest import MODEL, OPTIMIZER, STATE
 from contralex.training.checkpoints.read import Checkpoint
 from contralex.training.checkpoints.state import CheckpointState
@@ -51,10 +52,17 @@ class NotSaved(ContralexError):
     exit_code = 1
 
 
-def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optimizer: KeptState) -> Path:
+def save(
+    folder: Path,
+    state: CheckpointState,
+    tensors: dict[str, Tensor],
+    optimizer: KeptState,
+    of_hooks: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Writes ``folder/step-N`` at once: under another name first, then renamed, then named in ``last``.
 
-    ``tensors``: the model's. The optimiser's numbers are added to ``state``.
+    ``tensors``: the model's. ``of_hooks``: what life-cycle hooks keep, under names of :mod:`.hook_state`. The
+    optimiser's numbers are added to ``state``.
     """
     moments, numbers = flatten_optimizer(optimizer)
     text = state.model_copy(update={"optimizer": numbers}).to_json()
@@ -65,7 +73,7 @@ def save(folder: Path, state: CheckpointState, tensors: dict[str, Tensor], optim
         draft = folder / f".{target.name}-{os.getpid()}_{time.time_ns()}"
         draft.mkdir()
         (draft / STATE).write_text(text, "utf-8")
-        files = {MODEL: tensors, OPTIMIZER: moments}
+        files = {MODEL: tensors, OPTIMIZER: {**moments, **(of_hooks or {})}}
         manifest.write(draft, {name: save_file(content, draft / name) for name, content in files.items()})
         _put(draft, target)
         write_text(folder / "last", target.name + "\n")
@@ -115,7 +123,8 @@ def restore(
     do where they do not fit."""
     tensors = transform(checkpoint.tensors())
     state: dict[int, dict[str, Any]] = {}
-    for key, value in [*checkpoint.tensors(OPTIMIZER).items(), *checkpoint.state.optimizer.items()]:
+    moments = {key: value for key, value in checkpoint.tensors(OPTIMIZER).items() if not key.startswith(PREFIX)}
+    for key, value in [*moments.items(), *checkpoint.state.optimizer.items()]:
         place, _, name = key.partition(".")
         state.setdefault(int(place) if place.isdecimal() and len(place) < 10 else -1, {})[name] = value
     _check_tensors(model, tensors, checkpoint.folder / MODEL, way_out)
