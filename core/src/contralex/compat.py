@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,39 @@ def add_products(tensors: Sequence[Tensor], others: Sequence[Tensor], factors: S
     torch._foreach_addcmul_(list(tensors), list(others), list(factors))
 
 
+def step_fused(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    *,
+    rate: float,
+    decay: float,
+    momentum: float,
+    nesterov: bool,
+) -> None:
+    """One step of SGD by torch's fused kernel, which reads and writes each number once; CPUs and CUDA have it.
+
+    All of an index have one layout. There are no velocities where there is no momentum.
+    """
+    import torch
+
+    kinds = list(dict.fromkeys((each.device, each.dtype) for each in parameters))
+    for kind in kinds:
+        of_kind = [len(kinds) == 1 or (each.device, each.dtype) == kind for each in parameters]
+        torch._fused_sgd_(
+            list(compress(parameters, of_kind)),
+            list(compress(gradients, of_kind)),
+            list(compress(velocities, of_kind)),
+            weight_decay=decay,
+            momentum=momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=nesterov,
+            maximize=False,
+            is_first_step=False,
+        )
+
+
 def move_with_momentum(
     parameters: Sequence[Tensor],
     updates: Sequence[Tensor],
@@ -112,27 +146,11 @@ def move_with_momentum(
     momentum: float,
     rate: float,
 ) -> None:
-    """v ← momentum·v + update; p ← p − rate·v, for each parameter, in place. All of an index have one layout.
-
-    The kernel of torch's fused SGD reads and writes each number once. CPUs and CUDA have it, for parameters of one
-    type. It keeps no velocity where there is no momentum.
-    """
+    """v ← momentum·v + update; p ← p − rate·v, for each parameter, in place. All of an index have one layout."""
     import torch
 
-    kinds = {(each.device, each.dtype) for each in parameters}
-    if momentum and len(kinds) == 1 and parameters[0].device.type in ("cpu", "cuda"):
-        torch._fused_sgd_(
-            list(parameters),
-            list(updates),
-            list(velocities),
-            weight_decay=0.0,
-            momentum=momentum,
-            lr=rate,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
+    if momentum and all(each.device.type in ("cpu", "cuda") for each in parameters):
+        step_fused(parameters, updates, velocities, rate=rate, decay=0.0, momentum=momentum, nesterov=False)
         return
     torch._foreach_mul_(list(velocities), momentum)
     torch._foreach_add_(list(velocities), list(updates))

@@ -171,15 +171,18 @@ def _replace(norm: _Norm, over: Over) -> nn.Module:
     return new
 
 
-@torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
     """Average the running statistics over the processes. Called before they are used or saved, so that they are the
     same on all of them then.
 
     They are linear in the batches' statistics, so this is what one process would have after the same groups.
     """
-    if distributed.world() == 1:
-        return
+    if distributed.world() > 1:
+        _average_running_statistics(module)
+
+
+@torch.no_grad()
+def _average_running_statistics(module: nn.Module) -> None:
     synchronised = (SyncBatchNorm, nn.SyncBatchNorm)
     norms = (norm for norm in module.modules() if isinstance(norm, BatchNorm))
     local = [norm for norm in norms if norm.training and not isinstance(norm, synchronised)]

@@ -69,10 +69,17 @@ class Layout:
         stops = accumulate(block.rows for block in self.blocks)
         return tuple((block, slice(stop - block.rows, stop)) for block, stop in zip(self.blocks, stops, strict=True))
 
+    @cached_property
+    def _by_view(self) -> dict[int, tuple[Block, slice] | None]:
+        """The block of each view and its rows; None where it has several."""
+        found: dict[int, tuple[Block, slice] | None] = {}
+        for block, rows in self.slices:
+            found[block.view] = None if block.view in found else (block, rows)
+        return found
+
     def find_view(self, view: int) -> tuple[Block, slice] | None:
         """The block of this view and its rows; None where its rows do not lie together, or there are none."""
-        found = [(block, rows) for block, rows in self.slices if block.view == view]
-        return found[0] if len(found) == 1 else None
+        return self._by_view.get(view)
 
     def find_only(self) -> tuple[Block, slice] | None:
         """The block and its rows, where it is the only one."""

@@ -71,6 +71,7 @@ class LookUp(Question):
         self.key_encoder = key_encoder
         self._hold(negatives, targets, loss, matches, reduction, weight, of)
         self.look_ups = nn.ModuleDict(look_ups)
+        self._others = dict(look_ups or {})
         self.asked_views = _views_of_outputs([(each, each.query_views) for each in self.questions.values()])
         self.found_views = _views_of_outputs([(each, each.key_views) for each in self.questions.values()])
         self.encoded_queries = _in_order(self.asked_views.values())
@@ -82,8 +83,7 @@ class LookUp(Question):
     @property
     def questions(self) -> dict[str, Question]:
         """All look-ups of a step by their names; the method's own, ``main``, is the first."""
-        others = {name: each for name, each in self.look_ups.items() if isinstance(each, Question)}
-        return {MAIN: self, **others}
+        return {MAIN: self, **self._others}
 
     @property
     def has_several_outputs(self) -> bool:

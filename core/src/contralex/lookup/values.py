@@ -126,15 +126,17 @@ class Rows:
         return replace(joined, layout=replace(joined.layout, blocks=(everyone,)))
 
     def select_view(self, view: int) -> Rows:
+        known = self._of_view.get(view)
+        if known is not None:
+            return known
         found = self.layout.find_view(view) if self.layout is not None else None
         if found is None:
             return self[self.view == view]
         block, rows = found
         if rows.stop - rows.start == len(self):
             return self
-        if view not in self._of_view:
-            self._of_view[view] = self._select_block(block, rows)
-        return self._of_view[view]
+        known = self._of_view[view] = self._select_block(block, rows)
+        return known
 
     def _select_block(self, block: Block, rows: slice) -> Rows:
         is_own = block.per_sample == 1 and not block.has_others

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from contralex.compat import add_each, add_products, move_with_momentum, multiply_each
+from contralex.compat import add_each, add_products, move_with_momentum, multiply_each, step_fused
 from contralex.errors import ContralexError
 from contralex.lookup.clock import Clock, value_at
 from contralex.lookup.sharded_tensors import measure_norms, own_part
@@ -30,13 +30,12 @@ def build(spec: specs.Optimizer, model: nn.Module, *, fused: bool = False) -> Op
     groups = _groups(spec, model)
     if spec.kind == "lars":
         return LARS(groups, momentum=spec.momentum, trust=spec.trust, variant=spec.variant)
-    optimizer: Optimizer
     if spec.kind == "sgd":
+        sgd = FusedSGD if fused else SGD
         # Nesterov is refused by torch without momentum, with a sentence of its own.
-        optimizer = SGD(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused or None)
-    else:
-        kind = Adam if spec.kind == "adam" else AdamW
-        optimizer = kind(groups, lr=0.0, betas=spec.betas, eps=spec.eps, fused=fused or None)
+        return sgd(groups, lr=0.0, momentum=spec.momentum, nesterov=spec.nesterov, fused=fused or None)
+    kind = Adam if spec.kind == "adam" else AdamW
+    optimizer = kind(groups, lr=0.0, betas=spec.betas, eps=spec.eps, fused=fused or None)
     if fused:
         optimizer.register_step_pre_hook(_prepare_fused_step)
     return optimizer
@@ -54,21 +53,25 @@ def can_fuse(model: nn.Module, device: str, precision: str) -> bool:
 
 
 def _prepare_fused_step(optimizer: Optimizer, *_: Any) -> None:
-    """Bring what the optimiser keeps into the form that the fused kernels take for granted.
-
-    SGD's takes parameters that all have a momentum, or none, and a parameter may move for the first time later than the
-    rest of its group; a momentum of zero makes the same first step. All kernels go through a parameter's tensors in one
-    order, and a checkpoint's are contiguous where the parameter may be channels-last.
-    """
+    """Bring what the optimiser keeps into the form that the fused kernels take for granted: they go through a
+    parameter's tensors in one order, and a checkpoint's are contiguous where the parameter may be channels-last."""
     for group in optimizer.param_groups:
-        has_momentum = bool(group.get("momentum"))
         for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = optimizer.state[parameter]
-            if has_momentum and state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-            match_layout(parameter, state)
+            if parameter.grad is not None:
+                match_layout(parameter, optimizer.state[parameter])
+
+
+def _velocity(optimizer: Optimizer, parameter: Tensor) -> Tensor:
+    """The momentum of a parameter, laid out as that. One of zero makes the same first step as none, and a parameter may
+    move for the first time later than the rest of its group."""
+    state = optimizer.state[parameter]
+    velocity: Tensor | None = state.get("momentum_buffer")
+    if velocity is None:
+        velocity = state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    elif velocity.stride() != parameter.stride():
+        match_layout(parameter, state)
+        velocity = state["momentum_buffer"]
+    return velocity
 
 
 def match_layout(parameter: Tensor, state: dict[str, Any]) -> None:
@@ -196,6 +199,45 @@ def _start(number: Number) -> float:
     return number.start if isinstance(number, Cosine | Linear | Steps) else number
 
 
+class FusedSGD(SGD):
+    """torch's SGD, whose fused kernel is called directly: what torch does around it in Python takes longer than the
+    step of a small network."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        if closure is not None:
+            raise ContralexError("The fused SGD does not take a closure.")
+        for group in self.param_groups:
+            moved = [(parameter, parameter.grad) for parameter in group["params"] if parameter.grad is not None]
+            if not moved:
+                continue
+            momentum = group["momentum"]
+            step_fused(
+                [parameter for parameter, _ in moved],
+                [gradient for _, gradient in moved],
+                [_velocity(self, parameter) for parameter, _ in moved] if momentum else [],
+                rate=group["lr"],
+                decay=group["weight_decay"],
+                momentum=momentum,
+                nesterov=group["nesterov"],
+            )
+        return None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
 class LARS(Optimizer):
     """Layer-wise adaptive rate scaling (You et al., 2017, arXiv:1708.03888), in the three forms in use.
 
@@ -237,7 +279,7 @@ class LARS(Optimizer):
             add_each(updates, parts, decay)
             if before != 1.0:
                 multiply_each(updates, [parts[0].new_tensor(before)] * len(updates))
-        velocities = [own_part(self._velocity(each)) for each in parameters]
+        velocities = [own_part(_velocity(self, each)) for each in parameters]
         move_with_momentum(parts, updates, velocities, self.momentum, after)
 
     def _scale(
@@ -257,11 +299,3 @@ class LARS(Optimizer):
         multiply_each(updates, list(factors))
         if is_larc:  # apex does not even decay weights without a ratio
             add_products(updates, parts, list(torch.where(has_ratio, decay * trust, 0.0)))
-
-    def _velocity(self, parameter: Tensor) -> Tensor:
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        match_layout(parameter, state)
-        velocity: Tensor = state["momentum_buffer"]
-        return velocity
