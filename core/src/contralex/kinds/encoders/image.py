@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from contralex.errors import ContralexError
 from contralex.lookup.batch_norm import rows_per_sample
 from contralex.lookup.names import IMAGE
 from contralex.lookup.slots import Backbone, Encoder, PlacesBackbone
+from contralex.lookup.unit_length import to_unit_length
 from contralex.lookup.view import View, ViewBatch, company_of, pixels_of
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def apply_to_rows(layers: nn.Module, vectors: Tensor) -> Tensor:
 
 def _to_unit_length(vectors: Tensor) -> Tensor:
     # In float32 even under autocast: in float16 the guard against a zero length is itself zero.
-    return F.normalize(vectors if vectors.dtype == torch.float64 else vectors.float(), dim=-1)
+    return to_unit_length(vectors if vectors.dtype == torch.float64 else vectors.float())
 
 
 def _pick(output: str, embedded: Mapping[int, Any]) -> dict[int, Tensor]:
