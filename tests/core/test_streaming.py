@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contralex.lookup import streaming, twins
+from contralex.lookup import own_entries, streaming, twins
 from contralex.lookup.clock import Clock
 from contralex.lookup.entries import Entries
+from contralex.lookup.own_entries import DrawnEntries, read_own
 from contralex.lookup.shards import Shards
 from contralex.lookup.twins import Twins
 from contralex.plugin import (
@@ -27,10 +28,13 @@ from contralex.plugin import (
     InstanceTargets,
     LookUp,
     Match,
+    PrototypeSource,
     QueueSource,
     Rows,
     SharedKeyEncoder,
+    SoftCrossEntropy,
     Step,
+    TargetGenerator,
     Targets,
 )
 
@@ -43,6 +47,7 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """Tiles that end in the middle of queries and entries, or one, whose scores are kept."""
     monkeypatch.setattr(streaming, "_ROWS", 16)
     monkeypatch.setattr(streaming, "_COLUMNS", 50)
+    monkeypatch.setattr(own_entries, "_NUMBERS", 4 * P * D)
     monkeypatch.setattr(streaming, "KEPT", 0 if request.param == "tiles" else N * M)
     return str(request.param)
 
@@ -56,6 +61,8 @@ INDEX = torch.arange(N) * 3 % M
 BESIDE = (INDEX + 7) % M
 MASK = torch.rand(N, M, generator=torch.Generator().manual_seed(4)) > 0.2
 MASK[torch.arange(N), INDEX] = True
+DRAWN = torch.randint(M, (N, P), generator=torch.Generator().manual_seed(6))
+OTHER = units(M, D, seed=7).bfloat16()
 LONE = MASK.clone()
 LONE[5] = torch.arange(M) == INDEX[5]  # a query that sees nothing but its positive
 
@@ -73,6 +80,9 @@ FORMS: dict[str, tuple[dict[str, Any], Tensor]] = {
     "shards": ({"shards": Shards(SHARED, M)}, INDEX),
     "own and shards": ({"own": OWN, "shards": Shards(SHARED, M)}, torch.where(INDEX % 2 == 0, 1, INDEX + P)),
     "span": ({"shared": SHARED[:, :10], "span": (8, 18)}, INDEX),
+    "drawn": ({"own": DrawnEntries(SHARED, DRAWN)}, INDEX % P),
+    "drawn, mask": ({"own": DrawnEntries(SHARED, DRAWN), "mask": LONE[:, :P] | (torch.arange(P) == 1)}, 0 * INDEX + 1),
+    "drawn and shared": ({"own": DrawnEntries(OTHER, DRAWN), "shared": SHARED}, torch.where(INDEX % 2 == 0, 1, INDEX)),
     "stored": ({"stored": SHARED}, INDEX),
     "stored in bfloat16": ({"own": OWN[:, :1], "stored": SHARED.bfloat16()}, 0 * INDEX),
 }
@@ -86,7 +96,7 @@ def plain(queries: Tensor, parts: dict[str, Any]) -> Tensor:
         table = parts["shards"].part
     scores = []
     if "own" in parts:
-        scores.append((queries[:, None, first:last] * parts["own"].double()).sum(dim=2))
+        scores.append((queries[:, None, first:last] * read_own(parts["own"]).double()).sum(dim=2))
     if table is not None:
         scores.append(queries[:, first:last] @ table.double().T)
     together = torch.cat(scores, dim=1)
@@ -100,7 +110,8 @@ def plain(queries: Tensor, parts: dict[str, Any]) -> Tensor:
 
 def trained(parts: dict[str, Any], names: tuple[str, ...], dtype: torch.dtype) -> dict[str, Any]:
     """The parts, with those that are learned as leaves of ``dtype``."""
-    return parts | {name: parts[name].to(dtype).clone().requires_grad_() for name in names if name in parts}
+    leaves = {name: parts[name] for name in names if isinstance(parts.get(name), Tensor)}
+    return parts | {name: leaf.to(dtype).clone().requires_grad_() for name, leaf in leaves.items()}
 
 
 def close(found: Tensor | None, wanted: Tensor | None, bound: float) -> None:
@@ -124,7 +135,7 @@ def test_cross_entropy_is_the_plain_one(form: str, temperature: float, learned: 
     close(found.detach(), wanted.detach(), 1e-6)
     close(queries.grad, exact.grad, 1e-6)
     for name in learned:
-        if name in parts:
+        if isinstance(parts.get(name), Tensor):
             close(mine[name].grad, theirs[name].grad, 1e-6)
 
 
@@ -256,9 +267,103 @@ def test_soft_cross_entropy_is_the_plain_one(
     close((both - sums).detach()[seen], inside.detach(), 1e-6)
     close(queries.grad, exact.grad, 1e-6)
     for name in learned:
-        if name in parts:
+        if isinstance(parts.get(name), Tensor):
             close(mine[name].grad, theirs[name].grad, 1e-6)
     assert torch.equal(dictionary.find_best(queries)[seen], scores.argmax(dim=1)[seen])
+
+
+def count_products(compute: Callable[[], object]) -> int:
+    """Products of at least N·M scores, or of as many weights with entries, that ``compute`` makes."""
+    counted = 0
+
+    class Counter(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal counted
+            counted += function in (torch.ops.aten.mm.default, torch.ops.aten.mm.out, torch.ops.aten.addmm_.default)
+            return function(*args, **(kwargs or {}))
+
+    with Counter():  # type: ignore[no-untyped-call]
+        compute()
+    return counted
+
+
+@pytest.mark.parametrize("learned", ["entries learn", "temperature learns", "neither"])
+@pytest.mark.parametrize("temperature", [0.1, 0.02])
+def test_matches_share_scores_and_mean_entries(temperature: float, learned: str, tiles: str) -> None:
+    """Two views that each look up both targets, as in multi-crop."""
+    views, weights = [QUERIES, units(N, D, seed=8)], [WEIGHTS, WEIGHTS.roll(5, dims=1)]
+    factor, found, wanted = torch.linspace(0.5, 2, N), [], []  # type: ignore[var-annotated]
+
+    def leaves(dtype: torch.dtype) -> tuple[list[Tensor], Tensor, Tensor]:
+        asked = [view.to(dtype).clone().requires_grad_() for view in views]
+        entries = SHARED.to(dtype).clone().requires_grad_(learned == "entries learn")
+        return asked, entries, torch.tensor(temperature, dtype=dtype, requires_grad=learned == "temperature learns")
+
+    asked, entries, divisor = leaves(torch.float32)
+    cache: dict[Any, Any] = {}
+    for queries in asked:
+        for each in weights:
+            dictionary = Dictionary(shared=entries)
+            dictionary.share_answers(cache)
+            divided_by = divisor if divisor.requires_grad else temperature
+            loss = dictionary.soft_cross_entropy(queries, each, divided_by)
+            assert torch.equal(dictionary.find_best(queries), (queries @ entries.T).argmax(dim=1))
+            found.append(loss)
+    exact, theirs, theirs_by = leaves(torch.float64)
+    for queries in exact:
+        log_p = (queries @ theirs.T / theirs_by).log_softmax(dim=1)
+        wanted.extend(-(each.double() * log_p).sum(dim=1) for each in weights)
+    for losses in (found, wanted):
+        sum((loss * factor).sum() for loss in losses).backward()  # type: ignore[union-attr]
+    close(torch.cat(found).detach(), torch.cat(wanted).detach(), 1e-6)
+    for mine, other in zip([*asked, entries, divisor], [*exact, theirs, theirs_by], strict=True):
+        if mine.requires_grad:
+            close(mine.grad, other.grad, 1e-6)
+
+
+def test_each_view_is_scored_once_and_each_target_averaged_once() -> None:
+    entries, views = SHARED.clone().requires_grad_(), [QUERIES.clone().requires_grad_() for _ in range(3)]
+    weights, cache = [WEIGHTS.clone(), WEIGHTS.clone()], {}  # type: ignore[var-annotated]
+
+    def ask_all() -> None:
+        for queries in views:
+            for each in weights:
+                dictionary = Dictionary(shared=entries)
+                dictionary.share_answers(cache)
+                dictionary.soft_cross_entropy(queries, each, 0.1)
+
+    assert count_products(ask_all) == len(views) + len(weights)
+    assert count_products(ask_all) == 0
+    with torch.no_grad():
+        entries.mul_(0.5)  # an optimiser's step
+    assert count_products(ask_all) == len(views) + len(weights)
+
+
+class SharedWeights(TargetGenerator):
+    """One distribution for each key view."""
+
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        return step.cache.setdefault(match.key, Targets(weights=WEIGHTS.clone()))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("crops", "products"), [(2, 2), (5, 5 + 2)])
+def test_matches_share_where_it_saves_products(crops: int, products: int) -> None:
+    """Crops beyond the second are queries alone."""
+    encoder = ImageEncoder(Backbone(torch.nn.Identity(), dim=D))
+    matches = [Match(query, key) for query in range(crops) for key in (0, 1) if query != key]
+    prototypes, loss = PrototypeSource(M, D), SoftCrossEntropy(0.1)
+    method = LookUp(encoder, SharedKeyEncoder(gradient=False), prototypes, SharedWeights(), loss, matches=matches)
+    step, views = Step(Clock(0, 10, 5), seed=0, batch=N), {view: units(N, D, seed=view) for view in range(crops)}
+    queries, keys = method.encode(views, torch.arange(N), step)
+    results = []
+
+    def look_up() -> None:
+        results.append(method.look_up(queries, keys, step))
+
+    assert count_products(look_up) == products
+    scores = [units(N, D, seed=match.query) @ prototypes.layer.weight.T / 0.1 for match in matches]
+    wanted = torch.stack([-(WEIGHTS * each.log_softmax(dim=1)).sum(dim=1).mean() for each in scores]).mean()
+    torch.testing.assert_close(results[0].loss, wanted)
 
 
 def test_weights_that_learn_get_their_gradient() -> None:
@@ -288,9 +393,35 @@ def test_sigmoid_cross_entropy_is_the_plain_one(form: str, learned: tuple[str, .
     close(queries.grad, exact.grad, 1e-6)
     close(numbers[0].grad, numbers[1].grad, 2e-6)
     for name in learned:
-        if name in parts:
+        if isinstance(parts.get(name), Tensor):
             close(mine[name].grad, theirs[name].grad, 1e-6)
     assert torch.equal(dictionary.finds(queries, index), scores.argmax(dim=1) == index)
+
+
+@pytest.mark.parametrize("form", ["own", "drawn"])
+def test_a_fixed_bias_is_added_to_the_scores_of_own_entries(form: str, tiles: str) -> None:
+    """As noise-contrastive estimation asks: the table may be written before the backward."""
+    parts, index = FORMS[form]
+    table = SHARED.clone()
+    mine = {"own": DrawnEntries(table, DRAWN)} if form == "drawn" else parts
+    queries, exact, bias = QUERIES.clone().requires_grad_(), QUERIES.double().requires_grad_(), torch.tensor(-7.5)
+    dictionary = Dictionary(**mine)
+    found = dictionary.sigmoid_cross_entropy(queries, index, 0.07, bias)
+    sums = dictionary.log_sum_exp(queries, 0.07)
+    assert torch.equal(dictionary.finds(queries, index), dictionary.scores(queries).argmax(dim=1) == index)
+    table.zero_()
+    (found + sums).sum().backward()
+    logits = plain(exact, parts) / 0.07
+    sign = 2.0 * F.one_hot(index, logits.shape[1]) - 1
+    wanted = F.softplus(-sign * (logits + bias.double()), threshold=100).sum(dim=1)
+    (wanted + logits.logsumexp(dim=1)).sum().backward()
+    close(found.detach(), wanted.detach(), 1e-6)
+    close(sums.detach(), logits.logsumexp(dim=1).detach(), 1e-6)
+    close(queries.grad, exact.grad, 1e-6)
+    asked = QUERIES.clone().requires_grad_()
+    again = Dictionary(**parts).sigmoid_cross_entropy(asked, index, 0.07, bias).sum()
+    with pytest.raises(RuntimeError, match=r"^the streaming look-up has no second derivative"):
+        torch.autograd.grad(again, asked, create_graph=True)
 
 
 # Two views that look each other up among all
@@ -518,6 +649,20 @@ def test_memory_grows_with_queries_plus_entries(count: int, learned: bool) -> No
     hidden = (index + 1) % count
     assert largest(lambda: loss(rows, Dictionary(shared=entries, hidden=hidden), targets, step)) <= factor
     assert largest(lambda: F.cross_entropy(queries @ entries.T, index)) >= 4 * count**2
+
+
+def test_drawn_entries_are_read_a_few_queries_at_a_time() -> None:
+    count, drawn, dim = 256, 64, 128
+    queries, table = units(count, dim, seed=0).requires_grad_(), units(512, dim, seed=1)
+    index = torch.randint(512, (count, drawn), generator=torch.Generator().manual_seed(2))
+
+    def look_up(bias: float) -> Tensor:
+        dictionary = Dictionary(own=DrawnEntries(table, index))
+        found = dictionary.sigmoid_cross_entropy(queries, 0 * index[:, 0], 0.1, bias).sum()
+        return found + dictionary.finds(queries, 0 * index[:, 0]).sum()
+
+    assert largest(lambda: look_up(-5.0)) <= 4 * own_entries._NUMBERS < 4 * count * drawn * dim
+    assert torch.equal(Dictionary(own=DrawnEntries(table, index)).read_own(3), table[index[:, 3]])
 
 
 def test_a_queue_is_not_copied() -> None:

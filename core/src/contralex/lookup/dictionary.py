@@ -14,7 +14,9 @@ from contralex.lookup import kept_indices
 from contralex.lookup.answers import Answers
 from contralex.lookup.entries import Entries, sum_exponentials
 from contralex.lookup.host_copies import read_on_host
+from contralex.lookup.own_entries import OwnEntries, read_own
 from contralex.lookup.shards import Shards
+from contralex.lookup.shared_answers import SharedAnswers
 from contralex.lookup.twins import TwinAnswer, Twins
 from contralex.lookup.values import Match, Rows
 from contralex.lookup.weights import DenseWeights, TiledWeights
@@ -40,7 +42,7 @@ class Dictionary:
 
     def __init__(
         self,
-        own: Tensor | None = None,
+        own: OwnEntries | None = None,
         shared: Tensor | None = None,
         rows: Rows | None = None,
         mask: Tensor | None = None,
@@ -63,12 +65,23 @@ class Dictionary:
         self._stored = stored
         self._answers = Answers()
         self._twins: tuple[Tensor, Twins] | None = None
+        self._cache: dict[Any, Any] | None = None
 
     @property
     def own(self) -> Tensor:
         """(N, P, D) the entries that one query alone sees: its positive under MoCo, its positive and its negatives from
         memory under InstDisc. Where a source gives a positive of its own, that is entry 0."""
-        return _present(self._own, "own", "entries that one query alone sees")
+        own = self._present_own()
+        return own if isinstance(own, Tensor) else own.read()
+
+    def read_own(self, column: int) -> Tensor:
+        """(N, D) one of each query's own entries. The others are not read, where they are still in a table."""
+        return read_own(self._present_own(), columns=slice(column, column + 1)).squeeze(1)
+
+    def _present_own(self) -> OwnEntries:
+        if self._own is None:
+            raise _say_absent("own", "entries that one query alone sees")
+        return self._own
 
     @property
     def has_own(self) -> bool:
@@ -157,7 +170,9 @@ class Dictionary:
 
     def replace(self, **parts: Any) -> Self:
         """The same dictionary with other ``parts``, which are named as in the constructor; None leaves one out."""
-        kept = {name.lstrip("_"): part for name, part in vars(self).items() if name not in ("_answers", "_twins")}
+        kept = {
+            name.lstrip("_"): part for name, part in vars(self).items() if name not in ("_answers", "_twins", "_cache")
+        }
         if "shared" in parts:
             kept["stored"] = None
         return type(self)(**kept | parts)
@@ -180,7 +195,7 @@ class Dictionary:
         vectors = self._cut(queries.float())
         parts = []
         if self._own is not None:
-            parts.append(torch.einsum("nd,npd->np", vectors, self._own.float()))
+            parts.append(torch.einsum("nd,npd->np", vectors, self.own.float()))
         if self.has_shared:
             parts.append(vectors @ self.shared.float().T)
         if self._shards is not None:
@@ -220,7 +235,11 @@ class Dictionary:
             dense = tiled.dense().to(scores)
             log_p = F.log_softmax(scores, dim=1).masked_fill(dense == 0, 0.0)
             return -(dense * log_p).sum(dim=1)
-        loss, best = self._entries().soft_cross_entropy(self._divide(queries, temperature), tiled)
+        shared = self._shared_answers()
+        if shared is not None and isinstance(tiled, DenseWeights):
+            loss, best = shared.soft_cross_entropy(queries, tiled.weights, temperature, self._compared)
+        else:
+            loss, best = self._entries().soft_cross_entropy(self._divide(queries, temperature), tiled)
         self._answers.remember_best(queries, best)
         return loss
 
@@ -232,7 +251,7 @@ class Dictionary:
     ) -> Tensor:
         """(N,) log Σ w·exp(scores/temperature). Without ``weights`` (N, P+M) all are 1; where all are 0, it is -inf."""
         tiled = DenseWeights(weights) if isinstance(weights, Tensor) else weights
-        if self._needs_all_scores(tiled):
+        if self._has_own_scores() if tiled is None else self._needs_all_scores(tiled):
             scores = self.scores(queries) / temperature
             return sum_exponentials(scores if tiled is None else scores + tiled.dense().to(scores).log(), dim=1)
         return self._entries().log_sum_exp(self._divide(queries, temperature), tiled)
@@ -242,6 +261,13 @@ class Dictionary:
     ) -> Tensor:
         """(N,) −Σ log σ(±(scores/temperature + bias)), with + for the entry ``index`` (N,) and − for each other that is
         not hidden (SigLIP, Eq. 3)."""
+        is_fixed = not isinstance(bias, Tensor) or not bias.requires_grad
+        if is_fixed and not self._has_own_scores() and self._entries().has_only_fixed_own:
+            divided = self._divide(queries, temperature)
+            shift = bias.detach() if isinstance(bias, Tensor) else divided.new_tensor(bias)
+            loss, lead = self._entries().own_sigmoid_cross_entropy(divided, index, shift)
+            self._answers.remember_lead(queries, index, lead)
+            return loss
         if self._needs_all_scores(None):
             scores = self.scores(queries)
             absent = scores == float("-inf")  # 0 in its place: ∞·0 in the gradient of a learned temperature is NaN
@@ -292,12 +318,23 @@ class Dictionary:
         ``queries`` (N, D) are some."""
         self._twins = (queries, twins)
 
+    def share_answers(self, cache: dict[Any, Any]) -> None:
+        """Keep in a step's ``cache`` what the dictionaries of other matches may ask as well, whose shared entries are
+        one and the same tensor; and find it there."""
+        self._cache = cache
+
     def _ask_twins(self, queries: Tensor, index: Tensor, temperature: float | Tensor) -> TwinAnswer | None:
         if self._twins is None or self._twins[0] is not queries or self._shared is None:
             return None
         if self._own is not None or self._mask is not None or self._span is not None or self._shards is not None:
             return None
         return self._twins[1].cross_entropy(queries, self._shared, index, self._hidden, temperature)
+
+    def _shared_answers(self) -> SharedAnswers | None:
+        """None where there are none, or the entries are not all that matters."""
+        if self._cache is None or self._shared is None or self.has_mask or self._span is not None:
+            return None
+        return SharedAnswers(self._cache, self._shared)
 
     def _entries(self) -> Entries:
         return Entries(self._own, self._table(), self._shards, self._hidden, self._mask)
@@ -327,7 +364,11 @@ class Dictionary:
 
 def _present(part: _Value | None, name: str, meaning: str) -> _Value:
     if part is None:
-        raise RuntimeError(
-            f"dictionary.{name} is absent: this dictionary has no {meaning}; use a negative source that gives them"
-        )
+        raise _say_absent(name, meaning)
     return part
+
+
+def _say_absent(name: str, meaning: str) -> RuntimeError:
+    return RuntimeError(
+        f"dictionary.{name} is absent: this dictionary has no {meaning}; use a negative source that gives them"
+    )

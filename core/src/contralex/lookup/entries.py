@@ -10,6 +10,14 @@ from torch.nn import functional as F
 
 from contralex.lookup import distributed, few_scores, kept_indices, streaming
 from contralex.lookup.host_copies import HostCopy
+from contralex.lookup.own_entries import (
+    OwnEntries,
+    find_best_own,
+    learns,
+    read_own,
+    sum_own_others,
+    sum_own_sigmoid_others,
+)
 from contralex.lookup.shards import Shards, own_range
 from contralex.lookup.streaming import Hidden, Others
 from contralex.lookup.weights import TiledWeights
@@ -22,7 +30,7 @@ class Entries:
     where nothing else is said.
     """
 
-    own: Tensor | None
+    own: OwnEntries | None
     table: Tensor | None
     shards: Shards | None
     hidden: Tensor | None
@@ -36,10 +44,18 @@ class Entries:
         """
         _check_range(index, self._size)
         if self._has_few_scores(queries, index) and self.table is not None:
-            positives = None if self.own is None else self.own.squeeze(1)
+            positives = None if self.own is None else read_own(self.own).squeeze(1)
             return few_scores.cross_entropy(queries, self.table, positives, index, self._hidden_from(0), divisor)
         others = self._sum_others(queries / divisor if divisor != 1 else queries, index)
         loss = F.softplus(others.sum - others.picked, threshold=streaming.EXACT).to(queries.dtype)
+        return loss, others.rounded - others.best
+
+    def own_sigmoid_cross_entropy(self, queries: Tensor, index: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`sigmoid_cross_entropy`, of own entries alone, which get no gradient. ``bias``, a scalar without
+        gradient, is added to each score."""
+        _check_range(index, self._size)
+        others = sum_own_sigmoid_others(queries, self.only_own(), index, bias)
+        loss = others.sum + F.softplus(-(others.picked + bias), threshold=streaming.EXACT).to(queries.dtype)
         return loss, others.rounded - others.best
 
     def sigmoid_cross_entropy(self, queries: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,12 +72,26 @@ class Entries:
         return streaming.cross_entropy(queries, self.only_table(), weights, self._hidden_from(0))
 
     def log_sum_exp(self, queries: Tensor, weights: TiledWeights | None) -> Tensor:
-        """(N,) log Σ w·exp(score). Of shared entries alone."""
-        return streaming.log_sum_exp(queries, self.only_table(), weights, self._hidden_from(0))
+        """(N,) log Σ w·exp(score). With ``weights`` of shared entries alone."""
+        if self.has_only_table or weights is not None:
+            return streaming.log_sum_exp(queries, self.only_table(), weights, self._hidden_from(0))
+        others = self._sum_others(queries, kept_indices.make_constant(0, len(queries), queries.device))
+        return sum_exponentials(torch.stack([others.sum, others.picked.to(others.sum.dtype)]), dim=0)
 
     @property
     def has_only_table(self) -> bool:
         return self.own is None and self.shards is None
+
+    @property
+    def has_only_fixed_own(self) -> bool:
+        """Whether there are own entries alone, without a gradient, none of which is hidden."""
+        alone = self.table is None and self.shards is None and self.hidden is None and self.mask is None
+        return alone and self.own is not None and not learns(self.own)
+
+    def only_own(self) -> OwnEntries:
+        if self.own is None or not self.has_only_fixed_own:
+            raise RuntimeError("these entries are not each query's own, without a gradient")
+        return self.own
 
     def only_table(self) -> Tensor:
         if self.table is None or not self.has_only_table:
@@ -72,8 +102,7 @@ class Entries:
         """(N,) the entry with the largest score, the first where several have it."""
         found: list[tuple[Tensor, Tensor]] = []
         if self.own is not None:
-            scores, best = self._score_own(queries, self.own).max(dim=1)
-            found.append((scores, best))
+            found.append(find_best_own(queries, self.own, self._visible_own(self.own)))
         if self.table is not None:
             score, index = streaming.find_best(queries, self.table, self._hidden_from(self._first))
             found.append((score, index + self._first))  # own entries come first
@@ -103,8 +132,13 @@ class Entries:
             parts.append(self._sum_shard_others(queries, self.shards, index - self._first))
         return parts[0] if len(parts) == 1 else _join(Others(*(torch.stack(part) for part in zip(*parts, strict=True))))
 
-    def _sum_own_others(self, queries: Tensor, own: Tensor, index: Tensor) -> Others:
-        scores = self._score_own(queries, own)
+    def _sum_own_others(self, queries: Tensor, own: OwnEntries, index: Tensor) -> Others:
+        if not isinstance(own, Tensor) or not own.requires_grad:
+            return sum_own_others(queries, own, index, self._visible_own(own))
+        scores = torch.einsum("nd,npd->np", queries, own.to(queries.dtype))
+        visible = self._visible_own(own)
+        if visible is not None:
+            scores = scores.masked_fill(~visible, float("-inf"))
         inside = ((index >= 0) & (index < own.shape[1])).unsqueeze(1)
         at = index.clamp(0, own.shape[1] - 1).unsqueeze(1)
         rounded = scores.detach().gather(1, at).masked_fill(~inside, float("-inf")).squeeze(1)
@@ -133,15 +167,13 @@ class Entries:
         owner = scores.argmax(dim=0, keepdim=True)
         return scores.gather(0, owner)[0].to(queries.dtype), indices.gather(0, owner)[0].long()
 
-    def _score_own(self, queries: Tensor, own: Tensor) -> Tensor:
-        """(N, P) -inf where hidden."""
-        scores = torch.einsum("nd,npd->np", queries, own.to(queries.dtype))
-        if self.mask is not None:
-            scores = scores.masked_fill(~self.mask[:, : own.shape[1]], float("-inf"))
+    def _visible_own(self, own: OwnEntries) -> Tensor | None:
+        """(N, P) False where one of a query's own entries is hidden; None where none is."""
+        visible = None if self.mask is None else self.mask[:, : own.shape[1]]
         if self.hidden is not None:
-            columns = torch.arange(own.shape[1], device=scores.device)
-            scores = scores.masked_fill(columns == self.hidden.unsqueeze(1), float("-inf"))
-        return scores
+            others = torch.arange(own.shape[1], device=self.hidden.device) != self.hidden.unsqueeze(1)
+            visible = others if visible is None else visible & others
+        return visible
 
     @property
     def _first(self) -> int:

@@ -60,6 +60,10 @@ class Question(nn.Module):
         # official codes is the last of the sample's.
         self.query_views = tuple(sorted({match.query for match in matches}))
         self.key_views = tuple(sorted({match.key for match in matches}))
+        # Three products score the entries, forward and backward, for each view or for each match; where for each view,
+        # two more average them for each target.
+        more = 3 * (len(self.matches) - len(self.query_views))
+        self.shares_answers = more > 2 * len(self.key_views)
         self.reads = tuple(dict.fromkeys(name for part in self.parts for name in part.reads if name != of))
 
     @property
@@ -80,6 +84,8 @@ class Question(nn.Module):
             dictionary = self.negatives(asked, keys, match, step)
             if twins is not None:
                 dictionary.meet_twins(asked.vectors, twins)
+            if self.shares_answers:
+                dictionary.share_answers(step.cache)
             targets = self.targets(asked, keys, dictionary, match, step)
             losses.append(self.loss(asked, dictionary, targets, step))
             with torch.no_grad():

@@ -104,8 +104,14 @@ def sum_sigmoid_others(queries: Tensor, entries: Tensor, picked: Tensor, hidden:
 
 def log_sum_exp(queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden) -> Tensor:
     """(N,) log Σ w·exp(score) over the visible entries; all weights are 1 where there are none."""
-    sums: Tensor = _LogSumExp.apply(queries, entries, weights, hidden)
-    return sums
+    sums: Tensor = _LogSumExp.apply(queries, entries, weights, hidden, None)
+    return sums.to(queries.dtype)
+
+
+def log_sum_exp_and_best(queries: Tensor, entries: Tensor, hidden: Hidden) -> tuple[Tensor, Tensor]:
+    """(N,) log Σ exp(score), in float64 where the device has it, and (N,) the index of the first best entry."""
+    best = _Best(queries)
+    return _LogSumExp.apply(queries, entries, None, hidden, best), best.index
 
 
 def cross_entropy(queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden) -> tuple[Tensor, Tensor]:
@@ -119,7 +125,8 @@ def find_best(queries: Tensor, entries: Tensor, hidden: Hidden) -> tuple[Tensor,
     """The largest score (N,) of each query, and (N,) the index of the first entry that has it."""
     best = _Best(queries)
     for tile in _tiles(queries, entries):
-        best.add(tile, tile.scores(hidden))
+        scores = tile.scores(hidden)
+        best.add(tile, scores, scores.amax(dim=1))
     return best.score, best.index
 
 
@@ -197,10 +204,11 @@ class _Running:
         self.weighted = torch.zeros_like(queries) if mean else None
         self._least = torch.finfo(queries.dtype).min
 
-    def shift(self, tile: _Tile, scores: Tensor) -> Tensor:
-        """Make a tile's ``scores`` relative to the largest so far. Return by how much that rose (R,)."""
+    def shift(self, tile: _Tile, scores: Tensor, top: Tensor | None = None) -> Tensor:
+        """Make a tile's ``scores`` relative to the largest so far. Return by how much that rose (R,). ``top`` (R,): the
+        largest of the tile, where it is known."""
         before = self.largest[tile.rows].clone()
-        self.largest[tile.rows] = torch.maximum(before, scores.amax(dim=1))
+        self.largest[tile.rows] = torch.maximum(before, scores.amax(dim=1) if top is None else top)
         reference = self.reference(tile.rows)
         scores.sub_(reference.unsqueeze(1))
         return reference - before
@@ -225,7 +233,9 @@ class _Running:
         return scores.sub_(self.reference(tile.rows).unsqueeze(1)).exp_().mul_(factor[tile.rows])
 
     def log_sum(self) -> Tensor:
-        return self.largest + self.sum.log()
+        """In float64 where the device has it: beside a large score the logarithm of a sum would lose its digits."""
+        wide = _wide(self.sum)
+        return self.largest.to(wide) + self.sum.to(wide).log()
 
     def divide(self, numerator: Tensor) -> Tensor:
         """(N,) the numerator over the sum; 0 where all are hidden."""
@@ -245,11 +255,16 @@ class _Best:
         self.score = queries.new_full((len(queries),), float("-inf"))
         self.index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
 
-    def add(self, tile: _Tile, scores: Tensor) -> None:
-        score, index = scores.max(dim=1)
-        better = score > self.score[tile.rows]
-        self.index[tile.rows] = torch.where(better, index + tile.columns.start, self.index[tile.rows])
-        self.score[tile.rows] = torch.where(better, score, self.score[tile.rows])
+    def add(self, tile: _Tile, scores: Tensor, top: Tensor) -> None:
+        """Count a tile. ``top`` (R,): the largest of its ``scores``."""
+        score, index = self.score[tile.rows], self.index[tile.rows]
+        better = top > score
+        if scores.device.type == "cpu":  # to find where the largest is takes ten times as long as to find the largest
+            risen = better.nonzero().squeeze(1)  # elsewhere the question would wait for the device
+            index[risen] = scores[risen].argmax(dim=1) + tile.columns.start
+        else:
+            torch.where(better, scores.argmax(dim=1) + tile.columns.start, index, out=index)
+        torch.maximum(score, top, out=score)
 
 
 class _Way:
@@ -315,7 +330,7 @@ class _SumOthers(torch.autograd.Function):
         exact = exact.masked_fill(picked == float("-inf"), float("-inf"))  # hidden
         best = running.largest.clone()
         ctx.mark_non_differentiable(picked, best)
-        return running.log_sum(), exact, picked, best
+        return running.log_sum().to(queries.dtype), exact, picked, best
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -393,26 +408,34 @@ def _hide_weightless(tile: _Tile, scores: Tensor, weights: TiledWeights) -> Tens
 
 
 class _LogSumExp(torch.autograd.Function):
+    """In float64 where the device has it. ``best`` learns which entries are the best."""
+
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden, best: _Best | None
+    ) -> Tensor:
         way = _Way(ctx, queries, entries)
         running = _Running(queries, mean=way.in_the_pass)
         for tile in _tiles(queries, entries, at_once=way.at_once):
             scores = tile.scores(hidden)
             weight = None if weights is None else _hide_weightless(tile, scores, weights)
-            running.add(tile, scores, running.shift(tile, scores), weight)
+            top = scores.amax(dim=1)
+            if best is not None:
+                best.add(tile, scores, top)
+            running.add(tile, scores, running.shift(tile, scores, top), weight)
             way.keep(scores)
         ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.mean = way, running, hidden, weights, running.mean()
         return running.log_sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         refuse_second_derivative()
         way: _Way = ctx.way
         running: _Running = ctx.running
+        of_sum = grads[0].to(running.sum.dtype)
         if way.in_the_pass:
-            return grads[0].unsqueeze(1) * ctx.mean, None, None, None
-        factor = running.divide(grads[0]).unsqueeze(1)
+            return of_sum.unsqueeze(1) * ctx.mean, None, None, None, None
+        factor = running.divide(of_sum).unsqueeze(1)
 
         def weigh(tile: _Tile) -> Tensor:
             if way.kept is not None:
@@ -422,7 +445,7 @@ class _LogSumExp(torch.autograd.Function):
             running.weigh(tile, scores, factor)
             return scores if weight is None else scores.mul_(weight)
 
-        return *_weigh_tiles(ctx, weigh), None, None
+        return *_weigh_tiles(ctx, weigh), None, None, None
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -437,8 +460,9 @@ class _CrossEntropy(torch.autograd.Function):
         wanted = torch.zeros_like(queries) if way.in_the_pass else None  # Σ w·entry
         for tile in _tiles(queries, entries, at_once=way.at_once):
             scores, rows = tile.scores(hidden), tile.rows
-            best.add(tile, scores)
-            rise = running.shift(tile, scores)
+            top = scores.amax(dim=1)
+            best.add(tile, scores, top)
+            rise = running.shift(tile, scores, top)
             weight = weights.tile(rows, tile.columns).to(scores.dtype)
             here = -(scores * weight).nan_to_num_(0.0, neginf=float("-inf")).sum(dim=1)  # −∞·0 counts as 0
             below[rows] += here + torch.where(total[rows] > 0, rise * total[rows], 0.0)

@@ -43,4 +43,5 @@ class _UnitLength(torch.autograd.Function):
 
 
 def _lengths(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(_LEAST)
+    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return lengths.clamp_min(_LEAST)

@@ -38,6 +38,7 @@ class DenseWeights(TiledWeights):
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
         self.shape = (weights.shape[0], weights.shape[1])
+        self._largest: Tensor | None = None
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         return self.weights[rows, columns]
@@ -46,4 +47,6 @@ class DenseWeights(TiledWeights):
         return self.weights.gather(1, index.unsqueeze(1)).squeeze(1)
 
     def largest(self) -> Tensor:
-        return self.weights.max(dim=1).values
+        if self._largest is None:
+            self._largest = self.weights.amax(dim=1)
+        return self._largest

@@ -83,7 +83,7 @@ class OtherClassesMemory(NegativeSource):
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
         if match.query == match.key:
             return Dictionary(shared=self.axes, span=(self.width, self.width + len(self.axes)))
-        own = self.bank.read(match.key, self._draw_samples(queries.sample, step))  # (N, 1+K, E)
+        own = self.bank.entries(match.key, self._draw_samples(queries.sample, step))  # (N, 1+K, E)
         return Dictionary(own=own, dataset_size=self.bank.dataset_size, span=(0, self.width))
 
     def _draw_samples(self, sample: Tensor, step: Step) -> Tensor:

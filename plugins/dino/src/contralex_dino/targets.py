@@ -53,8 +53,9 @@ class CentredSoftmaxTargets(TargetGenerator):
             return Targets(weights=self._weights(wanted.vectors[queries.index_in(wanted)], prototypes, step))
         name = ("centred_softmax", match.key, rows.start, rows.stop)
         if name not in step.cache:  # all crops that look a key up share its distribution
-            step.cache[name] = self._weights(wanted.vectors[rows], prototypes, step)
-        return Targets(weights=step.cache[name])
+            step.cache[name] = Targets(weights=self._weights(wanted.vectors[rows], prototypes, step))
+        found: Targets = step.cache[name]
+        return found
 
     def _weights(self, keys: Tensor, prototypes: Tensor, step: Step) -> Tensor:
         scores = keys.float() @ prototypes.T  # (N, K)

@@ -25,5 +25,5 @@ class ProximalLoss(Loss):
 def _remembered(dictionary: Dictionary, targets: Targets) -> Tensor:
     """(N, D): each query's own row of the memory, wherever the dictionary holds it."""
     if dictionary.has_own:
-        return dictionary.own[:, 0]
+        return dictionary.read_own(0)
     return dictionary.shared[targets.index]

@@ -54,10 +54,18 @@ class SinkhornTargets(TargetGenerator):
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         wanted = keys.select_view(match.key)
-        name = ("sinkhorn", match.key)
+        name: tuple[object, ...] = ("sinkhorn", match.key)
         if name not in step.cache:  # one code for a key view, however many crops look it up
             step.cache[name] = self._codes(wanted, dictionary, match.key)
-        return Targets(weights=step.cache[name][queries.index_in(wanted)])
+        codes: Tensor = step.cache[name]
+        rows = queries.find_slice_in(wanted)
+        if rows is None:
+            return Targets(weights=codes[queries.index_in(wanted)])
+        name = (*name, rows.start, rows.stop)
+        if name not in step.cache:  # and one target, of which what the crops share is known again
+            step.cache[name] = Targets(weights=codes[rows])
+        found: Targets = step.cache[name]
+        return found
 
     @torch.no_grad()
     def _codes(self, keys: Rows, dictionary: Dictionary, view: int) -> Tensor:

@@ -76,23 +76,25 @@ class NCE(Loss):
         self._known = HostMirror()
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        dataset_size = dictionary.dataset_size
-        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)  # (N, 1+K)
+        temperature, others = value_at(self.temperature, step.clock), dictionary.size - 1
         index = 0 if self.views is None else self.views.index(queries.views[0])
         z = self.z if self.views is None else self.z[index]
         if self._known.read(self.z)[index] < 0:
-            mean = distributed.mean_over_processes(scores.detach().exp().mean())
-            z.copy_((mean * dataset_size).clamp(max=torch.finfo(z.dtype).max))
-        # In logarithms, which large scores do not overflow. A later view may set its own Z, in the same buffer, before
-        # the backward; the logarithm is a copy.
-        log_p = scores - z.log()
-        log_noise = math.log((scores.shape[1] - 1) / dataset_size)  # K·Pn
-        log_rest = math.log((scores.shape[1] - 1) / dataset_size + self.epsilon)
-        positive = log_p.gather(1, targets.index.unsqueeze(1)).squeeze(1)
-        data_term = -F.softplus(log_rest - positive)  # log P/(P + K·Pn + ε)
-        noise_terms = log_noise - log_rest - F.softplus(log_p - log_rest)  # log K·Pn/(P + K·Pn + ε)
-        own_noise_term = noise_terms.gather(1, targets.index.unsqueeze(1)).squeeze(1)
-        return -(data_term + noise_terms.sum(dim=1) - own_noise_term).mean()
+            self._set(z, dictionary, queries.vectors.detach(), temperature)
+        # log P/(P + K·Pn + ε) is log σ(x), with x = q·k/τ − log Z − log (K·Pn + ε); and log K·Pn/(P + K·Pn + ε) is
+        # log σ(−x) + log K·Pn/(K·Pn + ε). A later view may set its own Z, in the same buffer, before the backward; the
+        # logarithm is a copy.
+        log_noise = math.log(others / dictionary.dataset_size)  # K·Pn
+        log_rest = math.log(others / dictionary.dataset_size + self.epsilon)
+        bias = -(z.log() + log_rest)
+        loss = dictionary.sigmoid_cross_entropy(queries.vectors, targets.index, temperature, bias)
+        return loss.mean() + others * (log_rest - log_noise)
+
+    @torch.no_grad()
+    def _set(self, z: Tensor, dictionary: Dictionary, queries: Tensor, temperature: float) -> None:
+        log_sum = dictionary.log_sum_exp(queries, temperature)
+        mean = distributed.mean_over_processes((log_sum - math.log(dictionary.size)).exp().mean())
+        z.copy_((mean * dictionary.dataset_size).clamp(max=torch.finfo(z.dtype).max))
 
 
 class CosineLoss(Loss):

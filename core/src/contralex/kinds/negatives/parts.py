@@ -26,6 +26,7 @@ from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.host_copies import to_device
 from contralex.lookup.host_mirror import HostMirror
 from contralex.lookup.kept_indices import make_constant, make_range
+from contralex.lookup.own_entries import DrawnEntries
 from contralex.lookup.ring_buffer import write_to_ring
 from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
@@ -179,12 +180,12 @@ class MemoryBankSource(NegativeSource):
         negatives = torch.randint(self.dataset_size, (step.batch, self.draws), generator=step.generator(purpose))
         negatives = to_device(negatives[distributed.own_slice(len(queries))], bank.device)
         samples = torch.cat([queries.sample.unsqueeze(1), negatives], dim=1)  # (N, 1+K)
-        return Dictionary(own=self.read(match.key, samples), dataset_size=self.dataset_size)
+        return Dictionary(own=self.entries(match.key, samples), dataset_size=self.dataset_size)
 
-    def read(self, view: int, samples: Tensor) -> Tensor:
-        """(..., D) what is remembered of ``samples`` (...), in float32. A collective where sharded."""
+    def entries(self, view: int, samples: Tensor) -> Tensor | DrawnEntries:
+        """(N, P, D) what is remembered of ``samples`` (N, P), as a dictionary takes it. A collective where sharded."""
         bank = self.bank(view)
-        return Shards(bank, self.dataset_size).rows(samples) if self.sharded else bank[samples].float()
+        return Shards(bank, self.dataset_size).rows(samples) if self.sharded else DrawnEntries(bank, samples)
 
     def update(self, keys: Rows, step: Step) -> None:
         for view in self.views:
