@@ -46,6 +46,11 @@ def equal_on_host(one: Tensor, other: Tensor) -> bool:
     return torch.equal(_require_host(one), _require_host(other))
 
 
+def find_on_host(mask: Tensor) -> Tensor:
+    """The indices at which a mask (R,) of the host's own is True. RuntimeError of another."""
+    return _require_host(mask).nonzero().squeeze(1)
+
+
 def _require_host(tensor: Tensor) -> Tensor:
     if tensor.device.type != "cpu":
         raise RuntimeError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.lookup.host_copies import HostCopy
+from contralex.lookup.host_copies import HostCopy, find_on_host
 from contralex.lookup.weights import TiledWeights
 
 KEPT = 2**20  # scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer
@@ -260,7 +260,7 @@ class _Best:
         score, index = self.score[tile.rows], self.index[tile.rows]
         better = top > score
         if scores.device.type == "cpu":  # to find where the largest is takes ten times as long as to find the largest
-            risen = better.nonzero().squeeze(1)  # elsewhere the question would wait for the device
+            risen = find_on_host(better)  # elsewhere the question would wait for the device
             index[risen] = scores[risen].argmax(dim=1) + tile.columns.start
         else:
             torch.where(better, scores.argmax(dim=1) + tile.columns.start, index, out=index)
