@@ -14,8 +14,8 @@ _LEAST = 1e-12  # of a length that is divided by, as in F.normalize
 def to_unit_length(vectors: Tensor) -> Tensor:
     """(..., D) each row over its length: ``F.normalize(vectors, dim=-1)``, of float32 or float64.
 
-    Where u = v/‖v‖ has the gradient g, v has (g − u·(u·g))/‖v‖: four operations on all numbers, and not ten. That gradient
-    has one of its own.
+    Where u = v/‖v‖ has the gradient g, v has (g − u·(u·g))/‖v‖: four operations on all numbers, and not ten. That
+    gradient has one of its own.
     """
     if not (torch.is_grad_enabled() and vectors.requires_grad) or torch.compiler.is_compiling():
         return F.normalize(vectors, dim=-1)
