@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from contralex.kinds.views import blurs, engine, steps
 from contralex.kinds.views.augment import Augment
 from contralex.kinds.views.engine import TensorEngine, load_kernels
-from contralex.kinds.views.parameters import ColourFactors, ViewParameters
+from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters
 from tests.core.test_view_engine import AUGMENTS, FACTORS, IMAGES, UNUSUAL, levels, make_view, noise, photo, unscaled
 
 pytestmark = pytest.mark.skipif(load_kernels() is None, reason="numba is not installed")
@@ -91,6 +91,35 @@ def test_a_blur_with_a_kernel_is_the_same_bit_by_bit_and_torchvisions_but_for_ti
         assert torch.equal(compiled, plain)
         apart = (compiled - levels(F.gaussian_blur(image, [kernel, kernel], [sigma, sigma]))).abs()
         assert apart.max() <= 1 and (apart > 0).float().mean() < 5e-4
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_crops_that_are_resized_together_are_pillows_bit_by_bit(interpolation: Any) -> None:
+    kernels = load_kernels()
+    assert kernels is not None
+    assert engine.enlarges_as_pillow(kernels)
+    chance = np.random.default_rng(0)
+    for size in (1, 8, 32, 64):
+        images = [photo(*chance.integers(1, 90, 2).tolist()) for _ in range(30)] + [photo(400, 300)]
+        boxes = []
+        for image in images:
+            height, width = (int(chance.integers(1, side + 1)) for side in (image.height, image.width))
+            top, left = (int(chance.integers(0, room + 1)) for room in (image.height - height, image.width - width))
+            boxes.append(Box(top, left, height, width))
+        for _ in range(2):  # the second time their bytes are known
+            made = engine.resize_together(kernels, images, boxes, size, interpolation)
+            for at, (image, box) in enumerate(zip(images, boxes, strict=True)):
+                assert torch.equal(
+                    made[at], engine.from_pillow(engine.resize_by_pillow(image, box, size, interpolation))
+                )
+
+
+def test_a_pillow_that_enlarges_otherwise_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = load_kernels()
+    assert kernels is not None
+    theirs = engine.resize_by_pillow
+    monkeypatch.setattr(engine, "resize_by_pillow", lambda *given: theirs(*given).point(lambda level: level ^ 1))
+    assert not engine.enlarges_as_pillow.__wrapped__(kernels)
 
 
 def test_levels_that_lie_on_a_half_are_rounded_up_by_both() -> None:

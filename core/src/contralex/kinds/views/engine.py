@@ -12,16 +12,19 @@ Three engines make views of the same parameters:
 
 from __future__ import annotations
 
+import itertools
+import operator
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import groupby
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -45,6 +48,7 @@ from contralex.lookup.host_copies import to_device
 Interpolation = Literal["bilinear", "bicubic"]
 
 _BY_PILLOW = 64  # up to so many pixels of a side, Pillow resizes as fast as torch
+_SMALL = 1 << 14  # up to so many pixels of an image, a kernel resizes faster than Pillow
 # Numbers of the images that are worked on together: large ones stay in the cache, small ones share the cost of a call.
 _OF_LARGE, _OF_SMALL = 200_000, 800_000
 
@@ -177,6 +181,8 @@ class TensorEngine(Engine):
             return torch.stack(
                 [resize_crop(image, box, crop.size, crop.interpolation, fast) for image, box, fast in each]
             )
+        if (kernels := load_kernels()) and enlarges_as_pillow(kernels):
+            return resize_together(kernels, images, boxes, crop.size, crop.interpolation)
         levels = b"".join(
             resize_by_pillow(image, box, crop.size, crop.interpolation).tobytes() for image, box, _ in each
         )
@@ -366,9 +372,63 @@ def resize_crop(image: Image.Image, box: Box, size: int, interpolation: Interpol
     return _without_padding(resized)
 
 
+def resize_together(
+    kernels: ModuleType, images: Sequence[Image.Image], boxes: Sequence[Box], size: int, interpolation: Interpolation
+) -> Tensor:
+    """(N, 3, size, size) uint8, as :func:`resize_by_pillow`: compiled where crops of small images are enlarged, which
+    take Pillow longer to be called for than to make. Others are left to Pillow, whose order of passes is its own."""
+    images, boxes = list(images), list(boxes)
+    for at, (image, box) in enumerate(zip(images, boxes, strict=True)):
+        if max(box.width, box.height) > size or image.width * image.height > _SMALL:
+            images[at] = resize_by_pillow(image, box, size, interpolation)
+            boxes[at] = Box(0, 0, size, size)
+    levels, starts = _joined(images)
+    places = [
+        (start, image.width, box.top, box.left, box.height, box.width)
+        for start, image, box in zip(starts, images, boxes, strict=True)
+    ]
+    resized = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+    kernels.enlarge(levels, np.array(places), interpolation == "bicubic", resized.numpy())
+    return resized
+
+
+@cache
+def enlarges_as_pillow(kernels: ModuleType) -> bool:
+    """Whether the installed Pillow enlarges as the kernels do: what is installed may not change a view."""
+    levels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    image, size = Image.fromarray(levels), 16
+    boxes = [Box(0, 0, 9, 12), Box(1, 2, 8, 3), Box(3, 1, 2, 11)]
+    for interpolation in get_args(Interpolation):
+        resized = resize_together(kernels, [image] * len(boxes), boxes, size, interpolation)
+        for box, made in zip(boxes, resized, strict=True):
+            if not torch.equal(made, from_pillow(resize_by_pillow(image, box, size, interpolation))):
+                return False
+    return True
+
+
 def resize_by_pillow(image: Image.Image, box: Box, size: int, interpolation: Interpolation) -> Image.Image:
     """The crop, resized to ``size`` x ``size`` pixels."""
     return _cut_out(image, box).resize((size, size), Image.Resampling[interpolation.upper()])
+
+
+class _Joined:
+    """The bytes of images, one image after the other. Those of the last call are kept, because the views of a batch
+    are made of the same images, one view after the other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Sequence[Image.Image], NDArray[np.uint8], list[int]] = [], np.empty(0, np.uint8), []
+
+    def __call__(self, images: Sequence[Image.Image]) -> tuple[NDArray[np.uint8], list[int]]:
+        """All of them, and where each begins."""
+        before, levels, starts = self._last
+        if len(before) != len(images) or not all(map(operator.is_, before, images)):
+            levels = np.frombuffer(b"".join(image.tobytes() for image in images), np.uint8)
+            starts = [0, *itertools.accumulate(3 * image.width * image.height for image in images)][:-1]
+            self._last = list(images), levels, starts
+        return levels, starts
+
+
+_joined = _Joined()
 
 
 def _cut_out(image: Image.Image, box: Box) -> Image.Image:

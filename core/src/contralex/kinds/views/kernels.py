@@ -40,6 +40,7 @@ _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = steps.BRIGHTNESS, steps.CONTRAST, st
 _GRAY, _FLIP, _SOLARIZE, _BOXES, _KERNEL = steps.GRAY, steps.FLIP, steps.SOLARIZE, steps.BOXES, steps.KERNEL
 _RED, _GREEN, _BLUE = (int(weight * 65536) for weight in LUMA)
 _ONE_KERNEL = KERNEL_ONE.bit_length() - 1  # bits of a kernel's weights
+_RESIZE_BITS = 22  # of Pillow's weights
 _WIDE = 3  # boxes from this radius on are summed by what enters and what leaves
 
 
@@ -293,6 +294,81 @@ def scale(levels: _Array, out: _Array) -> None:
     """Bytes or floats to [0, 1], as float32 into ``out``."""
     for at in range(levels.size):
         out[at] = _f4(levels[at]) * _f4(1 / 255)
+
+
+@_compiled
+def enlarge(levels: _Array, places: _Array, is_bicubic: bool, out: _Array) -> None:
+    """Crops of small images to (N, 3, S, S) bytes, as Pillow resizes those that are no larger, across and then down.
+
+    ``levels``: all images, one after the other, as Pillow holds them; ``places`` (N, 6): where in it an image begins,
+    its width, and its crop's top, left, height and width. Source: ImagingResample of Pillow's Resample.c.
+    """
+    size = out.shape[-1]
+    half = _i4(1 << (_RESIZE_BITS - 1))
+    for at in range(len(places)):
+        start, across, top, left, height, width = places[at]
+        begins, weights = _enlarging_weights(width, size, is_bicubic)
+        taps = weights.shape[1]
+        # Rows of channels, each of which has `size` pixels: in the second pass a row is weighed as a whole.
+        narrow = np.empty((height, 3 * size), np.uint8)
+        for y in range(height):
+            row = levels[start + 3 * ((top + y) * across + left) : start + 3 * ((top + y) * across + left + width)]
+            into = narrow[y]
+            for x in range(size):
+                begin = 3 * begins[x]
+                red = green = blue = half
+                for tap in range(min(taps, width - begins[x])):
+                    weight = weights[x, tap]
+                    red = _i4(red + _i4(row[begin + 3 * tap]) * weight)
+                    green = _i4(green + _i4(row[begin + 3 * tap + 1]) * weight)
+                    blue = _i4(blue + _i4(row[begin + 3 * tap + 2]) * weight)
+                into[x] = _clip(red)
+                into[size + x] = _clip(green)
+                into[2 * size + x] = _clip(blue)
+        begins, weights = _enlarging_weights(height, size, is_bicubic)
+        sums = np.empty(3 * size, np.int32)
+        for y in range(size):
+            sums[:] = half
+            for tap in range(min(weights.shape[1], height - begins[y])):
+                row, weight = narrow[begins[y] + tap], weights[y, tap]
+                for x in range(3 * size):
+                    sums[x] = _i4(sums[x] + _i4(row[x]) * weight)
+            for channel in range(3):
+                part, into = sums[channel * size : (channel + 1) * size], out[at, channel, y]
+                for x in range(size):
+                    into[x] = _clip(part[x])
+
+
+@_compiled
+def _clip(total: Any) -> Any:
+    return _u1(min(max(_i4(total >> _RESIZE_BITS), _i4(0)), _i4(255)))
+
+
+@_compiled
+def _enlarging_weights(length: int, size: int, is_bicubic: bool) -> Any:
+    """Where each of ``size`` pixels begins among ``length`` ones, and its weights (size, taps), as whole numbers."""
+    step, reach = length / size, 2 if is_bicubic else 1
+    begins, weights, line = np.empty(size, np.int64), np.zeros((size, 2 * reach + 1), np.int32), np.empty(2 * reach + 1)
+    for at in range(size):
+        centre = (at + 0.5) * step
+        begin, end = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), length)
+        total = 0.0
+        for tap in range(end - begin):
+            apart = abs(tap + begin - centre + 0.5)
+            if apart >= reach:
+                line[tap] = 0.0
+            elif not is_bicubic:
+                line[tap] = 1.0 - apart
+            elif apart < 1.0:
+                line[tap] = (1.5 * apart - 2.5) * apart * apart + 1
+            else:
+                line[tap] = (((apart - 5) * apart + 8) * apart - 4) * -0.5
+            total += line[tap]
+        for tap in range(end - begin):
+            weight = line[tap] / total
+            weights[at, tap] = int((-0.5 if weight < 0 else 0.5) + weight * (1 << _RESIZE_BITS))
+        begins[at] = begin
+    return begins, weights
 
 
 @_compiled
