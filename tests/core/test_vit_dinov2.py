@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from contralex.errors import ContralexError
 from contralex.importing.fitting import fit
+from contralex.kinds.backbones.parts import make_timm_model
 from contralex.kinds.backbones.specs import ViTSpec, swiglu_width
 from contralex.kinds.layouts import LAYOUTS
+from contralex.plugins.architecture import Architecture
 from tests.official_dinov2 import forward, official_state
 
 pytest.importorskip("timm")
@@ -125,6 +127,22 @@ def test_a_small_uniform_rate_drops_each_sample_by_itself() -> None:
     kept = (block(x) != x).flatten(1).any(dim=1)
     assert 0 < (~kept).sum() < 40  # both branches are dropped for 1 in 100
     assert [m.drop_prob for m in (block.drop_path1, block.drop_path2)] == [0.1, 0.1]
+
+
+@pytest.mark.parametrize("feed_forward", ["mlp", "swiglu"])
+def test_timm_has_the_same_network_without_registers(feed_forward: str) -> None:
+    """What an export to timm writes: by its arguments, without the mask token."""
+    spec = ViTSpec(**OURS | {"feed_forward": feed_forward})
+    found = spec.architecture("timm")
+    assert isinstance(found, Architecture) and found.left_out == ("mask_token",)
+    theirs, _ = make_timm_model(found.name, **found.arguments)
+    ours = vit(feed_forward=feed_forward).eval()
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(6))
+    theirs.load_state_dict({name: tensor for name, tensor in ours.state_dict().items() if name not in found.left_out})
+    torch.testing.assert_close(theirs.eval()(images().float()), ours(images().float()))
+    assert "registers come after the positions" in str(ViTSpec(**OURS | REGISTERS).architecture("timm"))
 
 
 def test_hiding_without_a_mask_token_is_said() -> None:

@@ -151,7 +151,7 @@ def test_without_labels_it_decides_by_lidar(weights: Path, labelled: Path, tmp_p
 PLAN = Plan("dinov2-vits14", "dino", "file.pth", "photos", [], 2, 2, None)
 
 
-def rows(*values: float, name: str = "knn_top1", **others: float) -> list[Evaluated]:
+def rows(*values: float | None, name: str = "knn_top1", **others: float) -> list[Evaluated]:
     return [
         Evaluated(
             2 * n, 10 * n, "published" if n == 0 else f"adapted/checkpoints/step-{10 * n}", {name: v, **others}, 400
@@ -160,7 +160,7 @@ def rows(*values: float, name: str = "knn_top1", **others: float) -> list[Evalua
     ]
 
 
-def said(*values: float, stopped: bool = False, **others: Any) -> str:
+def said(*values: float | None, stopped: bool = False, **others: Any) -> str:
     return " ".join(
         Adapted(Path("out"), replace(PLAN, by=others.pop("by", None)), rows(*values, **others), stopped).sentences()
     )
@@ -180,8 +180,8 @@ def test_what_is_said_of_its_end() -> None:
         Adapted(Path("out"), PLAN, [*rows(0.5, rankme=40.0), *rows(0.5, 0.7, rankme=10.0)[1:]]).sentences()
     )
     assert "Use epoch 2: uniformity -1 → -2" in said(-1.0, -2.0, name="uniformity", by="uniformity")
-    assert "did not help" in said(float("nan"), float("nan"), name="lidar")
-    assert "Use epoch 2" in said(float("nan"), 3.0, name="lidar")
+    assert "did not help" in said(None, None, name="lidar")
+    assert "Use epoch 2: LiDAR - → 3" in said(None, 3.0, name="lidar")
 
 
 def test_intervals_end_with_the_last_epoch() -> None:

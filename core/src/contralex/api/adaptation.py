@@ -167,7 +167,7 @@ class Adapted(os.PathLike[str]):
 
     def _value(self, row: Evaluated) -> float:
         value = row.figures.get(self.by)
-        if value is None or math.isnan(value):
+        if value is None:
             return -math.inf
         return -value if self.by in _LOWER else value
 

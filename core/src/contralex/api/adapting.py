@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -173,12 +174,17 @@ def _measure(checkpoint: Path) -> tuple[dict[str, float | None], int]:
     from contralex.training.evaluate_run import evaluate, measure
 
     quality = measure(Quality(draws=_DRAWS, untrained=False), checkpoint).figures
-    figures = {name: quality.get(name) for name in FIGURES if name != KNN}
+    figures = {name: _finite(quality.get(name)) for name in FIGURES if name != KNN}
     try:
         accuracy = evaluate("knn", checkpoint, baselines=())
     except NoLabels:
         return figures, 0
     return {KNN: accuracy.figures["top1"], **figures}, int(accuracy.protocol["test_samples"])
+
+
+def _finite(value: float | None) -> float | None:
+    """None of what is no number, as a spread of one image is: JSON has no such number."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _settings(choice: Choice, epochs: int, every: int) -> Iterator[str]:
