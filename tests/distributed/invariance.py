@@ -61,6 +61,30 @@ METHODS: dict[str, Case] = {
         "moco-v2",
         (_CONV, _SGD, "train.batch_norm=4", "method.negatives.size=24"),
     ),
+    "moco-v2 with KoLeo": (
+        "moco-v2",
+        (
+            *(_CONV, _SYNC, _SGD, "method.negatives.size=24"),
+            "method.look_ups.koleo={negatives: none, targets: key_vector, loss: koleo, matches: forward, weight: 0.1}",
+        ),
+    ),
+    "densecl": (
+        "densecl",
+        (_CONV, _SYNC, _SGD, "method.negatives.size=24", "method.look_ups.dense.negatives.size=24"),
+    ),
+    "densecl, BatchNorm in groups of 4, shuffled": (
+        "densecl",
+        (_CONV, _SGD, "train.batch_norm=4", "method.negatives.size=24", "method.look_ups.dense.negatives.size=24"),
+    ),
+    "simclr-v1 with a look-up of places": (
+        "simclr-v1",
+        (
+            *(_CONV, _SGD_OF_A_SUM),
+            "method.encoder.outputs={map: {reads: places}, dense: {reads: places, projector: [{width: 8}]}}",
+            "method.look_ups.dense={of: dense, negatives: {kind: in_batch, views: matched}, "
+            "targets: {kind: best_place, match: map}, loss: {kind: info_nce, temperature: 0.5}, matches: every}",
+        ),
+    ),
     "moco-v3": ("moco-v3", (_CONV, _SGD)),
     "moco-v3-vit": ("moco-v3-vit", (_VIT, _SGD)),
     "dino": ("dino", (_CONV, "method.negatives.count=10", "method.negatives.gain=trained")),

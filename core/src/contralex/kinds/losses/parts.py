@@ -39,6 +39,8 @@ class InfoNCE(Loss):
     True
     """
 
+    compares_samples = False
+
     def __init__(self, temperature: float | Schedule, weight: float = 1.0) -> None:
         super().__init__()
         self.temperature = temperature
@@ -60,6 +62,7 @@ class NCE(Loss):
     (InstDisc), or ``each_view`` that asks has its own (CMC, CRD); ``query_views`` are those views, by number.
     """
 
+    compares_samples = False
     epsilon = 1e-7
     z: Tensor
 
@@ -119,6 +122,8 @@ class SoftCrossEntropy(Loss):
 
     ``temperature`` (τ, above 0) divides the scores, and may be a schedule.
     """
+
+    compares_samples = False
 
     def __init__(self, temperature: float | Schedule) -> None:
         super().__init__()

@@ -206,6 +206,8 @@ class PrototypeSource(NegativeSource):
     side (a momentum key encoder does), which targets read as ``key_shared``. Without one both sides use the same.
     """
 
+    compares_samples = False
+
     def __init__(self, count: int, dim: int, normalize: bool = True, key_encoder: KeyEncoder | None = None) -> None:
         super().__init__()
         self.num_prototypes = count
@@ -253,6 +255,8 @@ class ClassSource(NegativeSource):
 
     ``count``: classes. ``dim``: dimensions of a query, which must be as many; None where the caller sees to that.
     """
+
+    compares_samples = False
 
     axes: Tensor
 

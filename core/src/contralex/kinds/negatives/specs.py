@@ -32,7 +32,7 @@ class InBatchSpec(Spec):
     builds = ".parts:InBatchSource"
     views: Literal["matched", "all"]
     """Keys of the ``matched`` key view, or of ``all`` views (without the query's own view)."""
-    gives = frozenset({"entries", "positive", "tagged entries"})
+    gives = frozenset({"entries", "positive", "tagged entries", "entries of the batch"})
     source = "SimCLR, arXiv:2002.05709, Eq. 1 (all); MoCo v3, arXiv:2104.02057, Algorithm 1 (matched)"
     example = {"views": "matched"}
 

@@ -20,6 +20,8 @@ class InstanceTargets(TargetGenerator):
     >>> targets = contralex.InstanceTargets()
     """
 
+    compares_samples = False
+
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         return Targets(index=dictionary.positives(queries, match))
 
@@ -39,6 +41,8 @@ class ClassLabelTargets(TargetGenerator):
     ``labels`` (M,): the class of each training sample, counted from 0; every sample must have one. ``dim``: classes,
     which are as many as the queries have dimensions; None where the caller sees to that.
     """
+
+    compares_samples = False
 
     labels: Tensor
 
@@ -74,6 +78,8 @@ class TeacherLogitsTargets(TargetGenerator):
     ``threshold``, between 0 and 1: the weights of a sample are 0 where its most likely class has less than this
     probability at temperature 1 (Noisy Student); None takes all samples.
     """
+
+    compares_samples = False
 
     def __init__(self, temperature: float = 1.0, hard: bool = False, threshold: float | None = None) -> None:
         super().__init__()

@@ -16,6 +16,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**62)]
 # Names and versions stand in commands that messages propose, so they are nothing but that.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$")]
 _Version = Annotated[str, Field(pattern=r"^[^\s;&|<>$`'\"\\]{1,100}$")]
+_LossAndAccuracy = Annotated[tuple[FiniteFloat, FiniteFloat], Field(strict=False)]  # JSON has lists
 
 
 class Pending(BaseModel):
@@ -26,7 +27,7 @@ class Pending(BaseModel):
     loss: FiniteFloat = 0.0
     accuracy: FiniteFloat = 0.0
     steps: _Count = 0
-    look_ups: dict[str, tuple[FiniteFloat, FiniteFloat]] = {}
+    look_ups: dict[str, _LossAndAccuracy] = {}
     """Loss and accuracy of each look-up, where there are several."""
 
 

@@ -1,0 +1,1 @@
+"""DenseCL: an image and each of its places look up their keys, in two queues."""
