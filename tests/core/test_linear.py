@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from contralex.evaluation.features import NoLabels
+from contralex.evaluation import linear
+from contralex.evaluation.features import Features, NoLabels
 from contralex.evaluation.linear import LinearClassifier, evaluate_linear, fit
 from contralex.recipes.run_spec import LinearSpec
 from tests.core.test_knn import AsIs, Pair, Rows, Tiny, clusters
@@ -122,6 +123,56 @@ def test_what_saves_memory_changes_nothing(name: str, value: int, monkeypatch: p
     assert clear.sum() > 50 and parts.hits(train[clear], labels[clear]) == whole.hits(train[clear], labels[clear])
 
 
+def correlated(rows: int, width: int) -> tuple[Tensor, Tensor]:
+    """Features as pixels are: a few directions hold most of what differs. Sorted by class, as folders are."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(rows) * 5) // rows
+    centres = torch.randn(5, width, generator=generator)
+    mixed = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    spectrum = torch.arange(1, width + 1).pow(-1.0)
+    return ((centres[labels] + 3 * torch.randn(rows, width, generator=generator)) * spectrum) @ mixed + 2, labels
+
+
+@pytest.mark.parametrize(("rows", "width"), [(60, 90), (1500, 24)])
+def test_more_features_than_rows_and_correlations_of_some_rows_have_the_same_optimum(rows: int, width: int) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    train, labels = correlated(rows, width)
+    inputs = ((train.double() - train.double().mean(0)) / train.double().std(0, correction=0)).numpy()
+    judge = linear_model.LogisticRegression(C=1 / (rows * 1e-3), solver="newton-cholesky", tol=1e-10)
+    judge.fit(inputs, labels.numpy())
+    found = fit(train, labels, 1e-3)
+    assert found.converged
+    np.testing.assert_allclose(found.weight.numpy(), judge.coef_, atol=2e-4, rtol=1e-3)
+    np.testing.assert_allclose(found.logits(train).softmax(dim=1).numpy(), judge.predict_proba(inputs), atol=1e-4)
+
+
+def test_few_passes_and_fewer_of_them_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[torch.dtype] = []
+    centred = linear._centred
+
+    def counted(features: Features, mean: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+        passes.append(dtype)
+        return centred(features, mean, dtype)
+
+    monkeypatch.setattr(linear, "_centred", counted)
+    train, labels = correlated(4000, 64)
+    assert fit(train, labels, 1e-3).converged
+    assert passes.count(torch.float64) <= 3 and len(passes) <= 80
+    passes.clear()
+    monkeypatch.setattr(linear, "_WIDE", 1)  # without correlations
+    assert fit(train, labels, 1e-3).converged
+    assert len(passes) > 160
+
+
+def test_correlations_shrink_as_scikit_learns_oracle_says() -> None:
+    covariance = pytest.importorskip("sklearn.covariance")
+    train, _ = correlated(300, 40)
+    rows = ((train - train.mean(0)) / train.std(0, correction=0)).double()
+    expected, part = covariance.oas(rows.numpy(), assume_centered=True)
+    assert 0.001 < part < 0.5
+    np.testing.assert_allclose(linear._shrunk(rows.T @ rows / 300, 300).numpy(), expected, rtol=1e-5, atol=1e-8)
+
+
 def test_too_few_iterations_are_said() -> None:
     train, labels = clusters(60, 0)
     assert not fit(train, labels, 1e-4, iterations=2).converged
@@ -137,7 +188,7 @@ def test_raw_pixels_and_the_protocol() -> None:
         "objective": "mean cross-entropy + weight_decay/2 · ‖weight‖²",
         "weight_decay": 0.01,
         "standardize": True,
-        "solver": "Newton-CG",
+        "solver": "L-BFGS, then Newton-CG",
         "iterations": 1000,
         "converged": True,
         "augment": False,

@@ -350,7 +350,7 @@ class KNNSpec(Spec):
 class LinearSpec(Spec):
     """A linear probe: logistic regression on the frozen encoder's features of the plain images, extracted once,
     so without augmentation. The objective is the mean cross-entropy + ``weight_decay``/2 · ‖weight‖², minimised by
-    Newton's method in at most ``iterations`` passes over the features: no learning rate and no chance.
+    L-BFGS and Newton's method in at most ``iterations`` passes over the features: no learning rate and no chance.
     """
 
     weight_decay: float = Field(1e-3, gt=0, le=1e6)
