@@ -70,6 +70,21 @@ def test_equals_the_official_network(chunks: int, feed_forward: str, registers: 
     assert model.grid(x) == (size[0] // PATCH, size[1] // PATCH)
 
 
+def test_a_teacher_of_its_training_is_read_without_its_heads() -> None:
+    """``teacher_checkpoint.pth`` of facebookresearch/dinov2, train/train.py: blocks in chunks, and both heads."""
+    layout = next(layout for layout in LAYOUTS if layout.name == "dinov2")
+    state = official_state(WIDTH, DEPTH, PATCH, GRID, registers=4, chunks=3)
+    theirs = {f"teacher/backbone.{name}": tuple(tensor.shape) for name, tensor in state.items()}
+    heads = {"teacher/dino_head.mlp.0.weight": (8, WIDTH), "teacher/ibot_head.last_layer.weight_g": (16, 1)}
+    ours = {f"encoder.backbone.{name}": tuple(t.shape) for name, t in vit(**REGISTERS).state_dict().items()}
+    found = fit(layout, theirs | heads, ours)
+    assert not found.problems and not found.new and len(found.read) == len(state)
+    assert found.read["encoder.backbone.blocks.2.attn.qkv.weight"][0] == "teacher/backbone.blocks.2.2.attn.qkv.weight"
+    assert found.left_out.keys() == heads.keys()
+    wrong = fit(layout, theirs | {"teacher/backbone.norm.weight": (WIDTH + 1,)}, ours)
+    assert wrong.problems.keys() == {"teacher/backbone.norm.weight"}  # and nothing of the backbone is left out
+
+
 def test_nothing_changes_where_nothing_is_asked() -> None:
     plain = vit(layer_scale=None, mask_token=False, init="trunc_normal")
     assert not {"mask_token", "reg_token"} & set(plain.state_dict())

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import contralex
 from contralex.api.adaptation import Adapted, Evaluated, Plan, intervals
+from contralex.cli.adapt import adapt as command
 from contralex.errors import ContralexError
 from contralex.importing import published
 from contralex.kinds.datasets.folder import write_tiny_folder
@@ -111,6 +112,14 @@ def test_what_is_kept_is_json_and_the_end_can_be_resumed(adapted: Adapted) -> No
     found = json.loads((adapted.folder / "adaptation.json").read_text("utf-8"))
     assert found["decided_by"] == "knn_top1" and found["sentences"] == adapted.sentences()
     assert contralex.adapt(resume=True, out=adapted.folder).rows == adapted.rows
+
+
+def test_the_command_prints_a_table_or_json(adapted: Adapted, capsys: pytest.CaptureFixture[str]) -> None:
+    command(resume=True, out=adapted.folder, as_json=True)
+    assert json.loads(capsys.readouterr().out) == adapted.to_dict()
+    command(resume=True, out=adapted.folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("untouched\t") and lines[-len(adapted.sentences()) :] == adapted.sentences()
 
 
 def test_a_resumed_adaptation_equals_one_that_never_stopped(
