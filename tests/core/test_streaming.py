@@ -19,6 +19,7 @@ from contralex.lookup.entries import Entries
 from contralex.lookup.own_entries import DrawnEntries, read_own
 from contralex.lookup.shards import Shards
 from contralex.lookup.twins import Twins
+from contralex.lookup.weights import DenseWeights
 from contralex.plugin import (
     Backbone,
     Dictionary,
@@ -270,6 +271,35 @@ def test_soft_cross_entropy_is_the_plain_one(
         if isinstance(parts.get(name), Tensor):
             close(mine[name].grad, theirs[name].grad, 1e-6)
     assert torch.equal(dictionary.find_best(queries)[seen], scores.argmax(dim=1)[seen])
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("form", ["shared", "shared, hidden", "shared, mask", "stored", "shards"])
+def test_each_group_has_a_softmax_of_its_own(form: str, tiled: bool, tiles: str) -> None:
+    groups, size = 4, 28
+    parts = {name: part[..., : groups * size] if name == "mask" else part for name, part in WEIGHED[form][0].items()}
+    for name in ("shared", "stored"):
+        if name in parts:
+            parts[name] = parts[name][: groups * size].clone().requires_grad_(name == "shared")
+    if "shards" in parts:
+        parts["shards"] = Shards(SHARED[: groups * size], groups * size)
+    weights = WEIGHTS[:, : groups * size]
+    queries, exact = QUERIES.clone().requires_grad_(), QUERIES.double().requires_grad_()
+    dictionary = Dictionary(**parts)
+    found = dictionary.soft_cross_entropy(queries, DenseWeights(weights) if tiled else weights, 0.1, groups=groups)
+    found.sum().backward()
+    scores = plain(exact, parts) / 0.1
+    log_p = scores.unflatten(1, (groups, size)).log_softmax(dim=2).flatten(1).masked_fill(weights == 0, 0)
+    wanted = -(weights.double() * log_p).sum(dim=1)
+    (of_queries,) = torch.autograd.grad(wanted.sum(), exact)
+    close(found.detach(), wanted.detach(), 1e-6)
+    close(queries.grad, of_queries, 1e-6)
+    assert torch.equal(dictionary.find_best(queries), scores.argmax(dim=1))
+
+
+def test_groups_are_of_equal_size() -> None:
+    with pytest.raises(ValueError, match=r"^113 entries do not divide into 2 groups of equal size$"):
+        Dictionary(shared=SHARED).soft_cross_entropy(QUERIES, WEIGHTS, groups=2)
 
 
 def count_products(compute: Callable[[], object]) -> int:

@@ -225,21 +225,28 @@ class Dictionary:
         return loss
 
     def soft_cross_entropy(
-        self, queries: Tensor, weights: Tensor | TiledWeights, temperature: float | Tensor = 1.0
+        self,
+        queries: Tensor,
+        weights: Tensor | TiledWeights,
+        temperature: float | Tensor = 1.0,
+        groups: int = 1,
     ) -> Tensor:
         """(N,) −Σ w·log softmax(scores/temperature), ``weights`` (N, P+M) being those of ``targets.weights`` or, where
-        they are made tile by tile, of ``targets.tiled_weights``. An entry of weight 0 may be hidden: 0·log 0 is 0."""
+        they are made tile by tile, of ``targets.tiled_weights``. An entry of weight 0 may be hidden: 0·log 0 is 0.
+        ``groups``: the entries are as many groups of equal size, one after another, each with a softmax of its own."""
+        if self.size % groups:
+            raise ValueError(f"{self.size} entries do not divide into {groups} groups of equal size")
         tiled = DenseWeights(weights) if isinstance(weights, Tensor) else weights
         if self._needs_all_scores(tiled):
             scores = self.scores(queries) / temperature
             dense = tiled.dense().to(scores)
-            log_p = F.log_softmax(scores, dim=1).masked_fill(dense == 0, 0.0)
+            log_p = F.log_softmax(scores.unflatten(1, (groups, -1)), dim=2).flatten(1).masked_fill(dense == 0, 0.0)
             return -(dense * log_p).sum(dim=1)
         shared = self._shared_answers()
-        if shared is not None and isinstance(tiled, DenseWeights):
+        if shared is not None and isinstance(tiled, DenseWeights) and groups == 1:
             loss, best = shared.soft_cross_entropy(queries, tiled.weights, temperature, self._compared)
         else:
-            loss, best = self._entries().soft_cross_entropy(self._divide(queries, temperature), tiled)
+            loss, best = self._entries().soft_cross_entropy(self._divide(queries, temperature), tiled, groups)
         self._answers.remember_best(queries, best)
         return loss
 

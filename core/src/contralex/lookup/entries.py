@@ -20,7 +20,7 @@ from contralex.lookup.own_entries import (
 )
 from contralex.lookup.shards import Shards, own_range
 from contralex.lookup.streaming import Hidden, Others
-from contralex.lookup.weights import TiledWeights
+from contralex.lookup.weights import GroupWeights, TiledWeights
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,21 @@ class Entries:
         others = streaming.sum_sigmoid_others(queries, self.only_table(), index, self._hidden_from(0))
         return others.sum + F.softplus(-others.picked, threshold=streaming.EXACT), others.rounded - others.best
 
-    def soft_cross_entropy(self, queries: Tensor, weights: TiledWeights) -> tuple[Tensor, Tensor]:
-        """(N,) −Σ w·log softmax, and (N,) the best entry. Of shared entries alone."""
-        return streaming.cross_entropy(queries, self.only_table(), weights, self._hidden_from(0))
+    def soft_cross_entropy(self, queries: Tensor, weights: TiledWeights, groups: int) -> tuple[Tensor, Tensor]:
+        """(N,) −Σ w·log softmax, and (N,) the best entry. Of shared entries alone, in ``groups`` of equal size."""
+        table = self.only_table()
+        if groups == 1:
+            loss, best, _ = streaming.cross_entropy(queries, table, weights, self._hidden_from(0))
+            return loss, best
+        size = len(table) // groups
+        found = []
+        for start in range(0, len(table), size):
+            here = slice(start, start + size)
+            hidden = self._hidden_from(0).shift(here)
+            loss, best, score = streaming.cross_entropy(queries, table[here], GroupWeights(weights, here), hidden)
+            found.append((loss, best + start, score))
+        losses, indices, scores = (torch.stack(part) for part in zip(*found, strict=True))  # (G, N) each
+        return losses.sum(dim=0), indices.gather(0, scores.argmax(dim=0, keepdim=True)).squeeze(0)
 
     def log_sum_exp(self, queries: Tensor, weights: TiledWeights | None) -> Tensor:
         """(N,) log Σ w·exp(score). With ``weights`` of shared entries alone."""

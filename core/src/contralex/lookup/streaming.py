@@ -41,6 +41,11 @@ class Hidden:
     def hides_any(self) -> bool:
         return bool(self.indices) or self.mask is not None
 
+    def shift(self, columns: slice) -> Hidden:
+        """What is hidden of these entries, counted from the first of them."""
+        mask = None if self.mask is None else self.mask[:, columns]
+        return Hidden(tuple(index - columns.start for index in self.indices), mask)
+
 
 class Others(NamedTuple):
     """What a pass says of the entries beside one that is picked."""
@@ -114,10 +119,14 @@ def log_sum_exp_and_best(queries: Tensor, entries: Tensor, hidden: Hidden) -> tu
     return _LogSumExp.apply(queries, entries, None, hidden, best), best.index
 
 
-def cross_entropy(queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden) -> tuple[Tensor, Tensor]:
-    """(N,) −Σ w·log softmax, and (N,) the index of the best entry. An entry of weight 0 may be hidden."""
-    loss, best = _CrossEntropy.apply(queries, entries, weights, hidden)
-    return loss, best
+def cross_entropy(
+    queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) −Σ w·log softmax, (N,) the index of the best entry, and (N,) its score. An entry of weight 0 may be
+    hidden."""
+    best = _Best(queries)
+    loss: Tensor = _CrossEntropy.apply(queries, entries, weights, hidden, best)
+    return loss, best.index, best.score
 
 
 @torch.no_grad()
@@ -449,12 +458,14 @@ class _LogSumExp(torch.autograd.Function):
 
 
 class _CrossEntropy(torch.autograd.Function):
+    """``best`` learns which entries are the best."""
+
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden, best: _Best
+    ) -> Tensor:
         way = _Way(ctx, queries, entries)
-        running, best = _Running(queries, mean=way.in_the_pass), _Best(queries)
+        running = _Running(queries, mean=way.in_the_pass)
         total = queries.new_zeros(len(queries))  # Σ w of the tiles so far
         below = queries.new_zeros(len(queries))  # Σ w·(largest − score): no term is negative, so that none cancels
         wanted = torch.zeros_like(queries) if way.in_the_pass else None  # Σ w·entry
@@ -474,18 +485,17 @@ class _CrossEntropy(torch.autograd.Function):
         ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.total = way, running, hidden, weights, total
         mean = running.mean()
         ctx.mean = None if mean is None or wanted is None else mean.mul_(total.unsqueeze(1)).sub_(wanted)
-        ctx.mark_non_differentiable(best.index)
-        return below + torch.where(total > 0, total * running.sum.log(), 0.0), best.index
+        return below + torch.where(total > 0, total * running.sum.log(), 0.0)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         refuse_second_derivative()
         way: _Way = ctx.way
         running: _Running = ctx.running
         weights: TiledWeights = ctx.weights
         of_loss = grads[0].unsqueeze(1)
         if way.in_the_pass:
-            return of_loss * ctx.mean, None, None, None
+            return of_loss * ctx.mean, None, None, None, None
         factor = running.divide(ctx.total).unsqueeze(1)
 
         def weigh(tile: _Tile) -> Tensor:
@@ -496,4 +506,4 @@ class _CrossEntropy(torch.autograd.Function):
                 running.weigh(tile, scores, factor)
             return scores.sub_(weights.tile(tile.rows, tile.columns)).mul_(of_loss[tile.rows])
 
-        return *_weigh_tiles(ctx, weigh), None, None
+        return *_weigh_tiles(ctx, weigh), None, None, None

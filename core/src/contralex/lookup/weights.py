@@ -50,3 +50,20 @@ class DenseWeights(TiledWeights):
         if self._largest is None:
             self._largest = self.weights.amax(dim=1)
         return self._largest
+
+
+class GroupWeights(TiledWeights):
+    """The weights of a group of entries, ``columns`` of all ``weights``."""
+
+    def __init__(self, weights: TiledWeights, columns: slice) -> None:
+        self.weights, self.first = weights, columns.start
+        self.shape = (weights.shape[0], columns.stop - columns.start)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        return self.weights.tile(rows, slice(columns.start + self.first, columns.stop + self.first))
+
+    def at(self, index: Tensor) -> Tensor:
+        return self.weights.at(index + self.first)
+
+    def largest(self) -> Tensor:
+        return self.dense().amax(dim=1)

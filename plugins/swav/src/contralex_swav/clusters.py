@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from contralex.plugin import (
     Dictionary,
@@ -16,6 +15,7 @@ from contralex.plugin import (
     StoredIn,
     TargetGenerator,
     Targets,
+    TiledWeights,
     distributed,
     value_at,
 )
@@ -80,9 +80,29 @@ class ClusterTargets(TargetGenerator):
         if self.balanced:
             own = sizes.gather(1, cluster.T).T  # (N, H)
             weight = weight * sizes.sum(dim=1) / ((sizes > 0).sum(dim=1) * own).clamp(min=1)
-        weights = weight.new_zeros(*cluster.shape, sizes.shape[1])  # (N, H, K)
-        weights.scatter_(2, cluster.unsqueeze(2), weight.unsqueeze(2))
-        return Targets(weights=weights.flatten(1))
+        first = torch.arange(dictionary.heads, device=cluster.device) * sizes.shape[1]  # entry of each head
+        return Targets(weights=_OneOfEachHead(cluster + first, weight, sizes.numel()))
+
+
+class _OneOfEachHead(TiledWeights):
+    """A ``weight`` (N, H) on one entry of each head, ``index`` (N, H), and 0 on all others of ``total``."""
+
+    def __init__(self, index: Tensor, weight: Tensor, total: int) -> None:
+        self.index, self.weight = index, weight
+        self.shape = (len(index), total)
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        here = self.index[rows] - columns.start  # (R, H)
+        width = columns.stop - columns.start
+        is_inside = (here >= 0) & (here < width)
+        weights = self.weight.new_zeros(len(here), width)
+        return weights.scatter_add_(1, here.clamp(0, width - 1), self.weight[rows] * is_inside)
+
+    def at(self, index: Tensor) -> Tensor:
+        return (self.weight * (self.index == index.unsqueeze(1))).sum(dim=1)
+
+    def largest(self) -> Tensor:
+        return self.weight.amax(dim=1)
 
 
 class ClusterCrossEntropy(Loss):
@@ -97,9 +117,9 @@ class ClusterCrossEntropy(Loss):
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         assert isinstance(dictionary, ClusterDictionary)
-        scores = dictionary.scores(queries.vectors) / value_at(self.temperature, step.clock)
-        log_p = F.log_softmax(scores.unflatten(1, (dictionary.heads, -1)), dim=2).flatten(1)
-        weights = targets.weights.to(log_p)
+        temperature = value_at(self.temperature, step.clock)
+        weights = targets.tiled_weights
+        loss = dictionary.soft_cross_entropy(queries.vectors, weights, temperature, groups=dictionary.heads)
         # How many have a cluster differs from process to process, and the mean is over those of all.
-        known = distributed.mean_over_processes((weights > 0).any(dim=1).sum().float())
-        return -(weights * log_p).sum() / known.clamp(min=1 / distributed.world())
+        known = distributed.mean_over_processes((weights.largest() > 0).sum().float())
+        return loss.sum() / known.clamp(min=1 / distributed.world())
