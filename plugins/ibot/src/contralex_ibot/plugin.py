@@ -1,0 +1,19 @@
+"""contralex-ibot: what it offers. Imports no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from contralex.plugin import Spec, hookimpl
+from contralex_ibot.spec import CentredPatchesSpec
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [CentredPatchesSpec]
+
+
+@hookimpl
+def contralex_recipes() -> Traversable:
+    return files("contralex_ibot") / "recipes"
