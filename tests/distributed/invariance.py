@@ -22,6 +22,7 @@ from contralex.data.loading import EpochSampler, ViewDataset, collate
 from contralex.lookup import batch_norm, distributed
 from contralex.lookup.clock import Clock
 from contralex.lookup.values import Step
+from contralex.lookup.view import pixels_of
 from contralex.recipes.layers import Resolved, resolve
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
@@ -52,6 +53,10 @@ _CLASSIFIER = (
     "method.matches=self",
 )
 
+_SMALL_VIT = (
+    "method.encoder.backbone={kind: vit, image_size: 32, patch: 4, width: 16, depth: 1, heads: 2, any_size: true, "
+    "mask_token: true}"
+)
 METHODS: dict[str, Case] = {
     "instdisc": ("instdisc", (_CONV, _SYNC, "method.negatives.draws=16")),
     "instdisc-cifar": ("instdisc-cifar", (_CONV, _SYNC)),
@@ -88,6 +93,13 @@ METHODS: dict[str, Case] = {
     "moco-v3": ("moco-v3", (_CONV, _SGD)),
     "moco-v3-vit": ("moco-v3-vit", (_VIT, _SGD)),
     "dino": ("dino", (_CONV, "method.negatives.count=10", "method.negatives.gain=trained")),
+    "ibot": (
+        "ibot",
+        (
+            *(_SMALL_VIT, _SGD, "method.encoder.projector=[{width: 16, activation: gelu}, {width: 8}]"),
+            *("method.negatives.count=10", "method.negatives.gain=trained"),
+        ),
+    ),
     "dino-resnet50": ("dino-resnet50", (_CONV, "method.negatives.count=10")),
     "simclr-v1": ("simclr-v1", (_CONV, _SGD_OF_A_SUM)),
     "simclr-v2": ("simclr-v2", (_CONV, _SGD_OF_A_SUM)),
@@ -253,7 +265,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         found.loss.backward()
         optimizers.drop_frozen_gradients(optimizer, moment.clock)
         out["samples"].append(distributed.gather(items["index"]))
-        out["views"].append(distributed.gather(torch.stack([x.double().sum() for x in items["views"][0]])))
+        out["views"].append(distributed.gather(torch.stack([x.double().sum() for x in pixels_of(items["views"][0])])))
         out["loss"].append(distributed.mean_over_processes(found.loss.detach()))
         out["accuracy"].append(distributed.mean_over_processes(found.accuracy))
         out["grad"].append({key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None})

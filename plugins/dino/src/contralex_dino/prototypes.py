@@ -18,6 +18,8 @@ class WeightNormedPrototypes(NegativeSource):
     ``key_encoder`` there is no twin: both sides use the same prototypes.
     """
 
+    compares_samples = False
+
     def __init__(
         self,
         count: int,
