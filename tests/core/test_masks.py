@@ -109,6 +109,17 @@ def test_a_batch_masks_exactly_a_fraction_of_its_crops_with_a_ratio_from_each_pa
     assert len({tuple(ratio > 0 for ratio in share) for share in shares}) > 2  # shuffled over both views
 
 
+def test_a_ratio_that_rounds_up_masks_no_more_than_it_says() -> None:
+    for number in range(1, 100):
+        ratio = number / 100
+        companion = MaskCompanion(
+            Masks(patch=4, shape="random", drawn="batch", ratio=(ratio, ratio), p=1), {0: (10, 10)}
+        )
+        (share,) = companion.draw_for_batch(1, torch.Generator())
+        drawn = companion.draw(None, 0, None, share)
+        assert int(drawn["mask"].sum()) <= int(ratio * 10 * 10) == len(drawn["masked"])
+
+
 class Photos:
     """Noise, as a split has it."""
 

@@ -48,18 +48,19 @@ class MaskCompanion(Companion):
         if view not in self._grids:
             return {}
         rows, columns = self._grids[view]
+        most = int(self._masks.ratio[1] * rows * columns)
         with Chance() as chance:
             if share is not None:
                 ratio = share[self._order[view]]
             else:
                 is_masked = chance.fraction() < self._masks.p
                 ratio = chance.uniform(*self._masks.ratio) if is_masked else 0.0
-            wanted = int(ratio * rows * columns)
+            wanted = min(int(ratio * rows * columns), most)  # the ratio is rounded to float32
             if self._masks.shape == "block":
                 mask = draw_block_mask(chance, rows, columns, wanted, self._masks.smallest)
         if self._masks.shape == "random":
             mask = draw_random_mask(rows * columns, wanted)
-        return {"mask": mask, "masked": _list_positions(mask, int(self._masks.ratio[1] * rows * columns))}
+        return {"mask": mask, "masked": _list_positions(mask, most)}
 
 
 def _list_positions(mask: Tensor, most: int) -> Tensor:
