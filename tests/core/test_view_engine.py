@@ -383,7 +383,7 @@ def test_what_is_not_linear_ends_a_fused_run() -> None:
 
 def test_every_order_of_the_changes_is_found_in_one() -> None:
     for order in itertools.permutations(range(4)):
-        left = iter(engine._EVERY_ORDER)
+        left = iter(engine.EVERY_ORDER)
         assert all(number in left for number in order)
 
 

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import contralex
+from contralex.data.packed import PackedViews
 from contralex.plugin import RunSpec
 from contralex.recipes.layers import resolve
 from tests.distributed.invariance import METHODS
@@ -47,6 +50,21 @@ def test_views_unpacked_on_the_device_are_the_cpus_bit_by_bit(device: str) -> No
     views = resolve("moco-v2").run.method.views.build()
     packed = torch.randint(256, (16, 3, 96, 96), dtype=torch.uint8)
     assert torch.equal(views.unpack(packed.to(device), 0).cpu(), views.unpack(packed, 0))
+
+
+def test_views_made_on_the_device_are_those_that_the_cpu_makes_so(device: str) -> None:
+    views = resolve("moco-v2", sets=["method.views.device=accelerator"]).run.method.views.build()
+    chance = np.random.default_rng(0)
+    shapes = [(int(chance.integers(200, 400)), int(chance.integers(200, 400)), 3) for _ in range(16)]
+    images = [Image.fromarray(chance.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]
+    packed = PackedViews.join(views.pack_drawn(images, 0, [views.draw_parameters(image, 0) for image in images]))
+    wanted = views.unpack(packed, 0)
+    there = packed.pin_memory().to(torch.device(device), non_blocking=True) if device != "cpu" else packed
+    views.unpack(there, 0)  # what is made once may wait
+    with _refuse_to_wait(device, True):
+        made = views.unpack(there, 0)
+    apart = (made.cpu() - wanted).abs() * 255 * 0.229
+    assert apart.mean() < 0.01 and (apart > 1.5).float().mean() < 1e-3  # of 255 levels
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from contralex.data.base import Split, Unreadable
+from contralex.data.packed import PackedViews
 from contralex.data.views import Views
 from contralex.errors import ContralexError
 from contralex.lookup.view import ViewBatch, map_pixels, stack_views
@@ -160,10 +161,10 @@ class ViewDataset(Dataset[Item]):
     def _make(self, samples: Sequence[_Sample]) -> Iterator[Item]:
         views = {view: self._make_view(samples, view) for view in self.made}
         for at, sample in enumerate(samples):
-            made = {view: tensors[at] for view, tensors in views.items()}
+            made: dict[int, Any] = {view: each[at] for view, each in views.items()}
             yield {"index": sample.index, "views": made, "unreadable": sample.unreadable}
 
-    def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[ViewBatch]:
+    def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[ViewBatch | PackedViews]:
         parameters = []
         for sample in samples:
             seed = mix_seed(self.seed, sample.epoch, sample.index, self.views.draw(view))
@@ -229,15 +230,25 @@ class DrawnTogether:
 def collate(items: Sequence[Item]) -> Batch:
     return {
         "index": torch.tensor([item["index"] for item in items]),
-        "views": {view: stack_views([item["views"][view] for item in items]) for view in items[0]["views"]},
+        "views": {view: _join([item["views"][view] for item in items]) for view in items[0]["views"]},
         "unreadable": {path: reason for item in items for path, reason in item["unreadable"].items()},
     }
 
 
+def _join(views: Sequence[Any]) -> Any:
+    return PackedViews.join(views) if isinstance(views[0], PackedViews) else stack_views(views)
+
+
 def unpack(batch: Batch, views: Views) -> Batch:
     """The batch with its views, where it has what they travel as."""
-    made = {view: map_pixels(partial(views.unpack, view=view), packed) for view, packed in batch["views"].items()}
+    made = {view: _unpack_view(packed, views, view) for view, packed in batch["views"].items()}
     return {**batch, "views": made}
+
+
+def _unpack_view(packed: Any, views: Views, view: int) -> ViewBatch:
+    if isinstance(packed, PackedViews):
+        return views.unpack(packed, view)
+    return map_pixels(partial(views.unpack, view=view), packed)
 
 
 class EvalDataset(Dataset[tuple[int, Tensor | Unreadable]]):

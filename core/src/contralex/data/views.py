@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contralex.data.packed import PackedViews
 from contralex.data.preprocessing import Preprocessing
 from contralex.lookup.view import ViewBatch
 
@@ -19,6 +20,8 @@ class Views(ABC):
 
     count: int
     names: Sequence[str] = ()
+    on_accelerator: bool = False
+    """Whether :meth:`unpack` makes them, on the device that trains, of the :class:`PackedViews` that workers send."""
 
     def __init_subclass__(cls) -> None:
         """Views that change what other views make draw and make in one step again, and pack nothing."""
@@ -44,15 +47,18 @@ class Views(ABC):
         """View number ``view`` of several items, by what :meth:`draw_parameters` gave for each; nothing is drawn."""
         return parameters
 
-    def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[ViewBatch]:
+    def pack_drawn(
+        self, items: Sequence[Any], view: int, parameters: Sequence[Any]
+    ) -> Sequence[ViewBatch | PackedViews]:
         """As :meth:`make_drawn`, but in the form in which views travel from a worker: with fewer bytes, where that
         loses nothing. :meth:`unpack` makes the views of it. What belongs to pixels travels as it is."""
         return self.make_drawn(items, view, parameters)
 
-    def unpack(self, packed: Tensor, view: int) -> Tensor:
+    def unpack(self, packed: Any, view: int) -> Tensor:
         """(B, ...) views number ``view`` of a batch, of what :meth:`pack_drawn` gave, on the device where that is: the
         pixels, where they have company."""
-        return packed
+        made: Tensor = packed
+        return made
 
     @property
     def shares_draws(self) -> bool:

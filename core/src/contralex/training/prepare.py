@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from contralex import compat
+from contralex.data.views import Views
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import batch_norm, distributed, sharded_state
 from contralex.lookup.step import LookUp
@@ -192,12 +193,23 @@ def _read_data(spec: RunSpec, machine: Machine) -> TrainingData:
         source = build.read_source(spec.data)
     machine.accelerator.wait_for_everyone()  # the others ask the main process what it found
     views = spec.method.views.build()
+    _check_accelerator(spec, views)
     split = source.train()
     per_epoch = len(split) // spec.train.batch_size
     total = per_epoch * spec.train.epochs
     if spec.train.max_steps is not None:
         total = min(total, spec.train.max_steps)
     return TrainingData(source, split, views, resuming.describe_samples(split), per_epoch, total)
+
+
+def _check_accelerator(spec: RunSpec, views: Views) -> None:
+    """A batch that is encoded in parts is there for want of memory, which views of the whole batch would take."""
+    field = "micro_batch" if spec.train.micro_batch is not None else "accumulate"
+    if views.on_accelerator and (spec.train.micro_batch is not None or spec.train.accumulate > 1):
+        raise ContralexError(
+            f"method.views.device is accelerator, which makes the views of a whole batch at once, and "
+            f"train.{field} divides the batch to save memory. Try:" + remedy("--set", "method.views.device=workers")
+        )
 
 
 def _fit(tensors: Mapping[str, Tensor], method: LookUp, resized: bool) -> dict[str, Tensor]:

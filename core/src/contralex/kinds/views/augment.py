@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator
 from contralex.plugins.spec import Spec
 
 EngineName = Literal["exact", "fused", "torchvision"]
+MadeOn = Literal["workers", "accelerator"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -190,6 +191,18 @@ class Augment(Spec):
                 f"jigsaw.cell is {self.jigsaw.cell}, and a crop of {self.crop.size} pixels has cells of "
                 f"{self.crop.size // self.jigsaw.grid}; lower cell, or raise crop.size"
             )
+
+
+def keeps_from_accelerator(augment: Augment) -> str | None:
+    """Which operation keeps these views from being made on the device that trains; None where none does."""
+    names = [name for name in augment.order if getattr(augment, name) is not None]
+    if "rand_augment" in names:
+        return "rand_augment is made by Pillow"
+    if "jigsaw" in names:
+        return "jigsaw cuts a crop into pieces"
+    if names[0] != "crop":
+        return f"{names[0]} happens before crop, to the whole image"
+    return None
 
 
 class Group(Spec):

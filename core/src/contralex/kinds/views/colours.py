@@ -73,14 +73,19 @@ def _column(numbers: Sequence[float], like: Tensor) -> Tensor | float:
 
 
 def adjust_hue(pixels: Tensor, factors: Sequence[float]) -> Tensor:
-    """Turn the hue by ``factor`` of a full turn, by way of Pillow's HSV, whose three values are bytes."""
+    """Turn the hue by ``factor`` of a full turn."""
+    steps = _column([float(hue_steps(factor)) for factor in factors], pixels)
+    return turn_hue(pixels, steps if isinstance(steps, float) else steps.view(-1, 1, 1))
+
+
+def turn_hue(pixels: Tensor, steps: Tensor | float) -> Tensor:
+    """Turn the hue by so many of 256 steps, by way of Pillow's HSV, whose three values are bytes. ``steps``: (N, 1, 1),
+    or one number for all."""
     red, green, blue = pixels.unbind(1)
     value = torch.maximum(red, green).maximum(blue)
     chroma = torch.minimum(red, green).minimum(blue).neg_().add_(value)
     saturation = _floor_of_255((chroma / value.clamp(min=1)).double())
     hue = _hue(pixels, value, chroma)
-    steps = _column([float(hue_steps(factor)) for factor in factors], hue)
-    steps = steps if isinstance(steps, float) else steps.view(-1, 1, 1)
     hue.add_(steps).mul_(1 / 256).frac_().mul_(256)  # a byte that overflows begins anew
     return _from_hsv(hue, saturation, value, out=pixels)
 

@@ -85,7 +85,7 @@ class ViewsInCompany(Views):
     def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[_Drawn]) -> Sequence[ViewBatch]:
         return _join(self._views.pack_drawn(items, view, [each.parameters for each in parameters]), parameters)
 
-    def unpack(self, packed: Tensor, view: int) -> Tensor:
+    def unpack(self, packed: Any, view: int) -> Tensor:
         return self._views.unpack(packed, view)
 
     def draw(self, view: int) -> int:
@@ -107,7 +107,7 @@ class ViewsInCompany(Views):
         return self._views.describe_drawn(parameters.parameters, view)
 
 
-def _join(made: Sequence[ViewBatch], drawn: Sequence[_Drawn]) -> Sequence[ViewBatch]:
+def _join(made: Sequence[Any], drawn: Sequence[_Drawn]) -> Sequence[ViewBatch]:
     if not any(each.company for each in drawn):
         return made
     return [

@@ -29,6 +29,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from contralex.data.packed import PackedViews
 from contralex.kinds.views import colours
 from contralex.kinds.views.augment import Augment, Crop, EngineName, Normalize
 from contralex.kinds.views.blurs import (
@@ -64,13 +65,15 @@ class Engine(ABC):
     def make(self, images: Sequence[Image.Image], parameters: Sequence[Any]) -> Sequence[Tensor]:
         """A view of each image: (3, size, size) float32, or (grid², 3, cell, cell) with a jigsaw."""
 
-    def pack(self, images: Sequence[Image.Image], parameters: Sequence[Any]) -> Sequence[Tensor]:
+    def pack(self, images: Sequence[Image.Image], parameters: Sequence[Any]) -> Sequence[Tensor | PackedViews]:
         """As :meth:`make`, but in bytes where that loses nothing; :meth:`unpack` makes views of them."""
         return self.make(images, parameters)
 
-    def unpack(self, packed: Tensor) -> Tensor:
-        """(B, ...) float32: the views of :meth:`make`, bit by bit, on the device of what :meth:`pack` gave."""
-        return packed
+    def unpack(self, packed: Any) -> Tensor:
+        """(B, ...) float32: the views of :meth:`make`, on the device of what :meth:`pack` gave. They are equal bit by
+        bit, but for views that are made there (:mod:`on_device`)."""
+        views: Tensor = packed
+        return views
 
 
 class TorchvisionEngine(Engine):
@@ -243,7 +246,7 @@ class TensorEngine(Engine):
 
     def _jitter(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
         left = {at: (list(values.jitter.order), values.jitter) for at, values in enumerate(parameters) if values.jitter}
-        alone = [jitter.order for _, jitter in left.values()] if len(left) == 1 else [_EVERY_ORDER]
+        alone = [jitter.order for _, jitter in left.values()] if len(left) == 1 else [EVERY_ORDER]
         for number in alone[0]:
             factors: dict[int, float] = {}
             for at, (order, jitter) in left.items():
@@ -307,7 +310,7 @@ _CHANGES: tuple[_Change, ...] = (
 
 # Every order of the four changes is a part of this one, in its order: images whose orders differ are changed together
 # in twelve calls, of which two are of the hue, which takes longest.
-_EVERY_ORDER = (0, 1, 2, 3, 0, 1, 2, 0, 3, 1, 0, 2)
+EVERY_ORDER = (0, 1, 2, 3, 0, 1, 2, 0, 3, 1, 0, 2)
 
 
 def _where(values: Mapping[int, float], pixels: Tensor, change: _Change) -> Tensor:

@@ -7,28 +7,36 @@ epoch, sample, view), so a view does not depend on the worker or process that ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from contralex.data.packed import PackedViews
 from contralex.data.preprocessing import Preprocessing
 from contralex.data.views import Views
-from contralex.kinds.views.augment import EngineName, Group, expand_groups
+from contralex.errors import ContralexError, remedy
+from contralex.kinds.views.augment import EngineName, Group, MadeOn, expand_groups
 from contralex.kinds.views.boxes import BoxCompanion
 from contralex.kinds.views.company import Companion, ViewsInCompany
 from contralex.kinds.views.describing import describe
-from contralex.kinds.views.engine import make_engine
+from contralex.kinds.views.engine import Engine, make_engine
 from contralex.kinds.views.mask_specs import Masks, find_masked_groups
 from contralex.kinds.views.masks import MaskCompanion
+from contralex.kinds.views.on_device import DeviceEngine
 from contralex.kinds.views.parameters import ViewParameters
 from contralex.kinds.views.transforms import describe_steps, evaluation, read_preprocessing
 
 
 def crop_views(
-    groups: Mapping[str, Group], engine: EngineName = "exact", masks: Masks | None = None, boxes: bool = False
+    groups: Mapping[str, Group],
+    engine: EngineName = "exact",
+    device: MadeOn = "workers",
+    masks: Masks | None = None,
+    boxes: bool = False,
 ) -> Views:
     """The views of :class:`CropViews`, in company where there are ``masks`` or ``boxes``."""
-    views, augments = CropViews(groups, engine), expand_groups(groups)
+    views, augments = CropViews(groups, engine, device), expand_groups(groups)
     names = [name for name, group in groups.items() for _ in range(group.count)]
     companions: list[Companion] = []
     if masks is not None:
@@ -37,6 +45,8 @@ def crop_views(
         companions.append(MaskCompanion(masks, {view: (side, side) for view, side in sides.items()}))
     if boxes:
         companions.append(BoxCompanion([augments[name] for name in names]))
+    if companions and views.on_accelerator:
+        raise ValueError("masks and boxes are made by the workers, and device is accelerator")
     return ViewsInCompany(views, companions) if companions else views
 
 
@@ -44,11 +54,18 @@ class CropViews(Views):
     """Augmented crops of an RGB image of PIL, each (3, size, size) float32, or (grid², 3, cell, cell) with a jigsaw.
 
     ``groups``: groups of views by names of your own; view 0 is the first of the first group. ``engine``: what makes
-    them, see :mod:`contralex.kinds.views.engine`. Evaluation sees an image at the size of view 0 (SimCLR,
-    arXiv:2002.05709, appendix A; multi-crop: SwAV, arXiv:2006.09882, section 3.2).
+    them, see :mod:`contralex.kinds.views.engine`. ``device``: where pixels are worked on; on the ``accelerator`` by
+    :mod:`contralex.kinds.views.on_device`, for the engine ``exact`` alone. Evaluation sees an image at the size of
+    view 0 (SimCLR, arXiv:2002.05709, appendix A; multi-crop: SwAV, arXiv:2006.09882, section 3.2).
     """
 
-    def __init__(self, groups: Mapping[str, Group], engine: EngineName = "exact") -> None:
+    def __init__(self, groups: Mapping[str, Group], engine: EngineName = "exact", device: MadeOn = "workers") -> None:
+        self.on_accelerator = device == "accelerator"
+        if self.on_accelerator and type(self).pack_drawn is not CropViews.pack_drawn:
+            raise ContralexError(
+                f"{type(self).__name__} makes its views itself, so they cannot be made on the accelerator. Try:"
+                + remedy("--set", "method.views.device=workers")
+            )
         expanded = expand_groups(groups)
         augments = [expanded[name] for name, group in groups.items() for _ in range(group.count)]
         self.count = len(augments)
@@ -58,7 +75,8 @@ class CropViews(Views):
             for number in range(group.count)
         ]
         self._augments = augments
-        self._engines = [make_engine(engine, augment) for augment in augments]
+        make = DeviceEngine if self.on_accelerator else partial(make_engine, engine)
+        self._engines: list[Engine] = [make(augment) for augment in augments]
         self._plain = evaluation(augments[0])
 
     def make(self, item: Any, view: int) -> Tensor:
@@ -71,10 +89,10 @@ class CropViews(Views):
     def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
         return self._engines[view].make(items, parameters)
 
-    def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
+    def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor | PackedViews]:
         return self._engines[view].pack(items, parameters)
 
-    def unpack(self, packed: Tensor, view: int) -> Tensor:
+    def unpack(self, packed: Any, view: int) -> Tensor:
         return self._engines[view].unpack(packed)
 
     def plain(self, item: Any) -> Tensor:

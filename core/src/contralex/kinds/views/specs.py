@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from contralex.kinds.views.augment import Augment, EngineName, Group, expand_groups
+from contralex.kinds.views.augment import (
+    Augment,
+    EngineName,
+    Group,
+    MadeOn,
+    expand_groups,
+    keeps_from_accelerator,
+)
 from contralex.kinds.views.mask_specs import Masks, find_masked_groups
 from contralex.plugins.spec import Spec
 
@@ -29,6 +36,9 @@ class CropsSpec(Spec):
     engine: EngineName = "exact"
     """What makes the views: ``exact`` gives what torchvision's transforms give, several times faster; ``fused`` makes
     all changes of colour in one step, without rounding between them; ``torchvision`` is the transforms themselves."""
+    device: MadeOn = "workers"
+    """Where pixels are worked on: by the ``workers``, on the CPU, or on the ``accelerator`` that trains, to which they
+    send the bytes of crops and the drawn parameters. The views are those of ``exact``, to a level here and there."""
     masks: Masks | None = None
     """Patches that are masked, for encoders that use a ``mask``; null: none."""
     boxes: bool = False
@@ -50,7 +60,7 @@ class CropsSpec(Spec):
     def _leave_out_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Recipes, and their digests, are as they were before there was a choice."""
         data: dict[str, Any] = serialize(self)
-        unsaid = {"engine": "exact", "masks": None, "boxes": False}
+        unsaid = {"engine": "exact", "device": "workers", "masks": None, "boxes": False}
         return {name: value for name, value in data.items() if name not in unsaid or value != unsaid[name]}
 
     def offers(self) -> frozenset[str]:
@@ -72,8 +82,19 @@ class CropsSpec(Spec):
             raise ValueError(
                 "boxes is true, and engine: torchvision does not say where a crop lies; take another engine"
             )
+        if self.device == "accelerator":
+            self._check_accelerator()
         if self.boxes and self._has_pieces():
             raise ValueError("boxes is true, and a jigsaw cuts a crop into pieces; take one of them out")
+
+    def _check_accelerator(self) -> None:
+        reasons = [reason for augment in self.augments() if (reason := keeps_from_accelerator(augment))]
+        if self.engine != "exact":
+            reasons.append(f"engine is {self.engine}, and only exact is made there")
+        if self.masks is not None or self.boxes:
+            reasons.append(f"{'boxes' if self.boxes else 'masks'} are made by the workers")
+        if reasons:
+            raise ValueError(f"device is accelerator, and {reasons[0]}; set device to workers")
 
     def explained_as(self) -> list[str]:
         return [
