@@ -109,6 +109,11 @@ class Registry:
                 self._settle_conflicts()
         return self._plugins
 
+    def find_plugin(self, name: str) -> Plugin | None:
+        """The plugin of a distribution, in any state; None where it is not installed."""
+        self._import(name)
+        return self._plugins.get(name)
+
     # What is installed
 
     def kinds(self, slot: str) -> list[str]:
@@ -379,7 +384,7 @@ def _check_settings(spec: Any) -> None:
 
 
 def _checked(slot: str, spec: Any) -> type[Spec]:
-    from contralex.plugins.spec import Spec  # and so pydantic, which a list of recipes does without
+    from contralex.plugins.spec import Spec  # not above: a list of recipes does without models
 
     if not (isinstance(spec, type) and issubclass(spec, Spec)):
         raise ContralexError(f"{SLOTS[slot]} returned {spec!r}, which is not a subclass of contralex.plugin.Spec")

@@ -128,8 +128,8 @@ class Portable:
 
 def used_plugins(names: Iterable[str], files: Mapping[str, str]) -> list[Plugin]:
     """The plugins whose hooks take part in a run: distributions by their names, and ``files`` by path and SHA-256."""
-    known = registry().plugins
-    return [*(known[name] for name in names if name in known), *(_loaded[file] for file in files.items())]
+    known = [registry().find_plugin(name) for name in names]
+    return [*(plugin for plugin in known if plugin is not None), *(_loaded[file] for file in files.items())]
 
 
 def _is_entry(entry: dict[str, object]) -> bool:

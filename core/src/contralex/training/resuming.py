@@ -104,8 +104,8 @@ def used_versions(found: Checkpoint | None, resolved: Resolved) -> dict[str, str
     from contralex.plugins.registry import registry
 
     used = {**(found.state.plugins if found is not None else {}), **resolved.plugins}
-    known = registry().plugins
-    return {name: known[name].version for name in used if name in known and known[name].usable}
+    known = {name: registry().find_plugin(name) for name in used}
+    return {name: plugin.version for name, plugin in known.items() if plugin is not None and plugin.usable}
 
 
 def check_groups(found: Checkpoint, resolved: Resolved) -> None:

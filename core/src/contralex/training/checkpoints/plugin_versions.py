@@ -13,7 +13,7 @@ def plugin_changes(folder: Path, plugins: Mapping[str, str], needed: Mapping[str
     """Versions that differ from those of the checkpoint in ``folder``. A plugin that is missing is refused, unless it
     is not among ``needed`` any more."""
     for name, version in plugins.items():
-        plugin = registry().plugins.get(name)
+        plugin = registry().find_plugin(name)
         if plugin is not None and plugin.usable:
             if plugin.version != version:
                 yield f"{name}: {version} → {plugin.version}"
