@@ -154,6 +154,10 @@ def test_without_labels_it_decides_by_lidar(weights: Path, labelled: Path, tmp_p
         *("dinov2-vits14", flat), weights=weights, out=tmp_path / "out", epochs=1, size=GRID * PATCH, sets=TINY
     )
     assert found.by == "lidar" and "knn_top1" not in found.rows[-1].figures
+    begun = replace(found, folder=tmp_path / "out", plan=replace(found.plan, by="knn_top1"), rows=[])
+    (tmp_path / "out" / "adaptation.json").write_text(json.dumps(begun.to_dict()), "utf-8")
+    with pytest.raises(ContralexError, match="--by knn_top1: these images and this method have no such figure; there"):
+        contralex.adapt(resume=True, out=tmp_path / "out")
     assert [row.epoch for row in found.rows] == [0, 1]
 
 
@@ -189,8 +193,13 @@ def test_what_is_said_of_its_end() -> None:
         Adapted(Path("out"), PLAN, [*rows(0.5, rankme=40.0), *rows(0.5, 0.7, rankme=10.0)[1:]]).sentences()
     )
     assert "Use epoch 2: uniformity -1 → -2" in said(-1.0, -2.0, name="uniformity", by="uniformity")
-    assert "did not help" in said(None, None, name="lidar")
-    assert "Use epoch 2: LiDAR - → 3" in said(None, 3.0, name="lidar")
+    assert "did not help" in said(None, None)
+    assert "Use epoch 2: LiDAR - → 3" in said(None, 3.0, name="lidar", by="lidar")
+
+
+def test_rankme_decides_where_views_are_no_images() -> None:
+    assert Adapted(Path("out"), PLAN, rows(None, 0.3, name="lidar", rankme=5.0)).by == "rankme"
+    assert Adapted(Path("out"), PLAN, rows(0.2, 0.3, name="lidar", rankme=5.0)).by == "lidar"
 
 
 def test_intervals_end_with_the_last_epoch() -> None:
@@ -215,6 +224,50 @@ def test_every_published_encoder_fits_the_recipe_that_goes_on_with_it() -> None:
 def test_sizes_are_dinov2s(name: str, size: tuple[int, ...]) -> None:
     found = published.choose(name).encoder.settings
     assert tuple(found[f"method.encoder.backbone.{key}"] for key in ("width", "depth", "heads", "patch")) == size
+
+
+MAE = {
+    "method.views.patch": 8,
+    "method.views.augment.crop.size": 32,
+    "method.encoder.decoder": {"width": 16, "depth": 1, "heads": 2},
+    **{f"method.encoder.backbone.{key}": value for key, value in {"patch": 8, "image_size": 32, "heads": 2}.items()},
+}
+MOCO = {
+    **{f"method.views.groups.{name}.augment.crop.size": 32 for name in ("crops", "second")},
+    **{f"method.encoder.backbone.{key}": value for key, value in {"patch": 8, "image_size": 32, "heads": 2}.items()},
+    "method.encoder.projector": [{"width": 8}],
+    "method.encoder.predictor": [{"width": 8}],
+}
+
+
+@pytest.mark.parametrize(("name", "sets"), [("mae-vitb16", MAE), ("moco-v3-vits16", MOCO)])
+def test_other_methods_go_on_with_their_files(name: str, sets: dict[str, Any], tmp_path: Path, labelled: Path) -> None:
+    """MAE publishes its encoder alone; MoCo v3 both encoders and the predictor, with a wrapper's names."""
+    from contralex.kinds.backbones.vit import vit_backbone
+
+    backbone = vit_backbone(32, 8, 16, 2, 2, positions="sincos").module.state_dict()
+    kept: dict[str, Any] = {"model": backbone}
+    if name.startswith("moco"):
+        heads = {"head.0.weight": torch.rand(8, 16), "head.0.bias": torch.rand(8)}
+        sides = {f"module.{s}_encoder.{n}": t for s in ("base", "momentum") for n, t in {**backbone, **heads}.items()}
+        kept = {
+            "state_dict": {
+                **sides,
+                "module.predictor.0.weight": torch.rand(8, 8),
+                "module.predictor.0.bias": torch.rand(8),
+            }
+        }
+    torch.save(kept, tmp_path / "published.pth")
+    small = {"method.encoder.backbone.width": 16, "method.encoder.backbone.depth": 2, "train.max_steps": 2}
+    train = {key: value for key, value in TINY.items() if key.startswith("train.")}
+    found = contralex.adapt(
+        *(name, labelled), weights=tmp_path / "published.pth", out=tmp_path / "out", epochs=1, sets=sets | small | train
+    )
+    untouched = contralex.load_backbone(tmp_path / "out" / "published").state_dict()
+    assert all(torch.equal(tensor, untouched[key]) for key, tensor in backbone.items())
+    assert [row.step for row in found.rows] == [0, 2] and found.by == "knn_top1"
+    assert found.rows[0].figures["rankme"] is not None
+    assert (found.rows[0].figures["lidar"] is None) == name.startswith("mae")
 
 
 def test_timms_file_is_read_by_its_own_names(tmp_path: Path, labelled: Path) -> None:

@@ -15,7 +15,7 @@ from contralex.files import read_json
 ADAPTATION = "adaptation.json"
 PUBLISHED, ADAPTED = "published", "adapted"
 KNN = "knn_top1"
-WITHOUT_LABELS = "lidar"
+_DECIDE = (KNN, "lidar", "rankme")  # the first that there is; random views of masked images are no images
 _LOWER = frozenset({"alignment", "uniformity"})  # of these, less is better
 _WORDS = {
     KNN: "kNN top-1",
@@ -78,9 +78,10 @@ class Adapted(os.PathLike[str]):
 
     @property
     def by(self) -> str:
-        """The figure that decides: kNN where the images have labels, and LiDAR where they have none."""
-        has_labels = self.rows[0].figures.get(KNN) is not None
-        return self.plan.by or (KNN if has_labels else WITHOUT_LABELS)
+        """The figure that decides: kNN where the images have labels; else LiDAR, or RankMe where the method's views
+        are not shaped as images."""
+        there = (name for name in _DECIDE if self.rows[0].figures.get(name) is not None)
+        return self.plan.by or next(there, KNN)
 
     @property
     def best(self) -> Evaluated:

@@ -156,6 +156,11 @@ def _go_on(found: Adapted) -> Adapted:
 def _add(found: Adapted, epoch: int, checkpoint: Path) -> Adapted:
     """With one more evaluation, which is written before anything else is done."""
     figures, test_samples = _measure(checkpoint)
+    if found.plan.by is not None and figures.get(found.plan.by) is None:
+        raise ContralexError(
+            f"--by {found.plan.by}: these images and this method have no such figure; there are "
+            f"{', '.join(name for name, value in figures.items() if value is not None)}"
+        )
     step = read.open_checkpoint(checkpoint, ()).step
     row = Evaluated(epoch, step, str(checkpoint.relative_to(found.folder)), figures, test_samples)
     found = replace(found, rows=[*found.rows, row])
