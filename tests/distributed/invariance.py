@@ -150,6 +150,7 @@ METHODS: dict[str, Case] = {
     "infomin": ("infomin", (_CONV, _SYNC, _SGD, "method.negatives.size=24")),
     "invaspread": ("invaspread", (_CONV, _SYNC)),
     "simsiam": ("simsiam", (_CONV, _SGD)),
+    "tico": ("tico", (_CONV, _SGD)),
     "nnclr": ("nnclr", (_CONV, "method.targets.size=40")),
     "clip": ("clip", (_TOWER, _SYNC, _SGD)),
     "siglip": ("siglip", (_TOWER, _SYNC, _SGD)),

@@ -32,7 +32,7 @@ TINY = [
 RECIPES = [
     *("instdisc", "instdisc-cifar", "moco-v1", "moco-v2", "simclr-v1", "byol", "swav", "swav-small-batch"),
     *("barlow", "vicreg", "supcon", "moco-v3", "dino", "dino-resnet50", "invaspread", "simsiam", "nnclr"),
-    *("pirl", "infomin", "deepcluster-v2", "simclr-v2", "densecl"),
+    *("pirl", "infomin", "deepcluster-v2", "simclr-v2", "densecl", "tico"),
 ]
 
 
