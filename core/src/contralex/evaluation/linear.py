@@ -41,7 +41,7 @@ _WIDE = 4096  # features, of which a square matrix is too large
 _SAMPLED = 4  # rows for each feature, of which the correlations are estimated, at least
 _PAIRS = 20  # steps that L-BFGS remembers
 _STALLED = 15  # steps without a flatter point, after which L-BFGS is given up
-_RESERVE = 0.1  # of the gradient where it ends: what L-BFGS aims at, since it does not go further than it must
+_RESERVE = 0.3  # of the gradient where it ends: what L-BFGS aims at, since it does not go further than it must
 
 
 @dataclass(frozen=True)
