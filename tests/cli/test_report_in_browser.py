@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import contralex
+from tests.noise import noise
 from tests.pages import Page, parse_page
 from tests.train.tiny import TINY
 
@@ -97,8 +98,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(60):
         path = folder / "photos" / ("red", "green & <b>")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        noise = Image.effect_noise((36, 36), 60).convert("RGB")
-        Image.blend(noise, Image.new("RGB", noise.size, ("red", "green")[number % 2]), 0.5).save(path)
+        picture = noise((36, 36), 60, number).convert("RGB")
+        Image.blend(picture, Image.new("RGB", picture.size, ("red", "green")[number % 2]), 0.5).save(path)
     sets = [*TINY, "train.batch_norm=sync", "method.negatives.size=32"]
     return (
         contralex.train("moco-v2", preset="digits", data=folder / "photos", sets=sets, out=folder / "run").report().path

@@ -14,6 +14,7 @@ from PIL import Image
 import contralex
 from contralex.errors import ContralexError
 from contralex.reporting import limits
+from tests.noise import noise
 from tests.pages import Page, parse_page
 from tests.train.tiny import TINY
 
@@ -28,8 +29,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(60):
         path = folder / ("plain", "a & 'b' \"c\"", HOSTILE)[number % 3] / f"<i>{number}.png"
         path.parent.mkdir(exist_ok=True)
-        noise = Image.effect_noise((36, 30), 60).convert("RGB")
-        Image.blend(noise, Image.new("RGB", noise.size, ("red", "green", "blue")[number % 3]), 0.5).save(path)
+        picture = noise((36, 30), 60, number).convert("RGB")
+        Image.blend(picture, Image.new("RGB", picture.size, ("red", "green", "blue")[number % 3]), 0.5).save(path)
     return folder
 
 

@@ -16,6 +16,7 @@ from contralex.recipes.layers import resolve
 from contralex.reporting.thumbnails import to_image
 from contralex.reporting.view_grid import view_rows
 from contralex.training import build
+from tests.noise import noise
 from tests.pages import parse_page
 
 HOSTILE = '<script>alert("x")<'
@@ -31,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number == 2:
             path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 99)
         else:
-            Image.effect_noise((40 + 9 * number, 56), 80).convert("RGB").save(path)
+            noise((40 + 9 * number, 56), 80, number).convert("RGB").save(path)
     return folder
 
 

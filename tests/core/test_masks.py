@@ -25,6 +25,7 @@ from contralex.recipes.layers import resolve
 from contralex.reporting.view_grid import cover_masked, view_rows
 from contralex.training import build
 from contralex.training.run import train
+from tests.noise import noise
 from tests.train.tiny import TINY
 
 CROPS = {"order": ("crop", "flip"), "crop": {"size": 32, "scale": (0.3, 1.0)}, "flip": {"p": 0.5}}
@@ -276,7 +277,7 @@ def test_a_run_masks_what_its_encoder_sees(masked_recipe: str, tmp_path: Path) -
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(24):
-        Image.effect_noise((32, 32), 80).convert("RGB").save(photos / f"{number}.png")
+        noise((32, 32), 80, number).convert("RGB").save(photos / f"{number}.png")
     tiny = [setting for setting in TINY if "backbone" not in setting]
     losses = {}
     runs = {

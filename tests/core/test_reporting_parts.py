@@ -27,6 +27,7 @@ from contralex.reporting.plots import draw_chart, spread, ticks
 from contralex.reporting.samples import choose_queries
 from contralex.reporting.subjects import label_runs
 from contralex.reporting.thumbnails import data_uri, heat_map, make_sprite, to_image
+from tests.noise import noise
 from tests.pages import parse_page
 
 # Curves
@@ -228,7 +229,7 @@ def opened(uri: str) -> Image.Image:
 
 
 def test_thumbnails_are_small_and_keep_their_shape() -> None:
-    image = Image.effect_noise((640, 320), 90).convert("RGB")
+    image = noise((640, 320), 90).convert("RGB")
     uri = data_uri(image)
     assert uri.startswith("data:image/") and len(uri) < 12_000
     assert opened(uri).size == (96, 48)

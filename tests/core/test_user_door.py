@@ -29,6 +29,7 @@ from contralex.api.embedding import Rows
 from contralex.api.settings import set_texts
 from contralex.evaluation import features
 from contralex.training.notebook_bar import NotebookBar, is_notebook
+from tests.noise import noise
 from tests.packages import ROOT
 
 NAMES = [
@@ -52,7 +53,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for number in range(6):
         path = folder / "photos" / ("cat" if number < 3 else "dog") / f"{number % 3}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((40, 48), 80).convert("RGB").save(path)
+        noise((40, 48), 80, number).convert("RGB").save(path)
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -345,7 +346,7 @@ def test_embeddings_are_the_features_of_every_image(run: contralex.Run) -> None:
 
 def test_what_cannot_be_read_is_named_and_left_out(run: contralex.Run, tmp_path: Path) -> None:
     for number in range(3):
-        Image.effect_noise((40, 40), 80).save(tmp_path / f"{number}.png")
+        noise((40, 40), 80, number).save(tmp_path / f"{number}.png")
     whole = (tmp_path / "1.png").read_bytes()
     (tmp_path / "1.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "train").mkdir()

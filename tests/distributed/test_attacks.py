@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from contralex.recipes.layers import resolve
 from contralex.training import launch
 from contralex.training.run import train
+from tests.noise import noise
 from tests.train.tiny import TINY
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -34,7 +34,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(50):
         name = folder / ("one" if number % 2 else "other") / f"{number}.png"
         name.parent.mkdir(exist_ok=True)
-        Image.effect_noise((32, 32), 80).convert("RGB").save(name)
+        noise((32, 32), 80, number).convert("RGB").save(name)
     return folder
 
 

@@ -44,6 +44,7 @@ from contralex_clip.losses import ClipLoss, ScaledLoss, SigmoidLoss
 from contralex_clip.spec import ImageTextSpec, TextEncoderSpec
 from contralex_clip.tokens import ByteTokenizer, Tokens
 from contralex_clip.views import ImageTextViews
+from tests.noise import noise
 from tests.parity.test_clip import SETS, SHARED, SMALL
 from tests.parity.test_methods import step
 
@@ -197,7 +198,7 @@ def test_the_only_chance_is_where_the_square_lies() -> None:
 def test_siglip_squeezes_the_whole_image_into_a_square() -> None:
     short = ["method.views.tokenizer={kind: bytes}", "method.encoder.towers.text.vocab=258"]
     views: Any = resolve("siglip", sets=short).run.method.views.build()
-    wide = Image.effect_noise((300, 180), 60).convert("RGB")
+    wide = noise((300, 180), 60).convert("RGB")
     squeezed = wide.resize((224, 224), Image.Resampling.BICUBIC)
     wanted = (v2.functional.to_dtype(v2.functional.pil_to_tensor(squeezed), torch.float32, scale=True) - 0.5) / 0.5
     torch.testing.assert_close(views.plain(wide), wanted)

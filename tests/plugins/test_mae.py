@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from contralex.data.loading import ViewDataset
 from contralex.plugin import ContralexError
 from contralex.recipes.layers import resolve
+from tests.noise import noise
 from tests.parity.test_mae import HIDDEN, PATCH, SIDE, SIZE, mae, masked, pixels
 from tests.parity.test_methods import SAMPLE, step
 
@@ -33,7 +33,7 @@ def test_as_many_are_visible_as_in_the_official_code(share: float, visible: int)
 
 def test_a_view_is_the_crop_and_its_mask() -> None:
     views = spec().build()
-    image = Image.effect_noise((24, 24), 60).convert("RGB")
+    image = noise((24, 24), 60).convert("RGB")
     torch.manual_seed(0)
     found = views.make(image, 0)
     torch.manual_seed(0)

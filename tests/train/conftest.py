@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
+
+from tests.noise import noise
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +16,5 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(50):
         name = folder / ("one" if number % 2 else "other") / f"{number}.png"
         name.parent.mkdir(exist_ok=True)
-        Image.effect_noise((32, 32), 80).convert("RGB").save(name)
+        noise((32, 32), 80, number).convert("RGB").save(name)
     return folder

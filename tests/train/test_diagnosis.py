@@ -28,6 +28,7 @@ from contralex.training.diagnosis.from_metrics import late_accuracy, metric_sign
 from contralex.training.diagnosis.from_spec import spec_signs
 from contralex.training.diagnosis.measure import Measured
 from contralex.training.diagnosis.signs import Sign
+from tests.noise import noise
 from tests.train.tiny import TINY
 
 START = Clock(0, 100, 10)
@@ -198,8 +199,8 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coloured")
     for number in range(48):
         colour = tuple(40 + 60 * (number // 4**channel % 4) for channel in range(3))
-        noise = Image.effect_noise((32, 32), 40).convert("RGB")
-        Image.blend(noise, Image.new("RGB", (32, 32), colour), 0.6).save(folder / f"{number}.png")
+        picture = noise((32, 32), 40, number).convert("RGB")
+        Image.blend(picture, Image.new("RGB", (32, 32), colour), 0.6).save(folder / f"{number}.png")
     return folder
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 import contralex
 from contralex import ContralexError
 from contralex.kinds.encoders.image import ImageEncoder
+from tests.noise import noise
 from tests.train.tiny import TINY
 
 
@@ -108,7 +109,7 @@ def test_features_of_another_checkpoint_are_its_own(run: contralex.Run, encoded:
 
 def test_quality_needs_no_labels(run: contralex.Run, tmp_path: Path) -> None:
     for number in range(12):
-        Image.effect_noise((40, 40), 80).convert("RGB").save(tmp_path / f"{number}.png")
+        noise((40, 40), 80, number).convert("RGB").save(tmp_path / f"{number}.png")
     found = run.quality(tmp_path, drawn=8, draws=3, neighbours=2)
     names = ["rankme", "effective_rank", "alpha_req", "uniformity", "alignment", "neighbour_overlap"]
     names += ["view_recall", "lidar"]
@@ -123,7 +124,7 @@ def test_quality_needs_no_labels(run: contralex.Run, tmp_path: Path) -> None:
 
 
 def test_one_image_has_a_quality(run: contralex.Run, tmp_path: Path) -> None:
-    Image.effect_noise((40, 40), 80).convert("RGB").save(tmp_path / "one.png")
+    noise((40, 40), 80).convert("RGB").save(tmp_path / "one.png")
     found = run.quality(tmp_path, drawn=1, draws=2)
     assert found.protocol["samples"] == 1
     assert found.figures["alignment"] >= 0
@@ -144,7 +145,7 @@ def test_retrieval_and_few_labels_say_what_they_did(run: contralex.Run) -> None:
 
 
 def test_without_labels_a_sentence_says_what_to_give(run: contralex.Run, tmp_path: Path) -> None:
-    Image.effect_noise((40, 40), 80).convert("RGB").save(tmp_path / "one.png")
+    noise((40, 40), 80).convert("RGB").save(tmp_path / "one.png")
     for measure in (run.retrieval, run.few_label):
         with pytest.raises(ContralexError, match=r"Give data that have labels:\n  --data FOLDER$"):
             measure(tmp_path)

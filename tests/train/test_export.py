@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 from packaging.version import Version
-from PIL import Image
 from torch import Tensor
 
 import contralex
@@ -29,6 +28,7 @@ from contralex.plugin import Augment, read_preprocessing
 from contralex.training import build, optimizers
 from contralex.training.checkpoints import write
 from contralex.training.checkpoints.state import CheckpointState
+from tests.noise import noise
 
 BACKBONE = "method.encoder.backbone"
 LARGE = ["method.views.groups.crops.augment.crop.size=96"]
@@ -151,7 +151,7 @@ def test_timm_transforms_images_as_evaluation_does(resnet: contralex.Run, tmp_pa
     model = timm.create_model(f"local-dir:{made.path}", pretrained=True)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     for size in ((300, 200), (64, 130)):
-        image = Image.effect_noise(size, 80).convert("RGB")
+        image = noise(size, 80).convert("RGB")
         torch.testing.assert_close(transform(image), resnet.transform(image), rtol=0, atol=1e-6)
 
 
@@ -206,7 +206,7 @@ def test_transformers_opens_the_folder(sets: list[str], kind: str, tmp_path: Pat
     made = run.export("transformers", tmp_path / "model")
     model = transformers.AutoModel.from_pretrained(made.path, local_files_only=True)
     assert type(model).__name__ == kind and made.difference <= made.bound
-    image = Image.effect_noise((140, 120), 80).convert("RGB")
+    image = noise((140, 120), 80).convert("RGB")
     pixels = transformers.AutoImageProcessor.from_pretrained(made.path)(image, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(pixels[0], run.transform(image), rtol=0, atol=0.05)  # its own rounding of pixels
 
@@ -239,7 +239,7 @@ def test_a_program_of_torch_export_takes_any_number_of_images(conv: contralex.Ru
 def test_towers_that_share_an_image_are_exported_side_by_side(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "cmc")
     made = run.export("torch-export", tmp_path / "both.pt2")
-    images = torch.stack([run.transform(Image.effect_noise((40, 40), 80).convert("RGB"))])
+    images = torch.stack([run.transform(noise((40, 40), 80).convert("RGB"))])
     with torch.inference_mode():
         features = torch.export.load(made.path).module()(images)
         torch.testing.assert_close(features, run.encoder.features(images), rtol=0, atol=made.bound)
@@ -267,7 +267,7 @@ def test_the_lines_of_each_card_open_it_without_contralex(resnet: contralex.Run,
         scripts.append(
             f"with torch.inference_mode():\n{textwrap.indent(block, '    ')}results[{to!r}] = torch.as_tensor(features)"
         )
-    images = resnet.transform(Image.effect_noise((120, 100), 80).convert("RGB")).unsqueeze(0)
+    images = resnet.transform(noise((120, 100), 80).convert("RGB")).unsqueeze(0)
     torch.save(images, tmp_path / "images.pt")
     before = "import sys\nsys.modules['contralex'] = None\nimport torch\nimages = torch.load('images.pt')\nresults = {}"
     code = "\n".join([before, *scripts, "torch.save(results, 'results.pt')"])
@@ -317,7 +317,7 @@ def test_the_card_does_not_say_where_the_data_lie(tmp_path: Path) -> None:
     for number in range(4):
         path = photos / "a" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((40, 40), 80).convert("RGB").save(path)
+        noise((40, 40), 80, number).convert("RGB").save(path)
     run = make_run(tmp_path / "run", sets=[f"data={{kind: image_folder, root: {photos}}}"])
     made = run.export("torch-export", tmp_path / "model")
     text = (made.path / "README.md").read_text("utf-8")

@@ -16,6 +16,7 @@ from contralex.kinds.backbones.specs import TimmBackboneSpec
 from contralex.recipes.layers import resolve
 from contralex.training import build, trial_forward
 from contralex.training.run import train
+from tests.noise import noise
 from tests.train.tiny import TINY
 
 HEAD = "method.encoder.projector=[{width: 128}]"
@@ -33,7 +34,7 @@ class Photographs(Split):
     def __getitem__(self, index: int) -> Image.Image:
         if index < self.broken:
             raise Unreadable(f"{index}.jpg", "it is cut off")
-        return Image.effect_noise((60, 50), 90).convert("RGB")
+        return noise((60, 50), 90, index).convert("RGB")
 
 
 def check(recipe: str, *sets: str, split: Split | None = None) -> None:

@@ -19,6 +19,7 @@ import contralex
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
 from contralex.training.run import train
+from tests.noise import noise
 
 TINY = [
     "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}",
@@ -167,12 +168,11 @@ def test_sequences_train(tmp_path: Path) -> None:
 
 
 def test_unlabelled_images_with_a_broken_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from PIL import Image
 
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(20):
-        Image.effect_noise((40, 40), 80).convert("RGB").save(folder / f"{number:02}.png")
+        noise((40, 40), 80, number).convert("RGB").save(folder / f"{number:02}.png")
     whole = (folder / "07.png").read_bytes()
     (folder / "07.png").write_bytes(whole[: len(whole) // 2])  # the header is fine, the rest is missing
     sets = ["data.root=" + str(folder), "train.batch_size=10", "method.negatives.size=16", "train.batch_norm=local"]

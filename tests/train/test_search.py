@@ -23,6 +23,7 @@ from contralex.api import contact_sheet
 from contralex.api.contact_sheet import Cell, Section, fit
 from contralex.data.base import Source, Split
 from contralex.evaluation.clustering import find_hdbscan, find_k_means, measure_agreement
+from tests.noise import noise
 
 FEW = {
     **{"train.max_steps": 2, "train.log_every": 1, "train.workers": 0, "eval.linear": None, "eval.knn": None},
@@ -35,7 +36,7 @@ COLOURS = {"green": (40, 160, 60), "red": (180, 50, 40)}
 def run(tmp_path_factory: pytest.TempPathFactory) -> contralex.Run:
     own = tmp_path_factory.mktemp("own")
     for number in range(20):
-        Image.effect_noise((32, 32), 80).save(own / f"{number}.png")
+        noise((32, 32), 80, number).save(own / f"{number}.png")
     sets = {**FEW, "method.negatives.size": 16, "train.batch_norm": 8}
     return contralex.train("moco-v2", preset="digits", data=own, sets=sets, out=tmp_path_factory.mktemp("run"))
 
@@ -212,7 +213,7 @@ def test_copies_are_found_by_content_and_others_by_cosine(run: contralex.Run, ph
 
 
 def test_the_first_of_a_group_has_the_largest_file(run: contralex.Run, tmp_path: Path) -> None:
-    image = Image.effect_noise((64, 64), 50).convert("RGB")
+    image = noise((64, 64), 50).convert("RGB")
     for quality in (30, 95, 60):
         image.save(tmp_path / f"{quality}.jpg", quality=quality)
     (group,) = run.duplicates(tmp_path, threshold=-1).groups
@@ -225,7 +226,7 @@ def test_the_first_of_a_group_has_the_largest_file(run: contralex.Run, tmp_path:
 
 
 def test_one_image_has_no_duplicate_and_no_second_cluster(run: contralex.Run, tmp_path: Path) -> None:
-    Image.effect_noise((40, 40), 50).save(tmp_path / "only.png")
+    noise((40, 40), 50).save(tmp_path / "only.png")
     assert run.duplicates(tmp_path).groups == []
     found = run.cluster(tmp_path)
     assert [(each.size, each.examples[0][0]) for each in found.clusters] == [(1, "only.png")]

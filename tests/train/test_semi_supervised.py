@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 import contralex
@@ -22,6 +21,7 @@ from contralex.recipes.layers import resolve, resolve_data
 from contralex.training import build
 from contralex.training.run import train
 from contralex_simclr.resolving import resolve_distillation, resolve_finetuning
+from tests.noise import noise
 
 Call = Callable[..., dict[str, Any]]
 _QUIET = ["train.workers=0", "train.precision=fp32", "eval.knn={k: 4, baselines: false}"]
@@ -36,7 +36,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = folder / split / ("bright" if number % 2 else "dark") / f"{number}.png"
             name.parent.mkdir(parents=True, exist_ok=True)
             light = [min(max(value + (20 if number % 2 else -20), 0), 255) for value in range(256)]
-            Image.effect_noise((16, 16), 30).point(light).convert("RGB").save(name)
+            noise((16, 16), 30, number if split == "train" else 1000 + number).point(light).convert("RGB").save(name)
     return folder
 
 
