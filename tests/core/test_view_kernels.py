@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from contralex.kinds.views import blurs, engine, steps
-from contralex.kinds.views.augment import Augment
+from contralex.kinds.views.augment import Augment, Group
+from contralex.kinds.views.drawing import makes_torchs_words
 from contralex.kinds.views.engine import TensorEngine, load_kernels
 from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters
+from contralex.kinds.views.parts import CropViews
 from tests.core.test_view_engine import AUGMENTS, FACTORS, IMAGES, UNUSUAL, levels, make_view, noise, photo, unscaled
 
 pytestmark = pytest.mark.skipif(load_kernels() is None, reason="numba is not installed")
@@ -159,6 +162,43 @@ def compare_both(augment: Augment, seeds: range, monkeypatch: pytest.MonkeyPatch
         else:  # what Pillow is given has no fractions: a level there, where rounding crosses one
             by_pillow = augment.rand_augment is not None or augment.order[0] != "crop"
             assert by_pillow or unscaled(augment, compiled - plain).max() < 0.01
+
+
+@pytest.mark.parametrize("recipe", AUGMENTS)
+def test_parameters_that_are_drawn_from_seeds_are_those_of_torchs_generator(recipe: str) -> None:
+    """Images so narrow that few crops fit are among them."""
+    made = TensorEngine(AUGMENTS[recipe])
+    chance = np.random.default_rng(0)
+    images = [engine.Image.new("RGB", tuple(sides)) for sides in chance.integers(1, 300, (60, 2)).tolist()]
+    seeds = [2 * int(seed) + 1 for seed in chance.integers(0, 2**63, 60)]
+    wanted = []
+    with torch.random.fork_rng(devices=[]):
+        for image, seed in zip(images, seeds, strict=True):
+            torch.manual_seed(seed)
+            wanted.append(made.draw(image))
+        assert made.draw_seeded(images, seeds) == wanted
+
+
+def test_most_recipes_draw_by_kernels() -> None:
+    kernels = load_kernels()
+    assert kernels is not None
+    assert makes_torchs_words(kernels)
+    compiled = [recipe for recipe, augment in AUGMENTS.items() if TensorEngine(augment)._seeded.is_compiled]
+    assert len(compiled) > len(AUGMENTS) / 2
+
+
+class Brighter(CropViews):
+    """Views that draw what others draw, but for the grey ones."""
+
+    def draw_parameters(self, item: Any, view: int) -> Any:
+        return replace(super().draw_parameters(item, view), gray=False)
+
+
+def test_views_that_write_draw_parameters_alone_are_asked_for_them() -> None:
+    group = {"two": Group.model_validate({"count": 2, "augment": UNUSUAL[0] | {"gray": {"p": 1.0}}})}
+    with torch.random.fork_rng(devices=[]):
+        ours, theirs = (views.draw_seeded([photo()], 1, [7])[0] for views in (Brighter(group), CropViews(group)))
+    assert theirs.gray and ours == replace(theirs, gray=False)
 
 
 @pytest.mark.parametrize("fused", [False, True])

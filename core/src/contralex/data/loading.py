@@ -165,17 +165,23 @@ class ViewDataset(Dataset[Item]):
             yield {"index": sample.index, "views": made, "unreadable": sample.unreadable}
 
     def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[ViewBatch | PackedViews]:
-        parameters = []
-        for sample in samples:
-            seed = mix_seed(self.seed, sample.epoch, sample.index, self.views.draw(view))
-            torch.default_generator.manual_seed(seed)
-            parameters.append(
-                self.views.draw_with_share(sample.raw, view, sample.share)
-                if self._together
-                else self.views.draw_parameters(sample.raw, view)
-            )
+        items = [sample.raw for sample in samples]
+        draw = self.views.draw(view)
+        seeds = [mix_seed(self.seed, sample.epoch, sample.index, draw) for sample in samples]
+        parameters = (
+            self._draw_with_shares(samples, view, seeds)
+            if self._together
+            else self.views.draw_seeded(items, view, seeds)
+        )
         make = self.views.pack_drawn if self.packed else self.views.make_drawn
-        return make([sample.raw for sample in samples], view, parameters)
+        return make(items, view, parameters)
+
+    def _draw_with_shares(self, samples: Sequence[_Sample], view: int, seeds: Sequence[int]) -> Sequence[Any]:
+        parameters = []
+        for sample, seed in zip(samples, seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
+            parameters.append(self.views.draw_with_share(sample.raw, view, sample.share))
+        return parameters
 
     def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, dict[str, str]]:
         try:

@@ -29,6 +29,8 @@ class Views(ABC):
         if "make" in own and "draw_parameters" not in own:
             cls.draw_parameters = Views.draw_parameters  # type: ignore[method-assign]
             cls.make_drawn = Views.make_drawn  # type: ignore[method-assign]
+        if "draw_parameters" in vars(cls) and "draw_seeded" not in own:
+            cls.draw_seeded = Views.draw_seeded  # type: ignore[method-assign]
         if own.keys() & {"make", "make_drawn"} and "pack_drawn" not in own:
             cls.pack_drawn = Views.pack_drawn  # type: ignore[method-assign]
             cls.unpack = Views.unpack  # type: ignore[method-assign]
@@ -42,6 +44,15 @@ class Views(ABC):
         """The random parameters of view number ``view`` of an item, drawn from torch's global generator. Views that do
         not separate drawing from making give the view itself."""
         return self.make(item, view)
+
+    def draw_seeded(self, items: Sequence[Any], view: int, seeds: Sequence[int]) -> Sequence[Any]:
+        """What :meth:`draw_parameters` gives for each of several items after torch's global generator was seeded with
+        its number. In what state the generator is left is not said."""
+        drawn = []
+        for item, seed in zip(items, seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
+            drawn.append(self.draw_parameters(item, view))
+        return drawn
 
     def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[ViewBatch]:
         """View number ``view`` of several items, by what :meth:`draw_parameters` gave for each; nothing is drawn."""

@@ -60,7 +60,7 @@ class Chance:
 
     def uniform(self, low: float, high: float) -> float:
         """As ``torch.empty(1).uniform_(low, high)``, which is a float32."""
-        start, width = _interval(low, high)
+        start, width = interval(low, high)
         return _round(self.fraction() * width + start)
 
     def below(self, count: int) -> int:
@@ -77,7 +77,7 @@ class Chance:
 
 
 @lru_cache(maxsize=64)
-def _interval(low: float, high: float) -> tuple[float, float]:
+def interval(low: float, high: float) -> tuple[float, float]:
     """Where it begins and how wide it is, in float32."""
     start, end = np.float32(low), np.float32(high)
     return float(start), float(end - start)

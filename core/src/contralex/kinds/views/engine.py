@@ -40,6 +40,7 @@ from contralex.kinds.views.blurs import (
     to_bytes,
     to_pillow,
 )
+from contralex.kinds.views.drawing import SeededDraws
 from contralex.kinds.views.fusing import change_colours
 from contralex.kinds.views.parameters import Box, ViewParameters, draw_parameters, rand_augment
 from contralex.kinds.views.steps import solarize_from, tabulate
@@ -60,6 +61,14 @@ class Engine(ABC):
     @abstractmethod
     def draw(self, image: Image.Image) -> Any:
         """The parameters of a view of this image, drawn from torch's global generator."""
+
+    def draw_seeded(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[Any]:
+        """What :meth:`draw` gives for each image after torch's global generator was seeded with its number."""
+        drawn = []
+        for image, seed in zip(images, seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
+            drawn.append(self.draw(image))
+        return drawn
 
     @abstractmethod
     def make(self, images: Sequence[Image.Image], parameters: Sequence[Any]) -> Sequence[Tensor]:
@@ -96,9 +105,13 @@ class TensorEngine(Engine):
         self.augment = augment
         self.fused = fused
         self.names = [name for name in augment.order if getattr(augment, name) is not None]
+        self._seeded = SeededDraws(augment, self.names)
 
     def draw(self, image: Image.Image) -> ViewParameters:
         return draw_parameters(self.augment, self.names, *image.size)
+
+    def draw_seeded(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[ViewParameters]:
+        return self._seeded.draw(load_kernels(), images, seeds)
 
     def make(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
         made: list[Tensor] = []

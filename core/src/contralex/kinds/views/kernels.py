@@ -510,3 +510,109 @@ def _blur_smoothly(planes: _Array, kernel: _Array) -> None:
                 weight = kernel[apart]
                 for x in range(width):
                     out[x] += (above[x] + below[x]) * weight
+
+
+@_compiled
+def read_words(seeds: _Array, count: int) -> _Array:
+    """(N, count) uint32: what a Mersenne Twister gives first after each seed, of which it takes 32 bits.
+
+    Source: Matsumoto & Nishimura, 1998; ATen/core/MT19937RNGEngine.h.
+    """
+    words = np.empty((len(seeds), count), np.uint32)
+    length, apart = 624, 397
+    state = np.empty(apart + count + 1, np.uint32)  # as much of it as the first words need
+    for at in range(len(seeds)):
+        state[0] = _u4(seeds[at] & np.uint64(0xFFFFFFFF))
+        for number in range(1, min(length, apart + count + 1)):
+            before = state[number - 1]
+            state[number] = _u4(_u4(1812433253) * _u4(before ^ (before >> _u4(30))) + _u4(number))
+        for number in range(count):
+            joined = _u4((state[number] & _u4(0x80000000)) | (state[number + 1] & _u4(0x7FFFFFFF)))
+            word = _u4(state[number + apart] ^ (joined >> _u4(1)))
+            if joined & _u4(1):
+                word = _u4(word ^ _u4(0x9908B0DF))
+            word = _u4(word ^ (word >> _u4(11)))
+            word = _u4(word ^ (_u4(word << _u4(7)) & _u4(0x9D2C5680)))
+            word = _u4(word ^ (_u4(word << _u4(15)) & _u4(0xEFC60000)))
+            words[at, number] = _u4(word ^ (word >> _u4(18)))
+    return words
+
+
+@_compiled
+def draw(words: _Array, ratios: _Array, sizes: _Array, codes: _Array, numbers: _Array) -> _Array:
+    """(N, 18) the parameters of views, from ``words`` (N, W) of a generator, as :mod:`parameters` draws them: whether a
+    crop fitted, then top, left, height and width; whether colours change, their order, and four factors; grey,
+    mirrored, σ, and solarised. NaN: none. ``sizes``: (N, 2) widths and heights of images; ``ratios``: (N, attempts)
+    those of crops; ``codes`` (K,) and ``numbers`` (K, 9): the operations, see :mod:`drawing`."""
+    made = np.zeros((len(words), 18))
+    for at in range(len(words)):
+        row, read = made[at], words[at]
+        row[16] = np.nan
+        used = _draw_crop(read, ratios[at], sizes[at], numbers[0], row)
+        for step in range(1, len(codes) if row[0] else 0):
+            code, number = codes[step], numbers[step]
+            if code != _HUE or number[0] != 1:  # as torchvision, which asks no number for colours that always change
+                used += 1
+                if _fraction(read[used - 1]) >= number[0]:
+                    continue
+            if code == _HUE:
+                used = _draw_colours(read, used, number, row)
+            elif code == _GRAY:
+                row[14] = 1
+            elif code == _FLIP:
+                row[15] = 1
+            elif code == _KERNEL:
+                row[16] = _uniform(read[used], number[1], number[2])
+                used += 1
+            elif code == _SOLARIZE:
+                row[17] = 1
+    return made
+
+
+@_compiled
+def _draw_crop(words: _Array, ratios: _Array, size: _Array, number: _Array, row: _Array) -> int:
+    """How many words were used."""
+    width, height = size
+    area = height * width
+    for attempt in range(len(ratios)):
+        target = area * _uniform(words[2 * attempt], number[1], number[2])
+        ratio = _f8(ratios[attempt])
+        across, down = int(np.rint(np.sqrt(target * ratio))), int(np.rint(np.sqrt(target / ratio)))
+        if 0 < across <= width and 0 < down <= height:
+            used = 2 * attempt + 2
+            row[0] = 1
+            row[1] = _i8(words[used]) % (height - down + 1)
+            row[2] = _i8(words[used + 1]) % (width - across + 1)
+            row[3] = down
+            row[4] = across
+            return used + 2
+    return 0
+
+
+@_compiled
+def _draw_colours(words: _Array, used: int, number: _Array, row: _Array) -> int:
+    """How many words were used, those before included."""
+    row[5] = 1
+    order = row[6:10]
+    for change in range(4):
+        order[change] = change
+    for change in range(3):
+        other = change + _i8(words[used]) % (4 - change)
+        used += 1
+        order[change], order[other] = order[other], order[change]
+    for change in range(4):
+        row[10 + change] = np.nan
+        if not np.isnan(number[1 + 2 * change]):
+            row[10 + change] = _uniform(words[used], number[1 + 2 * change], number[2 + 2 * change])
+            used += 1
+    return used
+
+
+@_compiled
+def _fraction(word: Any) -> Any:
+    return _i8(word & _u4(0xFFFFFF)) / 16777216.0
+
+
+@_compiled
+def _uniform(word: Any, start: Any, width: Any) -> Any:
+    return _f8(_f4(_fraction(word) * width + start))

@@ -18,7 +18,7 @@ from contralex.kinds.views.chance import Chance
 from contralex.kinds.views.crops import draw_height_crop
 from contralex.kinds.views.rand_augment import ChosenOperation, TensorFlowRandAugment, TorchvisionRandAugment
 
-_ATTEMPTS = 10  # at a crop that fits into the image, as torchvision's RandomResizedCrop
+ATTEMPTS = 10  # at a crop that fits into the image, as torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def draw_box(chance: Chance, crop: Crop, width: int, height: int) -> Box:
     """A random crop of an image of this size."""
     if crop.drawn == "height":
         return Box(*draw_height_crop(chance, crop.scale, crop.ratio, width, height))
-    low, high = _log_ratio(crop.ratio)
+    low, high = log_ratio(crop.ratio)
     area = height * width
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         target = area * chance.uniform(*crop.scale)
         ratio = torch.empty(1).fill_(chance.uniform(low, high)).exp_().item()  # math.exp rounds otherwise
         across, down = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
@@ -125,7 +125,7 @@ def draw_box(chance: Chance, crop: Crop, width: int, height: int) -> Box:
 
 
 @lru_cache(maxsize=64)
-def _log_ratio(ratio: tuple[float, float]) -> tuple[float, float]:
+def log_ratio(ratio: tuple[float, float]) -> tuple[float, float]:
     low, high = torch.log(torch.tensor(ratio)).tolist()  # in float32, as torchvision's
     return low, high
 
@@ -153,7 +153,13 @@ def draw_colour_factors(chance: Chance, jitter: Jitter) -> ColourFactors:
 
 
 def _draw_factor(chance: Chance, strength: float) -> float | None:
-    return chance.uniform(max(1.0 - strength, 0.0), 1.0 + strength) if strength else None
+    between = factor_range(strength)
+    return chance.uniform(*between) if between is not None else None
+
+
+def factor_range(strength: float) -> tuple[float, float] | None:
+    """The smallest and the largest factor; None where nothing changes."""
+    return (max(1.0 - strength, 0.0), 1.0 + strength) if strength else None
 
 
 def rand_augment(values: RandAugment) -> TensorFlowRandAugment | TorchvisionRandAugment:

@@ -86,6 +86,9 @@ class CropViews(Views):
     def draw_parameters(self, item: Any, view: int) -> Any:
         return self._engines[view].draw(item)
 
+    def draw_seeded(self, items: Sequence[Any], view: int, seeds: Sequence[int]) -> Sequence[Any]:
+        return self._engines[view].draw_seeded(items, seeds)
+
     def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
         return self._engines[view].make(items, parameters)
 
