@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 import contralex
-from contralex.data.base import Split
+from contralex.data.base import Split, Unreadable
+from contralex.data.kept_images import KeptImages, bytes_to_keep
 from contralex.data.loading import Batch
 from contralex.data.views import Views
 from contralex.errors import ContralexError
@@ -23,10 +25,12 @@ from contralex.kinds.views.parts import CropViews
 from contralex.lookup.view import pixels_of
 from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import TrainSpec
+from contralex.training import devices
 from contralex.training.batches import batches
 from tests.train.tiny import TINY
 
 SIDE, COUNT, BATCH = 12, 24, 8
+BROKEN = 5
 
 
 class Pictures(Split):
@@ -40,6 +44,26 @@ class Pictures(Split):
 
     def __getitem__(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
+
+
+class Reading(Pictures):
+    """Counts the reads, in a file, which a worker's are as well."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self.log = log
+
+    def __getitem__(self, index: int) -> Image.Image:
+        with self.log.open("a") as file:
+            file.write(f"{index}\n")
+        if index == BROKEN:
+            raise Unreadable("broken", "it is")
+        return super().__getitem__(index)
+
+    def reads(self) -> list[int]:
+        found = sorted(int(line) for line in self.log.read_text().split())
+        self.log.unlink()
+        return found
 
 
 class Counting(Views):
@@ -117,3 +141,54 @@ def test_a_run_trains_on_views_from_the_device_as_on_those_of_workers(tmp_path: 
         lines = (tmp_path / device / "metrics.jsonl").read_text("utf-8").splitlines()
         losses.append([line["loss"] for line in map(json.loads, lines) if "loss" in line])
     assert len(losses[0]) == 5 and losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_are_kept_are_read_once_by_all_workers_together(workers: int, tmp_path: Path) -> None:
+    split = Reading(tmp_path / "log")
+    plain = made(split, crops("workers"), settings(workers=workers), epochs=3)
+    assert len(split.reads()) >= 3 * COUNT
+    kept = made(split, crops("workers"), settings(workers=workers, cache="memory"), epochs=3)
+    for one, other in zip(plain, kept, strict=True):
+        assert torch.equal(one["index"], other["index"]) and one["unreadable"] == other["unreadable"]
+        assert all(torch.equal(pixels(one, view), pixels(other, view)) for view in range(2))
+    reads = split.reads()
+    assert set(reads) == set(range(COUNT)) and reads.count(BROKEN) == 3
+    most = 1 if workers == 0 else workers  # two workers may read one at the same time, as a stand-in and as itself
+    assert max(reads.count(index) for index in range(COUNT) if index != BROKEN) <= most
+
+
+def test_what_has_no_room_is_read_each_time(tmp_path: Path) -> None:
+    split = Reading(tmp_path / "log")
+    kept = KeptImages(split, 3 * SIDE * SIDE)  # of one image
+    for _ in range(2):
+        for index in (0, 1):
+            assert np.array_equal(np.asarray(kept[index]), split.pixels[index])
+    assert split.reads() == [0, 1, 1]
+    assert bytes_to_keep(400) == 100 and bytes_to_keep(None) > 0
+
+
+def test_an_image_with_something_beside_its_pixels_is_not_kept() -> None:
+    captioned = Pictures()[0]
+    captioned.info["caption"] = "a cat"
+    kept = KeptImages(OneImage(captioned), 10_000)
+    assert [kept[0].info["caption"] for _ in range(2)] == ["a cat"] * 2
+
+
+class OneImage(Split):
+    def __init__(self, image: Image.Image) -> None:
+        super().__init__()
+        self.image = image
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.image
+
+
+def test_workers_that_are_not_forked_share_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "worker_context", lambda: multiprocessing.get_context("spawn"))
+    with pytest.raises(ContralexError, match="share where they are forked") as refused:
+        made(Pictures(), Counting(), settings(workers=1, cache="memory"))
+    assert str(refused.value).endswith("--set train.cache=none")

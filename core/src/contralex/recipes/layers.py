@@ -32,7 +32,7 @@ from contralex.recipes.walk import walk
 _FOR_PEOPLE = ("name", "summary", "paper")  # not part of what is run
 # Of `train`: what becomes of a failed hook, which checkpoints are kept, and how the machine computes. A resumed run may
 # have others.
-NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint", "threads", "channels_last", "compile")
+NOT_COMPUTED = ("on_hook_error", "on_bad_loss", "checkpoint", "threads", "channels_last", "compile", "cache")
 _IF_ANY = (*_FOR_PEOPLE, "code", "plugins", "init")  # not written where it says nothing
 # No part of the digest where they have their defaults, so that runs have the digest that they had before these fields.
 _ADDED = ("micro_batch", "accumulate")

@@ -269,6 +269,10 @@ class TrainSpec(Spec):
     """Every random number of the run is a function of it."""
     workers: int | None = Field(None, ge=0, le=1024)
     """Processes that load data, for each process that trains; null chooses by the cores and the device."""
+    cache: Literal["none", "memory"] = "none"
+    """Whether decoded images to train on stay in ``memory``, which all workers share, so that each is read once: for
+    many small images. At most a quarter of the free memory is filled; other images are read each time. Views do not
+    depend on it. Not beside a GPU, where workers are not forked."""
     threads: int | None = Field(None, gt=0, le=1024)
     """Threads in which the CPU computes; null obeys ``OMP_NUM_THREADS``, or keeps the number with which the first steps
     of a run on the CPU are fastest. Results depend on it in the rounding of floats alone."""

@@ -7,9 +7,12 @@ from functools import partial
 
 import torch
 
+from contralex import memory
 from contralex.data.base import Split
+from contralex.data.kept_images import KeptImages, bytes_to_keep
 from contralex.data.loading import Batch, EpochSampler, ViewDataset, collate, load, unpack
 from contralex.data.views import Views
+from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
 from contralex.recipes.code_files import Portable
 from contralex.recipes.run_spec import TrainSpec
@@ -41,6 +44,8 @@ def batches(
         places=views.shares_draws,
     )
     workers = devices.workers(train.workers, device.type)
+    if train.cache == "memory":
+        split = keep_images(split, workers)
     loaded = load(
         Portable(ViewDataset(split, views, train.seed, train.batch_size, only, packed=True)),
         collate,
@@ -54,3 +59,13 @@ def batches(
     # A whole batch of views is too much for a device that encodes it in parts, of which each is copied in its turn.
     is_whole = train.micro_batch is None and train.accumulate == 1
     return prefetch.to_device(loaded, device, finish) if is_whole else map(finish, loaded)
+
+
+def keep_images(split: Split, workers: int) -> Split:
+    """The split, whose decoded images stay in memory. Only workers that are forked share it."""
+    if workers and devices.worker_context().get_start_method() != "fork":
+        raise ContralexError(
+            "train.cache is memory, which workers share where they are forked, and here they are not. Try:"
+            + remedy("--set", "train.cache=none")
+        )
+    return KeptImages(split, bytes_to_keep(memory.available()))

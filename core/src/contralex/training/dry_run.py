@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from contralex import memory
+from contralex.data.kept_images import bytes_to_keep
 from contralex.data.loading import Batch
 from contralex.progress import duration
 from contralex.recipes.layers import Resolved
@@ -44,6 +45,8 @@ class DryRun:
     seconds_a_step: float
     timed: int
     """How many steps were timed."""
+    kept: int | None
+    """Bytes that decoded images take at most (``train.cache: memory``); None where none are kept."""
     peak_memory: int | None
     """Bytes: of the GPU where there is one, else of this process and its workers; None where that is not known."""
 
@@ -65,6 +68,7 @@ class DryRun:
                 f"{self.seconds_a_step:.2g} s a step (the median of {self.timed}), so about "
                 f"{duration(60 * self.minutes)} of training, and then evaluation",
                 f"{peak} of {where} at the peak of these steps",
+                *([] if self.kept is None else [f"at most {memory.in_words(self.kept)} of memory for decoded images"]),
                 "Nothing was trained, and nothing is left on disk.",
             ]
         )
@@ -89,6 +93,7 @@ def dry_run(resolved: Resolved) -> DryRun:
             threads=threads,
             seconds_a_step=median(seconds),
             timed=len(seconds),
+            kept=bytes_to_keep(memory.available()) if train.cache == "memory" else None,
             peak_memory=_peak_memory(run.device),
         )
 
