@@ -18,16 +18,17 @@ from torch import Tensor
 from contralex.compat import default_store
 
 _Made = TypeVar("_Made")
+_IS_AVAILABLE = dist.is_available()  # the same as long as torch is imported, and asked for several times a step
 
 
 def world() -> int:
     """The number of processes, W."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _IS_AVAILABLE and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0 to W-1. The main process has 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _IS_AVAILABLE and dist.is_initialized() else 0
 
 
 def gather(tensor: Tensor, *, gradient: bool = False) -> Tensor:

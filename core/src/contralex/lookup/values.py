@@ -161,7 +161,7 @@ class Rows:
         return Rows(*(getattr(self, name)[which] for name in _ROW_FIELDS))
 
     def detach(self) -> Rows:
-        return replace(self, vectors=self.vectors.detach())
+        return Rows(self.vectors.detach(), self.sample, self.view, self.position, self.layout)
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -462,8 +462,12 @@ class Step:
 
     def detach_rows(self) -> None:
         """Leave the graph of the look-up behind."""
-        self.queries = {output: rows.detach() for output, rows in self.queries.items()}
-        self.keys = {output: rows.detach() for output, rows in self.keys.items()}
+        asked, found = self.queries, self.keys
+        self.queries = {output: rows.detach() for output, rows in asked.items()}
+        self.keys = {
+            output: self.queries[output] if rows is asked.get(output) else rows.detach()
+            for output, rows in found.items()
+        }
 
     @classmethod
     def join(cls, look_ups: Sequence[Step]) -> Step:

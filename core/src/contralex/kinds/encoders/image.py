@@ -92,6 +92,8 @@ class ImageEncoder(Encoder):
                 **(self._encode(images, hides=hides) if images else {}),
                 **{view: self._embed_pieces(p) for view, p in in_pieces.items()},
             }
+        if not self.together and not self._others:
+            return {view: self.projector(self.features(pixels_of(image))) for view, image in views.items()}
         if not self.together:
             return {view: self._embed([[image]], hides)[0] for view, image in views.items()}
         # Crops of one size in one batch, as SwAV's multi-crop does.
