@@ -56,6 +56,12 @@ def test_rows_of_batches_are_rows() -> None:
     assert torch.equal(torch.func.vmap(to_unit_length)(vectors), F.normalize(vectors, dim=2))
 
 
+def test_transforms_of_torch_see_through_it() -> None:
+    vectors = draw(3, 4)
+    found, wanted = (torch.func.jacrev(lambda v, f=f: f(v))(vectors) for f in (to_unit_length, plain))
+    torch.testing.assert_close(found, wanted)
+
+
 def test_without_a_gradient_there_is_no_graph() -> None:
     with torch.no_grad():
         assert not to_unit_length(draw(2, 3).requires_grad_()).requires_grad

@@ -184,6 +184,14 @@ def times_written(tensor: Tensor) -> int:
     return tensor._version
 
 
+def are_transforms_active() -> bool:
+    """Whether a transform of torch.func (vmap, grad, ...) is going on. An autograd function works in one only where it
+    has a ``setup_context``, which takes 20 µs a call; torch asks this for itself, and gives it no public name."""
+    import torch
+
+    return bool(torch._C._are_functorch_transforms_active())
+
+
 # torch: processes
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.compat import are_transforms_active
+
 _LEAST = 1e-12  # of a length that is divided by, as in F.normalize
 
 
@@ -17,22 +19,19 @@ def to_unit_length(vectors: Tensor) -> Tensor:
     Where u = v/‖v‖ has the gradient g, v has (g − u·(u·g))/‖v‖: four operations on all numbers, and not ten. That
     gradient has one of its own.
     """
-    if not (torch.is_grad_enabled() and vectors.requires_grad) or torch.compiler.is_compiling():
+    is_traced = torch.compiler.is_compiling() or are_transforms_active()
+    if is_traced or not (torch.is_grad_enabled() and vectors.requires_grad):
         return F.normalize(vectors, dim=-1)
     units: Tensor = _UnitLength.apply(vectors)
     return units
 
 
 class _UnitLength(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(vectors: Tensor) -> Tensor:
-        return vectors / _lengths(vectors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:
+        units = vectors / _lengths(vectors)
+        ctx.save_for_backward(vectors, units)
+        return units
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
