@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 
+from contralex.cli.plugins import show
 from contralex.errors import ContralexError
 from contralex.plugins.registry import registry
+from contralex.recipes.json_schema import recipe_schema
 from contralex.recipes.layers import resolve, resolve_data
 from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.run import train
@@ -68,6 +71,28 @@ def test_settings_are_complete_in_the_resolved_spec(images: Path, fake_plugin: I
     assert tiny(images, "plugins=[{name: foo, patience: 4}]").digest != resolved.digest
     assert resolved.run.plugins[0].settings.patience == 3
     assert "plugins" not in tiny(images).data
+
+
+def test_settings_are_shown_and_stand_in_the_schema(fake_plugin: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_plugin("foo", PATIENT)
+    show("foo", as_json=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert [(row["field"], row["bounds"], row["default"]) for row in facts["settings"]] == [
+        ("patience", "> 0, ≤ 1000", "required"),
+        ("decay", "≥ 0, ≤ 1", "0.5"),
+    ]
+    show("foo")
+    assert "patience" in capsys.readouterr().out
+    validator = Draft202012Validator(recipe_schema())
+    recipe = resolve("simclr-v1", preset="digits").data
+    for plugins, is_right in (
+        (["foo"], True),
+        ([{"name": "foo", "patience": 3}], True),
+        ([{"name": "foo", "patience": 0}], False),
+        ([{"name": "foo", "patiense": 3}], False),
+        ([{"name": "bar", "patience": 3}], False),
+    ):
+        assert validator.is_valid({**recipe, "plugins": plugins}) == is_right, plugins
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def show(
     if as_json:
         print_json(facts)
         return
-    kinds = facts.pop("kinds")
+    kinds, settings = facts.pop("kinds"), facts.pop("settings", [])
     facts["editable"] = {True: "yes", False: "no", None: ""}[facts["editable"]]
     rows = [[key.replace("_", " "), ", ".join(value) if isinstance(value, list) else value or "-"]
             for key, value in facts.items()]  # fmt: skip
@@ -71,6 +71,9 @@ def show(
     if offered:
         typer.echo()
         print_table(["slot", "kind", "what it is", "source"], offered)
+    if settings:
+        typer.echo()
+        _print_fields("setting", settings)
 
 
 def _show_kind(path: str, as_json: bool) -> None:
@@ -87,13 +90,13 @@ def _show_kind(path: str, as_json: bool) -> None:
     print_table(["", ""], [*rows, *(["needs", need] for need in facts["needs"])])
     if facts["fields"]:
         typer.echo()
-        print_table(
-            ["field", "type", "bounds", "default", "what it is"],
-            [
-                [field[key] for key in ("field", "type", "bounds", "default", "description")]
-                for field in facts["fields"]
-            ],
-        )
+        _print_fields("field", facts["fields"])
+
+
+def _print_fields(title: str, fields: list[dict[str, Any]]) -> None:
+    columns = ("field", "type", "bounds", "default", "description")
+    rows = [[field[key] for key in columns] for field in fields]
+    print_table([title, "type", "bounds", "default", "what it is"], rows)
 
 
 def warn_of_unmatched() -> None:
@@ -142,6 +145,7 @@ def _offers(plugin: Plugin) -> str:
 
 def _facts(plugin: Plugin) -> dict[str, Any]:
     from contralex.plugins.hooks import PROJECT
+    from contralex.plugins.kind_facts import field_facts
     from contralex.plugins.kind_list import summary
 
     found = plugin.found
@@ -165,6 +169,7 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
         "recipes": sorted(plugin.recipes),
         "commands": sorted(plugin.commands),
         "hooks": plugin.hooks,
+        **({"settings": field_facts(plugin.settings)} if plugin.settings is not None else {}),
     }
 
 
@@ -172,7 +177,7 @@ def _life_cycle(plugin: Plugin) -> list[str]:
     """The hooks that take part in a run, by their short names."""
     from contralex.plugins.hooks import SLOTS
 
-    offers = (*SLOTS.values(), "contralex_recipes", "contralex_commands")
+    offers = (*SLOTS.values(), "contralex_recipes", "contralex_commands", "contralex_settings")
     return [name.removeprefix("contralex_") for name in plugin.hooks if name not in offers]
 
 

@@ -34,6 +34,11 @@ def kind_facts(slot: str, spec: type[Spec]) -> dict[str, Any]:
     }
 
 
+def field_facts(spec: type[Spec]) -> list[dict[str, Any]]:
+    """Each field of a spec that is no kind, such as a plugin's settings."""
+    return _Fields(spec.model_json_schema()).rows()
+
+
 def find_kind(path: str) -> tuple[str, type[Spec]]:
     """The slot and the spec of a kind such as ``targets.key_vector``."""
     slot, dot, kind = path.removeprefix("method.").partition(".")

@@ -32,8 +32,10 @@ class PluginUse:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> Any:
-        named = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-        return {"anyOf": [{"type": "string"}, named]}
+        with_settings = [
+            _block(plugin.name, plugin.settings) for plugin in registry().plugins.values() if plugin.usable
+        ]
+        return {"anyOf": [{"type": "string"}, *filter(None, with_settings)]}
 
     @classmethod
     def validate(cls, value: Any) -> PluginUse:
@@ -62,6 +64,20 @@ class PluginUse:
     def plain(self) -> str | dict[str, Any]:
         """As it stands in a recipe."""
         return self.name if self.settings is None else {"name": self.name, **self.settings.model_dump(mode="json")}
+
+
+def _block(name: str, settings: type[Spec] | None) -> dict[str, Any] | None:
+    """The JSON Schema of a plugin with its settings; None where it has none."""
+    if settings is None:
+        return None
+    schema = settings.model_json_schema()
+    if "$defs" in schema:  # to which nothing could refer from inside of another schema
+        schema = {"type": "object"}
+    return {
+        **schema,
+        "properties": {"name": {"const": name}, **schema.get("properties", {})},
+        "required": ["name", *schema.get("required", [])],
+    }
 
 
 def find_plugin(name: str) -> Plugin | None:
