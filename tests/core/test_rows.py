@@ -134,3 +134,13 @@ def test_a_position_that_no_key_has_is_refused_in_training_too() -> None:
     with late_checks.collect() as checks:
         queries.index_in(keys)
     assert [bool(check.is_wrong) for check in checks] == [True]
+
+
+def test_a_view_that_was_selected_without_a_gradient_has_one_later() -> None:
+    vectors = torch.rand(4, 3, requires_grad=True)
+    rows = Rows.from_views({0: (vectors[:2], None), 1: (vectors[2:], None)}, SAMPLE)
+    with torch.no_grad():
+        rows.select_view(0)
+    rows.select_view(0).vectors.sum().backward()
+    assert vectors.grad is not None and torch.equal(vectors.grad[:2], torch.ones(2, 3))
+    assert rows.select_view(0) is rows.select_view(0)

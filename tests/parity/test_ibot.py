@@ -72,8 +72,8 @@ def tokens(backbone: Any, pixels: Tensor, mask: Tensor | None = None) -> tuple[T
         positions = torch.cat([positions[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
     x = torch.cat([backbone.cls_token.expand(len(x), -1, -1), x], dim=1) + positions
     for block in backbone.blocks:
-        x = x + block.attn(block.norm1(x))
-        x = x + block.mlp(block.norm2(x))
+        x = x + block.ls1(block.attn(block.norm1(x)))
+        x = x + block.ls2(block.mlp(block.norm2(x)))
     x = backbone.norm(x)
     return x[:, 0], x[:, 1:]
 

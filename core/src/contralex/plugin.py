@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     from contralex.lookup.step import LookUp
     from contralex.lookup.values import Answer, Match, Rows, Step, StepResult, Targets
     from contralex.lookup.view import View, ViewBatch, company_of, map_pixels, pixels_of
-    from contralex.lookup.weights import TiledWeights
+    from contralex.lookup.weights import TiledWeights, weigh_by_sample
     from contralex.plugins.architecture import Architecture, Library
     from contralex.plugins.building import BuildContext
     from contralex.plugins.hooks import Run, hookimpl
@@ -275,7 +275,10 @@ _WHERE = {
         "map_pixels",
         "pixels_of",
     ),
-    "contralex.lookup.weights": ("TiledWeights",),
+    "contralex.lookup.weights": (
+        "TiledWeights",
+        "weigh_by_sample",
+    ),
     "contralex.plugins.architecture": (
         "Architecture",
         "Library",
@@ -488,6 +491,7 @@ __all__ = [
     "trim_long_image",
     "value_at",
     "vit_backbone",
+    "weigh_by_sample",
     "write_text",
     "write_tiny_folder",
     "write_to_ring",

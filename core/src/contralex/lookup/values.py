@@ -135,8 +135,10 @@ class Rows:
         block, rows = found
         if rows.stop - rows.start == len(self):
             return self
-        known = self._of_view[view] = self._select_block(block, rows)
-        return known
+        selected = self._select_block(block, rows)
+        if torch.is_grad_enabled() or not self.vectors.requires_grad:  # else no gradient would come back through it
+            self._of_view[view] = selected
+        return selected
 
     def _select_block(self, block: Block, rows: slice) -> Rows:
         is_own = block.per_sample == 1 and not block.has_others

@@ -7,6 +7,14 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 
+def weigh_by_sample(is_row: Tensor, per_sample: int) -> Tensor:
+    """(N,) the weight of each of ``per_sample`` rows of a sample, with which a mean over all rows is the mean over
+    samples of the mean over their rows. ``is_row`` (N,): whether a row stands for something, and is no filling; a
+    sample without such rows counts as 0."""
+    rows = is_row.view(-1, per_sample).float()
+    return (rows * per_sample / rows.sum(dim=1, keepdim=True).clamp_min(1)).flatten()
+
+
 class TiledWeights(ABC):
     """Weights (N, M) of the entries for each query, without a gradient, which are made as they are needed.
 

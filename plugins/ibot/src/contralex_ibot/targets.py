@@ -17,6 +17,7 @@ from contralex.plugin import (
     Targets,
     distributed,
     value_at,
+    weigh_by_sample,
 )
 
 _MEAN_SCORES = "mean of the teacher's scores of patches"
@@ -56,16 +57,9 @@ class CentredPatchTargets(TargetGenerator):
         index = queries.find_in(wanted, same_view=False)
         scores = wanted.vectors[index.clamp_min(0)].float() @ prototypes.T  # (N, K)
         weights = torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
-        return Targets(weights=weights * weigh_patches(index >= 0, queries.per_sample).unsqueeze(1))
+        return Targets(weights=weights * weigh_by_sample(index >= 0, queries.per_sample).unsqueeze(1))
 
     def update(self, keys: Rows, step: Step) -> None:
         means = [cache[_MEAN_SCORES] for cache in step.caches if _MEAN_SCORES in cache]
         if means:
             self.centre.lerp_(torch.stack(means).mean(dim=0).to(self.centre), 1 - self.centre_momentum)
-
-
-def weigh_patches(is_hidden: Tensor, per_sample: int) -> Tensor:
-    """(N,) the weight of each row of ``per_sample`` rows an image, with which a mean over all rows is a mean over
-    images of the means over the hidden patches of each. ``is_hidden`` (N,): whether a row is one, and no filling."""
-    rows = is_hidden.view(-1, per_sample).float()
-    return (rows * per_sample / rows.sum(dim=1, keepdim=True).clamp_min(1)).flatten()
