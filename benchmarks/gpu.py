@@ -1,4 +1,5 @@
-"""A step of ResNet-50 at 224 pixels beside a bare loop: its time and memory. For ``benchmarks/gpu.sh``.
+"""A step of ResNet-50 at 224 pixels beside a bare loop: its time and memory; and views that the device makes. For
+``benchmarks/gpu.sh``.
 
 Batches are on the device already. contralex's side is what its trainer calls: the method, the optimiser, the update.
 """
@@ -13,8 +14,11 @@ from torch import nn
 import contralex
 from benchmarks.loss import moment
 from benchmarks.measuring import OURS, Case, Options, Peers, Report, compare_calls, main, peak_bytes
+from benchmarks.photographs import WIDE, pictures
 from benchmarks.ready import CLOCK
 from benchmarks.step import CONV, MoCo, Network, SimCLR, Task, ours
+from contralex.data.packed import PackedViews
+from contralex.plugin import Views
 
 
 def measure(options: Options, report: Report, peers: Peers) -> None:
@@ -26,7 +30,27 @@ def measure(options: Options, report: Report, peers: Peers) -> None:
             calls = steps(recipe, network, batch, pixels, precision, options)
             name = f"{recipe}, {network}, {pixels} px, batch {batch}, {precision}"
             report.add(compare_calls(name, calls, options, with_memory=True, least=0.5))
+    report.add(views_on_device(options))
     report.add(in_parts(options))
+
+
+def views_on_device(options: Options) -> Case:
+    """MoCo v2's two views of a batch of photographs: what a worker does for them on its core, and what the device
+    does."""
+    batch = 4 if options.small else 256
+    views: Views = contralex.resolve("moco-v2", sets={"method.views.device": "accelerator"}).run.method.views.build()
+    images, device = pictures(batch, WIDE), torch.device(options.device)
+
+    def pack(view: int) -> PackedViews:
+        drawn = [views.draw_parameters(image, view) for image in images]
+        return PackedViews.join(views.pack_drawn(images, view, drawn))
+
+    packed = [pack(view).to(device) for view in range(2)]
+    calls: dict[str, Callable[[], object]] = {
+        "on the device": lambda: [views.unpack(each, view) for view, each in enumerate(packed)],
+        "by a worker, without reading": lambda: [pack(view) for view in range(2)],
+    }
+    return compare_calls(f"two views of {batch} photographs", calls, options, with_memory=True, least=0.5)
 
 
 def in_parts(options: Options) -> Case:
