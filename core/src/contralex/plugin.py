@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
     from contralex.kinds.key_encoders.parts import FrozenEncoder, MomentumEncoder, SharedKeyEncoder
-    from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, KoLeo, SoftCrossEntropy
+    from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, KoLeo, MeanEntropy, SoftCrossEntropy
     from contralex.kinds.negatives.parts import (
         ClassSource,
         InBatchSource,
@@ -49,7 +49,13 @@ if TYPE_CHECKING:
         QueueSource,
     )
     from contralex.kinds.negatives.specs import Placement, StoredIn
-    from contralex.kinds.targets.parts import ClassLabelTargets, InstanceTargets, KeyVectorTargets, TeacherLogitsTargets
+    from contralex.kinds.targets.parts import (
+        ClassLabelTargets,
+        InstanceTargets,
+        KeySoftmaxTargets,
+        KeyVectorTargets,
+        TeacherLogitsTargets,
+    )
     from contralex.kinds.views.augment import (
         Augment,
         Blur,
@@ -188,6 +194,7 @@ _WHERE = {
         "CosineLoss",
         "InfoNCE",
         "KoLeo",
+        "MeanEntropy",
         "NCE",
         "SoftCrossEntropy",
     ),
@@ -206,6 +213,7 @@ _WHERE = {
     "contralex.kinds.targets.parts": (
         "ClassLabelTargets",
         "InstanceTargets",
+        "KeySoftmaxTargets",
         "KeyVectorTargets",
         "TeacherLogitsTargets",
     ),
@@ -383,6 +391,7 @@ __all__ = [
     "JigsawHead",
     "Jitter",
     "KeyEncoder",
+    "KeySoftmaxTargets",
     "KeyVectorTargets",
     "KoLeo",
     "Layer",
@@ -397,6 +406,7 @@ __all__ = [
     "Masks",
     "Match",
     "MaxPixels",
+    "MeanEntropy",
     "MemoryBankSource",
     "MomentumEncoder",
     "NegativeSource",

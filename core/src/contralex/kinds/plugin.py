@@ -21,7 +21,14 @@ from contralex.kinds.datasets.specs import (
 from contralex.kinds.encoders.specs import ImageSpec, TowersSpec
 from contralex.kinds.key_encoders.specs import FrozenSpec, MomentumSpec, SharedSpec
 from contralex.kinds.layouts import LAYOUTS
-from contralex.kinds.losses.specs import CosineSpec, InfoNCESpec, KoLeoSpec, NCESpec, SoftCrossEntropySpec
+from contralex.kinds.losses.specs import (
+    CosineSpec,
+    InfoNCESpec,
+    KoLeoSpec,
+    MeanEntropySpec,
+    NCESpec,
+    SoftCrossEntropySpec,
+)
 from contralex.kinds.negatives.specs import (
     BorrowedSpec,
     ClassesSpec,
@@ -31,7 +38,7 @@ from contralex.kinds.negatives.specs import (
     PrototypesSpec,
     QueueSpec,
 )
-from contralex.kinds.targets.specs import ClassLabelSpec, InstanceSpec, KeyVectorSpec, TeacherLogitsSpec
+from contralex.kinds.targets.specs import ClassLabelSpec, InstanceSpec, KeySoftmaxSpec, KeyVectorSpec, TeacherLogitsSpec
 from contralex.kinds.views.specs import CropsSpec
 from contralex.plugins.hooks import hookimpl
 from contralex.plugins.layouts import Layout
@@ -68,12 +75,12 @@ def contralex_negative_sources() -> list[type[Spec]]:
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
-    return [InstanceSpec, KeyVectorSpec, ClassLabelSpec, TeacherLogitsSpec]
+    return [InstanceSpec, KeyVectorSpec, ClassLabelSpec, TeacherLogitsSpec, KeySoftmaxSpec]
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [InfoNCESpec, NCESpec, CosineSpec, SoftCrossEntropySpec, KoLeoSpec]
+    return [InfoNCESpec, NCESpec, CosineSpec, SoftCrossEntropySpec, KoLeoSpec, MeanEntropySpec]
 
 
 @hookimpl

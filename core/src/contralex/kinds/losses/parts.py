@@ -153,3 +153,24 @@ class KoLeo(Loss):
             nearest = Dictionary(shared=everyone.detach(), hidden=itself).find_best(mine.detach())
         distances = F.pairwise_distance(mine, everyone[nearest], eps=self.epsilon)
         return -(distances + self.epsilon).log().mean()
+
+
+class MeanEntropy(Loss):
+    """log M − H(p̄), p̄ being the mean over all queries of softmax(scores/τ) over the M entries: 0 where all entries are
+    used alike (MSN, arXiv:2204.07141, Eq. 1, the mean entropy maximisation).
+
+    The mean is over every query view of the look-up's output and every process, so one match is enough. ``temperature``
+    (τ, above 0) divides the scores, and may be a schedule. It reads no targets.
+    """
+
+    compares_samples = False  # the queries are summed over the processes here
+
+    def __init__(self, temperature: float | Schedule) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        asked = step.queries.get(step.output, queries)
+        scores = dictionary.scores(asked.vectors) / value_at(self.temperature, step.clock)
+        mean = distributed.mean_over_processes(F.softmax(scores, dim=1).mean(dim=0))
+        return math.log(len(mean)) + torch.xlogy(mean, mean).sum()

@@ -76,3 +76,16 @@ class KoLeoSpec(Spec):
 
     def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
         return [Least("batch", 2, "each query needs another one, to be far from")]
+
+
+class MeanEntropySpec(TemperedSpec):
+    """log M − the entropy of the mean distribution over the M entries: 0 where the queries use all entries alike.
+
+    It reads no targets. A further look-up of one match adds it, with negatives ``borrowed`` from the look-up whose
+    prototypes should be used.
+    """
+
+    kind: Literal["mean_entropy"] = "mean_entropy"
+    builds = ".parts:MeanEntropy"
+    needs = {"negatives": frozenset({"prototypes", "shared entries alone"})}
+    source = "MSN, arXiv:2204.07141, Eq. 1; code: losses.py, me_max"

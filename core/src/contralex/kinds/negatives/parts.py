@@ -68,7 +68,8 @@ class QueueSource(NegativeSource):
 
     ``size``: keys in the queue. ``dim``: dimensions of a key. ``placement``: every process holds all keys
     (``replicated``), or each holds a part (``sharded``), which saves memory and changes no result. ``dtype``: what keys
-    are stored in; look-ups are in float32.
+    are stored in; look-ups are in float32. ``positive``: whether the query's own key is an entry, too (not in ReSSL,
+    arXiv:2107.09282).
 
     Buffers: ``vectors`` (size, dim), which start as random unit vectors, as in MoCo's code; ``sample`` (size,), the
     sample of each key, -1 where none was written yet; ``pointer``, where the next key goes. The last two are the same
@@ -83,9 +84,17 @@ class QueueSource(NegativeSource):
     sample: Tensor
     pointer: Tensor
 
-    def __init__(self, size: int, dim: int, placement: Placement = "replicated", dtype: StoredIn = "float32") -> None:
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        placement: Placement = "replicated",
+        dtype: StoredIn = "float32",
+        positive: bool = True,
+    ) -> None:
         super().__init__()
         self.size = size
+        self.positive = positive
         self.sharded = placement == "sharded"
 
         def draw_unit(rows: int) -> Tensor:
@@ -105,7 +114,7 @@ class QueueSource(NegativeSource):
         return {"vectors": self.size} if self.sharded else {}
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        positive = keys.select_matching(queries, match).vectors.unsqueeze(1)  # (N, 1, D)
+        positive = keys.select_matching(queries, match).vectors.unsqueeze(1) if self.positive else None  # (N, 1, D)
         none, zero = (make_constant(number, self.size, self.sample.device) for number in (-1, 0))
         rows = Rows(self.vectors, self.sample, none, zero)
         return _entries(self.vectors, rows, sharded=self.sharded, own=positive)

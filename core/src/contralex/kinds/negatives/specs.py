@@ -54,9 +54,15 @@ class QueueSpec(Spec):
     no result."""
     dtype: StoredIn = "float32"
     """The type in which keys are stored; look-ups are in float32."""
-    gives = frozenset({"entries", "positive", "tagged entries"})
+    positive: bool = True
+    """Whether a query's own key is an entry, too; without it, the queue alone is the dictionary (ReSSL)."""
+    gives = frozenset({"entries", "positive", "tagged entries", "shared entries alone"})
+    added = frozenset({"positive"})
     source = "MoCo, arXiv:1911.05722, section 3.2"
     example = {"size": 12}
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"shared entries alone" if self.positive else "positive"}
 
     def queued(self) -> tuple[str, int]:
         return "size", self.size
@@ -128,6 +134,6 @@ class ClassesSpec(Spec):
     count: int = Field(gt=1, le=1_000_000)
     """Number of classes, which is the number of dimensions of the encoder's vectors."""
     needs = {"encoder": frozenset({"any length"})}
-    gives = frozenset({"entries", "classes"})
+    gives = frozenset({"entries", "classes", "shared entries alone"})
     source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning, distillation); a classifier as a look-up"
     example = {"count": 8}

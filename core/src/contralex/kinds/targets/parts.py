@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
+from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.slots import TargetGenerator
 from contralex.lookup.values import Match, Rows, Step, Targets
@@ -95,3 +96,38 @@ class TeacherLogitsTargets(TargetGenerator):
             sure = F.softmax(logits, dim=1).amax(dim=1, keepdim=True) >= self.threshold
             weights = weights * sure
         return Targets(weights=weights)
+
+
+class KeySoftmaxTargets(TargetGenerator):
+    """The key's own distribution over the entries, softmax(scores/τ), weights (N, M) (ReSSL, arXiv:2107.09282, Eqs. 2
+    and 4); with ``sinkhorn`` iterations balanced over the batch, so that all entries are used alike (MSN,
+    arXiv:2204.07141, section 3; code: msn_train.py, ``distributed_sinkhorn``).
+
+    ``temperature`` (τ, above 0) divides the key's scores, and may be a schedule. MSN's softmax of .1, sharpened with
+    T .25, is one of .025. ``sinkhorn``: 0 leaves the distributions as they are.
+    """
+
+    def __init__(self, temperature: float | Schedule, sinkhorn: int = 0) -> None:
+        super().__init__()
+        self.temperature, self.iterations = temperature, sinkhorn
+        self.compares_samples = sinkhorn > 0
+
+    @torch.no_grad()
+    def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
+        temperature = value_at(self.temperature, step.clock)
+        if not self.iterations:
+            scores = dictionary.scores(keys.select_matching(queries, match).vectors)
+            return Targets(weights=F.softmax(scores / temperature, dim=1))
+        everyone = keys.select_view(match.key)
+        if match.key not in step.cache:  # several query views look one key view up
+            weights = F.softmax(dictionary.scores(everyone.vectors) / temperature, dim=1)
+            step.cache[match.key] = _balance(weights, self.iterations)
+        return Targets(weights=step.cache[match.key][queries.with_view(match.key).index_in(everyone, same_view=True)])
+
+
+def _balance(weights: Tensor, iterations: int) -> Tensor:
+    """(N, M) distributions, of every process, such that each entry has nearly N/M of their weight (Sinkhorn-Knopp)."""
+    for _ in range(iterations):
+        weights = weights / weights.sum(dim=0).clamp(min=torch.finfo(weights.dtype).tiny)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+    return weights

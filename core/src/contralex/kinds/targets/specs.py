@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from contralex.plugins.spec import Spec
+from contralex.plugins.spec import Least, Spec
+from contralex.recipes.schedules import Temperature
 
 
 class InstanceSpec(Spec):
@@ -53,3 +55,23 @@ class TeacherLogitsSpec(Spec):
     needs = {"negatives": frozenset({"classes"}), "key_encoder": frozenset({"keys"})}
     gives = frozenset({"weights"})
     source = "SimCLR v2, arXiv:2006.10029, Eq. 2; Hinton et al., arXiv:1503.02531; Noisy Student, arXiv:1911.04252"
+
+
+class KeySoftmaxSpec(Spec):
+    """The key's own distribution over the entries: softmax(scores/``temperature``), balanced over the batch or not."""
+
+    kind: Literal["key_softmax"] = "key_softmax"
+    builds = ".parts:KeySoftmaxTargets"
+    temperature: Temperature
+    """Divides the key's scores; above 0, and below the loss's. May follow a schedule."""
+    sinkhorn: int = Field(0, ge=0, le=100)
+    """Iterations that balance the distributions of all keys over the entries (MSN has 3); 0: none (ReSSL)."""
+    needs = {"negatives": frozenset({"prototypes", "shared entries alone"}), "key_encoder": frozenset({"keys"})}
+    gives = frozenset({"weights"})
+    source = "ReSSL, arXiv:2107.09282, Eqs. 2 and 4; MSN, arXiv:2204.07141, section 3; code: msn_train.py"
+    example = {"temperature": 0.05, "sinkhorn": 3}
+
+    def least(self, offers: Mapping[str, frozenset[str]]) -> list[Least]:
+        return (
+            [Least("batch", 2, "the keys are balanced over the entries together", "sinkhorn")] if self.sinkhorn else []
+        )
