@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
+from contralex.kinds.negatives.parts import BorrowedSource
 from contralex.plugin import (
     NCE,
     BuildContext,
@@ -25,8 +26,11 @@ from contralex.plugin import (
     InBatchSource,
     InfoNCE,
     InstanceTargets,
+    KeySoftmaxTargets,
     KeyVectorTargets,
+    KoLeo,
     Match,
+    MeanEntropy,
     MemoryBankSource,
     MomentumEncoder,
     NoNegatives,
@@ -128,6 +132,8 @@ PARTS: list[tuple[str, dict[str, Any], Made]] = [
     ("loss", {"kind": "cosine"}, lambda c: CosineLoss()),
     ("loss", {"kind": "cosine", "weight": 1.0}, lambda c: CosineLoss(weight=1.0)),
     ("loss", {"kind": "soft_cross_entropy", "temperature": 0.1}, lambda c: SoftCrossEntropy(temperature=0.1)),
+    ("loss", {"kind": "koleo"}, lambda c: KoLeo()),
+    ("loss", {"kind": "mean_entropy", "temperature": 0.1}, lambda c: MeanEntropy(temperature=0.1)),
     ("negatives", {"kind": "none"}, lambda c: NoNegatives()),
     ("negatives", {"kind": "in_batch", "views": "all"}, lambda c: InBatchSource("all")),
     ("negatives", {"kind": "in_batch", "views": "matched"}, lambda c: InBatchSource(views="matched")),
@@ -137,6 +143,7 @@ PARTS: list[tuple[str, dict[str, Any], Made]] = [
         {"kind": "queue", "size": 9, "placement": "sharded", "dtype": "float16"},
         lambda c: QueueSource(size=9, dim=DIM, placement="sharded", dtype="float16"),
     ),
+    ("negatives", {"kind": "queue", "size": 9, "positive": False}, lambda c: QueueSource(9, DIM, positive=False)),
     (
         "negatives",
         {"kind": "memory_bank", "draws": 0},
@@ -160,6 +167,7 @@ PARTS: list[tuple[str, dict[str, Any], Made]] = [
         {"kind": "prototypes", "count": 5, "normalize": False},
         lambda c: PrototypeSource(count=5, dim=DIM, normalize=False),
     ),
+    ("negatives", {"kind": "borrowed"}, lambda c: BorrowedSource(c.sources["main"])),
     ("negatives", {"kind": "classes", "count": DIM}, lambda c: ClassSource(DIM)),
     ("targets", {"kind": "instance"}, lambda c: InstanceTargets()),
     ("targets", {"kind": "key_vector"}, lambda c: KeyVectorTargets()),
@@ -169,6 +177,12 @@ PARTS: list[tuple[str, dict[str, Any], Made]] = [
         "targets",
         {"kind": "teacher_logits", "temperature": 0.5, "hard": True, "threshold": 0.2},
         lambda c: TeacherLogitsTargets(temperature=0.5, hard=True, threshold=0.2),
+    ),
+    ("targets", {"kind": "key_softmax", "temperature": 0.1}, lambda c: KeySoftmaxTargets(0.1)),
+    (
+        "targets",
+        {"kind": "key_softmax", "temperature": 0.1, "sinkhorn": 2},
+        lambda c: KeySoftmaxTargets(temperature=0.1, sinkhorn=2),
     ),
     ("key_encoder", {"kind": "shared", "gradient": True}, lambda c: SharedKeyEncoder(gradient=True)),
     ("key_encoder", {"kind": "shared", "gradient": False}, lambda c: SharedKeyEncoder(gradient=False)),
@@ -200,6 +214,7 @@ def context() -> BuildContext:
         fresh_encoder=SmallEncoder,
         labels=LABELS,
         load_encoder=load_encoder,
+        sources={"main": InBatchSource("matched")},
     )
 
 
