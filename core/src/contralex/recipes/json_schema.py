@@ -90,6 +90,10 @@ class _Writer:
             out["required"] = schema["required"]
         if isinstance(schema.get("additionalProperties"), dict):
             out["additionalProperties"] = self.write(schema["additionalProperties"], whole)
+        if "patternProperties" in schema:  # blocks by names of the user's own that have a pattern, such as look_ups
+            out["patternProperties"] = {
+                pattern: self.write(field, whole) for pattern, field in schema["patternProperties"].items()
+            }
         if isinstance(schema.get("items"), dict):
             out["items"] = self.write(schema["items"], whole=True)
         if "prefixItems" in schema:
