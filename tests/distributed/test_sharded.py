@@ -62,18 +62,19 @@ def trained(case: str, placement: str) -> dict[str, Any]:
     out: dict[str, Any] = {"start": kept(gather_state(model)), "loss": [], "accuracy": [], "undecided": [], "grads": []}
     mine = distributed.own_slice(B // distributed.world())
     for number in range(STEPS):
-        optimizers.set_rates(optimizer, spec.train.optimizer, moment(number).clock, B)
+        now = moment(number)  # one for the look-up and for the update
+        optimizers.set_rates(optimizer, spec.train.optimizer, now.clock, B)
         optimizer.zero_grad()
         sample = torch.arange(5 * number, 5 * number + B) % POPULATION
         shown = {view: (x + number / 10)[mine] for view, x in views(spec.name).items()}
         with undecided(out["undecided"]):
-            found = module(shown, sample[mine], moment(number))
+            found = module(shown, sample[mine], now)
         found.loss.backward()
         out["loss"].append(distributed.mean_over_processes(found.loss.detach()))
         out["accuracy"].append(distributed.mean_over_processes(found.accuracy))
         out["grads"].append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
         optimizer.step()
-        model.update(found.keys, moment(number))
+        model.update(found.keys, now)
     batch_norm.average_running_statistics(model)
     out["state"] = kept(gather_state(model))
     out["held"] = {name: len(model.state_dict()[name]) for name in sharded_buffers(model)}
