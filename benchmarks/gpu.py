@@ -7,6 +7,7 @@ Batches are on the device already. contralex's side is what its trainer calls: t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,6 @@ from benchmarks.photographs import WIDE, pictures
 from benchmarks.ready import CLOCK
 from benchmarks.step import CONV, MoCo, Network, SimCLR, Task, ours
 from contralex.data.packed import PackedViews
-from contralex.plugin import Views
 
 
 def measure(options: Options, report: Report, peers: Peers) -> None:
@@ -38,7 +38,7 @@ def views_on_device(options: Options) -> Case:
     """MoCo v2's two views of a batch of photographs: what a worker does for them on its core, and what the device
     does."""
     batch = 4 if options.small else 256
-    views: Views = contralex.resolve("moco-v2", sets={"method.views.device": "accelerator"}).run.method.views.build()
+    views: Any = contralex.resolve("moco-v2", sets={"method.views.device": "accelerator"}).run.method.views.build()
     images, device = pictures(batch, WIDE), torch.device(options.device)
 
     def pack(view: int) -> PackedViews:
