@@ -36,10 +36,10 @@ NAMES = [
     *("Adapted", "adapt"),
     *("Backbone", "Clock", "Comparison", "ContralexError", "Diagnosis", "Embeddings", "Export", "Fork"),
     *("ImageEncoder", "ImportedWeights", "InfoNCE", "InstanceTargets", "LookUp", "Match", "MomentumEncoder"),
-    *("QueueSource", "Report", "Run", "Step", "Transform", "ViewGrid", "__version__", "build", "cluster", "compare"),
-    *("diff", "distill", "doctor", "dry_run", "duplicates", "embed", "explain", "export", "finetune", "fork"),
-    *("import_weights", "inspect", "kinds", "load_backbone", "load_encoder", "load_transform", "methods", "open"),
-    *("report", "resolve", "runs", "search", "train", "views", "why"),
+    *("QueueSource", "Report", "Run", "Step", "Transform", "View", "ViewGrid", "__version__", "build"),
+    *("cluster", "compare", "diff", "distill", "doctor", "dry_run", "duplicates", "embed", "explain", "export"),
+    *("finetune", "fork", "import_weights", "inspect", "kinds", "load_backbone", "load_encoder", "load_transform"),
+    *("methods", "open", "report", "resolve", "runs", "search", "train", "views", "why"),
 ]
 SLOW = ("adapt", "Adapted", "compare", "Comparison")  # trains two methods, or needs a published file
 IN_ORDER = ("train", "finetune", "distill")  # each goes on from the one before

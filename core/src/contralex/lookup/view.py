@@ -21,7 +21,7 @@ class View:
     >>> import contralex, torch
     >>> view = contralex.View(torch.rand(4, 3, 8, 8), mask=torch.zeros(4, 16, dtype=torch.bool))
     >>> len(view), view[:2].mask.shape
-    (2, torch.Size([2, 16]))
+    (4, torch.Size([2, 16]))
     """
 
     __slots__ = ("company", "pixels")
