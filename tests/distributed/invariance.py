@@ -100,6 +100,20 @@ METHODS: dict[str, Case] = {
             *("method.negatives.count=10", "method.negatives.gain=trained"),
         ),
     ),
+    "dinov2": (
+        "dinov2",
+        (
+            *(
+                "method.encoder.backbone={kind: vit, image_size: 32, patch: 8, width: 16, depth: 1, heads: 2, "
+                "any_size: true, mask_token: true, layer_scale: 0.5}",
+                _SGD,
+                "method.encoder.projector=[{width: 16, activation: gelu}, {width: 8}]",
+            ),
+            "method.encoder.outputs.patches.projector=[{width: 16, activation: gelu}, {width: 6}]",
+            *("method.negatives.count=10", "method.look_ups.patches.negatives.count=10"),
+        ),
+    ),
+    **{name: (name, ()) for name in ("dinov2-vits14", "dinov2-vitb14", "dinov2-vitg14", "dinov2-high-resolution")},
     "dino-resnet50": ("dino-resnet50", (_CONV, "method.negatives.count=10")),
     "simclr-v1": ("simclr-v1", (_CONV, _SGD_OF_A_SUM)),
     "simclr-v2": ("simclr-v2", (_CONV, _SGD_OF_A_SUM)),
