@@ -106,7 +106,7 @@ METHODS: dict[str, Case] = {
             *(
                 "method.encoder.backbone={kind: vit, image_size: 32, patch: 8, width: 16, depth: 1, heads: 2, "
                 "any_size: true, mask_token: true, layer_scale: 0.5}",
-                _SGD,
+                "train.optimizer={kind: sgd, lr: 1e-4}",
                 "method.encoder.projector=[{width: 16, activation: gelu}, {width: 8}]",
             ),
             "method.encoder.outputs.patches.projector=[{width: 16, activation: gelu}, {width: 6}]",

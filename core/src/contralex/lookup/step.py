@@ -71,19 +71,18 @@ class LookUp(Question):
         self.key_encoder = key_encoder
         self._hold(negatives, targets, loss, matches, reduction, weight, of)
         self.look_ups = nn.ModuleDict(look_ups)
-        self._others = dict(look_ups or {})
+        self.questions: dict[str, Question] = {MAIN: self, **(look_ups or {})}
+        """All look-ups of a step by their names; the method's own, ``main``, is the first."""
         self.asked_views = _views_of_outputs([(each, each.query_views) for each in self.questions.values()])
         self.found_views = _views_of_outputs([(each, each.key_views) for each in self.questions.values()])
+        self._asked = {question.of for question in self.questions.values()}
+        self._compared = {question.of for question in self.questions.values() if question.compares_samples}
+        self._asks_once = not look_ups and self.asked_views.keys() == {of}
         self.encoded_queries = _in_order(self.asked_views.values())
         self.encoded_keys = _in_order(self.found_views.values())
         sharded = list(sharded_buffers(self))
         if sharded:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
             keep_from_broadcasts(self, sharded)
-
-    @property
-    def questions(self) -> dict[str, Question]:
-        """All look-ups of a step by their names; the method's own, ``main``, is the first."""
-        return {MAIN: self, **self._others}
 
     @property
     def has_several_outputs(self) -> bool:
@@ -110,9 +109,7 @@ class LookUp(Question):
         return step.queries[self.of], step.keys[self.of]
 
     def _gather(self, of: str, keys: Rows) -> Rows:
-        asking = [question for question in self.questions.values() if question.of == of]
-        needs_others = any(question.compares_samples for question in asking)
-        if asking and (needs_others or not keys.has_positions):
+        if of in self._compared or (of in self._asked and not keys.has_positions):
             return keys.gather(gradient=self.key_encoder.gradient)
         return keys if self.key_encoder.gradient else keys.detach()
 
@@ -207,6 +204,8 @@ class LookUp(Question):
     def look_up(self, queries: Rows, keys: Rows, step: Step) -> StepResult:
         """The cheap half, in float32: each question's query views look their key views up. ``queries`` and ``keys`` are
         the main one's; what the others ask is in ``step``, where :meth:`encode` has put it."""
+        if self._asks_once:
+            return self._look_up_once(queries, keys, step)
         with _without_autocast(queries.vectors.device.type):
             _put_in_float32(step, {**step.queries, self.of: queries}, {**step.keys, self.of: keys})
             twins: dict[tuple[int, int], Twins | None] = {}
@@ -218,6 +217,18 @@ class LookUp(Question):
         main = answers[MAIN]
         several = {name: answer.detach() for name, answer in answers.items()} if self.look_ups else {}
         return StepResult(add(losses), main.accuracy, step.keys[self.of], main.entries, several)
+
+    def _look_up_once(self, queries: Rows, keys: Rows, step: Step) -> StepResult:
+        """The same where there is one look-up of one output, in fewer steps of Python."""
+        is_same = queries is keys
+        with _without_autocast(queries.vectors.device.type):
+            queries = _in_float32(queries)
+            keys = queries if is_same else _in_float32(keys)
+            step.queries, step.keys = {self.of: queries}, {self.of: keys}
+            answer = self.ask(queries, keys, Twins.find(queries, keys), step)
+        found = keys.detach()
+        step.queries, step.keys = {self.of: found if is_same else queries.detach()}, {self.of: found}
+        return StepResult(_weigh(answer.loss, self.weight, step), answer.accuracy, found, answer.entries)
 
     def _answer(self, question: Question, step: Step, twins: dict[tuple[int, int], Twins | None]) -> Answer:
         asked, found = step.queries[question.of], step.keys[question.of]
