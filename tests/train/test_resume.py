@@ -24,6 +24,10 @@ def contralex_step_end(run, metrics):
     if run.step in (3, 7) and run.spec.name.endswith("stopped"):
         os.kill(os.getpid(), signal.SIGTERM)
 """
+VIT = (
+    "method.encoder.backbone={kind: vit, image_size: 32, patch: 8, width: 16, depth: 2, heads: 2, any_size: true, "
+    "drop_path: 0.5, mask_token: true}"
+)
 CONV = "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}"
 RUNS = {
     "instdisc": [CONV, "method.negatives.draws=16"],
@@ -44,6 +48,8 @@ RUNS = {
     "clip": ["data=digit_captions", "train.max_steps=10"],
     "instdisc, sharded": [CONV, "method.negatives.draws=16", "method.negatives.placement=sharded"],
     "moco-v2, accumulated": [CONV, "method.negatives.size=30", "train.batch_norm=2", "train.accumulate=2"],
+    "dino, drop path": [VIT, "method.negatives.count=10", "method.views.groups.locals.augment.crop.size=16"],
+    "ibot, drop path": [VIT, "method.negatives.count=10"],
     "moco-v2, sharded": [CONV, "method.negatives={size: 30, placement: sharded}", "train.batch_norm=4"],
 }
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from contralex.data.loading import Batch
+from contralex.data.loading import Batch, mix_seed
 from contralex.lookup import distributed, late_checks
 from contralex.lookup.clock import Clock
 from contralex.lookup.sharded_tensors import own_part
@@ -35,6 +35,7 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
     results: list[StepResult] = []
     for part, (views, index) in enumerate(_look_ups(run, batch)):
         moment = Step(clock, spec.seed, spec.look_up_size, micro_batch=spec.micro_batch, part=part)
+        _seed_noise(run, part)
         with prepared.without_reduction() if part + 1 < spec.accumulate else nullcontext():
             with late_checks.collect() as checks:
                 result: StepResult = prepared.wrapped_method(views, index.to(run.device, non_blocking=True), moment)
@@ -58,6 +59,15 @@ def take_step(run: Run, batch: Batch, clock: Clock) -> StepResult | None:
         run.method.update(whole.keys, Step.join(moments))
     run.loss_check.read(wait=False)
     return whole
+
+
+def _seed_noise(run: Run, part: int) -> None:
+    """What a network draws by itself (dropout, drop path) is a function of the seed, the step and the process, so that
+    a run repeats, and goes on after a stop as if there had been none."""
+    seed = mix_seed(run.spec.train.seed, run.step, part, distributed.rank())
+    torch.default_generator.manual_seed(seed)
+    if run.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _look_ups(run: Run, batch: Batch) -> Iterator[tuple[Mapping[int, ViewBatch], Tensor]]:
