@@ -33,7 +33,7 @@ def _published_dinov2(letter: str, registers: int) -> PublishedEncoder:
         name=f"dinov2-vit{letter}14{'-reg' if registers else ''}",
         file=file,
         url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{letter}14/{file}",
-        recipes=("dinov2", "dino"),
+        recipes=("dino",),
         settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
     )
 
