@@ -228,6 +228,7 @@ def test_every_slot_has_an_example() -> None:
         "commands",
         "recipes",
         "life-cycle",
+        "look-ups",
         "tutorial",
     }
 
@@ -241,6 +242,18 @@ def test_the_life_cycle_example_logs_and_stops(install: Install, tmp_path: Path)
     train(resolved, tmp_path / "run")
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
     assert [0 < line["spread"] < 1.5 for line in logged] == [True] * 4
+
+
+def test_the_state_of_the_look_ups_example_follows_the_queries(install: Install, tmp_path: Path) -> None:
+    install(next(example for example in EXAMPLES if example.name == "away"))
+    page = (EXTEND / "look-ups.md").read_text("utf-8")
+    command = next(line for line in page.replace("\\\n", "").splitlines() if line.startswith("contralex train moco-v2"))
+    _, _, recipe, _, preset, _, added = shlex.split(command)
+    small = ["method.encoder.backbone={kind: conv, widths: [8], strides: [4]}", "train.batch_size=64", "eval.knn=null"]
+    short = ["train.max_steps=2", "train.log_every=1", "train.precision=fp32", "train.workers=0"]
+    train(resolve(recipe, preset=preset, sets=[added, *small, *short]), tmp_path / "run")
+    first, second = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines())
+    assert 0 < first["away.loss"] < second["away.loss"]  # the mean starts at zero and moves to where the queries lie
 
 
 @each_page

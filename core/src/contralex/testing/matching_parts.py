@@ -20,7 +20,7 @@ _SLOTS = ("data", "views", *METHOD_SLOTS)
 # In the order in which they are tried.
 _SMALL: dict[str, list[dict[str, Any]]] = {
     "data": [{"kind": "image_folder", "root": "."}],
-    "views": [{"kind": "crops"}],
+    "views": [{"kind": "crops"}, {"kind": "crops", "masks": {"patch": 4}}],
     "encoder": [{"kind": "image"}, {"kind": "image", "normalize": False}],
     "key_encoder": [
         {"kind": "shared", "gradient": True},
