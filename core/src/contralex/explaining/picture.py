@@ -98,7 +98,7 @@ def _drawn(box: Box, place: tuple[float, float]) -> str:
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="8" fill="#f8fafc" stroke="{edge}" '
             f'stroke-width="{2 if box.learns else 1}"/>',
             _text(x + 10, y + 18, slot.replace("_", " "), 11, _QUIET),
-            _text(x + 10, y + 37, box.kind, 15, weight=600),
+            _text(x + 10, y + 37, box.kind, 15 if len(box.kind) <= 21 else 12.5, weight=600),
             *(_text(x + 10, y + 53 + 13 * row, line, 10) for row, line in enumerate(shown)),
             "</g>",
         ]
