@@ -141,6 +141,14 @@ METHODS: dict[str, Case] = {
     "cpc-v2": ("cpc-v2", (_SGD,)),
     "cpc-audio": ("cpc-audio", (_SGD,)),
     "mae": ("mae", (_SGD,)),
+    "ijepa": (
+        "ijepa",
+        (
+            _SGD,
+            "method.encoder.backbone={image_size: 32, patch: 4, width: 16, depth: 1, heads: 2}",
+            "method.encoder.predictor={width: 8, depth: 1}",
+        ),
+    ),
     "swav": ("swav", (_CONV, "method.negatives.count=10")),
     "swav-small-batch": (
         "swav-small-batch",
