@@ -121,5 +121,5 @@ class BlockPredictor(nn.Module):
         x = torch.cat([seen.repeat_interleave(blocks, dim=0), asked], dim=1)
         for block in self.blocks:
             x = block(x)
-        predicted: Tensor = self.predict(self.norm(x[:, seen.shape[1] :]))
-        return predicted.unflatten(0, (-1, blocks)).flatten(1, 2)
+        predicted: Tensor = self.predict(self.norm(x[:, seen.shape[1] :])).unflatten(0, (-1, blocks)).flatten(1, 2)
+        return predicted

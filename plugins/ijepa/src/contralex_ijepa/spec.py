@@ -167,7 +167,10 @@ class IJEPASpec(Spec):
     """The encoder, of kind ``patch_vit``; features are those of the complete image."""
     predictor: Predictor = _PREDICTOR
     """The predictor, which is left behind after training."""
-    needs = {"views": frozenset({"context and target blocks"})}
+    needs = {
+        "views": frozenset({"context and target blocks"}),
+        "key_encoder": frozenset({"keys by a pass of their own"}),  # the whole image, which the query side never sees
+    }
     gives = frozenset({"queries at positions", "any length"})
     source = "I-JEPA, arXiv:2301.08243, section 3; code: ijepa vision_transformer.py, train.py"
     example = {

@@ -37,7 +37,7 @@ class MomentumSpec(Spec):
     (``train.batch_norm``) do not tell them apart."""
     init: Literal["copy", "random"] = "copy"
     """Start as a ``copy`` or at ``random``."""
-    gives = frozenset({"keys"})
+    gives = frozenset({"keys", "keys by a pass of their own"})
     key_weights = "following"
     source = "MoCo, arXiv:1911.05722, Eq. 2 and section 3.3"
     example = {"momentum": 0.9}
@@ -53,6 +53,6 @@ class FrozenSpec(Spec):
     builds = ".parts:frozen_encoder"
     checkpoint: Annotated[str | None, LocalPath()] = None
     """A run's folder or checkpoint; without one, random weights."""
-    gives = frozenset({"keys"})
+    gives = frozenset({"keys", "keys by a pass of their own"})
     key_weights = "fixed"
     source = "CRD, arXiv:1910.10699, section 3.1; BYOL, arXiv:2006.07733, section 3.1 (random target)"
