@@ -177,6 +177,7 @@ METHODS: dict[str, Case] = {
     "clip": ("clip", (_TOWER, _SYNC, _SGD)),
     "siglip": ("siglip", (_TOWER, _SYNC, _SGD)),
     "clip-shared": ("clip-shared", (_SGD,)),
+    "slip": ("slip", (_CONV, _SYNC, _SGD)),
     "cmc": ("cmc", (*_TOWERS, _SYNC, _SGD, "method.negatives.draws=16")),
     "cmc-alexnet": ("cmc-alexnet", (*_TOWERS, _SYNC, _SGD, "method.negatives.draws=16")),
     "crd": ("crd", (_CONV, _SYNC, "method.negatives.draws=16")),

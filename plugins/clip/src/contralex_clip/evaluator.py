@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from contralex.plugin import ContralexError, Evaluator
-from contralex_clip.spec import ImageTextSpec
+from contralex_clip.spec import has_captions
 
 if TYPE_CHECKING:
     from contralex.plugin import Accuracy, Encoder, EvalContext, RunSpec, Spec
@@ -36,7 +36,7 @@ class ZeroShotEvaluator(Evaluator):
         from contralex_clip.zero_shot import any_images
 
         views = run.method.views
-        if not isinstance(views, ImageTextSpec):
+        if not has_captions(views):
             raise ContralexError(
                 f"The run {run.name} has method.views of kind {views.kind_name()}, and not image_text; zero-shot "
                 "classification is for encoders of images and captions."

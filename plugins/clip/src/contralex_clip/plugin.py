@@ -18,6 +18,7 @@ from contralex_clip.spec import (
     SharedTransformerSpec,
     SigmoidLossSpec,
     TextEncoderSpec,
+    has_captions,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def contralex_evaluators(spec: RunSpec) -> list[Evaluator]:
     """Zero-shot classification of the test split, for encoders of images and captions."""
     from contralex_clip.evaluator import ZeroShotEvaluator
 
-    return [ZeroShotEvaluator()] if isinstance(spec.method.views, ImageTextSpec) else []
+    return [ZeroShotEvaluator()] if has_captions(spec.method.views) else []
 
 
 @hookimpl

@@ -17,6 +17,7 @@ Context = Annotated[int, Field(gt=2, le=65536, description="token ids of a capti
 # Some values must be equal in the views and in the encoder. Views of this kind can be given the right ones, so these
 # features are in its `gives`: a refusal then advises other values.
 _SAME_IDS, _SAME_SIZE = "the same context and vocabulary", "the same image size"
+CAPTIONED = frozenset({"images", "tokens", _SAME_IDS, _SAME_SIZE})  # what views of an image and its caption give
 
 
 BYTES_VOCAB = 258  # a token for each byte, and two for a caption's ends
@@ -197,7 +198,7 @@ class ImageTextSpec(Spec):
     context: Context = 77
     """Token ids of a caption; a longer one is cut and keeps its end, a shorter one is filled with zeros."""
     needs = {"data": frozenset({"captions"}), "encoder": frozenset({"an encoder a view", "images and tokens"})}
-    gives = frozenset({"images", "tokens", _SAME_IDS, _SAME_SIZE})
+    gives = CAPTIONED
     source = "CLIP, arXiv:2103.00020, section 2.4; code: openai/CLIP clip.py"
     example = {
         "augment": {"order": ("crop",), "crop": {"size": 12, "scale": (0.5, 1.0)}},
@@ -209,9 +210,18 @@ class ImageTextSpec(Spec):
         return [True, True]
 
     def offers(self) -> frozenset[str]:
-        size = self.augment.crop.size
-        given = {_describe_ids(self.context, self.tokenizer.vocab), f"images of {size}x{size}"}
-        return self.gives - {_SAME_IDS, _SAME_SIZE} | given
+        return offer_captions(self.augment, self.tokenizer, self.context)
+
+
+def offer_captions(augment: Augment, tokenizer: Tokenizer, context: int) -> frozenset[str]:
+    """What views of an image and its caption offer with these values, of all that they give."""
+    size = augment.crop.size
+    return frozenset({"images", "tokens", _describe_ids(context, tokenizer.vocab), f"images of {size}x{size}"})
+
+
+def has_captions(views: Spec) -> bool:
+    """Whether view 0 is an image and view 1 its caption, so that images can be classified by names."""
+    return views.gives >= CAPTIONED
 
 
 # Scores are cosines, which the learned scale is made for.

@@ -29,7 +29,7 @@ class ImageTextViews(Views):
     ``image.info["caption"]``. ``square``: whether a random square is cropped before ``augment``."""
 
     count = 2
-    names = ("image", "caption")
+    names: Sequence[str] = ("image", "caption")
 
     def __init__(self, augment: Augment, tokenizer: Tokenizer, square: bool = True, context: int = 77) -> None:
         self.square = square

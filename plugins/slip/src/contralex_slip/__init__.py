@@ -1,0 +1,1 @@
+"""SLIP: CLIP, and SimCLR of two more crops, on one image tower."""

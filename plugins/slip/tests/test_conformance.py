@@ -1,0 +1,5 @@
+from contralex.testing import Conformance
+
+
+class TestConformance(Conformance):
+    distribution = "contralex-slip"
