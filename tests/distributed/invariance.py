@@ -167,6 +167,15 @@ METHODS: dict[str, Case] = {
     "byol-300": ("byol-300", (_CONV, _SGD)),
     "barlow": ("barlow", (_CONV, _SGD)),
     "vicreg": ("vicreg", (_CONV, _SGD)),
+    "vicreg with a look-up of places": (
+        "vicreg",
+        (
+            *(_CONV, _SGD),
+            "method.encoder.outputs={dense: {reads: places, normalize: false, projector: [{width: 8}]}}",
+            "method.look_ups.dense={of: dense, negatives: none, targets: nearest_place, "
+            "loss: {kind: local_vicreg, keep: 20}, matches: every, weight: 0.25}",
+        ),
+    ),
     "supcon": ("supcon", (_CONV, _SYNC, _SGD)),
     "pirl": ("pirl", (_CONV, _SYNC, "method.negatives.draws=16")),
     "infomin": ("infomin", (_CONV, _SYNC, _SGD, "method.negatives.size=24")),

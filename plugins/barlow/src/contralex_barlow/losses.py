@@ -22,7 +22,7 @@ class CrossCorrelationLoss(Loss):
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         one, other = _standard(queries.vectors), _standard(targets.vectors)  # (N, D)
-        correlation = distributed.sum_over_processes(one.T @ other) / _samples(one)  # (D, D)
+        correlation = distributed.sum_over_processes(one.T @ other) / (len(one) * distributed.world())  # (D, D)
         on = (1 - correlation.diagonal()).square().sum()
         return on + self.weight * _off_diagonal(correlation).square().sum()
 
@@ -44,16 +44,62 @@ class VICRegLoss(Loss):
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         loss = self.invariance * F.mse_loss(queries.vectors, targets.vectors)
         for side in (queries.vectors, targets.vectors):
-            loss = loss + self._one_side(side)
+            variance, covariance = _measure_spread(side, self.spread)
+            loss = loss + self.variance * variance / 2 + self.covariance * covariance
         return loss
 
-    def _one_side(self, vectors: Tensor) -> Tensor:
-        centred = vectors - distributed.mean_over_processes(vectors.mean(dim=0))
-        covariance = distributed.sum_over_processes(centred.T @ centred) / max(_samples(vectors) - 1, 1)  # (D, D)
-        deviation = (covariance.diagonal() + 1e-4).sqrt()
-        variance_term = F.relu(self.spread - deviation).mean()
-        covariance_term = _off_diagonal(covariance).square().sum() / vectors.shape[1]
-        return self.variance * variance_term / 2 + self.covariance * covariance_term
+
+class LocalVICRegLoss(VICRegLoss):
+    """VICReg of matched places: λ·mse(z, z') + μ·[v(z) + v(z')]/2 + ν·[c(z) + c(z')]/2, with v and c of each slot over
+    the batch of all processes, and their means over the slots (VICRegL, arXiv:2210.01571, section 3; code:
+    main_vicregl.py, ``_vicreg_loss``).
+
+    The s-th slot holds the s-th pair of each image. The pairs of an image stand in the order of the queries' places:
+    all of them, or with ``keep`` the closest (VICRegL's γ). An image with fewer places keeps all.
+    """
+
+    compares_samples = False  # the keys of other samples enter by statistics, which are summed over the processes here
+
+    def __init__(
+        self,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        spread: float = 1.0,
+        keep: int | None = None,
+    ) -> None:
+        super().__init__(invariance, variance, covariance, spread)
+        self.keep = keep
+
+    def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
+        places = queries.per_sample
+        pairs = torch.stack([queries.vectors, targets.vectors]).unflatten(1, (-1, places))  # (2, B, P, D)
+        if self.keep is not None and self.keep < places:
+            pairs = _keep_closest(pairs, self.keep)
+        loss = self.invariance * F.mse_loss(pairs[0], pairs[1])
+        for side in pairs:
+            variance, covariance = _measure_spread(side.transpose(0, 1), self.spread)
+            loss = loss + (self.variance * variance + self.covariance * covariance) / 2
+        return loss
+
+
+def _keep_closest(pairs: Tensor, keep: int) -> Tensor:
+    """(2, B, P, D) queries and what they were matched with, to (2, B, ``keep``, D): the closest of each sample, in the
+    order in which they stood."""
+    with torch.no_grad():
+        distances = (pairs[0] - pairs[1]).square().sum(dim=2)  # (B, P)
+        kept = distances.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values  # (B, keep)
+    return pairs.take_along_dim(kept[None, :, :, None], dim=2)
+
+
+def _measure_spread(vectors: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+    """VICReg's v and c of vectors (N, D), over those of all processes; of (S, N, D), their means over the S slots."""
+    centred = vectors - distributed.mean_over_processes(vectors.mean(dim=-2, keepdim=True))
+    samples = vectors.shape[-2] * distributed.world()
+    covariance = distributed.sum_over_processes(centred.mT @ centred) / max(samples - 1, 1)  # (..., D, D)
+    deviation = (covariance.diagonal(dim1=-2, dim2=-1) + 1e-4).sqrt()
+    overlap = _off_diagonal(covariance).square().sum(dim=(-2, -1)) / vectors.shape[-1]
+    return F.relu(spread - deviation).mean(), overlap.mean()
 
 
 def _standard(vectors: Tensor) -> Tensor:
@@ -63,9 +109,5 @@ def _standard(vectors: Tensor) -> Tensor:
     return (vectors - mean) * torch.rsqrt(variance + 1e-5)
 
 
-def _samples(vectors: Tensor) -> int:
-    return len(vectors) * distributed.world()
-
-
 def _off_diagonal(square: Tensor) -> Tensor:
-    return square - torch.diag(square.diagonal())
+    return square - torch.diag_embed(square.diagonal(dim1=-2, dim2=-1))

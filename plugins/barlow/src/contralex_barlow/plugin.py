@@ -7,12 +7,17 @@ from importlib.resources.abc import Traversable
 
 from contralex.plugin import Layout, Spec, hookimpl
 from contralex_barlow.layouts import LAYOUTS
-from contralex_barlow.spec import CrossCorrelationSpec, VICRegSpec
+from contralex_barlow.spec import CrossCorrelationSpec, LocalVICRegSpec, NearestPlaceSpec, VICRegSpec
 
 
 @hookimpl
 def contralex_losses() -> list[type[Spec]]:
-    return [CrossCorrelationSpec, VICRegSpec]
+    return [CrossCorrelationSpec, VICRegSpec, LocalVICRegSpec]
+
+
+@hookimpl
+def contralex_target_generators() -> list[type[Spec]]:
+    return [NearestPlaceSpec]
 
 
 @hookimpl

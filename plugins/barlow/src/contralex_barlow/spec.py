@@ -1,4 +1,4 @@
-"""The specs of the two losses."""
+"""The specs of the losses, and of VICRegL's match of places."""
 
 from __future__ import annotations
 
@@ -35,14 +35,9 @@ class CrossCorrelationSpec(_OverTheBatch):
     source = "Barlow Twins, arXiv:2103.03230, Eqs. 1-2; code: barlowtwins main.py"
 
 
-class VICRegSpec(_OverTheBatch):
-    """Invariance (the views agree), variance (every dimension varies over the batch), covariance (no two repeat).
+class _VICRegWeights(_OverTheBatch):
+    """What the losses of VICReg and VICRegL share."""
 
-    ``invariance``, ``variance`` and ``covariance`` weigh the three; ``spread`` is the standard deviation that each
-    dimension should reach.
-    """
-
-    kind: Literal["vicreg"] = "vicreg"
     invariance: float = Field(25.0, ge=0, le=1e4)
     """The weight of the invariance term (λ)."""
     variance: float = Field(25.0, ge=0, le=1e4)
@@ -51,6 +46,43 @@ class VICRegSpec(_OverTheBatch):
     """The weight of the covariance term (ν)."""
     spread: float = Field(1.0, gt=0, le=1e3)
     """The standard deviation (γ) that each dimension should reach."""
+
+
+class VICRegSpec(_VICRegWeights):
+    """Invariance (the views agree), variance (every dimension varies over the batch), covariance (no two repeat).
+
+    ``invariance``, ``variance`` and ``covariance`` weigh the three; ``spread`` is the standard deviation that each
+    dimension should reach.
+    """
+
+    kind: Literal["vicreg"] = "vicreg"
     builds = ".losses:VICRegLoss"
     needs = {**_NEEDS, "encoder": frozenset({"any length"})}
     source = "VICReg, arXiv:2105.04906, Eqs. 1-6; code: vicreg main_vicreg.py"
+
+
+class LocalVICRegSpec(_VICRegWeights):
+    """VICReg of pairs of places: variance and covariance are those of each pair's slot over the batch, averaged.
+
+    With targets ``nearest_place`` a further look-up of places adds VICRegL's local criterion to any method.
+    """
+
+    kind: Literal["local_vicreg"] = "local_vicreg"
+    keep: int | None = Field(None, ge=1, le=2**20)
+    """How many pairs of each image are kept, the closest. Null, or more than there are places: all."""
+    builds = ".losses:LocalVICRegLoss"
+    needs = {
+        "targets": frozenset({"vectors"}),
+        "negatives": frozenset({"no entries"}),
+        "encoder": frozenset({"any length"}),
+    }
+    source = "VICRegL, arXiv:2210.01571, section 3; code: VICRegL main_vicregl.py, _vicreg_loss"
+
+
+class NearestPlaceSpec(Spec):
+    """The vector of the place of the other view of its own image that lies nearest to the query, for regression."""
+
+    kind: Literal["nearest_place"] = "nearest_place"
+    builds = ".places:NearestPlaceTargets"
+    gives = frozenset({"vectors"})
+    source = "VICRegL, arXiv:2210.01571, section 3; code: VICRegL main_vicregl.py, neirest_neighbores_on_l2"
