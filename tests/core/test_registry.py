@@ -139,7 +139,9 @@ def test_hints(monkeypatch: pytest.MonkeyPatch, fake_plugin: Install) -> None:
     )
     assert found.hint("loss", "gone").endswith("another version of contralex: pip install -U contralex")
     assert found.hint("loss", "info_nec") == "no loss of kind 'info_nec' is installed; did you mean 'info_nce'?"
-    assert found.hint("loss", "xyz").endswith("; there are cosine, info_nce, koleo, nce, soft_cross_entropy")
+    assert found.hint("loss", "xyz").endswith(
+        "; there are cosine, info_nce, koleo, mean_entropy, nce, soft_cross_entropy"
+    )
 
 
 def test_the_registry_is_made_once_until_it_is_forgotten(fake_plugin: Install) -> None:

@@ -30,4 +30,5 @@ def _places_of_own_image(queries: Rows, found: Rows, match: Match) -> Tensor:
     """(B, Q, D) the keys ``found``, of one view, of each query's own sample."""
     per_sample = found.per_sample
     first = Rows.from_view(queries.vectors[:: queries.per_sample], queries.sample[:: queries.per_sample], match.query)
-    return found.vectors.unflatten(0, (-1, per_sample))[first.index_in(found) // per_sample]
+    by_sample: Tensor = found.vectors.unflatten(0, (-1, per_sample))
+    return by_sample[first.index_in(found) // per_sample]
