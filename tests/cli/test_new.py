@@ -28,6 +28,10 @@ def named(start: Start, prefix: str = "made") -> str:
     return f"{prefix}-{start.value.replace('_', '-')}"
 
 
+def package_name(start: Start) -> str:
+    return f"contralex-{named(start)}"
+
+
 def package(start: Start, prefix: str = "made") -> str:
     return f"contralex_{named(start, prefix).replace('-', '_')}"
 
@@ -124,9 +128,12 @@ def test_the_recipe_uses_the_part_with_and_without_the_preset(
 ) -> None:
     install(made[start])
     for preset in (None, "digits"):
-        method = resolve(named(start), preset=preset).run.method
+        run = resolve(named(start), preset=preset).run
+        assert (start is Start.HOOK) == (package_name(start) in [use.name for use in run.plugins])
+        places = {"data": run, "backbone": run.method.encoder}
         for slot in new._SLOTS[start]:
-            assert getattr(method, slot).kind == named(start).replace("-", "_")
+            if (slot, preset) != ("data", "digits"):  # which shows all else on data that everybody has
+                assert getattr(places.get(slot, run.method), slot).kind == named(start).replace("-", "_")
 
 
 @each_start
@@ -137,6 +144,8 @@ def test_the_recipe_trains(start: Start, made: dict[Start, Path], install: Insta
     small = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
     if start is Start.ENCODER:
         small = "method.encoder.width=8"
+    elif start is Start.BACKBONE:
+        small = "method.encoder.backbone.widths=[8, 12]"
     sets = [small, "train.epochs=1", "train.batch_size=256", "train.workers=0", "eval.knn=null"]
     results = train(resolve(named(start), preset="digits", sets=sets), tmp_path / "run")
     assert results["steps"] == 5
@@ -341,6 +350,52 @@ def test_the_encoder_gives_unit_vectors_and_features(part: Callable[..., Any]) -
         assert vectors.shape == (3, encoder.dim) and positions is None
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
     assert encoder.features(images[1]).shape == (3, 8)
+
+
+def test_the_views_have_a_hole_that_stays_in_the_crop(made: dict[Start, Path], install: Install) -> None:
+    import torch
+    from PIL import Image
+
+    install(made[Start.VIEWS])
+    spec = registry().get("views", "made_views")
+    views = spec.model_validate({"size": 12, "hole": 5}).build()
+    sizes = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        hole = (views.make(Image.new("RGB", (20, 20), (255, 255, 255)), 0) == 0).all(dim=0)
+        rows, columns = hole.any(dim=1), hole.any(dim=0)
+        assert hole.sum() == rows.sum() * columns.sum()  # one rectangle
+        sizes.add(int(hole.sum()))
+    assert max(sizes) == 25 and 0 < min(sizes) < 25  # cut off where it crosses an edge
+
+
+def test_the_backbone_gives_the_map_that_it_averages(made: dict[Start, Path], install: Install) -> None:
+    import torch
+
+    install(made[Start.BACKBONE])
+    backbone, dim = registry().get("backbone", "made_backbone").model_validate({"widths": [4, 6]}).build()
+    images = torch.rand(2, 3, 13, 10)
+    pooled, places = backbone.encode_places(images)
+    assert backbone.grid(images) == (4, 3) and places.shape == (2, 12, dim)
+    torch.testing.assert_close(pooled, backbone.layers(images).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("image,class\n", "has no column split; it must have image, class, split"),
+        ("image,class,split\na.png,a,test\n", "has no row whose split is train"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(
+    table: str | None, sentence: str, made: dict[Start, Path], install: Install, tmp_path: Path
+) -> None:
+    install(made[Start.DATA])
+    if table is not None:
+        (tmp_path / "samples.csv").write_text(table, "utf-8")
+    with pytest.raises(ContralexError, match=sentence):
+        registry().get("data", "made_data").model_validate({"path": str(tmp_path / "samples.csv")}).build()
 
 
 def unit(count: int, first: int = 0, view: int = 0, seed: int = 0) -> Any:

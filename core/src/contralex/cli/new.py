@@ -37,6 +37,10 @@ class Start(StrEnum):
     TARGETS = "targets"
     KEY_ENCODER = "key_encoder"
     ENCODER = "encoder"
+    BACKBONE = "backbone"
+    VIEWS = "views"
+    DATA = "data"
+    HOOK = "hook"
     METHOD = "method"
 
 
@@ -46,16 +50,23 @@ _WHAT = {
     Start.TARGETS: "a target generator",
     Start.KEY_ENCODER: "a key encoder",
     Start.ENCODER: "an encoder",
+    Start.BACKBONE: "a backbone",
+    Start.VIEWS: "views",
+    Start.DATA: "data",
+    Start.HOOK: "a life-cycle hook",
     Start.METHOD: "a method",
 }
-_SLOTS = {start: ("targets", "loss") if start is Start.METHOD else (start.value,) for start in Start}
+_SLOTS: dict[Start, tuple[str, ...]] = {start: (start.value,) for start in Start} | {
+    Start.METHOD: ("targets", "loss"),
+    Start.HOOK: (),
+}
 
 
 def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.", show_default=False)
     ],
-    start: Annotated[Start, typer.Option("--as", help="The part that the package starts with.")] = Start.METHOD,
+    start: Annotated[Start, typer.Option("--as", help="What the package starts with.")] = Start.METHOD,
     out: Annotated[
         Path | None,
         typer.Option(parser=path_of, help="The package's folder. Without it: contralex-NAME.", show_default=False),

@@ -1,0 +1,1 @@
+"""Data for contralex: images that a table lists."""

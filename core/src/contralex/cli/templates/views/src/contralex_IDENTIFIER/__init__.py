@@ -1,0 +1,1 @@
+"""Views for contralex: crops with a hole."""
