@@ -53,8 +53,15 @@ def test_what_is_said_to_learn_learns(name: str) -> None:
     resolved = resolve(name, preset=preset, sets=["train.batch_size=8", "train.precision=fp32"])
     said = explained(resolved)
     model = Trial(name, resolved.data, whole_recipe=True).build()
-    trained = {path.split(".")[0] for path, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == {slot for slot, box in said.boxes.items() if box.learns and slot != "views"}
+    learn = [path.split(".") for path, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = {".".join(path[:3]) if path[0] == "look_ups" else path[0] for path in learn}
+    further = {
+        f"look_ups.{name}.{slot}"
+        for name, each in said.look_ups.items()
+        for slot, box in each.boxes.items()
+        if box.learns
+    }
+    assert trained == further | {slot for slot, box in said.boxes.items() if box.learns and slot != "views"}
     assert model.key_encoder.gradient == said.keys_learn
 
 

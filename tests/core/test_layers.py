@@ -557,7 +557,7 @@ def test_a_block_of_another_kind_is_one_change(recipe: Write) -> None:
     small, child = resolve(recipe()), resolve(recipe(CHILD, "child.yaml"))
     assert [str(change) for change in diff(small, child)] == [
         "method.key_encoder: shared(gradient=true) → momentum(momentum=0.99, shuffle_bn=false, init=copy)",
-        "method.negatives: in_batch(views=all) → queue(size=128, placement=replicated, dtype=float32)",
+        "method.negatives: in_batch(views=all) → queue(size=128, placement=replicated, dtype=float32, positive=true)",
         "method.matches: every → forward",
     ]
     assert diff(small, small) == []

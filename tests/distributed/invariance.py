@@ -54,7 +54,7 @@ _CLASSIFIER = (
 )
 
 _SMALL_VIT = (
-    "method.encoder.backbone={kind: vit, image_size: 32, patch: 4, width: 16, depth: 1, heads: 2, any_size: true, "
+    "method.encoder.backbone={kind: vit, image_size: 32, patch: 8, width: 16, depth: 1, heads: 2, any_size: true, "
     "mask_token: true}"
 )
 METHODS: dict[str, Case] = {
@@ -149,6 +149,7 @@ METHODS: dict[str, Case] = {
             "method.encoder.predictor={width: 8, depth: 1}",
         ),
     ),
+    **{name: (name, ()) for name in ("ijepa-vitl16", "ijepa-vith14")},
     "swav": ("swav", (_CONV, "method.negatives.count=10")),
     "swav-small-batch": (
         "swav-small-batch",

@@ -578,7 +578,7 @@ def test_other_versions_of_plugins(
     assert "was made with another version: contralex-moco" in caplog.text
     plugins = dict(registry().plugins)
     del plugins["contralex-moco"]
-    monkeypatch.setattr(registry(), "plugins", plugins)
+    monkeypatch.setattr(registry(), "_plugins", plugins)
     with pytest.raises(
         ContralexError, match=r"made with contralex-moco .*, which is missing: pip install contralex-moco=="
     ):

@@ -18,7 +18,7 @@ from contralex.recipes.sample_counts import misfits
 from contralex.training.activation_memory import bytes_a_sample
 from contralex.training.fit import _has_bf16, fit
 
-RECIPES = [name for name in registry().recipes() if not name.startswith(("clip", "siglip", "cpc-audio", "crd"))]
+RECIPES = [name for name in registry().recipes() if not name.startswith(("clip", "siglip", "slip", "cpc-audio", "crd"))]
 
 
 def fitted(recipe: str, samples: int, *sets: str, preset: str | None = None, minutes: float | None = None) -> Resolved:

@@ -22,6 +22,7 @@ from contralex.lookup.clock import Clock
 from contralex.lookup.slots import Encoder
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match, Rows, Step
+from contralex.lookup.view import map_pixels, pixels_of
 from contralex.plugin import InBatchSource, InfoNCE, InstanceTargets, MomentumEncoder, SharedKeyEncoder
 from contralex.recipes.layers import resolve
 from contralex.training import build, micro_batch_check, optimizers
@@ -71,7 +72,10 @@ def _trained(name: str, folder: Path, micro: int | None) -> dict[str, Any]:
     steps = []
     for number, batch in zip(range(STEPS), EpochSampler(len(split), B, 0, 50, 0, 1, first), strict=False):
         items = collate([data[at] for at in batch])
-        inputs = {v: x.double() if double and x.is_floating_point() else x for v, x in items["views"].items()}
+        inputs = {
+            v: map_pixels(Tensor.double, x) if double and pixels_of(x).is_floating_point() else x
+            for v, x in items["views"].items()
+        }
         moment = Step(Clock(first + number, 50 * per_epoch, per_epoch), spec.train.seed, B, micro_batch=micro)
         optimizers.set_rates(optimizer, spec.train.optimizer, moment.clock, B)
         optimizer.zero_grad()

@@ -44,6 +44,8 @@ class Start(StrEnum):
     METHOD = "method"
 
 
+_STARTS = f"The part that the package starts with: {', '.join(Start)}."
+
 _WHAT = {
     Start.LOSS: "a loss",
     Start.NEGATIVES: "a negative source",
@@ -66,7 +68,7 @@ def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.", show_default=False)
     ],
-    start: Annotated[Start, typer.Option("--as", help="What the package starts with.")] = Start.METHOD,
+    start: Annotated[Start, typer.Option("--as", metavar="KIND", help=_STARTS)] = Start.METHOD,
     out: Annotated[
         Path | None,
         typer.Option(parser=path_of, help="The package's folder. Without it: contralex-NAME.", show_default=False),

@@ -173,4 +173,4 @@ class MeanEntropy(Loss):
         asked = step.queries.get(step.output, queries)
         scores = dictionary.scores(asked.vectors) / value_at(self.temperature, step.clock)
         mean = distributed.mean_over_processes(F.softmax(scores, dim=1).mean(dim=0))
-        return math.log(len(mean)) + torch.xlogy(mean, mean).sum()
+        return math.log(len(mean)) + torch.xlogy(mean, mean.clamp_min(torch.finfo(mean.dtype).tiny)).sum()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from contralex.lookup.names import MAIN
 from contralex.plugins.spec import Least, Spec
@@ -63,6 +63,12 @@ class QueueSpec(Spec):
 
     def offers(self) -> frozenset[str]:
         return self.gives - {"shared entries alone" if self.positive else "positive"}
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A queue with the query's own key is written as before there was one without."""
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if name != "positive" or not value}
 
     def queued(self) -> tuple[str, int]:
         return "size", self.size
