@@ -12,7 +12,7 @@ from contralex.lookup.step import LookUp
 from tests.parity.test_dino import prototypes
 from tests.parity.test_ibot import shown as views_of_ibot
 from tests.parity.test_ibot import tokens
-from tests.parity.test_methods import SAMPLE, B, gradients, made, step
+from tests.parity.test_methods import B, made, take_equal_steps
 
 pytest.importorskip("timm")
 COUNT, PATCHES, ITERATIONS = 12, 16, 3
@@ -129,23 +129,9 @@ def dinov2(*sets: str) -> LookUp:
 def test_three_steps_equal_the_official_code() -> None:
     ours, theirs = dinov2(), dinov2()
     official = Official(theirs)
-    for number in range(3):
-        views, moment = views_of_ibot(number), step(number)
-        found, loss = ours(views, SAMPLE, moment), official.loss(views)
-        torch.testing.assert_close(found.loss, loss, rtol=1e-5, atol=1e-5)
-        mine, wanted = gradients(ours, found.loss), gradients(theirs, loss)
-        assert mine.keys() == wanted.keys() and "encoder.backbone.mask_token" in mine
-        for name, gradient in wanted.items():
-            torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
-        with torch.no_grad():
-            for model in (ours, theirs):
-                for p in model.parameters():
-                    if p.grad is not None:
-                        p -= 0.002 * p.grad
-        ours.update(found.keys, moment)
+    for _, mine in take_equal_steps(ours, theirs, views_of_ibot, official.loss, rate=0.002, rtol=1e-4, atol=2e-5):
+        assert "encoder.backbone.mask_token" in mine
         official.follow()
-        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_heads_and_the_prototypes_are_untied() -> None:

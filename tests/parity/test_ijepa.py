@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from contralex.lookup.step import LookUp
 from contralex.lookup.view import View
 from tests.parity.test_mae import block, norm, position
-from tests.parity.test_methods import SAMPLE, B, gradients, step
+from tests.parity.test_methods import B, step, take_equal_steps
 
 pytest.importorskip("timm")
 
@@ -101,27 +101,15 @@ def official(model: Any, view: View) -> Tensor:
 
 def test_three_steps_equal_the_official_code() -> None:
     ours, theirs = ijepa(), ijepa()
-    for number in range(3):
-        view, moment = shown(number), step(number)
-        found, loss = ours({0: view}, SAMPLE, moment), official(theirs, view)
-        torch.testing.assert_close(found.loss, loss, rtol=1e-5, atol=1e-5)
-        mine, wanted = gradients(ours, found.loss), gradients(theirs, loss)
-        assert mine.keys() == wanted.keys() and "encoder.predictor.mask_token" in mine
+    for _, mine in take_equal_steps(
+        ours, theirs, lambda number: {0: shown(number)}, lambda views: official(theirs, views[0]), rate=0.1, rtol=1e-4
+    ):
+        assert "encoder.predictor.mask_token" in mine
         assert not any(name.startswith("key_encoder") or "pos_embed" in name for name in mine)
-        for name, gradient in wanted.items():
-            torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-        with torch.no_grad():
-            for model in (ours, theirs):
-                for p in model.parameters():
-                    if p.grad is not None:
-                        p -= 0.1 * p.grad
-        ours.update(found.keys, moment)
         with torch.no_grad():
             teacher, student = theirs.key_encoder.encoder, theirs.encoder
             for follower, leader in zip(teacher.parameters(), student.parameters(), strict=True):
                 follower.copy_(0.7 * follower + 0.3 * leader)
-        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_keys_stay_where_they_are() -> None:

@@ -7,7 +7,7 @@ Everything is float32, to 1e-5.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -63,6 +63,38 @@ def same(model: LookUp, views: dict[int, Tensor], oracle: Callable[[], Tensor], 
     assert any(grad.abs().max() > 1e-4 for grad in expected.values())  # an oracle without gradients proves nothing
     for name, grad in expected.items():
         torch.testing.assert_close(mine[name], grad, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def take_equal_steps(
+    ours: LookUp,
+    theirs: LookUp,
+    shown: Callable[[int], Any],
+    official: Callable[[Any], Tensor],
+    *,
+    rate: float,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Iterator[tuple[Any, dict[str, Tensor]]]:
+    """Three steps of ours, and of the ``official`` loss on the weights of ``theirs``: losses and gradients are equal,
+    and after each step all parameters. ``shown``: the views of each step. Yields the views and our gradients when ours
+    has followed the step, for what follows it on the other side (a teacher, a centre)."""
+    for number in range(3):
+        views, moment = shown(number), step(number)
+        found, loss = ours(views, SAMPLE, moment), official(views)
+        torch.testing.assert_close(found.loss, loss, rtol=1e-5, atol=1e-5)
+        mine, wanted = gradients(ours, found.loss), gradients(theirs, loss)
+        assert mine.keys() == wanted.keys()
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(mine[name], gradient, rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+        with torch.no_grad():
+            for model in (ours, theirs):
+                for p in model.parameters():
+                    if p.grad is not None:
+                        p -= rate * p.grad
+        ours.update(found.keys, moment)
+        yield views, mine
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def normal(x: Tensor) -> Tensor:

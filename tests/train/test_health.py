@@ -72,3 +72,16 @@ def test_the_doctor_reads_a_run(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "Nothing is wrong in 20 logged periods." in done.stdout
     with pytest.raises(ContralexError, match=r"is no run's folder, for it has no metrics\.jsonl"):
         CliRunner().invoke(app, ["doctor", str(tmp_path / "nowhere")], catch_exceptions=False)
+
+
+def test_the_lines_of_each_look_up_are_watched_alone() -> None:
+    both = {**line(1), "main.loss": 1.0, "dense.loss": 3.0, "dense.entries": 7, "dense.lookup_top1": 0.5}
+    found = health.split_look_ups(both)
+    assert found.keys() == {"main", "dense"} and found["main"]["loss"] == 1.0
+    assert found["main"]["entries"] == line(1)["entries"]
+    assert found["dense"] == {"step": both["step"], "loss": 3.0, "entries": 7, "lookup_top1": 0.5}
+
+
+def test_a_figure_of_a_hook_is_no_look_up() -> None:
+    logged = {**line(1), "validation.loss": 9.0}
+    assert health.split_look_ups(logged) == {"main": logged}

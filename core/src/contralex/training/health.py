@@ -79,9 +79,9 @@ def name_look_ups(measured: Mapping[str, tuple[float, float, Mapping[str, float]
 
 def split_look_ups(line: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The figures of each look-up of a logged line, by its name, as if each were a line of its own."""
-    names = [name.removesuffix(".loss") for name in line if name.endswith(".loss")]
-    if not names:
+    if f"{MAIN}.loss" not in line:  # one look-up; a hook may have a figure of any name
         return {MAIN: dict(line)}
+    names = [name.removesuffix(".loss") for name in line if name.endswith(".loss")]
     own = {name: value for name, value in line.items() if "." not in name}
     return {
         name: (own if name == MAIN else {"step": line["step"]})
