@@ -22,6 +22,7 @@ from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match, Rows, Step
 from contralex.recipes.layers import resolve
 from contralex.training import build
+from contralex.training.train_step import _forward_state
 
 B = 6
 SAMPLE = torch.arange(3, 3 + B)
@@ -321,3 +322,17 @@ def test_what_is_borrowed_must_stand_before() -> None:
         resolve("swav", sets=[BORROWED.replace("negatives: borrowed", "negatives: {kind: borrowed, look_up: later}")])
     with pytest.raises(ContralexError, match=r"method.negatives borrows .* none stands before it"):
         resolve("swav", sets=["method.negatives=borrowed"])
+
+
+def test_what_a_step_is_undone_to_is_all_but_the_dictionaries() -> None:
+    """An encoder may have a part of the name of a slot."""
+    second = "{negatives: {kind: queue, size: 12}, targets: instance, loss: {kind: info_nce, temperature: 0.5}, "
+    method = moco(f"method.look_ups.second={second} matches: forward}}")
+    method.encoder.negatives = nn.BatchNorm1d(3)
+    kept = {id(buffer) for buffer in _forward_state(method)}
+    wanted = {
+        id(buffer)
+        for name, buffer in method.named_buffers()
+        if not name.startswith(("negatives.", "look_ups.second.negatives."))
+    }
+    assert kept == wanted and id(method.encoder.negatives.running_mean) in kept

@@ -71,8 +71,7 @@ class LookUp(Question):
         self.key_encoder = key_encoder
         self._hold(negatives, targets, loss, matches, reduction, weight, of)
         self.look_ups = nn.ModuleDict(look_ups)
-        self.questions: dict[str, Question] = {MAIN: self, **(look_ups or {})}
-        """All look-ups of a step by their names; the method's own, ``main``, is the first."""
+        self._others = dict(look_ups or {})
         self.asked_views = _views_of_outputs([(each, each.query_views) for each in self.questions.values()])
         self.found_views = _views_of_outputs([(each, each.key_views) for each in self.questions.values()])
         self._asked = {question.of for question in self.questions.values()}
@@ -83,6 +82,11 @@ class LookUp(Question):
         sharded = list(sharded_buffers(self))
         if sharded:  # where DistributedDataParallel broadcasts buffers, all would get the part of the first process
             keep_from_broadcasts(self, sharded)
+
+    @property
+    def questions(self) -> dict[str, Question]:
+        """All look-ups of a step by their names; the method's own, ``main``, is the first."""
+        return {MAIN: self, **self._others}
 
     @property
     def has_several_outputs(self) -> bool:

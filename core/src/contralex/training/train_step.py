@@ -144,4 +144,5 @@ def _count_skipped(run: Run) -> None:
 
 def _forward_state(method: LookUp) -> dict[Tensor, Tensor]:
     """What a forward pass writes: running statistics, a normaliser. (A negative source writes after the step alone.)"""
-    return {buffer: buffer.clone() for name, buffer in method.named_buffers() if "negatives" not in name.split(".")}
+    kept = {id(buffer) for question in method.questions.values() for buffer in question.negatives.buffers()}
+    return {buffer: buffer.clone() for buffer in method.buffers() if id(buffer) not in kept}
