@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from contralex.plugin import (
-    ContralexError,
     Dictionary,
     Match,
-    NegativeSource,
     Rows,
     Schedule,
     Step,
@@ -30,14 +28,9 @@ class PooledSinkhornTargets(TargetGenerator):
 
     compares_samples = False  # sums over the keys are exchanged, and not the keys
 
-    def __init__(self, negatives: NegativeSource, temperature: float | Schedule = 0.07, iterations: int = 3) -> None:
+    def __init__(self, temperature: float | Schedule = 0.07, iterations: int = 3) -> None:
         super().__init__()
         self.temperature, self.iterations = temperature, iterations
-        if not negatives.num_prototypes:
-            raise ContralexError(
-                f"pooled_sinkhorn divides prototypes among keys, and {type(negatives).__name__} has none; use "
-                "negatives of kind weight_normed_prototypes or prototypes"
-            )
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:

@@ -53,8 +53,7 @@ class SharedKeyEncoder(KeyEncoder):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        rows = Rows.from_views(encoder.keys({view: embedded[view] for view in views}), sample)
-        return rows if self.gradient else rows.detach()
+        return self.encode_outputs(encoder, views, embedded, sample, step, {IMAGE: tuple(views)})[IMAGE]
 
     def encode_outputs(
         self,
@@ -112,8 +111,9 @@ class MomentumEncoder(KeyEncoder):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        return self._encode(views, sample, step, {IMAGE: tuple(views)})[IMAGE]
+        return self.encode_outputs(encoder, views, embedded, sample, step, {IMAGE: tuple(views)})[IMAGE]
 
+    @torch.no_grad()
     def encode_outputs(
         self,
         encoder: Encoder,
@@ -122,12 +122,6 @@ class MomentumEncoder(KeyEncoder):
         sample: Tensor,
         step: Step,
         wanted: Mapping[str, Sequence[int]],
-    ) -> dict[str, Rows]:
-        return self._encode(views, sample, step, wanted)
-
-    @torch.no_grad()
-    def _encode(
-        self, views: Mapping[int, ViewBatch], sample: Tensor, step: Step, wanted: Mapping[str, Sequence[int]]
     ) -> dict[str, Rows]:
         if not self.shuffle:
             return _make_rows(self.encoder, self.encoder.encode_keys(views), sample, wanted)
@@ -186,8 +180,7 @@ class FrozenEncoder(KeyEncoder):
         sample: Tensor,
         step: Step,
     ) -> Rows:
-        with torch.no_grad():
-            return Rows.from_views(self.encoder.keys(self.encoder.encode_keys(views)), sample)
+        return self.encode_outputs(encoder, views, embedded, sample, step, {IMAGE: tuple(views)})[IMAGE]
 
     @torch.no_grad()
     def encode_outputs(
