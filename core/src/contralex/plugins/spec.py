@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError, core_schema
 
 from contralex.lookup.names import IMAGE
@@ -201,6 +208,18 @@ class Spec(BaseModel):
         made = handler(schema)
         describe(cls, handler.resolve_ref_schema(made))
         return made
+
+
+def leave_out_defaults(*names: str) -> Any:
+    """A serializer for the body of a spec, by which these fields are not written where they have their defaults: a
+    recipe that does not use them is written as before there were such fields."""
+
+    def write(self: Spec, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        defaults = {name: type(self).model_fields[name].default for name in names}
+        return {name: value for name, value in written.items() if name not in defaults or value != defaults[name]}
+
+    return model_serializer(mode="wrap")(write)
 
 
 class Slot:

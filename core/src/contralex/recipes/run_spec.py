@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contralex.lookup.names import IMAGE, MAIN
-from contralex.plugins.spec import Delay, Slot, Spec
+from contralex.plugins.spec import Delay, Slot, Spec, leave_out_defaults
 from contralex.recipes.compatibility import check
 from contralex.recipes.paths import LocalPath
 from contralex.recipes.plugin_use import PluginUse, check_once
@@ -90,12 +90,7 @@ class MethodSpec(Spec):
             raise ValueError(f"{MAIN} is the name of the look-up that the method's own slots make; choose another")
         return value
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A method with one look-up is written as before there could be several."""
-        written: dict[str, Any] = handler(self)
-        defaults = {name: type(self).model_fields[name].default for name in self.added}
-        return {name: value for name, value in written.items() if name not in defaults or value != defaults[name]}
+    _written = leave_out_defaults("weight", "of", "look_ups")
 
     def questions(self) -> dict[str, LookUpSpec | MethodSpec]:
         """All look-ups by their names; the one that the method's own slots make is the first."""

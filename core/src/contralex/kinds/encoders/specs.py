@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from contralex.errors import ContralexError
 from contralex.lookup.names import IMAGE
-from contralex.plugins.spec import Slot, Spec
+from contralex.plugins.spec import Slot, Spec, leave_out_defaults
 
 Channels = Annotated[int, Field(gt=0, le=4096)]
 OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
@@ -127,11 +127,7 @@ class ImageSpec(Spec):
                 )
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An encoder with one output is written as before there could be several."""
-        written: dict[str, Any] = handler(self)
-        return {name: value for name, value in written.items() if name != "outputs" or value}
+    _written = leave_out_defaults("outputs")
 
     def offers(self) -> frozenset[str]:
         length = "any length" if self.normalize else "unit length"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from contralex.lookup.names import MAIN
-from contralex.plugins.spec import Least, Spec
+from contralex.plugins.spec import Least, Spec, leave_out_defaults
 
 Placement = Literal["replicated", "sharded"]
 """Whether every process holds a complete table, or each a part of it."""
@@ -64,11 +64,7 @@ class QueueSpec(Spec):
     def offers(self) -> frozenset[str]:
         return self.gives - {"shared entries alone" if self.positive else "positive"}
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A queue with the query's own key is written as before there was one without."""
-        written: dict[str, Any] = handler(self)
-        return {name: value for name, value in written.items() if name != "positive" or not value}
+    _written = leave_out_defaults("positive")
 
     def queued(self) -> tuple[str, int]:
         return "size", self.size

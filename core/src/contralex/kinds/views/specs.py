@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
+from pydantic import Field, field_validator
 
 from contralex.kinds.views.augment import (
     Augment,
@@ -15,7 +15,7 @@ from contralex.kinds.views.augment import (
     keeps_from_accelerator,
 )
 from contralex.kinds.views.mask_specs import Masks, find_masked_groups
-from contralex.plugins.spec import Spec
+from contralex.plugins.spec import Spec, leave_out_defaults
 
 
 def _or_null(schema: dict[str, Any]) -> None:
@@ -56,12 +56,7 @@ class CropsSpec(Spec):
     def _drop_null_groups(cls, value: Any) -> Any:
         return {name: group for name, group in value.items() if group is not None} if isinstance(value, dict) else value
 
-    @model_serializer(mode="wrap")
-    def _leave_out_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Recipes, and their digests, are as they were before there was a choice."""
-        data: dict[str, Any] = serialize(self)
-        unsaid = {"engine": "exact", "device": "workers", "masks": None, "boxes": False}
-        return {name: value for name, value in data.items() if name not in unsaid or value != unsaid[name]}
+    _written = leave_out_defaults("engine", "device", "masks", "boxes")
 
     def offers(self) -> frozenset[str]:
         offered = {"pieces": self._has_pieces(), "masks": self.masks is not None, "boxes": self.boxes}
