@@ -28,7 +28,7 @@ SETS = (
     "train.batch_size=8",
     "train.epochs=3",
     "train.precision=fp32",
-    "train.optimizer.lr=0.02",  # rounding is not to be blown up: a cluster is one or another
+    "train.optimizer.lr=0.002",  # at ten times that, rounding makes one image fall to another cluster
     "train.workers=0",
     "train.checkpoint.every=1",
     "eval.knn=null",
@@ -65,4 +65,4 @@ def test_two_processes_cluster_as_one(recipe: str, images: Path, tmp_path: Path)
     assert int((assigned >= 0).sum(dim=1).min()) >= 40 and len(assigned.unique()) >= 5
     assert int(one["negatives.epoch"]) == 2
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")

@@ -6,8 +6,11 @@ same pixels on any number of processes and workers, and after a resume.
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import islice
@@ -301,9 +304,24 @@ def load(dataset: Items, collate_fn: Callable[[Any], Any], **options: Any) -> It
 def _let_workers_go(error: BaseException | None) -> None:
     """The frames of a failed loader hold its workers. Those end with the loader; at the end of the process they would
     be waited for in vain, because they leave SIGTERM to the main process."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    with _without_word_of_workers():
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def _without_word_of_workers() -> Iterator[None]:
+    """torch's handler of SIGCHLD raises for a dead worker wherever Python is just then. Where a loader is ended because
+    of that worker, it would be a second time, inside of ``__del__``, which can only print it."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that has signals
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, handler if handler is not None else signal.SIG_DFL)
 
 
 class _Caught(Dataset[Any]):
