@@ -159,9 +159,10 @@ def compare_both(augment: Augment, seeds: range, monkeypatch: pytest.MonkeyPatch
             plain, _ = make_view(name, augment, seed, photo())  # type: ignore[arg-type]
         if name == "exact":
             assert torch.equal(compiled, plain)
-        else:  # what Pillow is given has no fractions: a level there, where rounding crosses one
-            by_pillow = augment.rand_augment is not None or augment.order[0] != "crop"
-            assert by_pillow or unscaled(augment, compiled - plain).max() < 0.01
+        else:  # float32 decides otherwise what lies on a half, which RandAugment may make more of
+            apart = unscaled(augment, compiled - plain)
+            assert (apart > 0.5).float().mean() < 1e-3
+            assert augment.rand_augment is not None or apart.max() < 1.01
 
 
 @pytest.mark.parametrize("recipe", AUGMENTS)

@@ -6,7 +6,7 @@ Three engines make views of the same parameters:
   numbers. All is equal bit by bit but for two operations, whose pixels may differ by 1 of 255: resizing by torch
   (:func:`may_resize_by_torch`; its interpolation of bytes has weights of 16 bits; about one pixel in 300), and blurs
   with an explicit kernel (one in 10,000).
-* ``fused``: one matrix for all changes of colour, without rounding or clamping between them; the hue turns in YIQ.
+* ``fused``: one matrix for all changes of colour, and with a blur one rounding in the end; the hue turns in YIQ.
 * ``torchvision``: torchvision's own transforms.
 """
 
@@ -120,16 +120,12 @@ class TensorEngine(Engine):
         return made
 
     def pack(self, images: Sequence[Image.Image], parameters: Sequence[ViewParameters]) -> Sequence[Tensor]:
-        if self.fused:  # whose levels have fractions
-            return self.make(images, parameters)
         made: list[Tensor] = []
         for levels in self._make_levels(images, parameters):
             made += to_bytes(levels).unbind(0)
         return made
 
     def unpack(self, packed: Tensor) -> Tensor:
-        if self.fused:
-            return packed
         if _kernels_for(packed):
             return self._normalize(packed.contiguous())
         views = torch.empty_like(packed, dtype=torch.float32, memory_format=torch.contiguous_format)
@@ -215,7 +211,7 @@ class TensorEngine(Engine):
 
     def _apply(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
         kernels = _kernels_for(pixels)
-        if self.fused or kernels is None:
+        if kernels is None:
             pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         pixels = pixels.contiguous()
         if kernels is not None:
@@ -242,7 +238,8 @@ class TensorEngine(Engine):
         return pixels
 
     def _fuse(self, names: Sequence[str], pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
-        """Operations in a row that are linear are one map, a mirror image and a blur, whatever their order."""
+        """Operations in a row that are linear are one map, a mirror image and a blur, whatever their order, and are
+        rounded once."""
         for linear, run in groupby(names, _LINEAR.__contains__):
             if not linear:
                 for name in run:
@@ -254,7 +251,7 @@ class TensorEngine(Engine):
                 pixels = self._flip(pixels, parameters)
             if "blur" in together:
                 pixels = self._blur(pixels, parameters)
-            pixels = pixels.clamp_(0, 255)
+            pixels = pixels.clamp_(0, 255).add_(0.5).floor_()
         return pixels
 
     def _jitter(self, pixels: Tensor, parameters: Sequence[ViewParameters]) -> Tensor:
@@ -462,13 +459,12 @@ def _without_padding(levels: Tensor) -> Tensor:
     """(3, H, W), channel after channel, of (1, 4, H, W)."""
     if sys.byteorder != "little" or not levels.is_contiguous(memory_format=torch.channels_last):
         return levels[0, :3].contiguous()
-    if kernels := _kernels_for(levels):
-        made = levels.new_empty(3, *levels.shape[2:])
-        kernels.split_channels(levels[0].permute(1, 2, 0).numpy(), made.numpy())
-        return made
     # A pixel as one integer, of which a byte is taken off: faster than copying every fourth byte.
     pixels = levels.permute(0, 2, 3, 1).view(torch.int32)[0, :, :, 0]
     made = levels.new_empty(3, *pixels.shape)
+    if kernels := _kernels_for(levels):
+        kernels.split_channels(pixels.numpy().view(np.uint32).reshape(-1), made.numpy().reshape(3, -1))
+        return made
     for channel, out in enumerate(made):
         out.copy_(pixels >> 8 * channel if channel else pixels)
     return made

@@ -2,7 +2,8 @@
 
 numba compiles each function when it is first called, and keeps what it made on the disk. Each runs on one thread.
 Nothing here is ``fastmath``, and integers have the sizes that are written: so a result is that of the tensor
-operations bit by bit. Images are (3, H, W) bytes, channel after channel, but for what :func:`fuse` changes.
+operations bit by bit, but for :func:`fuse`, where a level lies on a half. Images are (3, H, W) bytes, channel after
+channel.
 
 A step is a row ``(code, a, b, c)`` of a table, which :mod:`steps` makes of drawn parameters.
 """
@@ -145,7 +146,6 @@ def _make_gray(planes: _Array) -> None:
 
 @_compiled
 def _flip(planes: _Array) -> None:
-    """Bytes or floats."""
     line = np.empty(planes.shape[2], planes.dtype)
     for channel in range(planes.shape[0]):
         for y in range(planes.shape[1]):
@@ -156,7 +156,6 @@ def _flip(planes: _Array) -> None:
 
 @_compiled
 def _solarize(levels: _Array, threshold: Any) -> None:
-    """Bytes or floats."""
     for at in range(levels.size):
         levels[at] = 255 - levels[at] if _f4(levels[at]) >= threshold else levels[at]
 
@@ -373,33 +372,31 @@ def _enlarging_weights(length: int, size: int, is_bicubic: bool) -> Any:
 
 @_compiled
 def split_channels(pixels: _Array, out: _Array) -> None:
-    """(H, W, 3 or more) bytes as Pillow holds them to (3, H, W)."""
+    """(P,) uint32 pixels, whose first byte is red, to (3, P) bytes: whole pixels are read several at once."""
     red, green, blue = out[0], out[1], out[2]
-    for y in range(pixels.shape[0]):
-        row, into_red, into_green, into_blue = pixels[y], red[y], green[y], blue[y]
-        for x in range(row.shape[0]):
-            into_red[x] = row[x, 0]
-            into_green[x] = row[x, 1]
-            into_blue[x] = row[x, 2]
+    for at in range(pixels.size):
+        pixel = pixels[at]
+        red[at] = _u1(pixel)
+        green[at] = _u1(pixel >> _u4(8))
+        blue[at] = _u1(pixel >> _u4(16))
 
 
 @_compiled
 def fuse(images: _Array, table: _Array, kernels: _Array) -> None:
-    """As :func:`change`, of float32, but all steps up to one that is not linear as one map, and in the end clamped.
+    """As :func:`change`, but all steps up to one that is not linear are one map, whose result alone is rounded.
 
     ``kernels`` are float32 here, and all blurs have one.
     """
+    room = np.empty(images.shape[1:], np.float32)
     for at in range(images.shape[0]):
         planes = images[at]
-        flat = planes.reshape(3, -1)
         made = np.eye(4)
         changed = is_mirrored = False
         blur = -1
-        mean = np.ones(4)
         for step in range(table.shape[1]):
             code, a = table[at, step, 0], table[at, step, 1]
             if code == _SOLARIZE:
-                _finish(planes, made, changed, is_mirrored, blur, kernels)
+                _finish(planes, room, made, changed, is_mirrored, blur, kernels)
                 _solarize(planes.reshape(-1), _f4(a))
                 made, changed, is_mirrored, blur = np.eye(4), False, False, -1
             elif code == _FLIP:
@@ -408,19 +405,21 @@ def fuse(images: _Array, table: _Array, kernels: _Array) -> None:
                 blur = int(a)
             elif code >= 0:
                 changed = True
-                if code == _CONTRAST:
-                    for channel in range(3):
-                        mean[channel] = _mean(flat[channel])
+                mean = _means(planes.reshape(3, -1)) if code == _CONTRAST else np.ones(4)
                 made = _multiply(_colour_map(int(code), a, made, mean), made)
-        _finish(planes, made, changed, is_mirrored, blur, kernels)
+        _finish(planes, room, made, changed, is_mirrored, blur, kernels)
 
 
 @_compiled
-def _mean(levels: _Array) -> Any:
-    total = _i8(0)
-    for at in range(levels.size):
-        total += _i4(levels[at] * _f4(4096))  # whole numbers are added several at once
-    return total / (4096.0 * levels.size)
+def _means(planes: _Array) -> _Array:
+    """(4,) of the three channels, and 1."""
+    means = np.ones(4)
+    for channel in range(3):
+        total = _i8(0)
+        for level in planes[channel]:
+            total += _i8(level)
+        means[channel] = total / planes.shape[1]
+    return means
 
 
 @_compiled
@@ -455,61 +454,81 @@ def _colour_map(code: int, factor: float, before: _Array, mean: _Array) -> _Arra
 
 
 @_compiled
-def _finish(planes: _Array, made: _Array, changed: bool, is_mirrored: bool, blur: int, kernels: _Array) -> None:
-    if changed:
-        _recolour(planes.reshape(3, -1), made.astype(np.float32))
-    if is_mirrored:
-        _flip(planes)
+def _finish(
+    planes: _Array, room: _Array, made: _Array, changed: bool, is_mirrored: bool, blur: int, kernels: _Array
+) -> None:
+    """The bytes of an image through the map, mirrored and blurred."""
     if blur >= 0:
-        _blur_smoothly(planes, kernels[blur])
-    levels = planes.reshape(-1)
-    for at in range(levels.size):
-        levels[at] = min(max(levels[at], _f4(0)), _f4(255))
+        _recolour(planes, made.astype(np.float32), is_mirrored, room, _f4(0))
+        _blur_smoothly(room, kernels[blur], planes)
+    elif changed:
+        _recolour(planes, made.astype(np.float32), is_mirrored, planes, _f4(0.5))
+    elif is_mirrored:
+        _flip(planes)
 
 
 @_compiled
-def _recolour(planes: _Array, made: _Array) -> None:
-    red, green, blue = planes[0], planes[1], planes[2]
+def _recolour(planes: _Array, made: _Array, is_mirrored: bool, out: _Array, half: Any) -> None:
+    """Into floats as they are, or into bytes, for which ``half`` is added, and which may be the image's own."""
+    width = planes.shape[2]
+    lines = np.empty((3, width), np.float32)
+    red, green, blue = lines[0], lines[1], lines[2]
     rr, rg, rb, r1 = made[0]
     gr, gg, gb, g1 = made[1]
     br, bg, bb, b1 = made[2]
-    for at in range(red.size):
-        r, g, b = red[at], green[at], blue[at]
-        red[at] = rr * r + rg * g + rb * b + r1
-        green[at] = gr * r + gg * g + gb * b + g1
-        blue[at] = br * r + bg * g + bb * b + b1
+    for y in range(planes.shape[1]):
+        reds, greens, blues = planes[0, y], planes[1, y], planes[2, y]
+        for x in range(width):
+            r, g, b = _f4(reds[x]), _f4(greens[x]), _f4(blues[x])
+            red[x] = rr * r + rg * g + rb * b + r1 + half
+            green[x] = gr * r + gg * g + gb * b + g1 + half
+            blue[x] = br * r + bg * g + bb * b + b1 + half
+        for channel in range(3):
+            line, into = lines[channel], out[channel, y]
+            if half:
+                for x in range(width):
+                    line[x] = min(max(line[x], _f4(0)), _f4(255))
+            if is_mirrored:
+                line = line[::-1]
+            for x in range(width):
+                into[x] = line[x]
 
 
 @_compiled
-def _blur_smoothly(planes: _Array, kernel: _Array) -> None:
+def _blur_smoothly(planes: _Array, kernel: _Array, out: _Array) -> None:
+    """Floats into bytes."""
     channels, height, width = planes.shape
     reach = kernel.size - 1
     while reach > 0 and kernel[reach] == 0:
         reach -= 1
     line = np.empty(width + 2 * reach, np.float32)
     rows = np.empty((height + 2 * reach, width), np.float32)
+    sums = np.empty(width, np.float32)
     for channel in range(channels):
         for y in range(height):
             line[reach : reach + width] = planes[channel, y]
             _mirror(line, reach)
-            middle, out, weight = line[reach : reach + width], rows[reach + y], kernel[0]
+            middle, across, weight = line[reach : reach + width], rows[reach + y], kernel[0]
             for x in range(width):
-                out[x] = middle[x] * weight
+                across[x] = middle[x] * weight
             for apart in range(1, reach + 1):
                 before, after = line[reach - apart : reach - apart + width], line[reach + apart : reach + apart + width]
                 weight = kernel[apart]
                 for x in range(width):
-                    out[x] += (before[x] + after[x]) * weight
+                    across[x] += (before[x] + after[x]) * weight
         _mirror_rows(rows, reach)
         for y in range(height):
-            middle, out, weight = rows[reach + y], planes[channel, y], kernel[0]
+            middle, weight = rows[reach + y], kernel[0]
             for x in range(width):
-                out[x] = middle[x] * weight
+                sums[x] = middle[x] * weight + _f4(0.5)
             for apart in range(1, reach + 1):
                 above, below = rows[reach + y - apart], rows[reach + y + apart]
                 weight = kernel[apart]
                 for x in range(width):
-                    out[x] += (above[x] + below[x]) * weight
+                    sums[x] += (above[x] + below[x]) * weight
+            into = out[channel, y]
+            for x in range(width):
+                into[x] = _u1(_i4(min(max(sums[x], _f4(0)), _f4(255))))
 
 
 @_compiled

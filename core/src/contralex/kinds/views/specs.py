@@ -35,7 +35,7 @@ class CropsSpec(Spec):
     """Groups of views by their names; null removes a group."""
     engine: EngineName = "exact"
     """What makes the views: ``exact`` gives what torchvision's transforms give, several times faster; ``fused`` makes
-    all changes of colour in one step, without rounding between them; ``torchvision`` is the transforms themselves."""
+    all changes of colour in one step, which is rounded once; ``torchvision`` is the transforms themselves."""
     device: MadeOn = "workers"
     """Where pixels are worked on: by the ``workers``, on the CPU, or on the ``accelerator`` that trains, to which they
     send the bytes of crops and the drawn parameters. The views are those of ``exact``, to a level here and there."""
