@@ -1,7 +1,9 @@
-"""How much memory and disk this machine has to spare, asked before something large is made."""
+"""How much memory and disk this machine has to spare, asked before something large is made; and what is done with
+memory that was freed."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
@@ -36,6 +38,40 @@ def peak() -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def keep_freed() -> bool:
+    """Have the C library keep the memory that this process frees, and take it for what is allocated next. Returns
+    whether it does.
+
+    glibc gives large blocks back to the system, so that each step of training pays for the same pages anew: up to a
+    third of a small network's time on the CPU. Where the environment says how it is to be (``MALLOC_TRIM_THRESHOLD_``,
+    ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``), that is obeyed.
+    """
+    library = _glibc()
+    if library is None or any(name in os.environ for name in _ALLOCATOR):
+        return False
+    is_kept = any(library.mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS)
+    return is_kept and bool(library.mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def give_back() -> None:
+    """Give what is free back to the system, after :func:`keep_freed`."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+_ALLOCATOR = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _NEVER = -1, -3, -1  # as in malloc.h
+_LARGEST_BLOCKS = (1 << 30, 1 << 25)  # before version 2.35 of glibc the second one is the most
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt") else None
 
 
 def in_words(amount: float) -> str:

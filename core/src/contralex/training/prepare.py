@@ -94,6 +94,7 @@ def _prepare(
         write.restore(found, method, optimizer, lambda tensors: _fit(tensors, method, resized=bool(drift)))
         progress = Progress.restored(found, drift)
     devices.tune_convolutions(machine.device)
+    devices.keep_memory(machine.device)
     if spec.train.compile:
         compiling.compile_encoders(method, machine.device)
     # Prepared after loading, so that what Accelerate wraps has its final tensors.
