@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,33 @@ import pytest
 
 from contralex.__main__ import main
 from contralex.cli import new
-from contralex.cli.new import Start, write
+from contralex.cli.composing.parts import Start, complete_starts, describe, read_starts, slots_of
+from contralex.cli.new import write
 from contralex.errors import ContralexError
 from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from tests.packages import ROOT, check_shape, environment, run, wheels_of
 
 STARTS = list(Start)
+TEMPLATES = ROOT / "core/src/contralex/cli/templates"
+# Every pair, some triples, and all at once, but one network: an encoder of one's own takes no backbone.
+TOGETHER = [
+    ",".join(names)
+    for names in [
+        *itertools.combinations([start.value for start in Start if start is not Start.METHOD], 2),
+        ("encoder", "negatives", "loss"),
+        ("encoder", "key_encoder", "negatives"),
+        ("key_encoder", "targets", "negatives"),
+        ("key_encoder", "targets", "loss"),
+        ("views", "targets", "loss"),
+        ("encoder", "negatives", "method"),
+        ("data", "views", "hook"),
+        tuple(start.value for start in Start if start is not Start.BACKBONE),
+        tuple(start.value for start in Start if start is not Start.ENCODER),
+    ]
+    if not {"encoder", "backbone"} <= set(names)
+]
+SHOWN = ["encoder,negatives,loss", "data,views,key_encoder,targets,loss,hook"]  # as strangers install them
 each_start = pytest.mark.parametrize("start", STARTS)
 Install = Callable[..., None]
 
@@ -39,7 +61,17 @@ def package(start: Start, prefix: str = "made") -> str:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[Start, Path]:
     folder = tmp_path_factory.mktemp("made")
-    return {start: write(named(start), start, folder / named(start)) for start in STARTS}
+    return {start: write(named(start), (start,), folder / named(start)) for start in STARTS}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Packages of several parts, by the names of the parts."""
+    folder = tmp_path_factory.mktemp("together")
+    return {
+        parts: write(f"set-{number}", read_starts(parts, "set"), folder / f"set-{number}")
+        for number, parts in enumerate(TOGETHER)
+    }
 
 
 @pytest.fixture
@@ -98,7 +130,7 @@ def test_packages_are_linted_and_formatted(made: dict[Start, Path]) -> None:
     longest = "a" + "-longest" * 4 + "-of-all"
     assert len(longest) == new._LONGEST
     for start in STARTS:  # a long name breaks no line either
-        write(longest, start, made[start].parent / f"long-{start}")
+        write(longest, (start,), made[start].parent / f"long-{start}")
     for arguments in (["check"], ["format", "--check"]):
         ruff = [sys.executable, "-m", "ruff", *arguments, "."]
         done = subprocess.run(ruff, cwd=made[Start.LOSS].parent, capture_output=True, text=True, check=False)
@@ -115,7 +147,7 @@ def test_the_entry_module_imports_no_torch(start: Start, made: dict[Start, Path]
 
 
 def test_packages_live_beside_each_other(made: dict[Start, Path], install: Install, tmp_path: Path) -> None:
-    other = write("other-method", Start.METHOD, tmp_path / "other")
+    other = write("other-method", (Start.METHOD,), tmp_path / "other")
     install(*made.values(), other)
     plugins = registry().plugins
     for name in ["other-method", *map(named, STARTS)]:
@@ -131,7 +163,7 @@ def test_the_recipe_uses_the_part_with_and_without_the_preset(
         run = resolve(named(start), preset=preset).run
         assert (start is Start.HOOK) == (package_name(start) in [use.name for use in run.plugins])
         places = {"data": run, "backbone": run.method.encoder}
-        for slot in new._SLOTS[start]:
+        for slot in slots_of([start]):
             if (slot, preset) != ("data", "digits"):  # which shows all else on data that everybody has
                 assert getattr(places.get(slot, run.method), slot).kind == named(start).replace("-", "_")
 
@@ -149,6 +181,153 @@ def test_the_recipe_trains(start: Start, made: dict[Start, Path], install: Insta
     sets = [small, "train.epochs=1", "train.batch_size=256", "train.workers=0", "eval.knn=null"]
     results = train(resolve(named(start), preset="digits", sets=sets), tmp_path / "run")
     assert results["steps"] == 5
+
+
+# Several parts at once
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@each_start
+def test_a_package_of_one_part_is_the_templates_as_they_are(start: Start, tmp_path: Path) -> None:
+    found = contents(write("mine", (start,), tmp_path / "mine"))
+    templates = [path for path in (TEMPLATES / start).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(templates) >= 6
+    for path in templates:
+        name = fill(str(path.relative_to(TEMPLATES / start)))
+        assert found[name].decode() == fill(path.read_text("utf-8"))
+
+
+def fill(text: str) -> str:
+    return text.replace("IDENTIFIER", "mine").replace("NAME", "mine")
+
+
+@pytest.mark.parametrize(
+    ("said", "same"),
+    [
+        ("loss,encoder,negatives,loss", "encoder,negatives,loss"),
+        (" loss , encoder,", "encoder,loss"),
+        ("targets,loss", "method"),
+        ("method,loss,encoder", "encoder,targets,loss"),
+        ("loss,loss", "loss"),
+    ],
+)
+def test_the_order_of_parts_and_their_repetition_do_not_matter(
+    said: str, same: str, call: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for parts, out in ((said, "one"), (same, "other")):
+        assert call("new", "mine", "--as", parts, "--out", out)[0] == 0
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+def test_packages_of_several_parts_are_linted_and_formatted(together: dict[str, Path]) -> None:
+    for parts, folder in together.items():
+        write("a" + "-longest" * 4 + "-of-all", read_starts(parts, "set"), folder.with_name(f"long-{folder.name}"))
+    for arguments in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *arguments, "--no-cache", "."]
+        done = subprocess.run(ruff, cwd=folder.parent, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("parts", TOGETHER)
+def test_a_package_of_several_parts_has_each_as_it_is_alone(
+    parts: str, together: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its modules, its classes and hooks, its row of the card."""
+    folder, starts = together[parts], read_starts(parts, "set")
+    name, kind = folder.name, folder.name.replace("-", "_")
+    check_shape(folder)
+    found = {path: text.decode() for path, text in contents(folder).items() if Path(path).name != "LICENSE"}
+    assert not [path for path, text in found.items() if re.search("NAME|IDENTIFIER|WHAT|LOWEST|NEXT", text)]
+    for start in starts:
+        alone = contents(write(name, (start,), tmp_path / start))
+        assert set(alone) <= {*found, "LICENSE"}
+        for path in (path for path in alone if path.endswith(".py")):
+            text = alone[path].decode()
+            if path.endswith(("plugin.py", "spec.py")):
+                assert definitions(text) and definitions(text) <= definitions(found[path])
+            elif not path.endswith("__init__.py"):
+                assert found[path] == text
+        rows = [line for line in alone["README.md"].decode().splitlines() if re.match(rf"\| .*`{kind}`", line)]
+        assert len(rows) == (0 if start in (Start.VIEWS, Start.DATA) else len(slots_of([start])))
+        assert set(rows) <= set(found["README.md"].splitlines())
+    for path in (path for path in found if path.endswith(".py")):
+        compile(found[path], path, "exec")
+    card = " ".join(found["README.md"].split())
+    assert "SimCLR's" not in card.partition("## Where we differ")[2]
+    assert ("augmented" in card) == (Start.VIEWS not in starts and bool({Start.TARGETS, Start.METHOD} & set(starts)))
+    assert describe(starts) in found["pyproject.toml"]
+
+
+def definitions(source: str) -> set[str]:
+    return {ast.dump(node) for node in ast.parse(source).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+
+
+def test_one_recipe_uses_all_parts_of_a_package(together: dict[str, Path], install: Install) -> None:
+    """With its preset, which the model of each is built from and makes two steps of."""
+    import torch
+
+    from contralex.training import build
+
+    install(*together.values())
+    for parts, folder in together.items():
+        starts, name = read_starts(parts, "set"), folder.name
+        for preset in (None, "digits"):
+            run = resolve(name, preset=preset).run
+            places = {"data": run, "backbone": run.method.encoder}
+            own = [slot for slot in slots_of(starts) if (slot, preset) != ("data", "digits")]
+            kinds = {slot: getattr(places.get(slot, run.method), slot).kind for slot in own}
+            assert kinds == dict.fromkeys(own, name.replace("-", "_")), parts
+            assert [use.name for use in run.plugins] == [f"contralex-{name}"] * (Start.HOOK in starts), parts
+        model = build.look_up(run, 40).train()
+        for number in range(2):
+            views: Any = {view: torch.rand(4, 3, 32, 32) for view in range(2)}
+            step = moment(number)
+            result = model(views, torch.arange(4 * number, 4 * number + 4), step)
+            model.zero_grad()
+            result.loss.backward()
+            moved = [float(weight.grad.abs().sum()) for weight in model.encoder.parameters() if weight.grad is not None]
+            assert result.loss.isfinite() and sum(moved) > 0, parts
+            model.update(result.keys, step)
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence", "mended"),
+    [
+        ("los", "there is no part los; did you mean loss?", ["loss"]),
+        ("encodr,loss", "there is no part encodr; did you mean encoder?", ["encoder,loss"]),
+        ("anything,loss", "there is no part anything; the parts are loss, negatives, targets,", ["loss"]),
+        ("anything", "there is no part anything; the parts are", ["method"]),
+        (",", "--as names no part; the parts are", ["method"]),
+        ("loss,encoder,backbone", "no recipe would use a backbone beside it", ["encoder,loss", "backbone,loss"]),
+    ],
+)
+def test_parts_that_are_refused(
+    parts: str,
+    sentence: str,
+    mended: list[str],
+    call: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("new", "mine", "--as", parts)
+    assert (code, out) == (2, "")
+    said, *commands = err.splitlines()
+    assert sentence in said
+    assert commands == [f"  contralex new mine --as {each}" for each in mended]
+    assert list(tmp_path.iterdir()) == []
+    for command in commands:
+        assert call(*command.split()[1:], "--out", f"{len(command)}")[0] == 0
+
+
+def test_shells_complete_the_next_part() -> None:
+    assert complete_starts("encoder,ne") == ["encoder,negatives"]
+    assert set(complete_starts("loss,")) == {f"loss,{start}" for start in Start if start is not Start.LOSS}
+    assert complete_starts("k") == ["key_encoder"]
 
 
 # What is refused
@@ -198,13 +377,13 @@ def test_refusals(
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = new._files
 
-    def broken(name: str, start: Start) -> Iterator[tuple[Path, bytes]]:
-        yield next(files(name, start))
+    def broken(name: str, starts: Sequence[Start]) -> Iterator[tuple[Path, bytes]]:
+        yield next(files(name, starts))
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(new, "_files", broken)
     with pytest.raises(ContralexError, match="cannot be written: No space left on device"):
-        write("mine", Start.METHOD, tmp_path / "mine")
+        write("mine", (Start.METHOD,), tmp_path / "mine")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -427,26 +606,30 @@ def context(encoder: Any = None) -> Any:
 
 
 @pytest.mark.slow
-def test_packages_are_typed(made: dict[Start, Path]) -> None:
-    for folder in made.values():
+def test_packages_are_typed(made: dict[Start, Path], together: dict[str, Path]) -> None:
+    for folder in [*made.values(), *(together[parts] for parts in SHOWN)]:
         run(sys.executable, "-m", "mypy", cwd=folder)
 
 
 @pytest.fixture(scope="module")
-def wheels(made: dict[Start, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return wheels_of(tmp_path_factory.mktemp("wheels"), ROOT / "core", *made.values())
+def wheels(
+    made: dict[Start, Path], together: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    shown = (together[parts] for parts in SHOWN)
+    return wheels_of(tmp_path_factory.mktemp("wheels"), ROOT / "core", *made.values(), *shown)
 
 
 @pytest.mark.slow
-@each_start
+@pytest.mark.parametrize("parts", [*STARTS, *SHOWN])
 def test_a_wheel_beside_a_wheel_of_the_core_is_checked_and_trains(
-    start: Start, wheels: dict[str, Path], tmp_path: Path
+    parts: str, wheels: dict[str, Path], together: dict[str, Path], tmp_path: Path
 ) -> None:
-    python = environment(tmp_path / "env", wheels["contralex"], wheels[package(start)])
+    name = named(Start(parts)) if parts in STARTS else together[parts].name
+    python = environment(tmp_path / "env", wheels["contralex"], wheels[f"contralex_{name.replace('-', '_')}"])
     contralex = python.with_name("contralex")
-    assert "passed" in run(contralex, "check", f"contralex-{named(start)}", cwd=tmp_path)
+    assert "passed" in run(contralex, "check", f"contralex-{name}", cwd=tmp_path)
     sets = ("--set=train.epochs=1", "--set=train.batch_size=256", "--set=eval.knn=null", "--set=train.workers=0")
-    run(contralex, "train", named(start), "--preset", "digits", *sets, "--out", "run", cwd=tmp_path)
+    run(contralex, "train", name, "--preset", "digits", *sets, "--out", "run", cwd=tmp_path)
     assert (tmp_path / "run/results.json").is_file()
-    run(contralex, "new", "second", "--as", start, cwd=tmp_path)  # the templates are in the core's wheel
+    run(contralex, "new", "second", "--as", parts, cwd=tmp_path)  # the templates are in the core's wheel
     check_shape(tmp_path / "contralex-second")

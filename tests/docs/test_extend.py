@@ -21,6 +21,7 @@ import contralex.plugin
 from contralex.cli import new
 from contralex.cli.app import app
 from contralex.cli.check import STATES
+from contralex.cli.composing.parts import read_starts
 from contralex.plugin import ContralexError
 from contralex.plugins import hooks
 from contralex.plugins.registry import registry
@@ -103,7 +104,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     def put(example: Example) -> None:
         folder = tmp_path / example.distribution
         if example.start:
-            new.write(example.name, new.Start(example.start), folder)
+            new.write(example.name, read_starts(example.start, example.name), folder)
         for path, content in example.files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(content, "utf-8")

@@ -320,6 +320,7 @@ app.command(
     epilog=examples(
         "contralex new my-method   targets and a loss of its own, and a recipe",
         "contralex new my-loss --as loss --out ~/code/my-loss",
+        "contralex new my-net --as encoder,negatives,loss   one recipe uses all three",
     ),
 )(new.new)
 app.command(

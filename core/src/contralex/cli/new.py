@@ -2,6 +2,8 @@
 
 A template is the file itself, valid Python where it is Python. Five words stand for what differs: NAME
 (``my-method``), IDENTIFIER (``my_method``), WHAT (``a loss``), and LOWEST and NEXT, the bounds of the core's version.
+A package of one part is two folders of templates as they are: ``package`` and the part's. One of several parts is
+composed from theirs.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Annotated
 
 import typer
 
+from contralex.cli.composing.package import compose
+from contralex.cli.composing.parts import Start, complete_starts, describe, read_starts, slots_of
 from contralex.cli.options import path as path_of
 from contralex.errors import ContralexError
 
@@ -27,48 +30,16 @@ _TEMPLATES = resources.files("contralex") / "cli" / "templates"
 _LONGEST = 40  # letters of a name, so that no line of a template becomes too long
 _COPIED = ("LICENSE",)  # copied as they are
 _RENAMED = {"github": ".github", "gitignore": ".gitignore", "pyproject.toml.in": "pyproject.toml"}
-
-
-class Start(StrEnum):
-    """What a package starts as: the folder of its templates."""
-
-    LOSS = "loss"
-    NEGATIVES = "negatives"
-    TARGETS = "targets"
-    KEY_ENCODER = "key_encoder"
-    ENCODER = "encoder"
-    BACKBONE = "backbone"
-    VIEWS = "views"
-    DATA = "data"
-    HOOK = "hook"
-    METHOD = "method"
-
-
-_STARTS = f"The part that the package starts with: {', '.join(Start)}."
-
-_WHAT = {
-    Start.LOSS: "a loss",
-    Start.NEGATIVES: "a negative source",
-    Start.TARGETS: "a target generator",
-    Start.KEY_ENCODER: "a key encoder",
-    Start.ENCODER: "an encoder",
-    Start.BACKBONE: "a backbone",
-    Start.VIEWS: "views",
-    Start.DATA: "data",
-    Start.HOOK: "a life-cycle hook",
-    Start.METHOD: "a method",
-}
-_SLOTS: dict[Start, tuple[str, ...]] = {start: (start.value,) for start in Start} | {
-    Start.METHOD: ("targets", "loss"),
-    Start.HOOK: (),
-}
+_STARTS = f"What the package starts with, one part or several with commas between them: {', '.join(Start)}."
 
 
 def new(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.", show_default=False)
     ],
-    start: Annotated[Start, typer.Option("--as", metavar="KIND", help=_STARTS)] = Start.METHOD,
+    parts: Annotated[
+        str, typer.Option("--as", metavar="PART,...", help=_STARTS, autocompletion=complete_starts)
+    ] = Start.METHOD.value,
     out: Annotated[
         Path | None,
         typer.Option(parser=path_of, help="The package's folder. Without it: contralex-NAME.", show_default=False),
@@ -76,17 +47,18 @@ def new(
 ) -> None:
     """Write a plugin of your own to start from."""
     _check_name(name)
-    _check_free(name, start)
-    folder = write(name, start, out or Path(f"contralex-{name}"))
+    starts = read_starts(parts, name)
+    _check_free(name, starts)
+    folder = write(name, starts, out or Path(f"contralex-{name}"))
     shown = str(folder) if folder.is_absolute() else f".{os.sep}{folder}"
-    typer.echo(f"Wrote contralex-{name}, {_WHAT[start]}, to {folder}. Next:\n")
+    typer.echo(f"Wrote contralex-{name}, {describe(starts)}, to {folder}. Next:\n")
     plain = re.fullmatch(r"[\w./~:\\-]+", shown)  # double quotes, which every shell knows, are enough
     typer.echo("  pip install -e " + (f'"{shown}[test]"' if plain else shlex.quote(f"{shown}[test]")))
     typer.echo(f"  contralex check contralex-{name}")
     typer.echo(f"  contralex train {name} --preset digits")
 
 
-def write(name: str, start: Start, folder: Path) -> Path:
+def write(name: str, starts: Sequence[Start], folder: Path) -> Path:
     """Write the whole package or nothing: first beside its folder, then moved there."""
     if folder.exists() or folder.is_symlink():
         raise ContralexError(f"{folder} exists already; choose another folder with --out")
@@ -94,7 +66,7 @@ def write(name: str, start: Start, folder: Path) -> Path:
         raise ContralexError(f"--out {folder}: there is no folder {folder.parent}; make it first")
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        for path, content in _files(name, start):
+        for path, content in _files(name, starts):
             (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
             (unfinished / path).write_bytes(content)
         unfinished.rename(folder)
@@ -105,15 +77,21 @@ def write(name: str, start: Start, folder: Path) -> Path:
     return folder
 
 
-def _files(name: str, start: Start) -> Iterator[tuple[Path, bytes]]:
+def _files(name: str, starts: Sequence[Start]) -> Iterator[tuple[Path, bytes]]:
     """Each file's path in the package, and what it holds."""
-    replacements = _replacements(name, start)
-    for templates in ("package", start.value):
-        for path, file in _walk(_TEMPLATES / templates):
-            content = file.read_bytes()
-            if file.name not in _COPIED:
-                content = _substitute(content.decode("utf-8"), replacements).encode("utf-8")
-            yield Path(*(_substitute(_RENAMED.get(part, part), replacements) for part in path.parts)), content
+    replacements = _replacements(name, starts)
+    yield from _fill("package", replacements)
+    parts = {start: dict(_fill(start, replacements)) for start in starts}
+    yield from (compose(parts) if len(parts) > 1 else parts[starts[0]]).items()
+
+
+def _fill(templates: str, replacements: dict[str, str]) -> Iterator[tuple[Path, bytes]]:
+    """The files of one folder of templates, for this package."""
+    for path, file in _walk(_TEMPLATES / templates):
+        content = file.read_bytes()
+        if file.name not in _COPIED:
+            content = _substitute(content.decode("utf-8"), replacements).encode("utf-8")
+        yield Path(*(_substitute(_RENAMED.get(part, part), replacements) for part in path.parts)), content
 
 
 def _walk(folder: Traversable, at: Path = Path()) -> Iterator[tuple[Path, Traversable]]:
@@ -124,12 +102,12 @@ def _walk(folder: Traversable, at: Path = Path()) -> Iterator[tuple[Path, Traver
             yield at / entry.name, entry
 
 
-def _replacements(name: str, start: Start) -> dict[str, str]:
+def _replacements(name: str, starts: Sequence[Start]) -> dict[str, str]:
     major, minor = (int(part) for part in metadata.version("contralex").split(".")[:2])
     return {
         "NAME": name,
         "IDENTIFIER": _identifier(name),
-        "WHAT": _WHAT[start],
+        "WHAT": describe(starts),
         "LOWEST": f"{major}.{minor}",
         "NEXT": f"{major}.{minor + 1}",
     }
@@ -156,7 +134,7 @@ def _check_name(name: str) -> None:
         raise ContralexError(f"{name} is a keyword of Python; choose another name, such as my-{name}")
 
 
-def _check_free(name: str, start: Start) -> None:
+def _check_free(name: str, starts: Sequence[Start]) -> None:
     """Refuse a name, recipe or kind that an installed package, or one of our own, has already."""
     from contralex.plugins.first_party import known_kinds, known_recipes
     from contralex.plugins.registry import registry
@@ -175,7 +153,7 @@ def _check_free(name: str, start: Start) -> None:
     owner = known_recipes().get(name) or recipes.get(name)
     if owner is not None:
         raise ContralexError(f"there is a recipe {name} in {owner} already; choose another name")
-    for slot in _SLOTS[start]:
+    for slot in slots_of(starts):
         plugin = registry().owner(slot, _identifier(name))
         owner = plugin.name if plugin else known_kinds().get(slot, {}).get(_identifier(name))
         if owner is not None:
