@@ -154,7 +154,7 @@ class ViewDataset(Dataset[Item]):
             share = self._together.share(epoch, index, *place) if self._together else None
             sample = _Sample(epoch, *self._readable(epoch, index), share)
             group.append(sample)
-            pixels += sample.raw.width * sample.raw.height if isinstance(sample.raw, Image) else _PIXELS
+            pixels += _count_pixels(sample.raw)
             if pixels >= _PIXELS:
                 yield group
                 group, pixels = [], 0
@@ -208,6 +208,13 @@ class ViewDataset(Dataset[Item]):
             f"{self.order.steps - 1}; remove the file, or set train.batch_size to a smaller number. "
             f"The reason: {reason}"
         )
+
+
+def _count_pixels(raw: Any) -> int:
+    """Of an item that may be held in memory beside others. What is neither an image nor numbers is held alone."""
+    if isinstance(raw, Image):
+        return raw.width * raw.height
+    return raw.numel() if isinstance(raw, Tensor) else _PIXELS
 
 
 class DrawnTogether:
