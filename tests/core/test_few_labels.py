@@ -90,6 +90,31 @@ def test_labels_that_do_not_do_are_refused(labels: list[int] | None, sentence: s
         ClassLabelSpec().build(_context(4, labels))
 
 
+def test_a_share_of_the_labels_is_what_labelled_data_keep() -> None:
+    labels = [number % 3 for number in range(60)]
+    labels[7] = labels[8] = -1  # a sample may have none
+    for share, seed in ((0.2, 0), (0.2, 5), (1.0, 0)):
+        part = ClassLabelSpec(share=share, seed=seed).build(_context(3, labels))
+        known = part.labels.tolist()
+        kept = choose_labelled(labels, share, seed)
+        assert [index for index, label in enumerate(known) if label >= 0] == kept
+        assert [known[index] for index in kept] == [labels[index] for index in kept]
+    with pytest.raises(ContralexError, match="these have no labels"):
+        ClassLabelSpec(share=0.5).build(_context(3, [-1, -1]))
+
+
+def test_what_the_labels_are_given_as_depends_on_the_share() -> None:
+    sets = [
+        "method.encoder.normalize=false",
+        "method.negatives={kind: classes, count: 128}",
+        "method.targets={kind: class_label, share: 0.1}",
+    ]
+    with pytest.raises(ContralexError, match=r"method\.loss \(info_nce\) needs index from method\.targets"):
+        resolve("simclr-v1", sets=sets)
+    assert resolve("simclr-v1", sets=[*sets, "method.loss={kind: soft_cross_entropy, temperature: 1}"])
+    assert "share" not in ClassLabelSpec().model_dump(mode="json")  # a recipe without one is written as before
+
+
 def test_vectors_of_unit_length_are_no_logits() -> None:
     sets = ["method.negatives={kind: classes, count: 128}", "method.targets=class_label"]
     with pytest.raises(ContralexError, match=r"needs any length from method\.encoder"):
@@ -139,6 +164,36 @@ def test_distillation_has_the_schedule_of_pre_training() -> None:
     assert data["data"] == V2["data"]  # all images
     loss: Any = run.method.loss
     assert loss.temperature == data["method"]["targets"]["temperature"] == 0.1
+
+
+def test_a_mixture_is_two_look_ups_with_weights_that_add_up_to_one() -> None:
+    student = Student(tuned()["method"]["encoder"])
+    options: dict[str, Any] = {"student": student, "samples": 1_281_167, "temperature": 0.1}
+    before = derive_distillation(tuned(), "runs/b", **options)
+    mixed = derive_distillation(tuned(), "runs/b", **options, alpha=0.9)
+    added = {name: mixed["method"].pop(name) for name in ("weight", "look_ups")}
+    assert mixed == before  # nothing else
+    assert added["weight"] == 0.9 and added["look_ups"].keys() == {"labels"}
+    labels = added["look_ups"]["labels"]
+    assert labels["weight"] == 0.1
+    assert labels["targets"] == {"kind": "class_label", "share": 0.1, "seed": 0}  # the teacher's
+    everything = {**tuned(), "data": V2["data"]}
+    all_labels = derive_distillation(everything, "runs/b", **options, alpha=0.9)["method"]["look_ups"]["labels"]
+    assert all_labels["targets"] == {"kind": "class_label", "share": 1.0}
+
+
+def test_the_rate_of_small_sets_is_over_the_curvature_of_the_loss() -> None:
+    """A softmax of temperature τ has 1/τ² times the curvature, and a mixture the mean of both."""
+    student = Student(tuned()["method"]["encoder"])
+
+    def rate(**options: Any) -> float:
+        data = derive_distillation(tuned(), "runs/b", student=student, samples=1000, **options)
+        start: float = data["train"]["optimizer"]["lr"]["start"]
+        return start
+
+    assert rate(temperature=1.0) == rate(temperature=1.0, alpha=0.5) == rate(temperature=0.1, hard=True) == 0.05
+    assert rate(temperature=0.1) == 0.0005
+    assert rate(temperature=0.1, alpha=0.5) == pytest.approx(0.05 / 50.5, rel=1e-5)
 
 
 def test_small_sets_get_batches_that_they_can_fill() -> None:

@@ -137,6 +137,18 @@ METHODS: dict[str, Case] = {
             "method.loss={kind: soft_cross_entropy, temperature: 0.5}",
         ),
     ),
+    "a classifier on labels and on a teacher": (
+        "simclr-v2",
+        (
+            *_CLASSIFIER,
+            "method.key_encoder={kind: frozen, checkpoint: null}",
+            "method.targets={kind: teacher_logits, temperature: 0.5}",
+            "method.loss={kind: soft_cross_entropy, temperature: 0.5}",
+            "method.weight=0.6",
+            "method.look_ups.labels={negatives: borrowed, targets: {kind: class_label, share: 0.3}, weight: 0.4, "
+            "loss: {kind: soft_cross_entropy, temperature: 1}, matches: self}",
+        ),
+    ),
     "cpc": ("cpc", (_SGD, _SYNC)),
     "cpc-v2": ("cpc-v2", (_SGD,)),
     "cpc-audio": ("cpc-audio", (_SGD,)),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.kinds.datasets.labelled import choose_labelled
 from contralex.lookup.step import LookUp
 from contralex.recipes.layers import resolve, resolve_data
 from contralex.training import build
@@ -32,13 +33,13 @@ def fine_tuned() -> LookUp:
     return opinionated(build.look_up(resolve_data(TUNED).run, POPULATION, LABELS).train())
 
 
-def student(**options: Any) -> tuple[LookUp, Any]:
-    """A student, whose teacher has weights of its own, and a copy of that teacher."""
+def student(*more: str, **options: Any) -> tuple[LookUp, Any]:
+    """A student, whose teacher has weights of its own, and a copy of that teacher. ``more``: settings."""
     data = derive_distillation(
         TUNED, "runs/none", student=Student(TUNED["method"]["encoder"], 1), samples=POPULATION, **options
     )
-    sets = ["method.key_encoder.checkpoint=null", f"train.batch_size={B}"]
-    model = build.look_up(resolve_data(data, sets=sets).run, POPULATION).train()
+    sets = ["method.key_encoder.checkpoint=null", f"train.batch_size={B}", *more]
+    model = build.look_up(resolve_data(data, sets=sets).run, POPULATION, LABELS).train()
     opinionated(model, min(0.5, options["temperature"] / 2))
     teacher: Any = model.key_encoder.encoder
     return model, copy.deepcopy(teacher).eval()
@@ -98,6 +99,51 @@ def test_distillation_is_the_formula(temperature: float, noisy: bool) -> None:
         return total / B
 
     same(model, views, oracle)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_mixture_is_of_the_teachers_answers_and_of_the_labels_that_it_learned_from(noisy: bool) -> None:
+    """L = −(1−α) Σ_labelled log P_S(y_i|x_i; 1) − α Σ_i Σ_y P_T(y|x_i; τ) log P_S(y|x_i; τ), in a loop, over the size
+    of the batch (SimCLR v2, Eq. 3). The labelled samples are those of the teacher's data, half of them."""
+    alpha, tau = 0.7, 0.4
+    model, teacher = student(temperature=tau, noisy=noisy, alpha=alpha)
+    views = images(2 if noisy else 1)
+    labelled = choose_labelled(LABELS, 0.5, seed=0)  # the data on which TUNED was trained
+    assert {index in labelled for index in SAMPLE.tolist()} == {True, False}
+
+    def log_p(logits: Tensor, divisor: float, y: int) -> Tensor:
+        return logits[y] / divisor - torch.logsumexp(logits / divisor, 0)
+
+    def oracle() -> Tensor:
+        wanted, given = logits_of(teacher, views[1 if noisy else 0]), logits_of(model.encoder, views[0])
+        total = torch.zeros(())
+        for i, index in enumerate(SAMPLE.tolist()):
+            for y in range(CLASSES):
+                total = total - alpha * log_p(wanted[i], tau, y).exp().detach() * log_p(given[i], tau, y)
+            if index in labelled:
+                total = total - (1 - alpha) * log_p(given[i], 1.0, LABELS[index])
+        return total / B
+
+    same(model, views, oracle)
+
+
+def test_the_labels_of_a_mixture_are_found_where_there_are_any() -> None:
+    model, _ = student(temperature=1.0, alpha=0.7)
+    labelled = torch.tensor([index in choose_labelled(LABELS, 0.5, seed=0) for index in SAMPLE.tolist()])
+    right = logits_of(model.encoder, images(1)[0]).argmax(1) == torch.tensor([LABELS[index] for index in SAMPLE])
+    unsure: list[float] = []
+    with undecided(unsure):
+        found = model(images(1), SAMPLE, step()).answers["labels"].accuracy
+    assert (right & labelled).any() and not (right & labelled).all()
+    same_counts([found], [(right & labelled).float().mean()], unsure)
+
+
+def test_all_labels_are_those_of_a_classifier() -> None:
+    """A share of 1 has the loss and the gradients of an index: one distribution, all of it on the class."""
+    more = ["method.look_ups.labels.targets.share=1", "method.weight=0"]
+    model, _ = student(*more, temperature=1.0, alpha=0.5)
+    labels = torch.tensor([LABELS[index] for index in SAMPLE])
+    same(model, images(1), lambda: F.cross_entropy(logits_of(model.encoder, images(1)[0]), labels) / 2)
 
 
 def test_hard_labels_of_which_the_teacher_is_sure() -> None:

@@ -170,6 +170,11 @@ def test_from_python_nothing_is_printed_or_started(
     assert student.run.init is not None and student.run.init.checkpoint.startswith(str(pretrained))
     assert student.data["method"]["matches"] == ["0->1"]
     assert capfd.readouterr() == ("", "") and [path.name for path in tmp_path.iterdir()] == ["tuned"]
+    mixed = resolve_distillation(tmp_path / "tuned", alpha=0.6, sets=["train.epochs=1"])
+    train(mixed, tmp_path / "mixed")
+    line = json.loads((tmp_path / "mixed" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["loss"] == pytest.approx(0.6 * line["main.loss"] + 0.4 * line["labels.loss"], rel=1e-4)
+    assert 0 < line["labels.lookup_top1"] <= 0.5  # no more than there are labels
 
 
 def test_init_that_fits_nothing_is_refused(pretrained: Path, tmp_path: Path) -> None:
@@ -205,6 +210,7 @@ def test_mistakes_are_sentences(refused: Callable[..., str], pretrained: Path, t
     assert "--from-layer 4: the projector has 3 layers" in refused("finetune", pretrained, "--from-layer", "4")
     assert "there is no folder nowhere" in refused("finetune", "nowhere")
     assert "is no classifier, so it has nothing to teach" in refused("distill", pretrained)
+    assert "--alpha 0: give the weight of the teacher's answers" in refused("distill", pretrained, "--alpha", "0")
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, picture in enumerate(sorted(images.rglob("*.png"))[:8]):

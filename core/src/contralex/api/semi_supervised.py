@@ -56,6 +56,7 @@ def distill(
     hard: bool = False,
     threshold: float | None = None,
     noisy: bool = False,
+    alpha: float = 1.0,
     from_layer: int | None = None,
     data: PathLike | None = None,
     epochs: int | None = None,
@@ -70,6 +71,7 @@ def distill(
     weights; or a run, whose encoder is trained further; or a recipe, with a ``preset`` of its own. ``temperature``
     divides the logits of both. ``hard``: teach the most likely class alone. ``threshold``: leave images out whose most
     likely class has a lower probability. ``noisy``: strong augmentation for the student, none for the teacher.
+    ``alpha``: the weight of the teacher's probabilities, in (0, 1]; the labels that it learned from have the rest.
 
     >>> import contralex
     >>> student = contralex.distill("runs/tuned", sets={"train.max_steps": 2}, out="runs/student")
@@ -86,6 +88,7 @@ def distill(
             hard,
             threshold,
             noisy,
+            alpha,
             from_layer,
             path_text(data),
             set_texts(sets, epochs),

@@ -114,7 +114,7 @@ def _settings(spec: Spec) -> Iterator[str]:
     for name, about in type(spec).model_fields.items():
         value = getattr(spec, name)
         is_default = value == about.get_default(call_default_factory=True)
-        is_said = isinstance(value, int | float) and not isinstance(value, bool)
+        is_said = isinstance(value, int | float) and not isinstance(value, bool) and name not in spec.added
         if name != "kind" and (not is_default or is_said):
             yield f"{name}: {brief(value)}"
 

@@ -93,6 +93,13 @@ def distill(
     noisy: Annotated[
         bool, typer.Option("--noisy", help="Noisy Student: strong augmentation for the student, none for the teacher.")
     ] = False,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            help="The weight of the teacher's answers, in (0, 1]. The labels that the teacher learned from have the "
+            "rest."
+        ),
+    ] = 1.0,
     from_layer: FromLayer = None,
     data: commands.Data = None,
     epochs: commands.Epochs = None,
@@ -103,13 +110,15 @@ def distill(
 ) -> None:
     """Train a student on a fine-tuned run's answers.
 
-    The student learns the probabilities that the teacher gives to all images, without labels.
+    The student learns the probabilities that the teacher gives to all images. With --alpha below 1 it learns from
+    labels as well.
 
     \b
     Examples:
       contralex distill runs/tuned                       into the same network
       contralex distill runs/tuned --student runs/small  into the encoder of a run
       contralex distill runs/tuned --student simclr-v1 --noisy --threshold 0.3
+      contralex distill runs/tuned --alpha 0.7
     """
     from contralex_simclr.resolving import resolve_distillation
 
@@ -123,6 +132,7 @@ def distill(
         hard,
         threshold,
         noisy,
+        alpha,
         from_layer,
         data,
         commands.with_epochs(sets, epochs),

@@ -69,20 +69,24 @@ def resolve_distillation(
     hard: bool = False,
     threshold: float | None = None,
     noisy: bool = False,
+    alpha: float = 1.0,
     from_layer: int | None = None,
     data: str | None = None,
     sets: Sequence[str] = (),
     allow_code: bool = False,
 ) -> Resolved:
-    """The run in which a student learns the probabilities that a fine-tuned run gives to all images, without labels.
+    """The run in which a student learns the probabilities that a fine-tuned run gives to all images.
 
     ``teacher``: the folder of a run that ``finetune`` made, or one checkpoint's. ``student``: ``self``, the teacher's
     backbone from random weights; or a run, whose encoder is trained further; or a recipe, with a ``preset`` of its own,
     whose encoder starts from random weights. ``temperature`` divides the logits of both; None: 0.1 for ``self``, 1 for
     others. ``hard``: teach the most likely class alone. ``threshold``: leave images out whose most likely class has a
-    lower probability. ``noisy``: strong augmentation for the student, none for the teacher. ``from_layer``, ``data``,
-    ``sets`` and ``allow_code``: as in :func:`resolve_finetuning`.
+    lower probability. ``noisy``: strong augmentation for the student, none for the teacher. ``alpha``: the weight of
+    the teacher's probabilities, in (0, 1]; the labels that the teacher learned from have the rest. ``from_layer``,
+    ``data``, ``sets`` and ``allow_code``: as in :func:`resolve_finetuning`.
     """
+    if not 0 < alpha <= 1:
+        raise ContralexError(f"--alpha {alpha:g}: give the weight of the teacher's answers, above 0 and at most 1")
     with permission(allow_code):
         checkpoint = open_checkpoint(Path(teacher))
         before = _on_data(checkpoint, data).data
@@ -95,6 +99,7 @@ def resolve_distillation(
             hard=hard,
             threshold=threshold,
             noisy=noisy,
+            alpha=alpha,
         )
     return resolve_data(mapping, sets=sets, allow_code=allow_code, where="contralex distill")
 

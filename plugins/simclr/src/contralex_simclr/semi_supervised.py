@@ -1,7 +1,8 @@
 """The two runs that follow a pre-training, as specs: fine-tuning on some labels, and distillation of the result.
 
 Both are look-ups like any other. A classifier is an encoder that ends in a logit for each class, and its dictionary is
-the classes: fine-tuning looks up the sample's label, and distillation the probabilities of a frozen teacher.
+the classes: fine-tuning looks up the sample's label, and distillation the probabilities of a frozen teacher. Both
+together are two look-ups of one encoding.
 
 Source: SimCLR v2 (arXiv:2006.10029), sections 2 and 3, of which the settings below are, too; code:
 google-research/simclr ``README.md`` and ``run.py``. Imports no torch.
@@ -25,7 +26,7 @@ _FINETUNE_LR = 0.005  # × √B = 0.16; the paper has 0.002 for larger networks 
 _DISTILL_LR, _DISTILL_EPOCHS, _WARMUP = 0.1, 400, 0.05  # × √B = 6.4; warm-up in the first 5 %
 # Smaller sets: LARS is for large batches, so SGD, in at least so many steps.
 _SMALL_BATCH = 64
-_SMALL_LR = 0.05  # × τ²: a softmax with temperature τ divides slopes by τ, and curvature by τ²
+_SMALL_LR = 0.05  # over the curvature: a softmax with temperature τ divides slopes by τ, and curvature by τ²
 _SMALL_STEPS = {"finetune": 600, "distill": 1500}
 # Noisy Student (arXiv:1911.04252), section 3.1: two operations of magnitude 27, and stochastic depth of 0.2. On small
 # images the code has a magnitude of 5, and moves and cuts out an eighth of the image's side.
@@ -96,13 +97,15 @@ def derive_distillation(
     hard: bool = False,
     threshold: float | None = None,
     noisy: bool = False,
+    alpha: float = 1.0,
 ) -> Data:
     """The run in which a student learns the probabilities that ``teacher`` (a fine-tuned run's resolved spec) gives to
-    all its data, ``samples`` of them, without labels.
+    all its data, ``samples`` of them.
 
     ``checkpoint``: the teacher's weights. ``temperature`` divides the logits of both. ``hard``: teach the most likely
     class alone. ``threshold``: the probability of it below which a sample is left out. ``noisy``: the student sees
-    strong views (and drops paths, where its backbone can), the teacher plain images.
+    strong views (and drops paths, where its backbone can), the teacher plain images. ``alpha``: the weight of these
+    probabilities; the labels that the teacher learned from have the rest (Eq. 3).
     """
     method = teacher["method"]
     if "classes" not in _read_block("negatives", method["negatives"]).offers():
@@ -116,6 +119,8 @@ def derive_distillation(
     data = all_data(teacher["data"])
     init = {"checkpoint": student.checkpoint, "skip": [f"{last}.*"]} if student.checkpoint is not None else None
     code = [*teacher.get("code", ()), *(file for file in student.code if file not in teacher.get("code", ()))]
+    matches = ["0->1"] if noisy else "self"
+    tau = 1.0 if hard else temperature
     return {
         **_header(teacher, "distilled", "distilled" + (" into a noisy student" if noisy else "")),
         "init": init,
@@ -131,13 +136,29 @@ def derive_distillation(
                 "hard": hard,
                 "threshold": threshold,
             },
-            "loss": {"kind": "soft_cross_entropy", "temperature": 1.0 if hard else temperature},
-            "matches": ["0->1"] if noisy else "self",
+            "loss": {"kind": "soft_cross_entropy", "temperature": tau},
+            "matches": matches,
+            **_mix_with_labels(teacher["data"], alpha, matches),
         },
         "data": data,
-        "train": _distill_settings(teacher, samples, 1.0 if hard else temperature),
+        "train": _distill_settings(teacher, samples, alpha / tau**2 + 1 - alpha),
         "eval": _evaluation(teacher, samples),
     }
+
+
+def _mix_with_labels(data: Mapping[str, Any], alpha: float, matches: str | list[str]) -> Data:
+    """A further look-up, that of the labels, with the weight 1 − α; nothing where α is 1. ``data``: the teacher's."""
+    if alpha == 1:
+        return {}
+    used = {"share": data["share"], "seed": data["seed"]} if data["kind"] == "labelled" else {"share": 1.0}
+    labels = {
+        "negatives": "borrowed",
+        "targets": {"kind": "class_label", **used},
+        "loss": {"kind": "soft_cross_entropy", "temperature": 1.0},
+        "matches": matches,
+        "weight": round(1 - alpha, 12),
+    }
+    return {"weight": alpha, "look_ups": {"labels": labels}}
 
 
 def add_classifier(encoder: Mapping[str, Any], classes: int, from_layer: int) -> tuple[Data, str]:
@@ -214,15 +235,15 @@ def _finetune_settings(before: Mapping[str, Any], fraction: float, samples: int,
     return {**_kept_settings(before), "epochs": epochs, "batch_size": _FINETUNE_BATCH, "optimizer": optimizer}
 
 
-def _distill_settings(before: Mapping[str, Any], samples: int, temperature: float) -> Data:
+def _distill_settings(before: Mapping[str, Any], samples: int, curvature: float) -> Data:
     if samples < _BATCHES * _DISTILL_BATCH:
-        return _small_settings(before, "distill", samples, 30, temperature)
+        return _small_settings(before, "distill", samples, 30, curvature)
     rate = {"kind": "cosine", "start": _DISTILL_LR, "warmup_epochs": _DISTILL_EPOCHS * _WARMUP}
     settings = {"epochs": _DISTILL_EPOCHS, "batch_size": _DISTILL_BATCH, "optimizer": _lars(rate, 1e-4)}
     return {**_kept_settings(before), **settings}
 
 
-def _small_settings(before: Mapping[str, Any], command: str, samples: int, epochs: int, temperature: float) -> Data:
+def _small_settings(before: Mapping[str, Any], command: str, samples: int, epochs: int, curvature: float) -> Data:
     batch = min(_SMALL_BATCH, 2 ** max(int(math.log2(max(samples, 1) / 4)), 1))  # at least four batches, of two or more
     steps = max(samples // batch, 1)
     return {
@@ -232,7 +253,7 @@ def _small_settings(before: Mapping[str, Any], command: str, samples: int, epoch
         "optimizer": {
             "kind": "sgd",
             "nesterov": True,
-            "lr": {"kind": "cosine", "start": float(f"{_SMALL_LR * temperature**2:.6g}")},
+            "lr": {"kind": "cosine", "start": float(f"{_SMALL_LR / curvature:.6g}")},
             "weight_decay": 1e-4,
         },
     }

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.errors import ContralexError
+from contralex.kinds.datasets.labelled import choose_labelled
 from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.slots import TargetGenerator
@@ -37,25 +38,29 @@ class KeyVectorTargets(TargetGenerator):
 
 
 class ClassLabelTargets(TargetGenerator):
-    """The index of the entry of the sample's class (SimCLR v2, section 2, fine-tuning).
+    """The index of the entry of the sample's class (SimCLR v2, section 2, fine-tuning); with a ``share`` of the labels,
+    weights (N, C) that are 1 there, and 0 everywhere for a sample whose label is none of these (Eq. 3).
 
-    ``labels`` (M,): the class of each training sample, counted from 0; every sample must have one. ``dim``: classes,
-    which are as many as the queries have dimensions; None where the caller sees to that.
+    ``labels`` (M,): the class of each training sample, counted from 0; without a ``share`` every sample must have one.
+    ``dim``: classes, which are as many as the queries have dimensions; None where the caller sees to that. ``share``,
+    above 0 and at most 1, with ``seed``: the labels that data of kind ``labelled`` keep.
     """
 
     compares_samples = False
 
     labels: Tensor
 
-    def __init__(self, labels: Tensor | None, dim: int | None = None) -> None:
+    def __init__(
+        self, labels: Tensor | None, dim: int | None = None, share: float | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
-        if labels is None:
+        if labels is None or bool((labels < 0).all()):
             raise ContralexError(
                 "method.targets of kind class_label needs labelled data, and these have no labels; use images in one "
                 "folder for each class."
             )
         without = int((labels < 0).sum())
-        if without:
+        if without and share is None:
             raise ContralexError(
                 f"method.targets of kind class_label needs a label for every sample, and {without} of {len(labels)} "
                 "have none; wrap the data, which leaves those out: data={kind: labelled, share: 1, of: ...}."
@@ -66,10 +71,18 @@ class ClassLabelTargets(TargetGenerator):
                 f"the data have a class {last}, counted from 0, and method.negatives {dim} classes; set "
                 f"method.negatives.count, and the width of the encoder's last layer, to {last + 1}."
             )
+        self.some = share is not None
+        if share is not None:
+            chosen = choose_labelled(labels.tolist(), share, seed)
+            labels = torch.full_like(labels, -1).index_copy(0, torch.tensor(chosen), labels[chosen])
         self.register_buffer("labels", labels, persistent=False)  # they belong to the data, not to the run
 
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        return Targets(index=self.labels[queries.sample])
+        label = self.labels[queries.sample]
+        if not self.some:
+            return Targets(index=label)
+        classes = torch.arange(dictionary.size, device=label.device)
+        return Targets(weights=(label.unsqueeze(1) == classes).float())
 
 
 class TeacherLogitsTargets(TargetGenerator):

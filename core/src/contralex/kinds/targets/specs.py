@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from contralex.plugins.spec import Least, Spec
+from contralex.plugins.spec import Least, Spec, leave_out_defaults
 from contralex.recipes.schedules import Temperature
 
 
@@ -31,13 +31,24 @@ class KeyVectorSpec(Spec):
 
 
 class ClassLabelSpec(Spec):
-    """The class of the sample. Every sample must have one."""
+    """The class of the sample. Every sample must have one, unless there is a ``share``."""
 
     kind: Literal["class_label"] = "class_label"
     builds = ".parts:ClassLabelTargets"
+    share: float | None = Field(None, gt=0, le=1)
+    """The fraction of the labels that is used, those that data of kind ``labelled`` with this share keep; any other
+    sample has weights of 0, and still counts as a sample of the batch. null: every sample has a label."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """The seed that chooses which labels are used."""
     needs = {"data": frozenset({"labels"}), "negatives": frozenset({"classes"})}
-    gives = frozenset({"index"})
-    source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning)"
+    gives = frozenset({"index", "weights"})
+    added = frozenset({"share", "seed"})
+    source = "SimCLR v2, arXiv:2006.10029, section 2 (fine-tuning; Eq. 3)"
+
+    def offers(self) -> frozenset[str]:
+        return self.gives - {"weights" if self.share is None else "index"}
+
+    _written = leave_out_defaults("share", "seed")
 
 
 class TeacherLogitsSpec(Spec):
