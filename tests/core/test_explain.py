@@ -12,7 +12,7 @@ from contralex.cli.app import app
 from contralex.explaining import explained
 from contralex.explaining.picture import svg
 from contralex.explaining.text import text
-from contralex.plugin import ContralexError
+from contralex.plugin import ContralexError, draw_scattered
 from contralex.plugins.registry import registry
 from contralex.recipes.diff_summary import story
 from contralex.recipes.layers import resolve
@@ -111,3 +111,63 @@ def test_further_look_ups_are_explained_and_drawn() -> None:
     assert "none" not in drawn  # a look-up without a dictionary has no box for one
     plain = ET.fromstring(svg(explained(resolve("moco-v2"))))
     assert int(root.attrib["height"]) > int(plain.attrib["height"])
+
+
+COMPANY = {
+    "ibot": (
+        "mask of views 0-1: 10% to 50% of the patches of 16 px are hidden, in blocks; in 50% of the crops; each "
+        "draws for itself",
+        "queries are made of what a mask leaves of the image; keys of the whole image",
+    ),
+    "dinov2": (
+        "mask of views 0-1: 10% to 50% of the patches of 14 px are hidden, in blocks; in 50% of the crops; a batch "
+        "draws together",
+        "queries are made of what a mask leaves of the image; keys of the whole image",
+    ),
+    "ijepa": (
+        "blocks of view 0: 4 targets of 15% to 20% of the patches of 16 px; a context of 85% to 100%, without the "
+        "targets; a batch draws their sizes, each image their places",
+        "queries are made of the context, and where the targets lie; keys of the whole image",
+    ),
+    "mae": (
+        "mask of view 0: 75% of the patches of 16 px are hidden, one by one; in every crop; each draws for itself",
+        "queries are made of the patches that are left; keys of the pixels of each patch",
+    ),
+    "vicregl": ("boxes of views 0-1: where the crop lies in its image, and whether it is mirrored",),
+}
+
+
+@pytest.mark.parametrize("name", COMPANY)
+def test_what_views_have_beside_their_pixels_is_said_and_drawn(name: str) -> None:
+    method = explained(resolve(name))
+    said = " ".join(text(method).split())
+    assert all(sentence in said for sentence in COMPANY[name])
+    root = ET.fromstring(svg(method))
+    words = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    title = COMPANY[name][0].partition(":")[0]
+    assert title in words
+    cells = [rect for rect in root.iter("{http://www.w3.org/2000/svg}rect") if rect.attrib["width"] == "9"]
+    assert len(cells) == 49
+    below = [float(each.attrib["y"]) for each in root.iter("{http://www.w3.org/2000/svg}text") if each.text in words]
+    assert max(float(cell.attrib["y"]) for cell in cells) < 404 and 404 in below  # above the line of matches
+
+
+def test_masks_are_said_as_their_fields_have_them() -> None:
+    masks = "method.views.masks={patch: 14, shape: random, ratio: [0.3, 0.3], p: 1, groups: [second]}"
+    said = text(explained(resolve("dinov2", sets=[masks])))
+    assert "mask of view 1: 30% of the patches of 14 px are hidden, one by one; in every" in said
+    assert "mask of" not in text(explained(resolve("moco-v2")))
+
+
+def test_two_companions_stay_above_the_line_of_matches() -> None:
+    located = "method.encoder.outputs.where={reads: coordinates}"
+    root = ET.fromstring(svg(explained(resolve("dinov2", sets=["method.views.boxes=true", located]))))
+    texts = [(float(each.attrib["y"]), each.text or "") for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    last = max(y for y, words in texts if words.startswith(("queries are made", "keys of the")))
+    assert last < next(y for y, words in texts if words.startswith("view 0 looks up")) - 10
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.75])
+def test_a_scattered_mask_is_drawn_with_its_fraction(fraction: float) -> None:
+    drawn = "".join(draw_scattered(fraction))
+    assert len(drawn) == 49 and abs(drawn.count("#") / 49 - fraction) < 0.02

@@ -189,6 +189,13 @@ METHODS: dict[str, Case] = {
             "loss: {kind: local_vicreg, keep: 20}, matches: every, weight: 0.25}",
         ),
     ),
+    "vicregl": (
+        "vicregl",
+        (
+            *(_CONV, _SGD, "method.encoder.outputs.dense.projector=[{width: 8}]"),
+            *(f"method.views.groups.{group}.augment.flip={{p: 0.5}}" for group in ("first", "second")),
+        ),
+    ),
     "supcon": ("supcon", (_CONV, _SYNC, _SGD)),
     "pirl": ("pirl", (_CONV, _SYNC, "method.negatives.draws=16")),
     "infomin": ("infomin", (_CONV, _SYNC, _SGD, "method.negatives.size=24")),

@@ -40,6 +40,7 @@ METHODS = {
     "simclr-v1": ["train.batch_norm=4"],
     "instdisc": ["method.negatives.draws=16", "train.batch_norm=4"],
     "byol": ["train.batch_norm=4"],
+    "vicregl": ["train.batch_norm=4"],
     "dino": ["method.negatives.count=10", "train.batch_norm=4", "train.clip_each=false", "train.clip=null"],
     "swav-small-batch": [
         "method.negatives.count=10",

@@ -42,6 +42,7 @@ RUNS = {
     ],
     "byol": [CONV],
     "barlow": [CONV],
+    "vicregl": [CONV],  # views with boxes
     "supcon": [CONV],
     "mae": ["method.encoder.backbone.width=24", "method.encoder.backbone.depth=1"],
     "crd": [CONV, "data=digits", "train.max_steps=10"],

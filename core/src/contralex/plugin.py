@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from contralex.kinds.datasets.digits import DigitsSource
     from contralex.kinds.datasets.folder import FolderSource, FolderSplit, write_tiny_folder
     from contralex.kinds.datasets.limits import MAX_PIXELS, MaxPixels
+    from contralex.kinds.encoders.coordinates import locate_places
     from contralex.kinds.encoders.image import ImageEncoder, mlp
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from contralex.lookup.weights import TiledWeights, weigh_by_sample
     from contralex.plugins.architecture import Architecture, Library
     from contralex.plugins.building import BuildContext
+    from contralex.plugins.company import ViewCompany, draw_scattered
     from contralex.plugins.hooks import Run, hookimpl
     from contralex.plugins.layouts import Adaptation, Layout, PublishedEncoder, Rename
     from contralex.plugins.spec import Delay, Least, Slot, Spec
@@ -176,6 +178,7 @@ _WHERE = {
         "MAX_PIXELS",
         "MaxPixels",
     ),
+    "contralex.kinds.encoders.coordinates": ("locate_places",),
     "contralex.kinds.encoders.image": (
         "ImageEncoder",
         "mlp",
@@ -292,6 +295,10 @@ _WHERE = {
         "Library",
     ),
     "contralex.plugins.building": ("BuildContext",),
+    "contralex.plugins.company": (
+        "ViewCompany",
+        "draw_scattered",
+    ),
     "contralex.plugins.hooks": (
         "Run",
         "hookimpl",
@@ -452,6 +459,7 @@ __all__ = [
     "ViTSpec",
     "View",
     "ViewBatch",
+    "ViewCompany",
     "Views",
     "ViewsInCompany",
     "bounds",
@@ -463,6 +471,7 @@ __all__ = [
     "count_hits",
     "describe_steps",
     "distributed",
+    "draw_scattered",
     "encode_in_parts",
     "error_at",
     "evaluate",
@@ -474,6 +483,7 @@ __all__ = [
     "hookimpl",
     "images",
     "layout",
+    "locate_places",
     "lock_folder",
     "map_pixels",
     "mix_seed",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from contralex.lookup.names import IMAGE, MAIN
+from contralex.plugins.company import ViewCompany
 from contralex.plugins.hooks import SHARED_SLOTS
 from contralex.plugins.spec import Spec
 from contralex.recipes.diff_summary import brief
@@ -46,6 +47,8 @@ class Explained:
     has_dictionary: bool
     shares_weights: bool  # of the key encoder with the encoder
     key_side: str  # how the key encoder comes by its weights
+    company: Sequence[ViewCompany] = ()  # of views
+    sides: tuple[str, str] | None = None  # what queries are made of, and what keys, where the company decides it
     weighed: str = ""  # the output and the weight of the method's own look-up, where they are said
     look_ups: dict[str, ExplainedLookUp] = field(default_factory=dict)
 
@@ -78,6 +81,8 @@ def explained(resolved: Resolved) -> Explained:
         has_dictionary="no entries" not in method.negatives.offers(),
         shares_weights=key_encoder.key_weights == "shared",
         key_side=_key_side(key_encoder, keys_learn),
+        company=method.views.explained_company(),
+        sides=method.encoder.explained_sides(),
         weighed="" if method.of == IMAGE and method.weight == 1 else f"of {method.of}, weight {brief(method.weight)}",
         look_ups={
             name: ExplainedLookUp(
@@ -128,12 +133,12 @@ def _matches(pairs: Sequence[tuple[int, int]]) -> str:
     for query, keys in asked.items():
         told.setdefault(tuple(keys), []).append(query)
     return "; ".join(
-        f"{_views(queries)} {'look' if len(queries) > 1 else 'looks'} up {_views(keys)}"
+        f"{name_views(queries)} {'look' if len(queries) > 1 else 'looks'} up {name_views(keys)}"
         for keys, queries in told.items()
     )
 
 
-def _views(numbers: Sequence[int]) -> str:
+def name_views(numbers: Sequence[int]) -> str:
     if len(numbers) == 1:
         return f"view {numbers[0]}"
     in_a_row = list(numbers) == list(range(numbers[0], numbers[-1] + 1))

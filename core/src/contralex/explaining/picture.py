@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator
 from html import escape
 
-from contralex.explaining import QUESTIONS, Box, Explained
+from contralex.explaining import QUESTIONS, Box, Explained, name_views
+from contralex.plugins.company import ViewCompany
 
 _BOX = (216, 92)
 _PLACES = {
@@ -20,6 +21,16 @@ _PLACES = {
 _WIDTH, _HEIGHT = 1064, 448
 _TOP, _BAND = 452, 226  # of the first further look-up; the height of each
 _INK, _QUIET, _GRADIENT = "#1f2933", "#7b8794", "#c2410c"
+_WIDE = 36  # characters in a line of a box
+_CELLS = {
+    "#": "#52606d",
+    ".": "#e4e7eb",
+    "o": "#f0a37f",
+    " ": "#ffffff",
+    "a": "#f3c9b0",
+    "b": "#b8c9d9",
+    "x": "#a3958f",
+}
 
 
 def svg(method: Explained) -> str:
@@ -39,6 +50,7 @@ def svg(method: Explained) -> str:
             for slot, place in _PLACES.items()
             if slot != "negatives" or method.has_dictionary
         ),
+        *_company(method),
         *(part for row, name in enumerate(method.look_ups) for part in _band(method, name, _TOP + _BAND * row)),
         *_legend(method, height),
         "</svg>",
@@ -86,10 +98,37 @@ def _band(method: Explained, name: str, top: float) -> Iterator[str]:
             yield _drawn(asked.boxes[slot], place)
 
 
+def _company(method: Explained) -> Iterator[str]:
+    """Below the views, what they have beside their pixels, and which side sees what."""
+    top, cell = 238, 9 if len(method.company) < 2 else 6
+    for each in method.company:
+        yield _text(16, top, f"{each.name} of {name_views(each.views)}", 11, weight=600)
+        yield _cells(each, 16, top + 8, cell)
+        lines = [line for words in each.lines for line in _wrapped(words, 31)]
+        yield from (_text(28 + 7 * cell, top + 16 + 13 * row, line, 10) for row, line in enumerate(lines))
+        top += 8 + max(7 * cell, 13 * len(lines)) + 20
+    if method.sides is not None:
+        queries, keys = method.sides
+        yield _text(16, top, f"queries are made of {queries},", 11)
+        yield _text(16, top + 15, f"keys of {keys}", 11)
+
+
+def _cells(company: ViewCompany, x: float, y: float, side: float) -> str:
+    """A drawing, cell by cell; the tip says what it is of."""
+    tip = escape("\n".join(company.lines))
+    cells = (
+        f'<rect x="{x + side * column:g}" y="{y + side * row:g}" width="{side:g}" height="{side:g}" '
+        f'fill="{_CELLS[mark]}" stroke="#ffffff" stroke-width="1"/>'
+        for row, marks in enumerate(company.drawing)
+        for column, mark in enumerate(marks)
+    )
+    return "\n".join([f"<g><title>{tip}</title>", *cells, "</g>"])
+
+
 def _drawn(box: Box, place: tuple[float, float]) -> str:
     slot, (x, y), (width, height) = box.slot, place, _BOX
-    settings = [line for setting in box.settings for line in _wrapped(setting, 39)]
-    shown = settings if len(settings) <= 3 else [*settings[:2], settings[2][:35] + " ..."]
+    settings = [line for setting in box.settings for line in _wrapped(setting, _WIDE)]
+    shown = settings if len(settings) <= 3 else [*settings[:2], settings[2][: _WIDE - 4] + " ..."]
     edge = _GRADIENT if box.learns else _QUIET
     tip = escape("\n".join([QUESTIONS[slot], *box.settings]))
     return "\n".join(

@@ -25,6 +25,7 @@ from contralex.lookup.names import IMAGE
 from contralex.plugins import building, table
 from contralex.plugins.architecture import Architecture, Library
 from contralex.plugins.building import BuildContext
+from contralex.plugins.company import ViewCompany
 from contralex.plugins.docstrings import describe
 
 SLOT = "x-slot"  # in a JSON Schema, stands where a slot is until the kinds are known
@@ -158,6 +159,15 @@ class Spec(BaseModel):
 
     def explained_as(self) -> list[str] | None:
         """The lines that `contralex explain` shows of it, where not one for each field."""
+        return None
+
+    def explained_company(self) -> Sequence[ViewCompany]:
+        """Of views: what they have beside their pixels, which `contralex explain` says and draws."""
+        return ()
+
+    def explained_sides(self) -> tuple[str, str] | None:
+        """Of an encoder of views with company: what its queries are made of, and what its keys, for `contralex
+        explain`; None where both are made of all that a view shows."""
         return None
 
     def read_from(self) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contralex.plugins.hooks import METHOD_SLOTS
@@ -44,6 +44,8 @@ def story(before: Resolved, after: Resolved) -> list[str]:
 
 def brief(value: Any) -> str:
     """A value on one line without its defaults: ``memory_bank(draws=4096)``, ``[2048 batch relu, 128]``."""
+    if isinstance(value, Mapping) and all(isinstance(each, Spec) for each in value.values()):
+        return "{" + ", ".join(f"{name}: {brief(each)}" for name, each in value.items()) + "}"
     if not isinstance(value, Spec):
         return shown(value)
     said = {

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.plugin import Dictionary, Loss, Rows, Step, Targets, distributed
+from contralex_barlow.places import LocatedTargets
 
 
 class CrossCorrelationLoss(Loss):
@@ -55,7 +56,8 @@ class LocalVICRegLoss(VICRegLoss):
     main_vicregl.py, ``_vicreg_loss``).
 
     The s-th slot holds the s-th pair of each image. The pairs of an image stand in the order of the queries' places:
-    all of them, or with ``keep`` the closest (VICRegL's γ). An image with fewer places keeps all.
+    all of them, or with ``keep`` the closest (VICRegL's γ), by what they were matched by: their vectors, or where they
+    lie in the image. An image with fewer places keeps all.
     """
 
     compares_samples = False  # the keys of other samples enter by statistics, which are summed over the processes here
@@ -75,7 +77,7 @@ class LocalVICRegLoss(VICRegLoss):
         places = queries.per_sample
         pairs = torch.stack([queries.vectors, targets.vectors]).unflatten(1, (-1, places))  # (2, B, P, D)
         if self.keep is not None and self.keep < places:
-            pairs = _keep_closest(pairs, self.keep)
+            pairs = _keep_closest(pairs, _distances(pairs, targets), self.keep)
         loss = self.invariance * F.mse_loss(pairs[0], pairs[1])
         for side in pairs:
             variance, covariance = _measure_spread(side.transpose(0, 1), self.spread)
@@ -83,12 +85,18 @@ class LocalVICRegLoss(VICRegLoss):
         return loss
 
 
-def _keep_closest(pairs: Tensor, keep: int) -> Tensor:
+def _distances(pairs: Tensor, targets: Targets) -> Tensor:
+    """(B, P) how far the two of each pair are from each other."""
+    if isinstance(targets, LocatedTargets):
+        return targets.distances.view(pairs.shape[1:3])
+    with torch.no_grad():
+        return (pairs[0] - pairs[1]).square().sum(dim=2)
+
+
+def _keep_closest(pairs: Tensor, distances: Tensor, keep: int) -> Tensor:
     """(2, B, P, D) queries and what they were matched with, to (2, B, ``keep``, D): the closest of each sample, in the
     order in which they stood."""
-    with torch.no_grad():
-        distances = (pairs[0] - pairs[1]).square().sum(dim=2)  # (B, P)
-        kept = distances.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values  # (B, keep)
+    kept = distances.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values  # (B, keep)
     return pairs.take_along_dim(kept[None, :, :, None], dim=2)
 
 

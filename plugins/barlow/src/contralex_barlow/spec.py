@@ -1,13 +1,15 @@
-"""The specs of the losses, and of VICRegL's match of places."""
+"""The specs of the losses, and of VICRegL's matches of places."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from contralex.plugin import Least, Spec
+
+OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
 # Both compare the two views dimension by dimension over the whole batch, and learn from both sides.
 _NEEDS = {
@@ -69,7 +71,8 @@ class LocalVICRegSpec(_VICRegWeights):
 
     kind: Literal["local_vicreg"] = "local_vicreg"
     keep: int | None = Field(None, ge=1, le=2**20)
-    """How many pairs of each image are kept, the closest. Null, or more than there are places: all."""
+    """How many pairs of each image are kept, the closest by what they were matched by. Null, or more than there are
+    places: all."""
     builds = ".losses:LocalVICRegLoss"
     needs = {
         "targets": frozenset({"vectors"}),
@@ -80,9 +83,23 @@ class LocalVICRegSpec(_VICRegWeights):
 
 
 class NearestPlaceSpec(Spec):
-    """The vector of the place of the other view of its own image that lies nearest to the query, for regression."""
+    """The vector of the place of the other view of its own image that lies nearest to the query, for regression: by
+    their vectors, or with ``coordinates`` by where both lie in the image.
+    """
 
     kind: Literal["nearest_place"] = "nearest_place"
+    coordinates: OutputName | None = None
+    """The output of the encoder that has the coordinates of places, by which they match. Null: they match by their
+    vectors."""
     builds = ".places:NearestPlaceTargets"
     gives = frozenset({"vectors"})
-    source = "VICRegL, arXiv:2210.01571, section 3; code: VICRegL main_vicregl.py, neirest_neighbores_on_l2"
+    source = (
+        "VICRegL, arXiv:2210.01571, section 3; code: VICRegL main_vicregl.py, neirest_neighbores_on_l2, "
+        "neirest_neighbores_on_location"
+    )
+
+    def reads_outputs(self) -> tuple[str, ...]:
+        return (self.coordinates,) if self.coordinates is not None else ()
+
+    def requires(self) -> list[tuple[str, frozenset[str]]]:
+        return [("encoder", frozenset({"coordinates"}))] if self.coordinates is not None else []

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from contralex.plugin import Augment, Spec
+from contralex.plugin import Augment, Spec, ViewCompany
 from contralex_ijepa.blocks import block_size
 
 
@@ -19,6 +19,9 @@ def _check_order(value: tuple[float, float]) -> tuple[float, float]:
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Shares = Annotated[tuple[_Share, _Share], AfterValidator(_check_order)]
 _Aspect = Annotated[float, Field(ge=0.01, le=100)]
+
+
+_BLOCKS = (".ooo...", ".oooooo", ".oooooo", "....ooo", "ooo....", "ooooooo", "   oooo")  # four, in a context
 
 
 class TargetBlocks(Spec):
@@ -106,6 +109,18 @@ class BlockViewsSpec(Spec):
     def key_flags(self) -> list[bool]:
         return [True]
 
+    def explained_as(self) -> list[str]:
+        return [f"1 of {self.augment.crop.size} px"]
+
+    def explained_company(self) -> list[ViewCompany]:
+        (low, high), (least, most) = self.targets.scale, self.context.scale
+        lines = (
+            f"{self.targets.count} targets of {low:.0%} to {high:.0%} of the patches of {self.patch} px",
+            f"a context of {least:.0%} to {most:.0%}, without the targets",
+            "a batch draws their sizes, each image their places",
+        )
+        return [ViewCompany("blocks", [0], lines, _BLOCKS)]
+
 
 class PatchViTSpec(Spec):
     """A Vision Transformer of patches alone (timm's): no class token, fixed sines and cosines as positions; features
@@ -177,6 +192,9 @@ class IJEPASpec(Spec):
         "backbone": {"image_size": 16, "patch": 4, "width": 8, "depth": 1, "heads": 2},
         "predictor": {"width": 8, "depth": 1},
     }
+
+    def explained_sides(self) -> tuple[str, str]:
+        return "the context, and where the targets lie", "the whole image"
 
     @model_validator(mode="after")
     def _check_heads(self) -> IJEPASpec:

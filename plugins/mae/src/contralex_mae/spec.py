@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contralex.plugin import Augment, Spec, ViTSpec
+from contralex.plugin import Augment, Spec, ViewCompany, ViTSpec, draw_scattered
 
 
 def hidden_patches(patches: int, fraction: float) -> int:
@@ -56,6 +56,16 @@ class MaskedViewsSpec(Spec):
     def key_flags(self) -> list[bool]:
         return [True]
 
+    def explained_as(self) -> list[str]:
+        return [f"1 of {self.augment.crop.size} px"]
+
+    def explained_company(self) -> list[ViewCompany]:
+        lines = (
+            f"{self.share:.0%} of the patches of {self.patch} px are hidden, one by one",
+            "in every crop; each draws for itself",
+        )
+        return [ViewCompany("mask", [0], lines, draw_scattered(self.share))]
+
 
 class Decoder(Spec):
     """A narrow Transformer over all patches: ``depth`` blocks of ``width``, with ``heads`` of attention."""
@@ -93,6 +103,9 @@ class MAESpec(Spec):
         "backbone": {"image_size": 16, "patch": 4, "width": 8, "depth": 1, "heads": 2},
         "decoder": {"width": 8, "depth": 1, "heads": 2},
     }
+
+    def explained_sides(self) -> tuple[str, str]:
+        return "the patches that are left", "the pixels of each patch"
 
     @field_validator("backbone")
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contralex.errors import ContralexError
+from contralex.kinds.encoders.coordinates import locate_places
 from contralex.lookup.batch_norm import rows_per_sample
 from contralex.lookup.names import IMAGE
 from contralex.lookup.slots import Backbone, Encoder, PlacesBackbone
@@ -29,8 +30,8 @@ class ImageEncoder(Encoder):
     ``normalize``: whether vectors are brought to unit length. ``jigsaw``: the head of views in pieces (B, P, C, H, W),
     in place of the projector (PIRL). ``outputs``: what else may be looked up of an image, by name, beside ``image``;
     of places (B, P, D) where they read the map of a :class:`~contralex.plugin.PlacesBackbone` (DenseCL,
-    arXiv:2011.09157, section 3.1). MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733,
-    section 3.1.
+    arXiv:2011.09157, section 3.1), or where those lie in the image (B, P, 2), of views with boxes (VICRegL,
+    arXiv:2210.01571, section 3). MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1.
 
     >>> import contralex, torch
     >>> encoder = contralex.ImageEncoder(contralex.Backbone(torch.nn.Linear(192, 16), dim=16))
@@ -63,10 +64,13 @@ class ImageEncoder(Encoder):
         self.together = batching == "together"
         self.normalize = normalize
         self._others = dict(outputs)
-        own_heads = {name: other for name, other in self._others.items() if other.head is None}
+        self._located = tuple(name for name, other in self._others.items() if other.reads == "coordinates")
+        own_heads = {
+            name: other for name, other in self._others.items() if other.head is None and other.reads != "coordinates"
+        }
         self.heads = nn.ModuleDict({name: OutputHead(name, self.feature_dim, own) for name, own in own_heads.items()})
         self._reads_places = any(other.reads != "pooled" for other in self._others.values())
-        self.takes_company = any(other.reads == "masked" for other in self._others.values())
+        self.takes_company = any(other.reads in ("masked", "coordinates") for other in self._others.values())
         if self._reads_places and not isinstance(self.backbone, PlacesBackbone):
             raise ContralexError(
                 f"method.encoder.outputs reads places, and the backbone {type(self.backbone).__name__} gives none; use "
@@ -75,7 +79,10 @@ class ImageEncoder(Encoder):
 
     @property
     def outputs(self) -> dict[str, int]:
-        return {IMAGE: self.dim, **{name: self._head(other.head or name).dim for name, other in self._others.items()}}
+        return {IMAGE: self.dim, **{name: self._width(name) for name in self._others}}
+
+    def _width(self, output: str) -> int:
+        return 2 if output in self._located else self._head(self._others[output].head or output).dim
 
     def forward(self, views: Mapping[int, ViewBatch]) -> dict[int, Any]:
         return self._encode(views, hides=True)
@@ -127,16 +134,27 @@ class ImageEncoder(Encoder):
             return made[IMAGE, "pooled"]
         by_output = {IMAGE: made[IMAGE, "pooled"]}
         for name, other in self._others.items():
+            if name in self._located:
+                continue
             which = (other.head or name, other.reads)
             if which not in made:  # outputs that share a head share its pass
                 made[which] = run(self._head(which[0]).projector, other.reads)
             by_output[name] = made[which]
         found = [dict(zip(by_output, vectors, strict=True)) for vectors in zip(*by_output.values(), strict=True)]
-        if hides and self.takes_company:  # where the masked patches are, for the rows of their queries
+        if self.takes_company:
             for each, view in zip(found, [view for group in groups for view in group], strict=True):
-                if "masked" in company_of(view):
-                    each[_POSITIONS] = company_of(view)["masked"]
+                each.update(self._read_company(view, hides))
         return found
+
+    def _read_company(self, view: ViewBatch, hides: bool) -> dict[str, Tensor]:
+        """Where the masked patches are, for the rows of their queries; and where places lie in the image."""
+        read = {}
+        if hides and "masked" in company_of(view):
+            read[_POSITIONS] = company_of(view)["masked"]
+        if self._located and isinstance(view, View) and "boxes" in view.company:
+            at = locate_places(view, cast(PlacesBackbone, self.backbone).grid(view.pixels))
+            read |= dict.fromkeys(self._located, at)
+        return read
 
     def _read(self, view: ViewBatch, hides: bool) -> tuple[Tensor, Tensor]:
         """The features (B, F), and those of the places (B, P, F), of which there are none where no output reads
@@ -180,12 +198,16 @@ class ImageEncoder(Encoder):
     def queries_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
         if output == IMAGE:
             return self.queries(embedded)
+        if output in self._located:
+            return self.keys_of(output, embedded)
         head = self._head(self._others[output].head or output)
         return self._finish(output, self._predict(head.predictor, _pick(output, embedded)), embedded)
 
     def keys_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
         if output == IMAGE:
             return self.keys(embedded)
+        if output in self._located:
+            return {view: (_pick_located(output, each), None) for view, each in embedded.items()}
         return self._finish(output, _pick(output, embedded), embedded)
 
     def _predict(self, layers: nn.Sequential, vectors: Mapping[int, Tensor]) -> dict[int, Tensor]:
@@ -274,6 +296,17 @@ def _pick(output: str, embedded: Mapping[int, Any]) -> dict[int, Tensor]:
             "match other views."
         )
     return {view: each[output] for view, each in found.items()}
+
+
+def _pick_located(output: str, embedded: Any) -> Tensor:
+    """The coordinates of places, of what :meth:`ImageEncoder.forward` returns for a view."""
+    if isinstance(embedded, Tensor) or output not in embedded:  # a recipe is refused before; made by hand, it is here
+        raise ContralexError(
+            f"A look-up reads {output}, the coordinates of a view's places, and the view has no boxes; set "
+            "method.views.boxes to true, or let method.look_ups match other views."
+        )
+    found: Tensor = embedded[output]
+    return found
 
 
 _POSITIONS = "positions of masked patches"

@@ -54,10 +54,11 @@ class JigsawHead(Spec):
 class Output(Spec):
     """What else may be looked up of an image: layers on the backbone's features, or on those of each of its places."""
 
-    reads: Literal["pooled", "places", "masked"] = "pooled"
+    reads: Literal["pooled", "places", "masked", "coordinates"] = "pooled"
     """The features of the image (``pooled``), or those of each of the backbone's ``places``: of its map, or of the
     patches. ``masked``: queries are the patches that a view's mask hides, and keys all patches of the whole image, as
-    the key encoder sees it (iBOT)."""
+    the key encoder sees it (iBOT). ``coordinates``: no features, but the row and the column of each place in its image,
+    in pixels, for parts that match places by where they lie (VICRegL)."""
     projector: tuple[Layer, ...] = ()
     """Layers from the features to the vectors that are looked up; none: the features themselves."""
     predictor: tuple[Layer, ...] = ()
@@ -73,6 +74,8 @@ class Output(Spec):
     def _check(self) -> Output:
         if self.head is not None and (self.projector or self.predictor):
             raise ValueError("head shares the layers of another output; leave projector and predictor out")
+        if self.reads == "coordinates" and (self.projector or self.predictor or self.head or self.mean):
+            raise ValueError("coordinates are no features; leave projector, predictor, head and mean out")
         if self.mean and self.reads != "places":
             raise ValueError("mean averages over places; set reads to places")
         return self
@@ -108,7 +111,9 @@ class ImageSpec(Spec):
             "any length",
             "a head for pieces",
             "a use for masks",
+            "a use for boxes",
             "queries at positions",
+            "coordinates",
         }
     )
     source = "MoCo, arXiv:1911.05722; SimCLR, arXiv:2002.05709; BYOL, arXiv:2006.07733, section 3.1"
@@ -118,7 +123,10 @@ class ImageSpec(Spec):
     def _check_outputs(self) -> ImageSpec:
         if IMAGE in self.outputs:
             raise ValueError(f"outputs: {IMAGE} is the name of the projector's vectors; choose another name")
-        with_layers = [IMAGE, *(name for name, output in self.outputs.items() if output.head is None)]
+        with_layers = [
+            IMAGE,
+            *(name for name, each in self.outputs.items() if each.head is None and each.reads != "coordinates"),
+        ]
         for name, output in self.outputs.items():
             if output.head is not None and output.head not in with_layers:
                 there = ", ".join(with_layers)
@@ -130,12 +138,18 @@ class ImageSpec(Spec):
     _written = leave_out_defaults("outputs")
 
     def offers(self) -> frozenset[str]:
-        length = "any length" if self.normalize else "unit length"
-        unused = {length, "queries at positions"} | (set() if self.jigsaw else {"a head for pieces"})
-        return self.gives - unused - (set() if self._reads_masks() else {"a use for masks"})
+        unused = {"any length" if self.normalize else "unit length", "queries at positions"}
+        if not self.jigsaw:
+            unused.add("a head for pieces")
+        if not self._has("masked"):
+            unused.add("a use for masks")
+        if not self._has("coordinates"):
+            unused |= {"a use for boxes", "coordinates"}
+        return self.gives - unused
 
-    def _reads_masks(self) -> bool:
-        return any(output.reads == "masked" for output in self.outputs.values())
+    def _has(self, reads: str) -> bool:
+        """Whether one of the further outputs reads this."""
+        return any(output.reads == reads for output in self.outputs.values())
 
     def output_names(self) -> tuple[str, ...]:
         return (IMAGE, *self.outputs)
@@ -144,9 +158,12 @@ class ImageSpec(Spec):
         if output == IMAGE:
             return self.offers()
         asked = self.outputs[output]
+        if asked.reads == "coordinates":
+            return frozenset({"coordinates"})
         has_places = asked.reads != "pooled" and not asked.mean
         length = "unit length" if asked.normalize else "any length"
-        return frozenset({length, "queries at positions" if has_places else "one query a view"})
+        offered = {length, "queries at positions" if has_places else "one query a view"}
+        return frozenset(offered | ({"coordinates"} if self._has("coordinates") else set()))
 
     def requires(self) -> list[tuple[str, frozenset[str]]]:
         needs = list(self.needs.items())
@@ -154,9 +171,14 @@ class ImageSpec(Spec):
             needs.append(("views", frozenset({"pieces"})))
         if any(output.reads != "pooled" for output in self.outputs.values()):
             needs.append(("encoder.backbone", frozenset({"places"})))
-        if self._reads_masks():
+        if self._has("coordinates"):
+            needs.append(("views", frozenset({"boxes"})))
+        if self._has("masked"):
             needs += [("views", frozenset({"masks"})), ("encoder.backbone", frozenset({"a mask token"}))]
         return needs
+
+    def explained_sides(self) -> tuple[str, str] | None:
+        return ("what a mask leaves of the image", "the whole image") if self._has("masked") else None
 
     def with_logits(self, classes: int, from_layer: int) -> tuple[Spec, str]:
         if not 0 <= from_layer <= len(self.projector):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from contralex.kinds.views.augment import Group, Probability, expand_groups
+from contralex.plugins.company import BLOCKS, ViewCompany, draw_scattered
 from contralex.plugins.spec import Spec
 
 
@@ -46,11 +47,16 @@ class Masks(Spec):
         if self.shape == "random" and self.smallest is not None:
             raise ValueError("smallest is for blocks, and shape is random; take smallest out, or use shape: block")
 
-    def explained(self) -> str:
+    def explained(self, views: Sequence[int]) -> ViewCompany:
+        """For the numbers of the views that are masked."""
         low, high = self.ratio
         ratio = f"{low:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
-        kind = "in blocks" if self.shape == "block" else "at random"
-        return f"{self.p:.0%} of crops masked, {ratio} of their patches of {self.patch} px {kind}"
+        kind = "in blocks" if self.shape == "block" else "one by one"
+        crops = "in every crop" if self.p == 1 else f"in {self.p:.0%} of the crops"
+        drawn = "each draws for itself" if self.drawn == "crop" else "a batch draws together"
+        drawing = BLOCKS if self.shape == "block" else draw_scattered((low + high) / 2)
+        lines = (f"{ratio} of the patches of {self.patch} px are hidden, {kind}", f"{crops}; {drawn}")
+        return ViewCompany("mask", views, lines, drawing)
 
 
 def find_masked_groups(groups: Mapping[str, Group], masks: Masks) -> list[str]:

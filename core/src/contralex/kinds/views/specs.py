@@ -15,7 +15,10 @@ from contralex.kinds.views.augment import (
     keeps_from_accelerator,
 )
 from contralex.kinds.views.mask_specs import Masks, find_masked_groups
+from contralex.plugins.company import ViewCompany
 from contralex.plugins.spec import Spec, leave_out_defaults
+
+_TWO_CROPS = ("aaaa...", "aaaa...", "aaxxbb.", "aaxxbb.", "..bbbb.", "..bbbb.", ".......")
 
 
 def _or_null(schema: dict[str, Any]) -> None:
@@ -96,7 +99,18 @@ class CropsSpec(Spec):
             f"{name}: {self.groups[name].count} of {augment.crop.size} px"
             + ("" if self.groups[name].key else ", queries only")
             for name, augment in expand_groups(self.groups).items()
-        ] + ([self.masks.explained()] if self.masks is not None else [])
+        ]
+
+    def explained_company(self) -> list[ViewCompany]:
+        names = [name for name, group in self.groups.items() for _ in range(group.count)]
+        company = []
+        if self.masks is not None:
+            masked = find_masked_groups(self.groups, self.masks)
+            company.append(self.masks.explained([view for view, name in enumerate(names) if name in masked]))
+        if self.boxes:
+            lines = ("where the crop lies in its image, and whether it is mirrored",)
+            company.append(ViewCompany("boxes", range(len(names)), lines, _TWO_CROPS))
+        return company
 
     def augments(self) -> list[Augment]:
         """The augmentation of each view."""
