@@ -80,10 +80,10 @@ def test_it_is_an_output_of_both_sides_beside_the_others() -> None:
     with_it, without = (
         ImageEncoder(
             conv_backbone((4, 8), (2, 2)),
-            batching=batching,
+            batching="together",
             outputs={"map": Output(reads="places"), **({"where": Output(reads="coordinates")} if it else {})},
         )
-        for batching, it in (("together", True), ("together", False))
+        for it in (True, False)
     )
     without.load_state_dict(with_it.state_dict())  # coordinates have no layers
     assert with_it.outputs == {"image": 8, "map": 8, "where": 2} and with_it.has_same_sides

@@ -153,7 +153,7 @@ def test_what_views_have_beside_their_pixels_is_said_and_drawn(name: str) -> Non
 
 
 def test_masks_are_said_as_their_fields_have_them() -> None:
-    masks = "method.views.masks={patch: 14, shape: random, ratio: [0.3, 0.3], p: 1, groups: [second]}"
+    masks = "method.views.masks={patch: 14, shape: random, ratio: [0.3, 0.3], p: 1, smallest: null, groups: [second]}"
     said = text(explained(resolve("dinov2", sets=[masks])))
     assert "mask of view 1: 30% of the patches of 14 px are hidden, one by one; in every" in said
     assert "mask of" not in text(explained(resolve("moco-v2")))

@@ -50,7 +50,8 @@ def local(
         step.keys = {"where": Rows.from_view(at[1], sample, 1)}
     generator = NearestPlaceTargets("where" if at is not None else None)
     targets = generator(queries, keys, Dictionary(), match, step)
-    return LocalVICRegLoss(*WEIGHTS, keep=keep)(queries, Dictionary(), targets, step)
+    loss: Tensor = LocalVICRegLoss(*WEIGHTS, keep=keep)(queries, Dictionary(), targets, step)
+    return loss
 
 
 def loops(one: Tensor, other: Tensor, keep: int | None, at: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -290,7 +291,7 @@ def test_steps_with_both_look_ups_equal_an_independent_implementation() -> None:
             )
             # One place of each: v is the mean of both views', c their sum, where the local one has the mean
             patch.setitem(globals(), "WEIGHTS", (25.0, 25.0, 2.0))
-            whole = loops(*(each.unsqueeze(1) for each in vectors), None)
+            whole = loops(vectors[0].unsqueeze(1), vectors[1].unsqueeze(1), None)
         return (0.75 * whole + 0.25 * places).float()
 
     for _ in take_equal_steps(ours, theirs, boxed, official, rate=0.002, rtol=2e-4, atol=2e-4):

@@ -63,7 +63,8 @@ def _compare(asked: Tensor, places: Tensor) -> Tensor:
 
 def _by_sample(rows: Rows) -> Tensor:
     """(B, P, D) the rows of one view."""
-    return rows.vectors.unflatten(0, (-1, rows.per_sample))
+    vectors: Tensor = rows.vectors.unflatten(0, (-1, rows.per_sample))
+    return vectors
 
 
 def _places_of_own_image(queries: Rows, found: Rows, match: Match) -> Tensor:
