@@ -154,8 +154,11 @@ def test_what_views_have_beside_their_pixels_is_said_and_drawn(name: str) -> Non
 
 def test_masks_are_said_as_their_fields_have_them() -> None:
     masks = "method.views.masks={patch: 14, shape: random, ratio: [0.3, 0.3], p: 1, smallest: null, groups: [second]}"
-    said = text(explained(resolve("dinov2", sets=[masks])))
-    assert "mask of view 1: 30% of the patches of 14 px are hidden, one by one; in every" in said
+    said = " ".join(text(explained(resolve("dinov2", sets=[masks]))).split())
+    assert (
+        "mask of view 1: 30% of the patches of 14 px are hidden, one by one; in every crop; a batch draws together"
+        in said
+    )
     assert "mask of" not in text(explained(resolve("moco-v2")))
 
 
