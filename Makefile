@@ -41,7 +41,7 @@ test: $(STAMP)
 
 # A package of each flavour beside a wheel of the core, as its author's users would have them.
 strangers: $(STAMP)
-	$(BIN)/python -m pytest -m slow tests/cli/test_new.py
+	$(BIN)/python -m pytest -n 2 -m slow tests/cli/test_new.py
 
 # The peers of the benchmarks, apart from what work on contralex needs: .bench-env/bin/python -m benchmarks.bounds
 bench-env:
