@@ -144,6 +144,17 @@ def barlow(bias: bool) -> dict[str, Any]:
     return {"epoch": 1000, "model": state(Wrapper(model)), "optimizer": {"state": {0: {"mu": torch.zeros(2)}}}}
 
 
+def vicregl() -> dict[str, Any]:
+    """facebookresearch/VICRegL: main_vicregl.py, utils.py (MLP)."""
+    model = module(
+        backbone=resnet(),
+        maps_projector=mlp(F, HIDDEN, HIDDEN, DIM, bias=True, norm=True, last_bias=False),
+        projector=mlp(F, HIDDEN, HIDDEN, DIM, bias=True, norm=True, last_bias=False),
+        classifier=nn.Linear(F, 10),
+    )
+    return {"epoch": 300, "model": state(Wrapper(model)), "optimizer": {"state": {0: {"mu": torch.zeros(2)}}}}
+
+
 def swav(prototypes: nn.Module) -> dict[str, Any]:
     """facebookresearch/swav: src/resnet50.py, main_swav.py, main_deepclusterv2.py."""
     model = resnet()
@@ -301,6 +312,17 @@ CASES = {
         "barlow",
         {**RESNET, f"{ENCODER}.projector": head((HIDDEN, NORM), (HIDDEN, NORM), (DIM, {"bias": False}))},
         ["optimizer/state/0/mu"],
+    ),
+    "vicregl": Case(
+        vicregl,
+        "vicregl",
+        "barlow",
+        {
+            **RESNET,
+            f"{ENCODER}.projector": head((HIDDEN, NORM), (HIDDEN, NORM), (DIM, {"bias": False})),
+            f"{ENCODER}.outputs.dense.projector": head((HIDDEN, NORM), (HIDDEN, NORM), (DIM, {"bias": False})),
+        },
+        ["model/classifier.bias", "model/classifier.weight", "optimizer/state/0/mu"],
     ),
     "swav": Case(
         lambda: swav(nn.Linear(DIM, PROTOTYPES, bias=False)),
