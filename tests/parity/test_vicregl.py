@@ -22,7 +22,7 @@ from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex_barlow.losses import LocalVICRegLoss
 from contralex_barlow.places import NearestPlaceTargets
-from tests.parity.test_methods import SAMPLE, B, images, made, take_equal_steps
+from tests.parity.test_methods import EXPANDER, SAMPLE, B, images, made, take_equal_steps
 
 P, Q, D, WEIGHTS = 6, 4, 5, (25.0, 20.0, 3.0)
 
@@ -272,7 +272,7 @@ def grid(view: View, side: int) -> Tensor:
 
 
 def test_steps_with_both_look_ups_equal_an_independent_implementation() -> None:
-    ours: Any = made("vicreg", *BOTH)
+    ours: Any = made("vicreg", EXPANDER, *BOTH)
     theirs = copy.deepcopy(ours)
 
     def official(views: dict[int, View]) -> Tensor:
