@@ -169,7 +169,7 @@ def test_reading_an_absent_part_of_a_dictionary_raises_one_sentence(name: str) -
 
 
 def test_a_dictionary_with_a_replaced_part_keeps_the_others() -> None:
-    before = Dictionary(**PARTS, span=(0, DIM))
+    before = Dictionary(**PARTS)
     after = before.replace(own=PARTS["own"] + 1)
     assert torch.equal(after.own, before.own + 1)
     assert all(getattr(after, name) is part for name, part in PARTS.items() if name != "own")

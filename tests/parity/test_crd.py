@@ -64,6 +64,7 @@ def loops(model: Any, image: Tensor, alpha: float, relax: bool) -> Tensor:
             p = torch.softmax(encoder.teacher.head(known)[i].detach() / SOFT, 0)
             q = torch.softmax(logits[i] / SOFT, 0)
             total = total + alpha * SOFT**2 * (p * (p.log() - q.log())).sum() / B
+            total = total - alpha * SOFT**2 * (p * p.log()).sum() / B  # the teacher's entropy, which moves nothing
     return total
 
 
@@ -73,7 +74,7 @@ def test_crd(alpha: float, positive: str, tmp_path: Path) -> None:
     model = crd(teacher(tmp_path), alpha, positive)
     image = images(1)[0]
     same(model, {0: image, 1: image}, lambda: loops(model, image, alpha, positive == "relax"))
-    z = model.loss.nce.z
+    z = model.loss.z
     assert z.shape == (2,) and bool((z > 0).all()) and z[0] != z[1]
 
 
@@ -92,12 +93,15 @@ def test_each_memory_holds_its_own_side(tmp_path: Path) -> None:
 
 
 def crd(path: str, alpha: float, positive: str) -> LookUp:
-    loss = (
-        f"contrast: {BETA}, temperature: {TEMPERATURE}, cross_entropy: {GAMMA}, distillation: {alpha}, softness: {SOFT}"
-    )
+    targets = f"targets: {{kind: teacher_logits, temperature: {SOFT}}}"
+    loss = f"loss: {{kind: soft_cross_entropy, temperature: {SOFT}}}"
+    teacher = f"of: logits, negatives: {{kind: borrowed, look_up: labels}}, {targets}, {loss}, matches: [0->1]"
     return made(
         "crd",
         f"method.encoder.teacher={path}",
         f"method.negatives={{kind: other_classes, draws: {K}, positive: {positive}}}",
-        f"method.loss={{kind: crd, {loss}}}",
+        f"method.loss.temperature={TEMPERATURE}",
+        f"method.weight={BETA}",
+        f"method.look_ups.labels.weight={GAMMA}",
+        *([f"method.look_ups.teacher={{{teacher}, weight: {alpha * SOFT**2}}}"] if alpha else []),
     )

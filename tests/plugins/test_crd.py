@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ from torchvision.transforms import v2
 from contralex.data.base import Split
 from contralex.data.loading import ViewDataset
 from contralex.lookup.clock import Clock
-from contralex.plugin import BuildContext, ContralexError, Dictionary, Match, Rows, Step
+from contralex.plugin import BuildContext, ContralexError, Match, Rows, Step
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex.training.checkpoints import write
 from contralex.training.checkpoints.state import CheckpointState
 from contralex_crd.memory import OtherClassesMemory
-from contralex_crd.objective import DistillationTargets
 from contralex_crd.resnet import Block
-from contralex_crd.spec import CifarResNetSpec, CRDSpec, DistilledSpec, OtherClassesSpec, SameSpec
+from contralex_crd.spec import CifarResNetSpec, DistilledSpec, OtherClassesSpec, SameSpec
 
 B, K, E, C = 6, 400, 8, 3
 LABELS = torch.tensor([(7 * index) % 5 % 3 for index in range(20)])  # 8, 8 and 4 of them
@@ -41,8 +39,8 @@ def student(**fields: Any) -> Any:
     return DistilledSpec.model_validate({"backbone": CONV, "classes": C, "width": E, "teacher": None, **fields}).build()
 
 
-def context(encoder: Any = None, labels: Tensor | None = LABELS) -> BuildContext:
-    encoder = encoder or student()
+def context(labels: Tensor | None = LABELS) -> BuildContext:
+    encoder = student()
     return BuildContext(encoder.dim, 20, B, (1, 0), encoder, fresh_encoder=student, labels=labels, query_views=(0, 1))
 
 
@@ -57,7 +55,7 @@ def memory(**fields: Any) -> OtherClassesMemory:
 
 def drawn(part: OtherClassesMemory, query: int, key: int, moment: Step = STEP) -> Tensor:
     """(B, 1+K) the samples that queries are compared with, as the entries say."""
-    vectors = torch.zeros(B, E + C)
+    vectors = torch.zeros(B, E)
     own = part(
         Rows.from_view(vectors, SAMPLE, query), Rows.from_view(vectors, SAMPLE, key), Match(query, key), moment
     ).own
@@ -99,34 +97,17 @@ def test_a_relaxed_positive_is_any_sample_of_the_class() -> None:
         assert found == {index for index in range(20) if LABELS[index] == LABELS[sample]}
 
 
-def test_memory_remembers_embeddings_alone() -> None:
-    part = memory()
-    part.bank.bank(1).copy_(torch.ones(20, E))
-    keys = Rows.cat([Rows.from_view(torch.randn(B, E + C), SAMPLE, view) for view in (1, 0)])
-    part.update(keys, STEP)
-    mixed = 0.5 + 0.5 * keys.select_view(1).vectors[:, :E]
-    assert_close(part.bank.bank(1)[SAMPLE], F.normalize(mixed, dim=1))
-
-
-def test_a_view_that_looks_itself_up_is_compared_with_the_classes() -> None:
-    queries = Rows.from_view(torch.randn(B, E + C), SAMPLE, 0)
-    found = memory()(queries, queries, Match(0, 0), STEP)
-    assert_close(found.scores(queries.vectors), queries.vectors[:, E:])
-    assert found.size == C
-
-
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
         (None, "20 of 20 have none"),
         (torch.where(torch.arange(20) < 4, -1, LABELS), "4 of 20 have none"),
-        (LABELS + 1, "the data have a class 3, counted from 0. Try:\n  --set method.encoder.classes=4"),
         (LABELS * 0, "and the data have one"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels: Tensor | None, sentence: str) -> None:
     with pytest.raises(ContralexError, match=sentence):
-        OtherClassesSpec(draws=K).build(context(labels=labels))
+        OtherClassesSpec(draws=K).build(context(labels))
 
 
 # Student and teacher
@@ -135,25 +116,37 @@ def test_labels_that_do_not_fit_are_refused(labels: Tensor | None, sentence: str
 def test_the_teacher_learns_nothing_but_its_embedding_does() -> None:
     encoder = student().train()
     before = {name: tensor.clone() for name, tensor in encoder.teacher.state_dict().items()}
-    views = {0: torch.rand(B, 3, 8, 8), 1: torch.rand(B, 3, 8, 8)}
-    vectors = encoder.queries(encoder(views))
-    (vectors[0][0].pow(3).sum() + vectors[1][0].pow(3).sum()).backward()
+    embedded = encoder(dict(enumerate(torch.rand(2, B, 3, 8, 8))))
+    found = [*encoder.queries_of("image", embedded).values(), encoder.queries_of("logits", {0: embedded[0]})[0]]
+    sum(vectors.pow(3).sum() for vectors, _ in found).backward()
     still = {name for name, p in encoder.named_parameters() if p.grad is None}
     assert still == {name for name, _ in encoder.named_parameters() if name.startswith("teacher.")}
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.teacher.state_dict().items())
     assert not encoder.teacher.training and encoder.backbone.training
 
 
-def test_a_vector_is_a_unit_embedding_beside_logits() -> None:
+def test_there_are_unit_embeddings_of_both_and_logits_of_the_student() -> None:
     encoder, image = student().eval(), torch.rand(B, 3, 8, 8)
-    found = encoder.queries(encoder({0: image, 1: image}))
+    embedded = encoder({0: image, 1: image})
+    found = encoder.queries_of("image", embedded)
     features, theirs = encoder.backbone(image), encoder.teacher.backbone(image)
-    assert_close(found[0][0][:, :E], F.normalize(encoder.student_embedding(features), dim=1))
-    assert_close(found[0][0][:, E:], encoder.classifier(features))
-    assert_close(found[1][0][:, :E], F.normalize(encoder.teacher_embedding(theirs), dim=1))
-    assert not found[1][0][:, E:].any()  # a random teacher tells no class
+    assert_close(found[0][0], F.normalize(encoder.student_embedding(features), dim=1))
+    assert_close(found[1][0], F.normalize(encoder.teacher_embedding(theirs), dim=1))
+    assert_close(encoder.queries_of("logits", {0: embedded[0]})[0][0], encoder.classifier(features))
     assert_close(encoder.features(image), features)
-    assert_close(encoder.embedding(image), found[0][0][:, :E])
+    assert_close(encoder.embedding(image), found[0][0])
+
+
+def test_without_classes_there_are_no_logits() -> None:
+    encoder = student(classes=None)
+    assert encoder.outputs == {"image": E} and not any(name.startswith("classifier") for name in encoder.state_dict())
+    with pytest.raises(ContralexError, match=r"look_ups\.labels\.of asks for the output logits"):
+        resolve("crd", preset="digits", sets=["method.encoder.classes=null"])
+
+
+def test_a_class_beyond_those_of_the_recipe_is_refused() -> None:
+    with pytest.raises(ContralexError, match="the data have a class 10, counted from 0"):
+        build.look_up(resolve("crd", preset="digits").run, 20, [*range(10), *range(1, 11)])
 
 
 def teacher_of(folder: Path, *sets: str) -> str:
@@ -170,10 +163,19 @@ def test_a_teacher_of_a_checkpoint_gives_its_features_and_its_logits(tmp_path: P
     path = teacher_of(tmp_path)
     encoder, image = student(teacher=path, classes=10).train(), torch.rand(B, 3, 8, 8)
     theirs = build.load_encoder(path)
-    found = encoder.queries(encoder({1: image}))[1][0]
-    assert_close(found[:, :E], F.normalize(encoder.teacher_embedding(theirs.features(image)), dim=1))
-    assert_close(found[:, E:], theirs.embedding(image))
-    assert encoder.teacher.classifies and not student(teacher=path).teacher.classifies  # of other classes
+    embedded = encoder({1: image})
+    unit, logits = (encoder.keys_of(output, embedded)[1][0] for output in ("image", "logits"))
+    assert_close(unit, F.normalize(encoder.teacher_embedding(theirs.features(image)), dim=1))
+    assert_close(logits, theirs.embedding(image))
+
+
+@pytest.mark.parametrize("classes", [None, C])
+def test_logits_of_no_classifier_of_as_many_classes_cannot_be_distilled(classes: int | None, tmp_path: Path) -> None:
+    encoder = student(teacher=classes and teacher_of(tmp_path))  # of 10 classes
+    embedded = encoder({0: torch.rand(B, 3, 8, 8), 1: torch.rand(B, 3, 8, 8)})
+    assert encoder.keys_of("image", embedded).keys() == {0, 1}
+    with pytest.raises(ContralexError, match=r"method\.encoder\.teacher is no classifier of as many classes"):
+        encoder.keys_of("logits", embedded)
 
 
 def test_a_teacher_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -193,42 +195,6 @@ def test_another_kind_of_teacher_is_refused(tmp_path: Path) -> None:
 def test_a_third_view_is_refused() -> None:
     with pytest.raises(ContralexError, match=r"method\.matches asks for view 2; use 0->1, 1->0 and 0->0"):
         student()({2: torch.rand(B, 3, 8, 8)})
-
-
-# Targets and loss
-
-
-def test_the_three_losses_are_hintons_and_instdiscs(tmp_path: Path) -> None:
-    encoder = student(teacher=teacher_of(tmp_path), classes=10)
-    known = context(encoder)
-    loss: Any = CRDSpec(contrast=0.7, cross_entropy=1.3, distillation=0.4, softness=3, temperature=0.2).build(known)
-    student_logits, teacher_logits = torch.randn(B, 10, requires_grad=True), 3 * torch.randn(B, 10)
-    embedding = torch.zeros(B, E)
-    queries = Rows.from_view(torch.cat([embedding, student_logits], dim=1), SAMPLE, 0)
-    order = torch.randperm(B)  # keys may stand in any order
-    keys = Rows.from_view(torch.cat([embedding, teacher_logits], dim=1)[order], SAMPLE[order], 1)
-    dictionary = Dictionary(shared=torch.eye(10), span=(E, E + 10))
-    targets = DistillationTargets(encoder, LABELS, len(LABELS))(queries, keys, dictionary, Match(0, 0), STEP)
-    found = loss(queries, dictionary, targets, STEP)
-    expected = torch.zeros(())
-    for logits, theirs, sample in zip(student_logits, teacher_logits, SAMPLE, strict=True):
-        expected = expected - 1.3 * torch.log(torch.exp(logits[LABELS[sample]]) / torch.exp(logits).sum())
-        p, q = torch.softmax(theirs / 3, 0), torch.softmax(logits / 3, 0)
-        expected = expected + 0.4 * 9 * sum(a * (a.log() - b.log()) for a, b in zip(p, q, strict=True))
-    assert_close(found, expected / B, rtol=1e-5, atol=1e-5)
-    mine, theirs = torch.autograd.grad(found, student_logits)[0], torch.autograd.grad(expected / B, student_logits)[0]
-    assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-
-
-def test_logits_of_no_classifier_cannot_be_distilled() -> None:
-    with pytest.raises(ContralexError, match=r"method\.encoder\.teacher is no classifier"):
-        CRDSpec(distillation=1).build(context())
-
-
-def test_distillation_without_the_teachers_view_is_refused_when_it_is_built(tmp_path: Path) -> None:
-    known = replace(context(student(teacher=teacher_of(tmp_path), classes=10)), key_views=(0,))
-    with pytest.raises(ContralexError, match=r"add 0->1 to method\.matches"):
-        CRDSpec(distillation=1).build(known)
 
 
 # Views and backbone

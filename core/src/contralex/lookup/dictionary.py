@@ -32,8 +32,7 @@ class Dictionary:
 
     ``hidden`` (N,): one entry that each query must not find, below 0 for none; ``mask`` (N, P+M) says the same of any
     number of entries. ``stored`` (M, D): shared entries in a table that is written after the look-up, in any floating
-    dtype. They are read where they are, and copied for whoever asks for ``shared``. ``span``: the entries are compared
-    with the dimensions ``span[0]`` up to ``span[1]`` of the queries; None: with all.
+    dtype. They are read where they are, and copied for whoever asks for ``shared``.
 
     :meth:`scores` gives all scores at once. The other questions (:meth:`cross_entropy`, :meth:`find_best`, ...) are
     answered tile by tile, so that memory grows with N+M and not with N·M. A subclass that has scores of its own has
@@ -48,7 +47,6 @@ class Dictionary:
         mask: Tensor | None = None,
         key_shared: Tensor | None = None,
         dataset_size: int | None = None,
-        span: tuple[int, int] | None = None,
         shards: Shards | None = None,
         hidden: Tensor | None = None,
         stored: Tensor | None = None,
@@ -59,7 +57,6 @@ class Dictionary:
         self._mask = mask
         self._key_shared = key_shared
         self._dataset_size = dataset_size
-        self._span = span
         self._shards = shards
         self._hidden = hidden
         self._stored = stored
@@ -192,7 +189,7 @@ class Dictionary:
 
         A collective where there are ``shards``: every process calls it, with as many queries.
         """
-        vectors = self._cut(queries.float())
+        vectors = queries.float()
         parts = []
         if self._own is not None:
             parts.append(torch.einsum("nd,npd->np", vectors, self.own.float()))
@@ -333,13 +330,13 @@ class Dictionary:
     def _ask_twins(self, queries: Tensor, index: Tensor, temperature: float | Tensor) -> TwinAnswer | None:
         if self._twins is None or self._twins[0] is not queries or self._shared is None:
             return None
-        if self._own is not None or self._mask is not None or self._span is not None or self._shards is not None:
+        if self._own is not None or self._mask is not None or self._shards is not None:
             return None
         return self._twins[1].cross_entropy(queries, self._shared, index, self._hidden, temperature)
 
     def _shared_answers(self) -> SharedAnswers | None:
         """None where there are none, or the entries are not all that matters."""
-        if self._cache is None or self._shared is None or self.has_mask or self._span is not None:
+        if self._cache is None or self._shared is None or self.has_mask:
             return None
         return SharedAnswers(self._cache, self._shared)
 
@@ -362,11 +359,7 @@ class Dictionary:
         return self._compared(queries) / temperature
 
     def _compared(self, queries: Tensor) -> Tensor:
-        return self._cut(queries if queries.dtype == torch.float64 else queries.float())
-
-    def _cut(self, queries: Tensor) -> Tensor:
-        """The dimensions of the queries that the entries are compared with."""
-        return queries if self._span is None else queries[:, self._span[0] : self._span[1]]
+        return queries if queries.dtype == torch.float64 else queries.float()
 
 
 def _present(part: _Value | None, name: str, meaning: str) -> _Value:

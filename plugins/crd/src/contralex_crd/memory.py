@@ -1,8 +1,7 @@
-"""A memory of student and teacher, of which a query sees samples of other classes; and the classes themselves."""
+"""A memory of every key view, of which a query sees samples of other classes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -19,24 +18,20 @@ from contralex.plugin import (
     Step,
     StoredIn,
     distributed,
-    remedy,
     to_device,
 )
-from contralex_crd.encoder import DistilledEncoder
 
 
 class OtherClassesMemory(NegativeSource):
-    """For a match of two views, entry 0 is the positive and the rest is drawn, with replacement, from the samples whose
-    class is another (CRD, section 3.2): the same samples for the student as for the teacher. For a match of a view with
-    itself the entries are the classes' axes, so that the scores of a query are its logits.
+    """Entry 0 is the positive, and the rest is drawn, with replacement, from the samples whose class is another (CRD,
+    section 3.2): the same samples for every match, so for the student and for the teacher.
 
-    ``draws``: rows of other classes for each query. ``positive``: what memory holds of the query's own sample
-    (``exact``), or of any sample of its class (``relax``). ``momentum``: the weight of the remembered vector when it is
-    renewed. ``placement`` and ``dtype``: how the memory of ``dataset_size`` samples and of the ``key_views`` is stored.
-    ``encoder``: whose embeddings and logits are looked up. ``labels`` (dataset_size,): the class of each sample.
+    ``draws``: rows of other classes for each query. ``dim``: dimensions of a vector. ``positive``: what memory holds of
+    the query's own sample (``exact``), or of any sample of its class (``relax``). ``momentum``: the weight of the
+    remembered vector when it is renewed. ``placement`` and ``dtype``: how the memory of ``dataset_size`` samples and of
+    the ``key_views`` is stored. ``labels`` (dataset_size,): the class of each sample.
     """
 
-    axes: Tensor
     labels: Tensor
     order: Tensor
     start: Tensor
@@ -45,7 +40,7 @@ class OtherClassesMemory(NegativeSource):
     def __init__(
         self,
         draws: int,
-        encoder: DistilledEncoder,
+        dim: int,
         dataset_size: int,
         labels: Tensor | None,
         key_views: tuple[int, ...],
@@ -55,36 +50,31 @@ class OtherClassesMemory(NegativeSource):
         dtype: StoredIn = "float32",
     ) -> None:
         super().__init__()
-        self.width = encoder.width
         self.draws = draws
         self.relax = positive == "relax"
         self.bank = MemoryBankSource(
-            dataset_size,
-            encoder.width,
-            draws,
-            momentum=momentum,
-            placement=placement,
-            dtype=dtype,
-            key_views=key_views,
+            dataset_size, dim, draws, momentum=momentum, placement=placement, dtype=dtype, key_views=key_views
         )
-        labels = check_labels(labels, dataset_size, encoder.classes)
-        count = torch.bincount(labels, minlength=encoder.classes)
+        unlabelled = dataset_size if labels is None else int((labels < 0).sum())
+        if labels is None or unlabelled:
+            raise ContralexError(
+                f"method.negatives needs the class of every sample, and {unlabelled} of {dataset_size} have none; leave "
+                "them out of the data."
+            )
+        count = torch.bincount(labels)
         if int((count > 0).sum()) < 2:
             raise ContralexError(
                 "method.negatives of kind other_classes draws from other classes, and the data have one; add others."
             )
         # They belong to the data, not to the run: sorted by class, a class is order[start : start + count].
-        self.register_buffer("labels", labels, persistent=False)
+        self.register_buffer("labels", labels.long(), persistent=False)
         self.register_buffer("order", torch.argsort(labels, stable=True), persistent=False)
         self.register_buffer("start", count.cumsum(0) - count, persistent=False)
         self.register_buffer("count", count, persistent=False)
-        self.register_buffer("axes", torch.eye(encoder.classes), persistent=False)
 
     def forward(self, queries: Rows, keys: Rows, match: Match, step: Step) -> Dictionary:
-        if match.query == match.key:
-            return Dictionary(shared=self.axes, span=(self.width, self.width + len(self.axes)))
-        own = self.bank.entries(match.key, self._draw_samples(queries.sample, step))  # (N, 1+K, E)
-        return Dictionary(own=own, dataset_size=self.bank.dataset_size, span=(0, self.width))
+        own = self.bank.entries(match.key, self._draw_samples(queries.sample, step))  # (N, 1+K, D)
+        return Dictionary(own=own, dataset_size=self.bank.dataset_size)
 
     def _draw_samples(self, sample: Tensor, step: Step) -> Tensor:
         """(N, 1+K) the samples that these queries are compared with."""
@@ -98,22 +88,4 @@ class OtherClassesMemory(NegativeSource):
         return torch.cat([own, self.order[others]], dim=1)
 
     def update(self, keys: Rows, step: Step) -> None:
-        self.bank.update(replace(keys, vectors=keys.vectors[:, : self.width]), step)
-
-
-def check_labels(labels: Tensor | None, dataset_size: int, classes: int) -> Tensor:
-    """(dataset_size,) the class of each training sample. Raises where a sample has none, or one that is beyond
-    ``classes``."""
-    unlabelled = dataset_size if labels is None else int((labels < 0).sum())
-    if labels is None or unlabelled:
-        raise ContralexError(
-            f"method.negatives needs the class of every sample, and {unlabelled} of {dataset_size} have none; leave "
-            "them out of the data."
-        )
-    largest = int(labels.max())
-    if largest >= classes:
-        raise ContralexError(
-            f"method.encoder.classes is {classes}, and the data have a class {largest}, counted from 0. Try:"
-            + remedy("--set", f"method.encoder.classes={largest + 1}")
-        )
-    return labels.long()
+        self.bank.update(keys, step)

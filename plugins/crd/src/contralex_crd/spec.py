@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from contralex.plugin import Augment, LocalPath, Placement, Slot, Spec, StoredIn, Temperature
+from contralex.plugin import Augment, LocalPath, Placement, Slot, Spec, StoredIn
 
-_BOTH = frozenset({"embedding and logits"})
-_MEMORY = frozenset({"classes beside memory"})
+IMAGE, LOGITS = "image", "logits"  # the outputs of the encoder
 
 
 class SameSpec(Spec):
@@ -63,15 +62,15 @@ class CifarResNetSpec(Spec):
 class DistilledSpec(Spec):
     """A student with a classifier, and a frozen teacher. View 0 goes to the student, view 1 to the teacher.
 
-    A vector is an embedding of unit length, which memory holds, beside logits, which tell the classes.
+    Each gives an embedding of unit length and, as the output ``logits``, what it says of the classes.
     """
 
     kind: Literal["distilled"] = "distilled"
     builds = ".encoder:DistilledEncoder"
     backbone: Annotated[Spec, Slot("backbone")]
     """The student's network."""
-    classes: int = Field(gt=1, le=1_000_000)
-    """Classes."""
+    classes: int | None = Field(None, gt=1, le=1_000_000)
+    """Classes; null: there is no classifier and no output ``logits``."""
     width: int = Field(128, gt=0, le=65536)
     """Dimensions of the embeddings; both sides have a linear layer that makes them, and both layers are trained."""
     teacher: Annotated[str | None, LocalPath()]
@@ -79,21 +78,19 @@ class DistilledSpec(Spec):
     logits, without normalize, its logits can be distilled. null: a backbone like the student's with
     random weights, which teaches nothing."""
     needs = {"views": frozenset({"images"})}
-    gives = _BOTH | {"one query a view"}
+    gives = frozenset({"one query a view", "unit length"})
     source = "CRD, arXiv:1910.10699, section 3.1 and Eq. 18; code: RepDistiller crd/criterion.py"
-    example = {
-        "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
-        "classes": 3,
-        "width": 8,
-        "teacher": None,
-    }
+    example = {"backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)}, "width": 8, "teacher": None}
+
+    def output_names(self) -> tuple[str, ...]:
+        return (IMAGE,) if self.classes is None else (IMAGE, LOGITS)
+
+    def offers_of(self, output: str) -> frozenset[str]:
+        return frozenset({"one query a view", "any length"}) if output == LOGITS else self.offers()
 
 
 class OtherClassesSpec(Spec):
-    """A memory of both sides, of which a query sees its own sample and ``draws`` of other classes; and the classes.
-
-    A view that looks another up is compared with that view's memory, and one that looks itself up with the classes.
-    """
+    """A memory of each key view, of which a query sees its own sample and ``draws`` of other classes."""
 
     kind: Literal["other_classes"] = "other_classes"
     builds = ".memory:OtherClassesMemory"
@@ -107,37 +104,7 @@ class OtherClassesSpec(Spec):
     """Whether every process holds all of the memory (``replicated``) or a part (``sharded``)."""
     dtype: StoredIn = "float32"
     """What the memory is stored in; look-ups are in float32."""
-    needs = {"data": frozenset({"labels"}), "encoder": _BOTH}
-    gives = _MEMORY
+    needs = {"data": frozenset({"labels"}), "encoder": frozenset({"one query a view"})}
+    gives = frozenset({"entries", "positive", "drawn"})
     source = "CRD, arXiv:1910.10699, section 3.2; code: RepDistiller crd/memory.py, dataset/cifar100.py"
     example = {"draws": 16}
-
-
-class DistillationSpec(Spec):
-    """Among the memory, the query's positive. Among the classes, its label and the teacher's probabilities."""
-
-    kind: Literal["distillation"] = "distillation"
-    builds = ".objective:DistillationTargets"
-    needs = {"data": frozenset({"labels"}), "encoder": _BOTH, "negatives": _MEMORY}
-    gives = frozenset({"positive, label and teacher"})
-    source = "CRD, arXiv:1910.10699, Eqs. 18-20; Hinton et al., arXiv:1503.02531, section 2"
-
-
-class CRDSpec(Spec):
-    """NCE where there is a memory; cross-entropy and distillation of the teacher's logits where there are classes."""
-
-    kind: Literal["crd"] = "crd"
-    builds = ".objective:CRDLoss"
-    contrast: float = Field(0.8, ge=0, le=1e4)
-    """The weight (β) of NCE, whose normaliser is each view's own."""
-    temperature: Temperature = 0.07
-    """Divides the scores; above 0. May follow a schedule."""
-    cross_entropy: float = Field(1.0, ge=0, le=1e4)
-    """The weight (γ) of the label's cross-entropy."""
-    distillation: float = Field(0.0, ge=0, le=1e4)
-    """The weight (α) of T²·KL(teacher ‖ student), T being ``softness``."""
-    softness: float = Field(4.0, gt=0, le=1000)
-    """The temperature T of distillation, which divides both logits."""
-    needs = {"targets": frozenset({"positive, label and teacher"}), "negatives": _MEMORY}
-    source = "CRD, arXiv:1910.10699, Eqs. 18-20; code: RepDistiller train_student.py, crd/criterion.py"
-    example = {"temperature": 0.2}
