@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_the_teacher_learns_nothing_but_its_embedding_does() -> None:
     before = {name: tensor.clone() for name, tensor in encoder.teacher.state_dict().items()}
     embedded = encoder(dict(enumerate(torch.rand(2, B, 3, 8, 8))))
     found = [*encoder.queries_of("image", embedded).values(), encoder.queries_of("logits", {0: embedded[0]})[0]]
-    sum(vectors.pow(3).sum() for vectors, _ in found).backward()
+    torch.stack([vectors.pow(3).sum() for vectors, _ in found]).sum().backward()
     still = {name for name, p in encoder.named_parameters() if p.grad is None}
     assert still == {name for name, _ in encoder.named_parameters() if name.startswith("teacher.")}
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.teacher.state_dict().items())
@@ -195,6 +196,20 @@ def test_another_kind_of_teacher_is_refused(tmp_path: Path) -> None:
 def test_a_third_view_is_refused() -> None:
     with pytest.raises(ContralexError, match=r"method\.matches asks for view 2; use 0->1, 1->0 and 0->0"):
         student()({2: torch.rand(B, 3, 8, 8)})
+
+
+def test_the_card_shows_a_recipe_that_distils_logits_as_well(tmp_path: Path) -> None:
+    card = Path(__file__).parents[2] / "plugins/crd/README.md"
+    recipe = tmp_path / "crd-kd.yaml"
+    recipe.write_text(card.read_text("utf-8").split("```yaml\n")[1].split("```")[0], "utf-8")
+    sets = [f"method.encoder.teacher={teacher_of(tmp_path)}", f"method.encoder.backbone={json.dumps(CONV)}"]
+    model = build.look_up(resolve(str(recipe), preset="digits", sets=sets).run, 20, LABELS.tolist())
+    image = torch.rand(B, 3, 8, 8)
+    found = model({0: image, 1: image}, SAMPLE, STEP)
+    parts = {name: float(answer.loss) for name, answer in found.answers.items()}
+    assert float(found.loss.detach()) == pytest.approx(0.05 * parts["main"] + parts["labels"] + 16 * parts["teacher"])
+    p, logits = (model.encoder.keys_of("logits", model.encoder({v: image}))[v][0] / 4 for v in (1, 0))
+    assert parts["teacher"] == pytest.approx(float(F.cross_entropy(logits, p.softmax(dim=1))), rel=1e-4)
 
 
 # Views and backbone

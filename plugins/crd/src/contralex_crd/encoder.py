@@ -26,6 +26,7 @@ class DistilledEncoder(Encoder):
     """
 
     backbone: nn.Module
+    classifier: nn.Module | None
 
     def __init__(
         self,

@@ -58,8 +58,8 @@ class OtherClassesMemory(NegativeSource):
         unlabelled = dataset_size if labels is None else int((labels < 0).sum())
         if labels is None or unlabelled:
             raise ContralexError(
-                f"method.negatives needs the class of every sample, and {unlabelled} of {dataset_size} have none; leave "
-                "them out of the data."
+                f"method.negatives needs the class of every sample, and {unlabelled} of {dataset_size} have none; "
+                "leave them out of the data."
             )
         count = torch.bincount(labels)
         if int((count > 0).sum()) < 2:
