@@ -4,7 +4,8 @@
 and exits with 1. The sources are
 
 * the version in ``core/pyproject.toml``: every first-party distribution has it, and asks for that core;
-* what the folders ``plugins/*/`` offer: install hints (``known.json``) and the tables of methods;
+* what the folders ``plugins/*/`` offer: install hints (``known.json``), the tables of methods, and how many the README
+  counts;
 * the author's door, ``contralex.plugin``: the table of its names in ``docs/extend/compatibility.md``;
 * the resolved recipes: a picture of each, and the page that shows them (``docs/gallery.md``);
 * ``LICENSE``: each distribution's wheel carries a copy, and so does each package that ``contralex new`` writes.
@@ -33,6 +34,7 @@ back, a grey one does not; what the optimiser moves has an orange edge. Written 
 """
 TABLE = re.compile(r"(<!-- methods: written by tools/facts\.py -->\n).*?(<!-- /methods -->)", re.DOTALL)
 NAMES = re.compile(r"(<!-- names: written by tools/facts\.py -->\n).*?(<!-- /names -->)", re.DOTALL)
+COUNTS = re.compile(r"\d+ recipes in \d+ packages")
 # What the author's door has from each folder of the core; from all others, the last.
 NAMED_FOR = {
     "lookup": "parts, and the values that flow",
@@ -61,10 +63,18 @@ def derived() -> dict[Path, str]:
         if len(parts) != 4:  # before, the opening comment, the closing comment, after
             raise ContralexError(f"{page.relative_to(ROOT)} needs one pair of the comments around the table of methods")
         files[page] = "".join([*parts[:2], rows, *parts[2:]])
+    readme = ROOT / "README.md"
+    files[readme], found = COUNTS.subn(counts(plugins), files[readme])
+    if found != 1:
+        raise ContralexError(f"README.md needs the words '{counts(plugins)}' once")
     policy = ROOT / "docs/extend/compatibility.md"
     files[policy] = NAMES.sub(lambda found: found[1] + names_table() + found[2], policy.read_text("utf-8"))
     files |= pictures(plugins)
     return files
+
+
+def counts(plugins: dict[Path, Plugin]) -> str:
+    return f"{sum(len(plugin.recipes) for plugin in plugins.values())} recipes in {len(plugins)} packages"
 
 
 def names_table() -> str:
