@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +320,37 @@ def test_the_walk_reads_each_folder_once(tmp_path: Path) -> None:
     found = walk(tmp_path, {".png"})
     assert {parts: len(names) for parts, names in found.files.items()} == {("cat",): 5, ("dog",): 5}
     assert found.again == {("cat", "all"): (), ("kitten",): ("cat",)}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_files_are_sorted_by_their_paths_and_labelled_by_their_first_folders(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    for folder in ("b", "B", "a.b", "é"):
+        inside = {f"{folder}/{'/'.join(rng.choices('abc.', k=rng.randrange(4)))}".replace(".", "b.c") for _ in range(4)}
+        make(tmp_path, {folder: 1} | {name: rng.randrange(1, 4) for name in inside})
+        for name in rng.choices(["b.png", "b.x.PNG", "bb.png", "B.png", ".png", "b.txt", "b"], k=2):
+            if not (tmp_path / folder / name).exists():
+                (tmp_path / folder / name).write_bytes(PNG)
+    found = source(tmp_path, labels="folders", held_out=0).train()
+    seen = (path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    wanted = sorted(path.parts for path in seen if path.suffix.lower() == ".png")
+    assert [path.relative_to(tmp_path).parts for path in found.paths] == wanted
+    assert found.classes == sorted({parts[0] for parts in wanted})
+    assert found.labels == [found.classes.index(parts[0]) for parts in wanted]
+    assert list(found.paths.strings()) == [str(path) for path in found.paths]
+
+
+def test_the_digest_of_a_folder_stays(tmp_path: Path) -> None:
+    for name in ("cat/b", "cat/a/1", "cat/a", "dog/1", "dog/2", os.fsdecode(b"dog/caf\xe9")):
+        path = tmp_path / f"{name}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path)
+    found = source(tmp_path, held_out=0).train()
+    assert found.fingerprint() == "c845a311b3ae94a1a3f403ba0d1507d1bb0adde0522d4cf53477d4ac2df23bf2"
+
+
+def test_a_link_to_itself_is_a_file_as_a_broken_link_is(tmp_path: Path) -> None:
+    make(tmp_path, {"": 1})
+    for name in ("loop.png", "gone.png"):
+        (tmp_path / name).symlink_to(tmp_path / name.replace("gone", "nothing"))
+    assert walk(tmp_path, {".png"}).files == {(): ["0.png", "gone.png", "loop.png"]}

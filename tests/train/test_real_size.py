@@ -112,6 +112,20 @@ def test_paths_are_kept_in_the_bytes_of_their_names(tmp_path: Path) -> None:
         paths[len(names)]
 
 
+def test_texts_are_added_and_selected_many_at_a_time_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["", "a", "ä", "\udcff", "long " * 9, "b"]
+    one = Texts()
+    for word in words:
+        one.append(word)
+    monkeypatch.setattr("contralex.data.texts._TOGETHER", 4)
+    many = Texts(iter(words))
+    assert many == one == words and list(many) == words and many.nbytes == one.nbytes
+    assert list(many.select([5, 0, -2, 3, 3])) == ["b", "", "long " * 9, "\udcff", "\udcff"]
+    assert len(many.select([])) == 0
+    with pytest.raises(IndexError):
+        many.select([6])
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_a_run_over_many_samples_keeps_little_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contralex.evaluation.features.LARGE", 1 << 20)

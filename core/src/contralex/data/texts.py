@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import overload
+
+_TOGETHER = 1 << 16  # texts that are added at a time
 
 
 class Texts(Sequence[str]):
@@ -16,12 +19,19 @@ class Texts(Sequence[str]):
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._bytes = bytearray()
         self._ends = array("q", [0])
-        for text in texts:
-            self.append(text)
+        self.extend(texts)
 
     def append(self, text: str) -> None:
-        self._bytes += text.encode("utf-8", "surrogatepass")  # names of files may hold bytes that are no text
-        self._ends.append(len(self._bytes))
+        self.extend([text])
+
+    def extend(self, texts: Iterable[str]) -> None:
+        # Names of files may hold bytes that are no text.
+        self._add(text.encode("utf-8", "surrogatepass") for text in texts)
+
+    def _add(self, texts: Iterator[bytes]) -> None:
+        while some := list(islice(texts, _TOGETHER)):
+            self._ends.extend(islice(accumulate(map(len, some), initial=len(self._bytes)), 1, None))
+            self._bytes += b"".join(some)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -42,8 +52,17 @@ class Texts(Sequence[str]):
         at = range(len(self))[index]  # counts from the end, and IndexError, as a list does
         return self._bytes[self._ends[at] : self._ends[at + 1]].decode("utf-8", "surrogatepass")
 
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for end in islice(self._ends, 1, None):
+            yield self._bytes[start:end].decode("utf-8", "surrogatepass")
+            start = end
+
     def select(self, indices: Iterable[int]) -> Texts:
-        return Texts(self[index] for index in indices)
+        selected, count, ends = Texts(), range(len(self)), self._ends
+        with memoryview(self._bytes) as found:
+            selected._add(bytes(found[ends[at] : ends[at + 1]]) for at in map(count.__getitem__, indices))
+        return selected
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,16 +68,25 @@ class FolderSource(Source):
 
 
 class FolderSplit(Split):
-    """``paths`` are below the folder that holds the ``classes``, where there are any."""
+    """``paths`` are below the folder that holds the ``classes``, where there are any; ``labels``: of each path the
+    index of its class."""
 
-    def __init__(self, paths: Paths, classes: Sequence[str] | None, max_pixels: int) -> None:
+    labels: list[int] | None
+
+    def __init__(self, paths: Paths, classes: Sequence[str] | None, labels: list[int] | None, max_pixels: int) -> None:
         super().__init__()
         self.max_pixels = max_pixels
         self.paths = paths
+        self.labels = labels
         if classes is not None:
             self.classes = [printable(name) for name in classes]
-            number = {name: label for label, name in enumerate(self.classes)}
-            self.labels = [number[printable(_class_name(name))] for name in paths.names]
+
+    def select(self, indices: Sequence[int]) -> FolderSplit:
+        """Some of the images, in this order, with one count of those that cannot be read."""
+        labels = None if self.labels is None else [self.labels[index] for index in indices]
+        selected = FolderSplit(self.paths.select(indices), self.classes, labels, self.max_pixels)
+        selected.skipped, selected.origin = self.skipped, self.origin
+        return selected
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -92,11 +100,11 @@ class FolderSplit(Split):
     def fingerprint(self) -> str:
         """Of the names below the folder, the sizes, and the classes."""
         labels = b"" if self.labels is None else index_bytes(self.labels)
-        return digest([*(self.classes or ()), labels, *self.paths.names, *sizes(self.paths)])
+        return digest([*(self.classes or ()), labels, *self.paths.names, *sizes(self.paths.strings())])
 
     def cache_key(self) -> str:
         root = str(self.paths.root.resolve())
-        return digest([root, self.max_pixels, *self.paths.names, *states(self.paths)])
+        return digest([root, self.max_pixels, *self.paths.names, *states(self.paths.strings())])
 
 
 def _open(part: layout.Part, max_pixels: int) -> FolderSplit:
@@ -109,9 +117,10 @@ def _open(part: layout.Part, max_pixels: int) -> FolderSplit:
             f"data.root {printable(part.folder)} has {count} images, and none{some} can be read; "
             f"{printable(part.paths[0])}: {faults[0]}"
         )
-    paths = part.paths.select(index for index in range(count) if index not in faults) if faults else part.paths
-    split = FolderSplit(paths, part.classes, max_pixels)
+    split = FolderSplit(part.paths, part.classes, part.labels, max_pixels)
     split.origin = part.origin
+    if faults:
+        split = split.select([index for index in range(count) if index not in faults])
     for index, fault in faults.items():
         split.skip(str(part.paths[index]), fault)
     return split
@@ -122,19 +131,17 @@ def _hold_out(whole: FolderSplit, fraction: float) -> tuple[FolderSplit, FolderS
     folder, so it is the same on any machine, and an image that is added later moves few others."""
     if whole.labels is None or fraction == 0:
         return whole, None
-    by_class: dict[int, list[tuple[bytes, int]]] = defaultdict(list)
-    for index, (name, label) in enumerate(zip(whole.paths.names, whole.labels, strict=True)):
-        by_class[label].append((_digest(name), index))
-    held: set[int] = set()
-    for members in by_class.values():
+    # A class after the other, each by its hashes: lexsort sorts by the last first.
+    hashes = np.frombuffer(b"".join(map(_digest, whole.paths.names)), ">u8")
+    labels = np.asarray(whole.labels)
+    order = np.lexsort((hashes, labels))
+    held = np.zeros(len(whole), dtype=bool)
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)  # a class of one stays in training
-        held.update(index for _, index in sorted(members)[:count])
-    if not held:
+        held[members[:count]] = True
+    if not held.any():
         return whole, None
-    kept = whole.paths.select(index for index in range(len(whole)) if index not in held)
-    train = FolderSplit(kept, whole.classes, whole.max_pixels)
-    train.skipped, train.origin = whole.skipped, whole.origin
-    test = FolderSplit(whole.paths.select(sorted(held)), whole.classes, whole.max_pixels)
+    train, test = (whole.select(np.flatnonzero(some).tolist()) for some in (~held, held))
     test.origin = f"{fraction:.0%} of each class, held out"
     return train, test
 
@@ -159,10 +166,6 @@ def _check_folder(root: Path) -> None:
         raise ContralexError(f"data.root {root} is a file; give the folder that holds the images.")
     if not root.is_dir():
         raise ContralexError(f"data.root {root} does not exist; give the folder that holds the images.")
-
-
-def _class_name(name: str) -> str:
-    return name.partition(os.sep)[0]
 
 
 def _digest(name: str) -> bytes:
