@@ -160,7 +160,7 @@ def test_images_that_are_kept_are_read_once_by_all_workers_together(workers: int
 
 def test_what_has_no_room_is_read_each_time(tmp_path: Path) -> None:
     split = Reading(tmp_path / "log")
-    kept = KeptImages(split, 3 * SIDE * SIDE)  # of one image
+    kept = KeptImages(split, 3 * SIDE * SIDE, crops("workers").may_scale)  # of one image
     for _ in range(2):
         for index in (0, 1):
             assert np.array_equal(np.asarray(kept[index]), split.pixels[index])
@@ -171,7 +171,7 @@ def test_what_has_no_room_is_read_each_time(tmp_path: Path) -> None:
 def test_an_image_with_something_beside_its_pixels_is_not_kept() -> None:
     captioned = Pictures()[0]
     captioned.info["caption"] = "a cat"
-    kept = KeptImages(OneImage(captioned), 10_000)
+    kept = KeptImages(OneImage(captioned), 10_000, crops("workers").may_scale)
     assert [kept[0].info["caption"] for _ in range(2)] == ["a cat"] * 2
 
 

@@ -60,6 +60,11 @@ class Split(ABC):
     classes: Sequence[str] | None = None
     origin: str = ""
 
+    def __init_subclass__(cls) -> None:
+        """A split with items of its own opens those, and not what it inherits."""
+        if "__getitem__" in vars(cls) and "open_item" not in vars(cls):
+            cls.open_item = Split.open_item  # type: ignore[method-assign]
+
     def __init__(self) -> None:
         self.skipped = Skipped()
 
@@ -68,6 +73,10 @@ class Split(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Any: ...
+
+    def open_item(self, index: int) -> Any:
+        """The item; or a :class:`contralex.data.photographs.Photograph`, whose pixels are yet to be decoded into it."""
+        return self[index]
 
     def item_name(self, index: int) -> str:
         """What an item is called: for a file its path, for others the number of it."""
@@ -162,6 +171,9 @@ class Subset(Split):
 
     def __getitem__(self, index: int) -> Any:
         return self.split[self.indices[index]]
+
+    def open_item(self, index: int) -> Any:
+        return self.split.open_item(self.indices[index])
 
     def item_name(self, index: int) -> str:
         return self.split.item_name(self.indices[index])

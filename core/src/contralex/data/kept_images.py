@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import mmap
 import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from contralex.data.base import Split
+from contralex.data.photographs import Photograph
 
 _PART = 4  # of the memory that may be taken, the part that images may fill
 _WITHOUT_ANSWER = 1 << 28  # bytes, where the system does not say what is available
@@ -22,11 +24,16 @@ def bytes_to_keep(available: int | None) -> int:
 
 class KeptImages(Split):
     """The items of a split. Images that were read once come from memory, in which all processes that are forked share
-    them, as long as there is room: ``most`` bytes. Each is equal to what is read, byte by byte."""
+    them, as long as there is room: ``most`` bytes. Each is equal to what is read, byte by byte.
 
-    def __init__(self, split: Split, most: int) -> None:
+    Photographs of a size that the views ``may_scale`` are not kept, if they come undecoded: else views would depend on
+    what is kept.
+    """
+
+    def __init__(self, split: Split, most: int, may_scale: Callable[[tuple[int, int]], bool]) -> None:
         super().__init__()
         self._split = split
+        self._may_scale = may_scale
         self._memory = mmap.mmap(-1, max(most, 1))  # taken from the machine where it is written to, and not before
         self._most = most
         # Where each image begins, plus one, its width and its height; nothing for those that are not kept.
@@ -37,20 +44,33 @@ class KeptImages(Split):
         return len(self._split)
 
     def __getitem__(self, index: int) -> Any:
-        with self._filled.get_lock():
-            first, width, height = self._table[index].tolist()
-        if first:
-            levels = self._memory[first - 1 : first - 1 + 3 * width * height]
-            return Image.frombytes("RGB", (width, height), levels)
-        item = self._split[index]
-        if isinstance(item, Image.Image) and item.mode == "RGB" and not item.info:
-            self._keep(index, item)
-        return item
+        return self._find(index) or self._keep(index, self._split[index])
+
+    def open_item(self, index: int) -> Any:
+        if kept := self._find(index):
+            return kept
+        item = self._split.open_item(index)
+        if not isinstance(item, Photograph):
+            return self._keep(index, item)
+        return item if self._may_scale(item.size) else self._keep(index, item.decode())
 
     def item_name(self, index: int) -> str:
         return self._split.item_name(index)
 
-    def _keep(self, index: int, image: Image.Image) -> None:
+    def _find(self, index: int) -> Image.Image | None:
+        with self._filled.get_lock():
+            first, width, height = self._table[index].tolist()
+        if not first:
+            return None
+        levels = self._memory[first - 1 : first - 1 + 3 * width * height]
+        return Image.frombytes("RGB", (width, height), levels)
+
+    def _keep(self, index: int, item: Any) -> Any:
+        if isinstance(item, Image.Image) and item.mode == "RGB" and not item.info:
+            self._write(index, item)
+        return item
+
+    def _write(self, index: int, image: Image.Image) -> None:
         length = 3 * image.width * image.height
         with self._filled.get_lock():
             first = self._filled.value

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Protocol, TypedDict
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from contralex.data.base import Split, Unreadable
 from contralex.data.packed import PackedViews
+from contralex.data.photographs import Photograph, ScaledImage
 from contralex.data.views import Views
 from contralex.errors import ContralexError
 from contralex.lookup.view import ViewBatch, map_pixels, stack_views
@@ -152,7 +153,7 @@ class ViewDataset(Dataset[Item]):
         pixels = 0
         for epoch, index, *place in wanted:
             share = self._together.share(epoch, index, *place) if self._together else None
-            sample = _Sample(epoch, *self._readable(epoch, index), share)
+            sample = self._readable(epoch, index, share)
             group.append(sample)
             pixels += _count_pixels(sample.raw)
             if pixels >= _PIXELS:
@@ -168,16 +169,15 @@ class ViewDataset(Dataset[Item]):
             yield {"index": sample.index, "views": made, "unreadable": sample.unreadable}
 
     def _make_view(self, samples: Sequence[_Sample], view: int) -> Sequence[ViewBatch | PackedViews]:
-        items = [sample.raw for sample in samples]
+        make = self.views.pack_drawn if self.packed else self.views.make_drawn
+        return make([sample.raw for sample in samples], view, self._draw(samples, view))
+
+    def _draw(self, samples: Sequence[_Sample], view: int) -> Sequence[Any]:
         draw = self.views.draw(view)
         seeds = [mix_seed(self.seed, sample.epoch, sample.index, draw) for sample in samples]
-        parameters = (
-            self._draw_with_shares(samples, view, seeds)
-            if self._together
-            else self.views.draw_seeded(items, view, seeds)
-        )
-        make = self.views.pack_drawn if self.packed else self.views.make_drawn
-        return make(items, view, parameters)
+        if self._together:
+            return self._draw_with_shares(samples, view, seeds)
+        return self.views.draw_seeded([sample.raw for sample in samples], view, seeds)
 
     def _draw_with_shares(self, samples: Sequence[_Sample], view: int, seeds: Sequence[int]) -> Sequence[Any]:
         parameters = []
@@ -186,14 +186,27 @@ class ViewDataset(Dataset[Item]):
             parameters.append(self.views.draw_with_share(sample.raw, view, sample.share))
         return parameters
 
-    def _readable(self, epoch: int, wanted: int) -> tuple[int, Any, dict[str, str]]:
+    def _read_sample(self, epoch: int, index: int, unreadable: dict[str, str], share: Any) -> _Sample:
+        if not self.views.decodes_scaled:
+            return _Sample(epoch, index, self.split[index], unreadable, share)
+        sample = _Sample(epoch, index, self.split.open_item(index), unreadable, share)
+        photograph = sample.raw
+        if not isinstance(photograph, Photograph):
+            return sample
+        divisor = 1
+        if self.views.may_scale(photograph.size):
+            drawn = [self._draw([sample], view)[0] for view in range(self.views.count)]
+            divisor = self.views.choose_divisor(drawn)
+        return replace(sample, raw=photograph.decode(divisor))
+
+    def _readable(self, epoch: int, wanted: int, share: Any) -> _Sample:
         try:
-            return wanted, self.split[wanted], {}
+            return self._read_sample(epoch, wanted, {}, share)
         except Unreadable as error:
             unreadable = {error.path: error.reason}
         for index in islice(self.order.stand_ins(epoch, wanted), _BAD_IN_A_ROW - 1):
             try:
-                return index, self.split[index], unreadable
+                return self._read_sample(epoch, index, unreadable, share)
             except Unreadable as error:
                 unreadable[error.path] = error.reason
         if len(unreadable) == _BAD_IN_A_ROW:
@@ -212,9 +225,10 @@ class ViewDataset(Dataset[Item]):
 
 def _count_pixels(raw: Any) -> int:
     """Of an item that may be held in memory beside others. What is neither an image nor numbers is held alone."""
-    if isinstance(raw, Image):
-        return raw.width * raw.height
-    return raw.numel() if isinstance(raw, Tensor) else _PIXELS
+    image = raw.image if isinstance(raw, ScaledImage) else raw
+    if isinstance(image, Image):
+        return image.width * image.height
+    return image.numel() if isinstance(image, Tensor) else _PIXELS
 
 
 class DrawnTogether:

@@ -23,6 +23,10 @@ class Views(ABC):
     on_accelerator: bool = False
     """Whether :meth:`unpack` makes them, on the device that trains, of the :class:`PackedViews` that workers send."""
 
+    decodes_scaled: bool = False
+    """Whether photographs may come as a :class:`contralex.data.photographs.ScaledImage`, by the number that
+    :meth:`choose_divisor` gives."""
+
     def __init_subclass__(cls) -> None:
         """Views that change what other views make draw and make in one step again, and pack nothing."""
         own = vars(cls)
@@ -70,6 +74,16 @@ class Views(ABC):
         pixels, where they have company."""
         made: Tensor = packed
         return made
+
+    def may_scale(self, size: tuple[int, int]) -> bool:
+        """Whether a photograph of this width and height may be decoded at a fraction of it: whether
+        :meth:`choose_divisor` may give more than 1."""
+        return False
+
+    def choose_divisor(self, parameters: Sequence[Any]) -> int:
+        """By what the sides of a photograph are divided when it is decoded: 1, 2, 4 or 8. ``parameters``: what
+        :meth:`draw_parameters` gave for each view of it."""
+        return 1
 
     @property
     def shares_draws(self) -> bool:

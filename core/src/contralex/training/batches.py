@@ -45,7 +45,7 @@ def batches(
     )
     workers = devices.workers(train.workers, device.type)
     if train.cache == "memory":
-        split = keep_images(split, workers)
+        split = keep_images(split, views, workers)
     loaded = load(
         Portable(ViewDataset(split, views, train.seed, train.batch_size, only, packed=True)),
         collate,
@@ -61,11 +61,11 @@ def batches(
     return prefetch.to_device(loaded, device, finish) if is_whole else map(finish, loaded)
 
 
-def keep_images(split: Split, workers: int) -> Split:
+def keep_images(split: Split, views: Views, workers: int) -> Split:
     """The split, whose decoded images stay in memory. Only workers that are forked share it."""
     if workers and devices.worker_context().get_start_method() != "fork":
         raise ContralexError(
             "train.cache is memory, which workers share where they are forked, and here they are not. Try:"
             + remedy("--set", "train.cache=none")
         )
-    return KeptImages(split, bytes_to_keep(memory.available()))
+    return KeptImages(split, bytes_to_keep(memory.available()), views.may_scale)

@@ -14,6 +14,7 @@ from contralex.data import headers, images, layout
 from contralex.data.base import Source, Split, index_bytes, printable
 from contralex.data.fingerprints import digest, sizes, states
 from contralex.data.paths import Paths
+from contralex.data.photographs import Photograph, open_image
 from contralex.errors import ContralexError, remedy
 from contralex.kinds.datasets.limits import MAX_PIXELS
 
@@ -93,6 +94,9 @@ class FolderSplit(Split):
 
     def __getitem__(self, index: int) -> Image.Image:
         return images.read(self.paths[index], self.max_pixels)
+
+    def open_item(self, index: int) -> Photograph | Image.Image:
+        return open_image(self.paths[index], self.max_pixels)
 
     def item_name(self, index: int) -> str:
         return str(self.paths[index])

@@ -14,6 +14,7 @@ from contralex.compat import classified_files
 from contralex.data import images
 from contralex.data.base import Source, Split, compact, index_bytes
 from contralex.data.fingerprints import digest, sizes, states
+from contralex.data.photographs import Photograph, open_image
 from contralex.kinds.datasets.limits import MAX_PIXELS
 from contralex.kinds.datasets.torchvision_sets import open_set
 
@@ -91,6 +92,9 @@ class LabelledFiles(Split):
 
     def __getitem__(self, index: int) -> Image.Image:
         return images.read(self._files[index], MAX_PIXELS)
+
+    def open_item(self, index: int) -> Photograph | Image.Image:
+        return open_image(self._files[index], MAX_PIXELS)
 
     def item_name(self, index: int) -> str:
         return str(self._files[index])

@@ -13,6 +13,7 @@ from torchvision import datasets
 from contralex.data import images
 from contralex.data.base import Source, Split, index_bytes
 from contralex.data.fingerprints import digest, sizes, states
+from contralex.data.photographs import open_image
 from contralex.errors import ContralexError
 from contralex.kinds.datasets.limits import MAX_PIXELS
 
@@ -79,6 +80,9 @@ class TorchvisionSplit(Split):
 
     def __getitem__(self, index: int) -> Any:
         return self._dataset[index][0]
+
+    def open_item(self, index: int) -> Any:
+        return self[index] if self._files is None else open_image(self._files[index], MAX_PIXELS)
 
     def fingerprint(self) -> str:
         """Of the pixels where they are in memory, and else of the files' names and sizes; and of the labels."""

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator
 from contralex.plugins.spec import Spec
 
 EngineName = Literal["exact", "fused", "torchvision"]
+Decoding = Literal["full", "scaled"]
 MadeOn = Literal["workers", "accelerator"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -193,16 +194,25 @@ class Augment(Spec):
             )
 
 
+def keeps_from_scaling(augment: Augment) -> str | None:
+    """Which operation keeps these views from being made of a photograph that was decoded at a fraction of its size."""
+    first = _operations(augment)[0]
+    return f"{first} happens before crop, to the whole image" if first != "crop" else None
+
+
+def _operations(augment: Augment) -> list[str]:
+    """Those that there are, in their order."""
+    return [name for name in augment.order if getattr(augment, name) is not None]
+
+
 def keeps_from_accelerator(augment: Augment) -> str | None:
     """Which operation keeps these views from being made on the device that trains; None where none does."""
-    names = [name for name in augment.order if getattr(augment, name) is not None]
+    names = _operations(augment)
     if "rand_augment" in names:
         return "rand_augment is made by Pillow"
     if "jigsaw" in names:
         return "jigsaw cuts a crop into pieces"
-    if names[0] != "crop":
-        return f"{names[0]} happens before crop, to the whole image"
-    return None
+    return keeps_from_scaling(augment)
 
 
 class Group(Spec):

@@ -48,6 +48,7 @@ class ViewsInCompany(Views):
 
     def __init__(self, views: Views, companions: Sequence[Companion]) -> None:
         self.count, self.names = views.count, views.names
+        self.decodes_scaled = views.decodes_scaled
         self._views = views
         self._companions = tuple(companions)
         self._parts: tuple[Views | Companion, ...] = (views, *companions)
@@ -87,6 +88,12 @@ class ViewsInCompany(Views):
 
     def unpack(self, packed: Any, view: int) -> Tensor:
         return self._views.unpack(packed, view)
+
+    def may_scale(self, size: tuple[int, int]) -> bool:
+        return self._views.may_scale(size)
+
+    def choose_divisor(self, parameters: Sequence[_Drawn]) -> int:
+        return self._views.choose_divisor([each.parameters for each in parameters])
 
     def draw(self, view: int) -> int:
         return self._views.draw(view)

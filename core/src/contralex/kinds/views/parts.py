@@ -16,7 +16,7 @@ from contralex.data.packed import PackedViews
 from contralex.data.preprocessing import Preprocessing
 from contralex.data.views import Views
 from contralex.errors import ContralexError, remedy
-from contralex.kinds.views.augment import EngineName, Group, MadeOn, expand_groups
+from contralex.kinds.views.augment import Decoding, EngineName, Group, MadeOn, expand_groups
 from contralex.kinds.views.boxes import BoxCompanion
 from contralex.kinds.views.company import Companion, ViewsInCompany
 from contralex.kinds.views.describing import describe
@@ -25,6 +25,7 @@ from contralex.kinds.views.mask_specs import Masks, find_masked_groups
 from contralex.kinds.views.masks import MaskCompanion
 from contralex.kinds.views.on_device import DeviceEngine
 from contralex.kinds.views.parameters import ViewParameters
+from contralex.kinds.views.scaling import choose_divisor, may_scale, scale_crops
 from contralex.kinds.views.transforms import describe_steps, evaluation, read_preprocessing
 
 
@@ -32,11 +33,12 @@ def crop_views(
     groups: Mapping[str, Group],
     engine: EngineName = "exact",
     device: MadeOn = "workers",
+    decoding: Decoding = "full",
     masks: Masks | None = None,
     boxes: bool = False,
 ) -> Views:
     """The views of :class:`CropViews`, in company where there are ``masks`` or ``boxes``."""
-    views, augments = CropViews(groups, engine, device), expand_groups(groups)
+    views, augments = CropViews(groups, engine, device, decoding), expand_groups(groups)
     names = [name for name, group in groups.items() for _ in range(group.count)]
     companions: list[Companion] = []
     if masks is not None:
@@ -55,17 +57,22 @@ class CropViews(Views):
 
     ``groups``: groups of views by names of your own; view 0 is the first of the first group. ``engine``: what makes
     them, see :mod:`contralex.kinds.views.engine`. ``device``: where pixels are worked on; on the ``accelerator`` by
-    :mod:`contralex.kinds.views.on_device`, for the engine ``exact`` alone. Evaluation sees an image at the size of
+    :mod:`contralex.kinds.views.on_device`, for the engine ``exact`` alone. ``decoding``: whether a photograph may be
+    decoded at a fraction of its size, see :mod:`contralex.kinds.views.scaling`. Evaluation sees an image at the size of
     view 0 (SimCLR, arXiv:2002.05709, appendix A; multi-crop: SwAV, arXiv:2006.09882, section 3.2).
     """
 
-    def __init__(self, groups: Mapping[str, Group], engine: EngineName = "exact", device: MadeOn = "workers") -> None:
+    def __init__(
+        self,
+        groups: Mapping[str, Group],
+        engine: EngineName = "exact",
+        device: MadeOn = "workers",
+        decoding: Decoding = "full",
+    ) -> None:
         self.on_accelerator = device == "accelerator"
-        if self.on_accelerator and type(self).pack_drawn is not CropViews.pack_drawn:
-            raise ContralexError(
-                f"{type(self).__name__} makes its views itself, so they cannot be made on the accelerator. Try:"
-                + remedy("--set", "method.views.device=workers")
-            )
+        self.decodes_scaled = decoding == "scaled"
+        if type(self).pack_drawn is not CropViews.pack_drawn:
+            self._check_own_views()
         expanded = expand_groups(groups)
         augments = [expanded[name] for name, group in groups.items() for _ in range(group.count)]
         self.count = len(augments)
@@ -79,6 +86,17 @@ class CropViews(Views):
         self._engines: list[Engine] = [make(augment) for augment in augments]
         self._plain = evaluation(augments[0])
 
+    def _check_own_views(self) -> None:
+        own = f"{type(self).__name__} makes its views itself, so"
+        if self.on_accelerator:
+            raise ContralexError(
+                f"{own} they cannot be made on the accelerator. Try:" + remedy("--set", "method.views.device=workers")
+            )
+        if self.decodes_scaled:
+            raise ContralexError(
+                f"{own} photographs are decoded in full. Try:" + remedy("--set", "method.views.decoding=full")
+            )
+
     def make(self, item: Any, view: int) -> Tensor:
         engine = self._engines[view]
         return engine.make([item], [engine.draw(item)])[0]
@@ -90,10 +108,19 @@ class CropViews(Views):
         return self._engines[view].draw_seeded(items, seeds)
 
     def make_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor]:
-        return self._engines[view].make(items, parameters)
+        return self._engines[view].make(*self._scale(items, parameters))
 
     def pack_drawn(self, items: Sequence[Any], view: int, parameters: Sequence[Any]) -> Sequence[Tensor | PackedViews]:
-        return self._engines[view].pack(items, parameters)
+        return self._engines[view].pack(*self._scale(items, parameters))
+
+    def _scale(self, items: Sequence[Any], parameters: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return scale_crops(items, parameters) if self.decodes_scaled else (items, parameters)
+
+    def may_scale(self, size: tuple[int, int]) -> bool:
+        return self.decodes_scaled and may_scale(self._augments, size)
+
+    def choose_divisor(self, parameters: Sequence[Any]) -> int:
+        return choose_divisor(self._augments, parameters)
 
     def unpack(self, packed: Any, view: int) -> Tensor:
         return self._engines[view].unpack(packed)

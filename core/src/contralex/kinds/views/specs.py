@@ -8,11 +8,13 @@ from pydantic import Field, field_validator
 
 from contralex.kinds.views.augment import (
     Augment,
+    Decoding,
     EngineName,
     Group,
     MadeOn,
     expand_groups,
     keeps_from_accelerator,
+    keeps_from_scaling,
 )
 from contralex.kinds.views.mask_specs import Masks, find_masked_groups
 from contralex.plugins.company import ViewCompany
@@ -42,6 +44,9 @@ class CropsSpec(Spec):
     device: MadeOn = "workers"
     """Where pixels are worked on: by the ``workers``, on the CPU, or on the ``accelerator`` that trains, to which they
     send the bytes of crops and the drawn parameters. The views are those of ``exact``, to a level here and there."""
+    decoding: Decoding = "full"
+    """How photographs are decoded: in ``full``; or ``scaled``, a JPEG at 1/2, 1/4 or 1/8 of its sides, where every crop
+    that is drawn of it then still has the pixels of its view. That is faster, and changes pixels a little."""
     masks: Masks | None = None
     """Patches that are masked, for encoders that use a ``mask``; null: none."""
     boxes: bool = False
@@ -59,7 +64,7 @@ class CropsSpec(Spec):
     def _drop_null_groups(cls, value: Any) -> Any:
         return {name: group for name, group in value.items() if group is not None} if isinstance(value, dict) else value
 
-    _written = leave_out_defaults("engine", "device", "masks", "boxes")
+    _written = leave_out_defaults("engine", "device", "decoding", "masks", "boxes")
 
     def offers(self) -> frozenset[str]:
         offered = {"pieces": self._has_pieces(), "masks": self.masks is not None, "boxes": self.boxes}
@@ -82,6 +87,8 @@ class CropsSpec(Spec):
             )
         if self.device == "accelerator":
             self._check_accelerator()
+        if self.decoding == "scaled":
+            self._check_scaling()
         if self.boxes and self._has_pieces():
             raise ValueError("boxes is true, and a jigsaw cuts a crop into pieces; take one of them out")
 
@@ -93,6 +100,13 @@ class CropsSpec(Spec):
             reasons.append(f"{'boxes' if self.boxes else 'masks'} are made by the workers")
         if reasons:
             raise ValueError(f"device is accelerator, and {reasons[0]}; set device to workers")
+
+    def _check_scaling(self) -> None:
+        reasons = [reason for augment in self.augments() if (reason := keeps_from_scaling(augment))]
+        if self.engine == "torchvision":
+            reasons.append("engine: torchvision does not say where a crop lies")
+        if reasons:
+            raise ValueError(f"decoding is scaled, and {reasons[0]}; set decoding to full")
 
     def explained_as(self) -> list[str]:
         return [
