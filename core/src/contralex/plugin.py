@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contralex.data.base import Source, Split, Subset, Unreadable, compact, printable
     from contralex.data.loading import EvalDataset, mix_seed
     from contralex.data.paths import Paths
+    from contralex.data.photographs import Photograph, open_image
     from contralex.data.preprocessing import Preprocessing
     from contralex.data.texts import Texts
     from contralex.data.views import Views
@@ -130,6 +131,10 @@ _WHERE = {
         "mix_seed",
     ),
     "contralex.data.paths": ("Paths",),
+    "contralex.data.photographs": (
+        "Photograph",
+        "open_image",
+    ),
     "contralex.data.preprocessing": ("Preprocessing",),
     "contralex.data.texts": ("Texts",),
     "contralex.data.views": ("Views",),
@@ -422,6 +427,7 @@ __all__ = [
     "Normalize",
     "Number",
     "Paths",
+    "Photograph",
     "Placement",
     "PlacesBackbone",
     "Preprocessing",
@@ -489,6 +495,7 @@ __all__ = [
     "mix_seed",
     "mlp",
     "open_checkpoint",
+    "open_image",
     "path_exists",
     "permission",
     "pixels_of",
