@@ -67,6 +67,16 @@ def test_the_loss_is_the_weighted_sum_of_the_look_ups() -> None:
         torch.testing.assert_close(gradient, one[name] + 0.5 * other[name])
 
 
+def test_what_a_part_says_of_its_slot_is_said_of_its_look_ups() -> None:
+    sets = (
+        "method.encoder.outputs={logits: {projector: [{width: 5}], normalize: false}}",
+        "method.look_ups.kinds={of: logits, negatives: {kind: classes, count: 7}, targets: class_label, "
+        "loss: {kind: info_nce, temperature: 1}, matches: self}",
+    )
+    with pytest.raises(ContralexError, match=r"^method\.look_ups\.kinds\.negatives has 7 classes"):
+        moco(*sets)
+
+
 def test_a_weight_may_be_a_schedule() -> None:
     rising = "method.look_ups.regress.weight={kind: linear, start: 0.0, end: 1.0, epochs: 20}"
     method = moco(REGRESS, rising)

@@ -27,7 +27,7 @@ from contralex.recipes import data_option
 from contralex.recipes.code_files import permission
 from contralex.recipes.paths import missing
 from contralex.recipes.run_spec import RunSpec
-from contralex.recipes.slot_paths import slot_path
+from contralex.recipes.slot_paths import named_in_look_up, slot_path
 from contralex.training import memory_checks, warm_start
 from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
@@ -176,7 +176,7 @@ def _encoders(
 
 
 def _part(spec: RunSpec, slot: str, *context: BuildContext, question: str = MAIN) -> Any:
-    with memory_checks.Guard(spec, slot_path(question, slot)):
+    with memory_checks.Guard(spec, slot_path(question, slot)), named_in_look_up(question):
         return getattr(spec.method.questions()[question], slot).build(*context)
 
 
