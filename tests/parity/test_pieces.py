@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from contralex.lookup import batch_norm
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Match, Rows
 from contralex.plugin import ContralexError
-from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, images, made, normal, same, step
+from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, gradients, images, made, normal, same, step
 
 
 def pieces(count: int = 4, size: int = 8) -> Tensor:
@@ -95,6 +96,27 @@ def test_infomin() -> None:
         return (terms[0] + terms[1]) / 2
 
     same(model, views, oracle)
+
+
+def test_the_pieces_of_infomin_may_have_a_weight_of_their_own() -> None:
+    """As the card says it: a second look-up of the same queue. With half of the weight each it is the recipe."""
+    views = {**images(2), 2: pieces()}
+    small = ("method.negatives.size=24", "method.key_encoder.shuffle_bn=false")
+    card = (Path(__file__).parents[2] / "plugins/infomin/README.md").read_text("utf-8")
+    sets = [line.strip(" \\").removeprefix("--set ").strip("'") for line in card.splitlines() if "  --set" in line]
+    losses = {}
+    for weight in (0.5, 0.3):
+        parts = ("method.look_ups.pieces.loss.temperature=0.1", f"method.look_ups.pieces.weight={weight}")
+        model = made("infomin", *small, *sets, *parts, f"method.weight={1 - weight}")
+        found = model(views, SAMPLE, step())
+        losses[weight] = found.loss, gradients(model, found.loss), found.answers
+    plain = made("infomin", *small)
+    found = plain(views, SAMPLE, step())
+    loss, given, _ = losses[0.5]
+    torch.testing.assert_close(loss, found.loss)
+    torch.testing.assert_close(given, gradients(plain, found.loss))
+    other, _, answers = losses[0.3]
+    torch.testing.assert_close(other.detach(), 0.7 * answers["main"].loss + 0.3 * answers["pieces"].loss)
 
 
 def test_batch_norm_in_groups_of_images_keeps_the_pieces_of_one_together() -> None:
