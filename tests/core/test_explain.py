@@ -148,8 +148,9 @@ def test_what_views_have_beside_their_pixels_is_said_and_drawn(name: str) -> Non
     assert title in words
     cells = [rect for rect in root.iter("{http://www.w3.org/2000/svg}rect") if rect.attrib["width"] == "9"]
     assert len(cells) == 49
-    below = [float(each.attrib["y"]) for each in root.iter("{http://www.w3.org/2000/svg}text") if each.text in words]
-    assert max(float(cell.attrib["y"]) for cell in cells) < 404 and 404 in below  # above the line of matches
+    (matches,) = (each for each in root.iter("{http://www.w3.org/2000/svg}text") if each.attrib["y"] == "404")
+    assert (matches.text or "").startswith(method.matches)
+    assert max(float(cell.attrib["y"]) for cell in cells) < 390  # above the line of matches
 
 
 def test_masks_are_said_as_their_fields_have_them() -> None:
@@ -164,10 +165,11 @@ def test_masks_are_said_as_their_fields_have_them() -> None:
 
 def test_two_companions_stay_above_the_line_of_matches() -> None:
     located = "method.encoder.outputs.where={reads: coordinates}"
-    root = ET.fromstring(svg(explained(resolve("dinov2", sets=["method.views.boxes=true", located]))))
-    texts = [(float(each.attrib["y"]), each.text or "") for each in root.iter("{http://www.w3.org/2000/svg}text")]
-    last = max(y for y, words in texts if words.startswith(("queries are made", "keys of the")))
-    assert last < next(y for y, words in texts if words.startswith("view 0 looks up")) - 10
+    method = explained(resolve("dinov2", sets=["method.views.boxes=true", located]))
+    root = ET.fromstring(svg(method))
+    below = {each.text or "": float(each.attrib["y"]) for each in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert below["mask of views 0-1"] < below["boxes of views 0-9"] < below["keys of the whole image"]
+    assert below["keys of the whole image"] < below[method.matches] - 12
 
 
 @pytest.mark.parametrize("fraction", [0.3, 0.75])

@@ -100,17 +100,20 @@ def _band(method: Explained, name: str, top: float) -> Iterator[str]:
 
 def _company(method: Explained) -> Iterator[str]:
     """Below the views, what they have beside their pixels, and which side sees what."""
-    top, cell = 238, 9 if len(method.company) < 2 else 6
+    top, cell, line, gap = 238, 9, 13, 20
+    if len(method.company) > 1:
+        cell, line, gap = 6, 11, 16
     for each in method.company:
         yield _text(16, top, f"{each.name} of {name_views(each.views)}", 11, weight=600)
         yield _cells(each, 16, top + 8, cell)
-        lines = [line for words in each.lines for line in _wrapped(words, 31)]
-        yield from (_text(28 + 7 * cell, top + 16 + 13 * row, line, 10) for row, line in enumerate(lines))
-        top += 8 + max(7 * cell, 13 * len(lines)) + 20
+        left = 28 + 7 * cell
+        lines = [part for words in each.lines for part in _wrapped(words, (280 - left) // 6)]
+        yield from (_text(left, top + 16 + line * row, words, 10) for row, words in enumerate(lines))
+        top += 8 + max(7 * cell, line * len(lines)) + gap
     if method.sides is not None:
         queries, keys = method.sides
         yield _text(16, top, f"queries are made of {queries},", 11)
-        yield _text(16, top + 15, f"keys of {keys}", 11)
+        yield _text(16, top + line, f"keys of {keys}", 11)
 
 
 def _cells(company: ViewCompany, x: float, y: float, side: float) -> str:
