@@ -201,7 +201,10 @@ def test_specs_without_company_are_written_as_before() -> None:
         (["method.views.masks={patch: 7}"], "masks.patch is 7, and the crops of crops have 32 pixels"),
         (["method.views.masks={patch: 32}"], "take a divisor of 32 that is smaller"),
         (["method.views.masks={patch: 8, groups: [globals]}"], "masks.groups names globals, and the groups are crops"),
-        (["method.views.masks={patch: 8, ratio: [0.5, 0.1]}"], "two fractions, the smaller first"),
+        (
+            ["method.views.masks={patch: 8, ratio: [0.5, 0.1]}"],
+            "two numbers, the smaller first, and here they are 0.5 and 0.1",
+        ),
         (["method.views.masks={patch: 8, shape: random, smallest: 4}"], "smallest is for blocks"),
         (["method.views.masks={patch: 8}"], "needs a use for masks from method.encoder"),
         (["method.views.boxes=true"], "needs a use for boxes from method.encoder"),

@@ -78,7 +78,9 @@ def test_core_prototypes_have_a_centre_too() -> None:
 
 
 def test_a_source_without_prototypes_is_refused() -> None:
-    with pytest.raises(ContralexError, match="NoNegatives has no prototypes"):
+    with pytest.raises(
+        ContralexError, match="centred_softmax keeps one number for each prototype, and NoNegatives has no prototypes"
+    ):
         CentredSoftmaxTargets(NoNegatives())
 
 

@@ -196,6 +196,16 @@ class NegativeSource(nn.Module, ABC):
     """Whether it needs the keys of other samples, in :meth:`forward` or after the step. Keys of several positions are
     gathered from the processes only where a part of the look-up says so."""
 
+    def require_prototypes(self, asked_by: str) -> int:
+        """``num_prototypes``, for a part that keeps one number for each of them. ContralexError where there are none.
+        ``asked_by``: the kind of that part."""
+        if not self.num_prototypes:
+            raise ContralexError(
+                f"{asked_by} keeps one number for each prototype, and {type(self).__name__} has no prototypes; give "
+                "method.negatives a kind that has them, or borrow them from a look-up that does"
+            )
+        return self.num_prototypes
+
     def prepare(self, step: Step) -> None:
         """Called once before each step encodes: before the first of its look-ups, where it makes several."""
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from contralex.plugin import (
-    ContralexError,
     Dictionary,
     Match,
     NegativeSource,
@@ -34,13 +33,7 @@ class CentredSoftmaxTargets(TargetGenerator):
     ) -> None:
         super().__init__()
         self.temperature, self.centre_momentum = temperature, centre_momentum
-        count = negatives.num_prototypes
-        if not count:
-            raise ContralexError(
-                "method.targets: centred_softmax keeps a centre with one number for each prototype, and "
-                f"{type(negatives).__name__} has no prototypes; use negatives of kind prototypes"
-            )
-        self.register_buffer("centre", torch.zeros(count))
+        self.register_buffer("centre", torch.zeros(negatives.require_prototypes("centred_softmax")))
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from contralex.plugin import (
-    ContralexError,
     Dictionary,
     Match,
     NegativeSource,
@@ -39,13 +38,7 @@ class CentredPatchTargets(TargetGenerator):
     ) -> None:
         super().__init__()
         self.temperature, self.centre_momentum = temperature, centre_momentum
-        if not negatives.num_prototypes:
-            raise ContralexError(
-                "centred_patches keeps a centre with one number for each prototype, and "
-                f"{type(negatives).__name__} has no prototypes; use negatives of kind weight_normed_prototypes, or "
-                "borrowed from a look-up that has them"
-            )
-        self.register_buffer("centre", torch.zeros(negatives.num_prototypes))
+        self.register_buffer("centre", torch.zeros(negatives.require_prototypes("centred_patches")))
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from contralex.plugin import Augment, Spec, ViewCompany
+from contralex.plugin import Augment, InOrder, Spec, ViewCompany
 from contralex_ijepa.blocks import block_size
 
-
-def _check_order(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError(f"two numbers, the smaller first, and here they are {value[0]:g} and {value[1]:g}")
-    return value
-
-
 _Share = Annotated[float, Field(gt=0, le=1)]
-_Shares = Annotated[tuple[_Share, _Share], AfterValidator(_check_order)]
+_Shares = Annotated[tuple[_Share, _Share], InOrder]
 _Aspect = Annotated[float, Field(ge=0.01, le=100)]
 
 
@@ -32,7 +25,7 @@ class TargetBlocks(Spec):
     """Blocks of an image."""
     scale: _Shares = (0.15, 0.2)
     """The smallest and the largest fraction of the patches that a block covers."""
-    aspect: Annotated[tuple[_Aspect, _Aspect], AfterValidator(_check_order)] = (0.75, 1.5)
+    aspect: Annotated[tuple[_Aspect, _Aspect], InOrder] = (0.75, 1.5)
     """The height over the width, of a block of the smallest and of one of the largest scale."""
 
 

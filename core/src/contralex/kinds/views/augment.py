@@ -27,7 +27,15 @@ def _check_range(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _check_order(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"two numbers, the smaller first, and here they are {value[0]:g} and {value[1]:g}")
+    return value
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_check_range)]
+InOrder = AfterValidator(_check_order)
+"""Marks a field of two numbers, the smallest and the largest of something; they may be equal."""
 
 
 class Crop(Spec):

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from contralex.kinds.views.augment import Group, Probability, expand_groups
+from contralex.kinds.views.augment import Group, InOrder, Probability, expand_groups
 from contralex.plugins.company import BLOCKS, ViewCompany, draw_scattered
 from contralex.plugins.spec import Spec
-
-
-def _check_order(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError(f"two fractions, the smaller first, and here they are {value[0]:g} and {value[1]:g}")
-    return value
 
 
 class Masks(Spec):
@@ -30,7 +24,7 @@ class Masks(Spec):
     single patches."""
     patch: int = Field(gt=0, le=4096)
     """Pixels of a patch's side, which divides the crops that are masked."""
-    ratio: Annotated[tuple[Probability, Probability], AfterValidator(_check_order)] = (0.1, 0.5)
+    ratio: Annotated[tuple[Probability, Probability], InOrder] = (0.1, 0.5)
     """The smallest and the largest fraction of a masked crop's patches that are masked."""
     p: Probability = 0.5
     """The probability that a crop is masked; with ``drawn: batch`` the fraction of crops that are."""
