@@ -59,7 +59,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def adapted(weights: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
     out = tmp_path_factory.mktemp("out") / "adapted"
-    options: dict[str, Any] = {"epochs": 3, "every": 1, "size": GRID * PATCH, "sets": TINY}
+    options: dict[str, Any] = {"epochs": 3, "every": 1, "size": GRID * PATCH, "recipe": "dino", "sets": TINY}
     return contralex.adapt("dinov2-vits14", labelled, weights=weights, out=out, **options)
 
 
@@ -134,7 +134,7 @@ def test_a_resumed_adaptation_equals_one_that_never_stopped(
             raise KeyboardInterrupt
         return measure(checkpoint)
 
-    options: dict[str, Any] = {"epochs": 3, "every": 1, "size": GRID * PATCH, "sets": TINY}
+    options: dict[str, Any] = {"epochs": 3, "every": 1, "size": GRID * PATCH, "recipe": "dino", "sets": TINY}
     monkeypatch.setattr(adapting, "_measure", interrupt)
     with pytest.raises(KeyboardInterrupt):
         contralex.adapt("dinov2-vits14", labelled, weights=weights, out=tmp_path / "out", **options)
@@ -151,7 +151,9 @@ def test_without_labels_it_decides_by_lidar(weights: Path, labelled: Path, tmp_p
     for number, file in enumerate(sorted(labelled.rglob("*.png"))):
         (flat / f"{number}.png").write_bytes(file.read_bytes())
     found = contralex.adapt(
-        *("dinov2-vits14", flat), weights=weights, out=tmp_path / "out", epochs=1, size=GRID * PATCH, sets=TINY
+        *("dinov2-vits14", flat),
+        **{"weights": weights, "out": tmp_path / "out", "recipe": "dino"},
+        **{"epochs": 1, "size": GRID * PATCH, "sets": TINY},
     )
     assert found.by == "lidar" and "knn_top1" not in found.rows[-1].figures
     begun = replace(found, folder=tmp_path / "out", plan=replace(found.plan, by="knn_top1"), rows=[])
@@ -210,11 +212,14 @@ def test_every_published_encoder_fits_the_recipe_that_goes_on_with_it() -> None:
     known = [each for layout in registry().layouts() for each in layout.published]
     assert len({each.name for each in known}) == len(known) >= 17
     for encoder in known:
-        choice = published.choose(encoder.name)
-        settings = [
-            f"{path}={json.dumps(v)}" for path, v in {**choice.encoder.settings, **choice.adaptation.settings}.items()
-        ]
-        resolve(choice.adaptation.recipe, sets=settings)
+        assert published.choose(encoder.name).adaptation.recipe == encoder.recipes[0]
+        for recipe in encoder.recipes:
+            choice = published.choose(encoder.name, recipe)
+            settings = [
+                f"{path}={json.dumps(v)}"
+                for path, v in {**choice.encoder.settings, **choice.adaptation.settings}.items()
+            ]
+            resolve(choice.adaptation.recipe, sets=settings)
         assert encoder.url.endswith(encoder.file) and encoder.url.startswith("https://")
 
 

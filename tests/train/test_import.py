@@ -29,6 +29,7 @@ from contralex.plugin import Layout, Rename, torchvision_backbone
 from contralex.plugins.registry import registry
 from contralex.training import build
 from contralex.training.checkpoints.read import open_checkpoint
+from tests.official_dinov2 import official_state
 
 FEW = {"train.max_steps": 1, "train.workers": 0, "train.batch_size": 8, "train.batch_norm": "local"}
 FEW |= {"train.precision": "fp32", "eval.knn": None}
@@ -181,6 +182,18 @@ def dino() -> dict[str, Any]:
         "args": argparse.Namespace(arch="vit_small", lr=0.0005),
         "dino_loss": {"center": torch.rand(1, PROTOTYPES)},
     }
+
+
+def dinov2() -> dict[str, Any]:
+    """facebookresearch/dinov2: train/train.py (do_test), train/ssl_meta_arch.py, layers/dino_head.py."""
+
+    def head() -> nn.Module:
+        last = module(weight_g=torch.zeros(PROTOTYPES, 1), weight_v=torch.zeros(PROTOTYPES, DIM))
+        return module(mlp=nn.Sequential(nn.Linear(16, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, DIM)), last_layer=last)
+
+    heads = {"dino_head": head(), "ibot_head": head()}
+    backbone = official_state(16, 2, 8, 4, chunks=1, dtype=torch.float32)
+    return {"teacher": {**{f"backbone.{name}": tensor for name, tensor in backbone.items()}, **state(module(**heads))}}
 
 
 def mae() -> dict[str, Any]:
@@ -365,6 +378,18 @@ CASES = {
         },
         [*(f"student/{name.removeprefix('module.')}" for name in dino()["student"]), "dino_loss/center"],
         asked="dino-teacher",
+    ),
+    "dinov2's teacher": Case(
+        dinov2,
+        "dinov2",
+        "dinov2-teacher",
+        {
+            **{f"{ENCODER}.backbone.{name}": value for name, value in VIT.items()},
+            f"{ENCODER}.projector": head((HIDDEN, {"activation": "gelu"}), (DIM, {})),
+            f"{ENCODER}.outputs.patches.projector": head((HIDDEN, {"activation": "gelu"}), (DIM, {})),
+            "method.negatives.count": PROTOTYPES,
+            "method.look_ups.patches.negatives.count": PROTOTYPES,
+        },
     ),
     "mae": Case(
         mae,

@@ -66,6 +66,14 @@ def test_each_layer_has_dinov2s_rate() -> None:
     assert found["encoder.backbone.norm.weight"] == found["negatives.weight"] == 0.5
 
 
+def test_a_group_may_have_the_rate_of_no_layer() -> None:
+    new = specs.ParamGroup(match="encoder.backbone.mask_token", lr_scale=2.0, layer_decay=False)
+    found = rates(specs.AdamW(lr=0.5, layer_decay=0.9, groups=(new,)), Method(vit()))
+    assert found["encoder.backbone.mask_token"] == 1.0
+    assert found["encoder.backbone.cls_token"] == pytest.approx(0.5 * 0.9**4)
+    assert "layer_decay" in new.model_dump() and "layer_decay" not in specs.ParamGroup(match="a").model_dump()
+
+
 def test_without_a_decay_the_groups_are_those_of_before() -> None:
     group = specs.ParamGroup(match="norm_and_bias", weight_decay=0)
     optimizer = optimizers.build(specs.AdamW(lr=0.5, groups=(group,)), Method(vit()))
@@ -148,3 +156,11 @@ def test_parts_need_a_bound() -> None:
 def test_what_was_added_changes_a_digest_only_where_it_is_used(setting: str) -> None:
     before, now = resolve("simclr-v1").digest, resolve("simclr-v1", sets=[setting]).digest
     assert (before == now) == ("rate" not in setting)
+
+
+def test_a_group_has_the_digest_of_before_where_layers_lower_its_rate() -> None:
+    digests = [
+        resolve("simclr-v1", sets=[f"train.optimizer.groups=[{{match: a{said}}}]"]).digest
+        for said in ("", ", layer_decay: true", ", layer_decay: false")
+    ]
+    assert digests[0] == digests[1] != digests[2]

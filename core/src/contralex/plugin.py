@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from contralex.kinds.encoders.specs import JigsawHead, Layer
     from contralex.kinds.encoders.towers import TowersEncoder
     from contralex.kinds.key_encoders.parts import FrozenEncoder, MomentumEncoder, SharedKeyEncoder
+    from contralex.kinds.layouts import rename_dinov2_backbone
     from contralex.kinds.losses.parts import NCE, CosineLoss, InfoNCE, KoLeo, MeanEntropy, SoftCrossEntropy
     from contralex.kinds.negatives.parts import (
         ClassSource,
@@ -199,6 +200,7 @@ _WHERE = {
         "MomentumEncoder",
         "SharedKeyEncoder",
     ),
+    "contralex.kinds.layouts": ("rename_dinov2_backbone",),
     "contralex.kinds.losses.parts": (
         "CosineLoss",
         "InfoNCE",
@@ -509,6 +511,7 @@ __all__ = [
     "read_source",
     "refuse_if",
     "remedy",
+    "rename_dinov2_backbone",
     "resolve_data",
     "sincos_positions",
     "slice_of_batch",

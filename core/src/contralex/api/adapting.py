@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,7 @@ def _go_on(found: Adapted) -> Adapted:
         found = _add(found, epoch, newest)
         for path in read.steps(run / "checkpoints"):
             if path not in (newest, folder / found.best.checkpoint):
-                retention.remove(path)
+                _remove(path)
     found = replace(found, stopped=found.rows[-1].epoch < resolved.run.train.epochs)
     _keep(found)
     return found
@@ -169,6 +170,15 @@ def _add(found: Adapted, epoch: int, checkpoint: Path) -> Adapted:
     said = ", ".join(f"{name} {cell}" for name, cell in zip(headings[1:], cells[-1][1:], strict=True))
     progress.say(f"{cells[-1][0]}: {said}")
     return found
+
+
+def _remove(checkpoint: Path) -> None:
+    """And the features by which it was evaluated, first: they are known by its weights."""
+    from contralex.training.feature_cache import remove_features
+
+    with suppress(ContralexError):  # one that is damaged has none
+        remove_features(read.open_checkpoint(checkpoint, ()))
+    retention.remove(checkpoint)
 
 
 def _measure(checkpoint: Path) -> tuple[dict[str, float | None], int]:
@@ -204,7 +214,7 @@ def _settings(choice: Choice, epochs: int, every: int) -> Iterator[str]:
 
 
 def _crops(choice: Choice, size: int, resolved: Resolved) -> Iterator[str]:
-    """Sizes of crops that the patches divide."""
+    """Sizes of crops that the patches divide, and of the patches of masks."""
     if not choice.adaptation.crops and size != _SIZE:
         raise ContralexError(f"--size {size}: the crops of {choice.adaptation.recipe} have one size alone, {_SIZE}")
     backbone = resolved.data["method"]["encoder"]["backbone"]
@@ -212,6 +222,8 @@ def _crops(choice: Choice, size: int, resolved: Resolved) -> Iterator[str]:
     patch = int(backbone.get("patch") or (named[1] if named else 32))
     for path, fraction in choice.adaptation.crops.items():
         yield f"{path}={max(1, round(size * fraction / patch)) * patch}"
+    for path in choice.adaptation.patches:
+        yield f"{path}={patch}"
 
 
 def _resolve(choice: Choice, data: str, texts: Sequence[str]) -> Resolved:

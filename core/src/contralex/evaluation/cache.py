@@ -395,11 +395,23 @@ def _prune(features: Path, keep: Path, lock: Lock) -> None:
     for entry in [keep, *(each for each in entries if each != keep)]:
         taken += sum(file.stat().st_size for file in entry.iterdir() if file.is_file())
         if taken > LIMIT and entry != keep:
-            with suppress(ContralexError, OSError), lock(entry):  # unless another process is writing it
-                for file in (entry / _ENTRY, *entry.glob("*")):
-                    file.unlink(missing_ok=True)
-            with suppress(OSError):
-                entry.rmdir()
+            _remove(entry, lock)
+
+
+def remove_features_of(features: Path, weights: str, lock: Lock) -> None:
+    """Remove what is kept of the encoder whose key has these ``weights``. ``features``: a run's folder of them."""
+    for entry in [path.parent for path in features.glob(f"*/{_ENTRY}")]:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # such an entry is not read, and is removed some day
+            if read_json(entry / _ENTRY)["key"]["weights"] == weights:
+                _remove(entry, lock)
+
+
+def _remove(entry: Path, lock: Lock) -> None:
+    with suppress(ContralexError, OSError), lock(entry):  # unless another process is writing it
+        for file in (entry / _ENTRY, *entry.glob("*")):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        entry.rmdir()
 
 
 def _last_use(entry: Path) -> float:

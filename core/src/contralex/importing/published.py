@@ -38,7 +38,7 @@ def choose(name: str, recipe: str | None = None) -> Choice:
     if found is None:
         raise ContralexError(
             f"{name} is trained further by {' or '.join(encoder.recipes)}, and neither is installed:"
-            + remedy("pip", "install", f"contralex-{encoder.recipes[-1].partition('-')[0]}")
+            + remedy("pip", "install", f"contralex-{encoder.recipes[0].partition('-')[0]}")
         )
     return Choice(encoder, adaptations[found])
 

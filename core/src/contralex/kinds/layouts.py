@@ -18,6 +18,12 @@ _DINOV2 = {
 _SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "g": (1536, 40, 24)}
 
 
+def rename_dinov2_backbone(theirs: str) -> list[Rename]:
+    """For a file that has the names of DINOv2's backbones after ``theirs``, such as ``teacher/backbone.``: to those of
+    our ``vit``. Blocks may lie in chunks, as its training writes them."""
+    return [Rename(f"{theirs}{name}", f"encoder.backbone.{ours}") for name, ours in _DINOV2.items()]
+
+
 def _published_dinov2(letter: str, registers: int) -> PublishedEncoder:
     """Of patches of 14 pixels, for images of 518 (dinov2/hub/backbones.py)."""
     width, depth, heads = _SIZES[letter]
@@ -33,7 +39,7 @@ def _published_dinov2(letter: str, registers: int) -> PublishedEncoder:
         name=f"dinov2-vit{letter}14{'-reg' if registers else ''}",
         file=file,
         url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{letter}14/{file}",
-        recipes=("dino",),
+        recipes=("dinov2", "dino"),
         settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
     )
 
@@ -49,11 +55,7 @@ LAYOUTS = [
         name="dinov2",
         source="facebookresearch/dinov2, dinov2/models/vision_transformer.py: published backbones, and those of its "
         "training, whose blocks lie in chunks",
-        renames=[
-            Rename(f"{where}{theirs}", f"encoder.backbone.{ours}")
-            for where in ("", "teacher/backbone.")
-            for theirs, ours in _DINOV2.items()
-        ],
+        renames=[*rename_dinov2_backbone(""), *rename_dinov2_backbone("teacher/backbone.")],
         left_out={
             "mask_token": "the recipe hides no patches",
             "teacher/dino_head.*": "a head, of which the recipe has its own",

@@ -66,12 +66,14 @@ class Adaptation:
 
     ``settings``: by their paths, those that differ from the recipe's, whose batches and epochs are of large data sets.
     ``crops``: the paths of the sizes of its crops, each with the fraction of an image's size that it has; none: crops
-    have one size alone.
+    have one size alone. ``patches``: the paths of what is as many pixels wide as a patch of the encoder, as those of
+    masks.
     """
 
     recipe: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     crops: Mapping[str, float] = field(default_factory=dict)
+    patches: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

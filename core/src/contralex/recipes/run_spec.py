@@ -111,12 +111,16 @@ class ParamGroup(Spec):
     """The weight decay of these parameters; null is the optimiser's."""
     trust_ratio: bool = True
     """Whether LARS scales the step of these parameters; without it they get plain SGD."""
+    layer_decay: bool = True
+    """Whether the optimiser's ``layer_decay`` lowers their rate; not for what is new in a backbone."""
     frozen_epochs: float = Field(0.0, ge=0, le=1e6)
     """Number of first epochs in which the parameters do not change."""
     frozen_by: Literal["gradient", "rate"] = "gradient"
     """The way in which they do not change: they have no ``gradient`` (DINO), or a ``rate`` of 0, with which the
     optimiser's averages move already (DINOv2)."""
     added = frozenset({"frozen_by"})
+
+    _written = leave_out_defaults("layer_decay")
 
     def delays(self) -> list[Delay]:
         frozen = Delay("frozen_epochs", self.frozen_epochs, f"until then {self.match} does not move")

@@ -12,7 +12,7 @@ from torch import nn
 
 from contralex.data.fingerprints import digest
 from contralex.data.views import Views
-from contralex.evaluation.cache import FOLDER, FeatureCache
+from contralex.evaluation.cache import FOLDER, FeatureCache, remove_features_of
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import folders
 from contralex.training.checkpoints import manifest
@@ -31,6 +31,13 @@ def read_weights_digest(checkpoint: Checkpoint) -> str:
     """The SHA-256 of the checkpoint's tensors."""
     files = manifest.files_of(checkpoint.folder, hashes=False)
     return next(file.sha256 for file in files if file.name == manifest.MODEL)
+
+
+def remove_features(checkpoint: Checkpoint) -> None:
+    """Remove the features that its run keeps of a checkpoint."""
+    run = find_run_folder(checkpoint)
+    if run is not None:
+        remove_features_of(run / FOLDER, read_weights_digest(checkpoint), folders.Lock)
 
 
 def make_feature_cache(

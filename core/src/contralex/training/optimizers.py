@@ -177,13 +177,14 @@ def _groups(spec: specs.Optimizer, model: nn.Module) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "params": [parameter for name, parameter in named if scales.get(name, 1.0) == scale],
+            "params": [parameter for name, parameter in named if own.get(name, 1.0) == scale],
             "spec": group,
             "trust_ratio": group is None or group.trust_ratio,
             "layer_scale": scale,
         }
         for group, named in divided
-        for scale in sorted({scales.get(name, 1.0) for name, _ in named})
+        for own in [scales if group is None or group.layer_decay else {}]
+        for scale in sorted({own.get(name, 1.0) for name, _ in named})
     ]
 
 

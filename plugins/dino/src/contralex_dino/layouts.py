@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
 
 _GAIN, _DIRECTION = (f"parametrizations.weight.original{part}" for part in (0, 1))
@@ -26,8 +28,15 @@ def _network(theirs: str, ours: str) -> list[Rename]:
 def _published(letter: str, name: str, patch: int) -> PublishedEncoder:
     """The teacher's backbone alone (hubconf.py)."""
     width, heads = {"s": (384, 6), "b": (768, 12)}[letter]
-    backbone = {"kind": "vit", "patch": patch, "width": width, "depth": 12, "heads": heads, "any_size": True}
-    backbone["frozen_patches"] = True
+    backbone: dict[str, Any] = {
+        "kind": "vit",
+        "patch": patch,
+        "width": width,
+        "depth": 12,
+        "heads": heads,
+        "any_size": True,
+    }
+    backbone |= {"layer_scale": None, "feed_forward": "mlp", "frozen_patches": True}
     return PublishedEncoder(
         name=f"dino-vit{letter}{patch}",
         file=f"dino_{name}{patch}_pretrain.pth",

@@ -5,13 +5,19 @@ from __future__ import annotations
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from contralex.plugin import Spec, hookimpl
+from contralex.plugin import Layout, Spec, hookimpl
+from contralex_ibot.layouts import LAYOUTS
 from contralex_ibot.spec import CentredPatchesSpec
 
 
 @hookimpl
 def contralex_target_generators() -> list[type[Spec]]:
     return [CentredPatchesSpec]
+
+
+@hookimpl
+def contralex_layouts() -> list[Layout]:
+    return LAYOUTS
 
 
 @hookimpl
