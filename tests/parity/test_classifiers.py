@@ -30,7 +30,7 @@ TUNED = resolve_data(
 
 
 def fine_tuned() -> LookUp:
-    return opinionated(build.look_up(resolve_data(TUNED).run, POPULATION, LABELS).train())
+    return opinionated(build.look_up(resolve_data(TUNED).run, POPULATION, LABELS).double().train())
 
 
 def student(*more: str, **options: Any) -> tuple[LookUp, Any]:
@@ -39,7 +39,7 @@ def student(*more: str, **options: Any) -> tuple[LookUp, Any]:
         TUNED, "runs/none", student=Student(TUNED["method"]["encoder"], 1), samples=POPULATION, **options
     )
     sets = ["method.key_encoder.checkpoint=null", f"train.batch_size={B}", *more]
-    model = build.look_up(resolve_data(data, sets=sets).run, POPULATION, LABELS).train()
+    model = build.look_up(resolve_data(data, sets=sets).run, POPULATION, LABELS).double().train()
     opinionated(model, min(0.5, options["temperature"] / 2))
     teacher: Any = model.key_encoder.encoder
     return model, copy.deepcopy(teacher).eval()
@@ -80,7 +80,7 @@ def test_the_share_that_is_found_is_the_accuracy() -> None:
     with undecided(unsure):
         found = model(views, SAMPLE, step()).accuracy
     assert 0 < right.float().mean() < 1 and unsure[0] < 0.2
-    same_counts([found], [right.float().mean()], unsure)
+    same_counts([found], [right.double().mean()], unsure)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0])

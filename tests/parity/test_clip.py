@@ -20,7 +20,7 @@ from contralex.lookup.step import LookUp
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex_clip.tokens import Tokens
-from tests.parity.test_methods import POPULATION, B, normal, same
+from tests.parity.test_methods import POPULATION, B, equal, normal, same
 
 CONTEXT = 32
 SETS = ("train.precision=fp32", f"train.batch_size={B}")
@@ -45,7 +45,7 @@ CAPTIONS = (
 
 def made(recipe: str, *sets: str) -> LookUp:
     spec = resolve(recipe, preset="digits", sets=[*SETS, *sets]).run
-    model = build.look_up(spec, POPULATION).train()
+    model = build.look_up(spec, POPULATION).double().train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "text" in name or "stem" in name:  # they start so small that the norms would magnify rounding
@@ -56,7 +56,7 @@ def made(recipe: str, *sets: str) -> LookUp:
 def pairs() -> dict[int, Tensor]:
     spec: Any = resolve("clip", preset="digits").run.method.views
     tokens = Tokens(spec.tokenizer.build(), CONTEXT)
-    images = torch.rand(B, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(B, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return {0: images, 1: torch.stack([tokens(caption) for caption in CAPTIONS])}
 
 
@@ -66,7 +66,7 @@ def pairs() -> dict[int, Tensor]:
 def attention(block: Any, x: Tensor, causal: bool) -> Tensor:
     """torch's multi-head attention with the block's weights."""
     width, places = x.shape[2], x.shape[1]
-    hidden = torch.full((places, places), float("-inf")).triu(1) if causal else None
+    hidden = torch.full((places, places), float("-inf"), dtype=x.dtype).triu(1) if causal else None
     found, _ = F.multi_head_attention_forward(
         *[x.transpose(0, 1)] * 3,
         width,
@@ -212,7 +212,7 @@ def test_the_text_tower_equals_open_clips() -> None:
     tower = made("clip", *SMALL).encoder.towers[1]
     theirs = TextTransformer(
         context_length=CONTEXT, vocab_size=258, width=12, heads=4, layers=2, output_dim=10, act_layer=QuickGELU
-    )
+    ).double()
     with torch.no_grad():
         theirs.token_embedding.weight.copy_(tower.stem.tokens.weight)
         theirs.positional_embedding.copy_(tower.stem.positions)
@@ -227,7 +227,7 @@ def test_the_text_tower_equals_open_clips() -> None:
             other.mlp.c_fc.load_state_dict(block.widen.state_dict())
             other.mlp.c_proj.load_state_dict(block.narrow.state_dict())
     tokens = pairs()[1]
-    torch.testing.assert_close(tower({1: tokens})[1], theirs(tokens), rtol=1e-5, atol=1e-5)
+    equal(tower({1: tokens})[1], theirs(tokens), "the vectors")
 
 
 def test_the_bpe_tokens_are_open_clips() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from contralex.lookup.step import LookUp
 from contralex.recipes.layers import resolve, resolve_data
 from contralex.training import build
-from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, images, normal, same, step
+from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, equal, images, normal, same, step
 
 K, TEMPERATURE = 16, 0.3
 
@@ -28,7 +28,7 @@ def cmc(split: tuple[int, ...], **changes: Any) -> tuple[LookUp, dict[int, Tenso
     }
     first = [sum(split[:place]) for place in range(len(split))]
     views = {view: images(1)[0][:, start : start + split[view]] for view, start in enumerate(first)}
-    return build.look_up(resolve_data(data).run, POPULATION, None).train(), views
+    return build.look_up(resolve_data(data).run, POPULATION, None).double().train(), views
 
 
 def tower(channels: int) -> dict[str, Any]:
@@ -84,4 +84,4 @@ def test_each_memory_holds_its_own_view(view: int) -> None:
     v = normal(embed(model.encoder.towers[view], views[view])).detach()
     model.update(found.keys, moment)
     mixed = 0.5 * before[SAMPLE] + 0.5 * v
-    torch.testing.assert_close(model.negatives.bank(view)[SAMPLE], normal(mixed), rtol=1e-5, atol=1e-5)
+    equal(model.negatives.bank(view)[SAMPLE], normal(mixed), "what is remembered")

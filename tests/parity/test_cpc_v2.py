@@ -33,7 +33,7 @@ def cpc(*sets: str) -> LookUp:
 
 
 def patches() -> Tensor:
-    return torch.rand(B, SIDE**2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    return torch.rand(B, SIDE**2, 3, 14, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def network(net: Any, patch: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from contralex.recipes.layers import resolve
 from contralex.training import build
 from contralex.training.checkpoints import write
 from contralex.training.checkpoints.state import CheckpointState
-from tests.parity.test_methods import LABELS, POPULATION, SAMPLE, B, images, made, normal, same, step
+from tests.parity.test_methods import LABELS, POPULATION, SAMPLE, B, equal, images, made, normal, same, step
 
 K, TEMPERATURE, CLASSES = 16, 0.3, 10
 ALPHA, BETA, GAMMA, SOFT = 0.6, 0.8, 1.1, 4.0
@@ -24,7 +24,7 @@ def teacher(folder: Path) -> str:
     small = ["method.encoder.backbone={kind: conv, widths: [5, 7], strides: [2, 2]}", "train.seed=5"]
     found = resolve("crd-teacher", preset="digits", sets=small)
     model = build.look_up(found.run, POPULATION, LABELS)
-    model.train()(images(1), SAMPLE, step())  # BatchNorm has seen something
+    model.train()({0: images(1)[0].float()}, SAMPLE, step())  # BatchNorm has seen something
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     write.save(folder, CheckpointState.make(found, 1), model.state_dict(), optimizer)
     return str(folder / "step-1")
@@ -89,7 +89,7 @@ def test_each_memory_holds_its_own_side(tmp_path: Path) -> None:
     model.update(found.keys, moment)
     for view in (0, 1):
         mixed = 0.5 * before[view][SAMPLE] + 0.5 * sides[view]
-        torch.testing.assert_close(model.negatives.bank.bank(view)[SAMPLE], normal(mixed), rtol=1e-5, atol=1e-5)
+        equal(model.negatives.bank.bank(view)[SAMPLE], normal(mixed), "what is remembered")
 
 
 def crd(path: str, alpha: float, positive: str) -> LookUp:

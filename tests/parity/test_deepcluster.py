@@ -19,7 +19,7 @@ POPULATION = 40
 def made(recipe: str, *sets: str) -> LookUp:
     sizes = f"train.batch_size={B}"
     spec = resolve(recipe, preset="digits", sets=[sizes, "train.precision=fp32", *sets]).run
-    return build.look_up(spec, POPULATION, LABELS).train()
+    return build.look_up(spec, POPULATION, LABELS).double().train()
 
 
 def nearest(x: Tensor, start: Tensor, iterations: int, spherical: bool) -> tuple[Tensor, Tensor]:
@@ -87,11 +87,11 @@ def test_deepcluster() -> None:
     centred = (memory - memory.mean(dim=0)).double()
     _, s, v = torch.linalg.svd(centred, full_matrices=False)
     assert s[4] > 1e-3
-    white = normal((centred @ v[:5].T / s[:5]).float())
+    white = normal(centred @ v[:5].T / s[:5])
     _, places = nearest(white, torch.randperm(POPULATION, generator=generator)[:3], 20, False)
-    weight = torch.randn(3, model.encoder.dim, generator=generator) * 0.01
+    weight = (torch.randn(3, model.encoder.dim, generator=generator) * 0.01).double()
     sizes = [int((places == k).sum()) for k in range(3)]
-    sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+    sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]], dtype=torch.float64)
 
     def oracle() -> Tensor:
         layer = model.negatives.layer

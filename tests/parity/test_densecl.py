@@ -1,7 +1,5 @@
-"""DenseCL against an implementation of its own, after WXinlong/DenseCL: loss, gradients and state, step after step.
-
-Networks are in float64. The look-up itself is in float32, whatever the networks are.
-"""
+"""DenseCL against an implementation of its own, after WXinlong/DenseCL: loss, gradients and state, step after step, in
+float64."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from torch.nn import functional as F
 
 from contralex.lookup.step import LookUp
 from contralex.lookup.values import Step
-from tests.parity.test_methods import SAMPLE, B, made, step
+from tests.parity.test_methods import SAMPLE, B, equal, made, step
 
 SIZE, MOMENTUM, TEMPERATURE, RATE = 24, 0.9, 0.2, 0.05
 SETS = (
@@ -104,13 +102,6 @@ def images(turn: int) -> dict[int, Tensor]:
     return {0: base + 0.3 * noise[0], 1: base.roll(4, dims=3) + 0.3 * noise[1]}
 
 
-def same(ours: Tensor | None, theirs: Tensor | None, name: str) -> None:
-    assert ours is not None and theirs is not None, name
-    torch.testing.assert_close(
-        ours.double().reshape(theirs.shape), theirs, rtol=1e-5, atol=1e-6, msg=lambda text: f"{name}: {text}"
-    )
-
-
 def pairs(model: Any, official: Official) -> list[tuple[str, nn.Parameter, nn.Parameter]]:
     encoder = model.encoder
     mine = [*encoder.backbone.parameters(), *encoder.projector.parameters(), *encoder.heads.parameters()]
@@ -126,25 +117,25 @@ def test_equals_the_official_step_by_step(shuffle: bool) -> None:
     for turn in range(5):  # 40 keys go round the end of both queues
         views, moment = images(turn), step(turn)
         found, expected = model(views, SAMPLE, moment), official.loss(views)
-        same(found.loss, expected, f"loss {turn}")
+        equal(found.loss, expected, f"loss {turn}")
         ours.zero_grad()
         theirs.zero_grad()
         found.loss.backward()
         expected.backward()
         for name, mine, other in pairs(model, official):
-            same(mine.grad, other.grad, f"gradient of {name}, {turn}")
+            equal(mine.grad, other.grad, f"gradient of {name}, {turn}")
         ours.step()
         theirs.step()
         model.update(found.keys, moment)
         official.follow()
         dense = model.look_ups["dense"].negatives
-        same(model.negatives.vectors.T, official.queue, "queue")
-        same(dense.vectors.T, official.queue2, "queue2")
+        equal(model.negatives.vectors.T, official.queue, "queue")
+        equal(dense.vectors.T, official.queue2, "queue2")
         assert int(dense.pointer) == int(model.negatives.pointer) == official.pointer
     key = model.key_encoder.encoder
     mine = [*key.backbone.parameters(), *key.projector.parameters(), *key.heads.parameters()]
     for number, (a, b) in enumerate(zip(mine, official.k.parameters(), strict=True)):
-        same(a, b, f"key parameter {number}")
+        equal(a, b, f"key parameter {number}")
     assert set(found.answers) == {"main", "dense"}
     assert found.answers["dense"].entries == 1 + SIZE
 

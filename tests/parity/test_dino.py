@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contralex.lookup.step import LookUp
-from tests.parity.test_methods import SAMPLE, B, embed, images, made, normal, same, step
+from tests.parity.test_methods import SAMPLE, B, embed, equal, images, made, normal, same, step
 
 COUNT, STUDENT, TEACHER = 12, 0.1, 0.05
 SETS = (
@@ -98,7 +98,7 @@ def test_centre_and_teacher_follow_after_the_step() -> None:
         found.loss.backward()
 
         loss = oracle(other, views, centre)
-        torch.testing.assert_close(found.loss, loss, rtol=1e-5, atol=1e-5)
+        equal(found.loss, loss, "the loss")
         other.zero_grad()
         loss.backward()
         taught = torch.cat(teacher_scores(other, views))
@@ -113,6 +113,6 @@ def test_centre_and_teacher_follow_after_the_step() -> None:
                 follower.copy_(0.7 * follower + 0.3 * leader)
         centre = 0.9 * centre + 0.1 * taught.mean(dim=0)
         model.update(found.keys, moment)
-        torch.testing.assert_close(model.targets.centre, centre, rtol=1e-5, atol=1e-6)
-        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+        equal(model.targets.centre, centre, "the centre")
+        for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+            equal(mine, theirs, name)

@@ -1,4 +1,5 @@
-"""DINOv2 equals an independent implementation, in loss, gradients and the teacher, over several steps."""
+"""DINOv2 equals an independent implementation, in loss, gradients and the teacher, over several steps, in
+float64."""
 
 from __future__ import annotations
 
@@ -129,7 +130,7 @@ def dinov2(*sets: str) -> LookUp:
 def test_three_steps_equal_the_official_code() -> None:
     ours, theirs = dinov2(), dinov2()
     official = Official(theirs)
-    for _, mine in take_equal_steps(ours, theirs, views_of_ibot, official.loss, rate=0.002, rtol=1e-4, atol=2e-5):
+    for _, mine in take_equal_steps(ours, theirs, views_of_ibot, official.loss, rate=0.002):
         assert "encoder.backbone.mask_token" in mine
         official.follow()
 

@@ -1,4 +1,5 @@
-"""iBOT equals an independent implementation, in loss, gradients, both centres and the teacher, over several steps."""
+"""iBOT equals an independent implementation, in loss, gradients, both centres and the teacher, over several steps,
+in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from contralex.lookup.step import LookUp
 from contralex.lookup.view import View
 from tests.parity.test_dino import prototypes
-from tests.parity.test_methods import SAMPLE, B, images, made, step, take_equal_steps
+from tests.parity.test_methods import SAMPLE, B, equal, images, made, step, take_equal_steps
 
 pytest.importorskip("timm")
 COUNT, DIM, PATCHES, MOST = 12, 8, 16, 8
@@ -147,8 +148,8 @@ def test_three_steps_equal_the_official_code() -> None:
     for views, mine in take_equal_steps(ours, theirs, shown, official.loss, rate=0.1):
         assert "encoder.backbone.mask_token" in mine
         official.follow(views)
-        torch.testing.assert_close(ours.targets.centre, official.centre, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(targets.centre, official.patch_centre, rtol=1e-5, atol=1e-6)
+        equal(ours.targets.centre, official.centre, "the centre")
+        equal(targets.centre, official.patch_centre, "the centre of patches")
 
 
 def test_an_image_without_hidden_patches_counts_as_nothing() -> None:

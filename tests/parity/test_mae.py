@@ -30,7 +30,7 @@ def mae(*sets: str) -> LookUp:
 
     size = f"method.views.augment.crop.size={SIZE}"
     spec = resolve("mae", preset="digits", sets=[size, ENCODER, "train.precision=fp32", f"train.batch_size={B}", *sets])
-    model = build.look_up(spec.run, 40).train()
+    model = build.look_up(spec.run, 40).double().train()
     with torch.no_grad():  # biases that start at zero could be left out by either side
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -41,7 +41,7 @@ def mae(*sets: str) -> LookUp:
 def masked(seed: int = 0) -> tuple[Tensor, list[list[int]]]:
     """Images with their mask as a fourth channel, and the places that are hidden in each."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(B, 4, SIZE, SIZE, generator=generator)
+    images = torch.rand(B, 4, SIZE, SIZE, generator=generator, dtype=torch.float64)
     images[:, 3] = 0
     hidden = [sorted(torch.randperm(SIDE**2, generator=generator)[:HIDDEN].tolist()) for _ in range(B)]
     for image, places in zip(images, hidden, strict=True):
@@ -57,6 +57,13 @@ def pixels(image: Tensor, place: int) -> Tensor:
     return torch.stack([image[c, top + y, left + x] for y in range(PATCH) for x in range(PATCH) for c in range(3)])
 
 
+def positions(table: Tensor) -> Tensor:
+    """A model's ``table`` (P, W), which is the formula's to the rounding of float32, in which it is made."""
+    formula = torch.stack([position(place, table.shape[1]) for place in range(len(table))])
+    torch.testing.assert_close(table.detach(), formula, rtol=0, atol=1e-6)
+    return table
+
+
 def position(place: int, width: int) -> Tensor:
     """Sines and cosines of the column, then of the row."""
     row, column = divmod(place, SIDE)
@@ -65,7 +72,7 @@ def position(place: int, width: int) -> Tensor:
     for at in (column, row):
         angles = [at / 10000 ** (i / quarter) for i in range(quarter)]
         numbers += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def norm(x: Tensor, layer: Any) -> Tensor:
@@ -95,7 +102,7 @@ def predictions(model: LookUp, image: Tensor, hidden: list[int]) -> dict[int, Te
         top, left = place // SIDE * PATCH, place % SIDE * PATCH
         cut = image[:3, top : top + PATCH, left : left + PATCH]
         projected = (vit.patch_embed.proj.weight * cut).sum(dim=(1, 2, 3)) + vit.patch_embed.proj.bias
-        tokens.append(projected + position(place, 12))
+        tokens.append(projected + positions(vit.pos_embed[0, 1:])[place])
     x = torch.stack(tokens)
     for part in vit.blocks:
         x = block(x, part, heads=3)
@@ -103,7 +110,7 @@ def predictions(model: LookUp, image: Tensor, hidden: list[int]) -> dict[int, Te
     full = [x[0]]
     for place in range(SIDE**2):
         token = decoder.mask_token[0, 0] if place in hidden else x[1 + visible.index(place)]
-        full.append(token + position(place, 8))
+        full.append(token + positions(decoder.positions[0, 1:])[place])
     y = torch.stack(full)
     for part in decoder.blocks:
         y = block(y, part, heads=2)

@@ -1,7 +1,7 @@
 """Each first-party method equals an independent implementation, in its loss and in its gradients.
 
 The oracles are naive loops over samples, written from the papers, on the same weights and inputs.
-Everything is float32, to 1e-5.
+Everything is float64, to 1e-9 (:func:`equal`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ LABELS = [index % 3 for index in range(POPULATION)]
 def made(recipe: str, *sets: str) -> LookUp:
     image = [] if recipe.startswith("cpc") else SMALL
     spec = resolve(recipe, preset=None if recipe == "cpc-audio" else "digits", sets=[*image, *sets]).run
-    return build.look_up(spec, POPULATION, LABELS).train()
+    return build.look_up(spec, POPULATION, LABELS).double().train()
 
 
 def images(count: int, size: int = 16) -> dict[int, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return {view: torch.rand(B, 3, size, size, generator=generator) for view in range(count)}
+    return {view: torch.rand(B, 3, size, size, generator=generator, dtype=torch.float64) for view in range(count)}
 
 
 def step(number: int = 0, per_epoch: int = 5) -> Step:
@@ -58,11 +58,11 @@ def same(model: LookUp, views: dict[int, Tensor], oracle: Callable[[], Tensor], 
     mine = gradients(model, ours)
     theirs = oracle()
     expected = gradients(model, theirs)
-    torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-5, atol=1e-5)
+    equal(ours, theirs, "the loss")
     assert mine.keys() == expected.keys()
     assert any(grad.abs().max() > 1e-4 for grad in expected.values())  # an oracle without gradients proves nothing
     for name, grad in expected.items():
-        torch.testing.assert_close(mine[name], grad, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        equal(mine[name], grad, f"the gradient of {name}")
 
 
 def take_equal_steps(
@@ -72,20 +72,18 @@ def take_equal_steps(
     official: Callable[[Any], Tensor],
     *,
     rate: float,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
 ) -> Iterator[tuple[Any, dict[str, Tensor]]]:
-    """Three steps of ours, and of the ``official`` loss on the weights of ``theirs``: losses and gradients are equal,
-    and after each step all parameters. ``shown``: the views of each step. Yields the views and our gradients when ours
-    has followed the step, for what follows it on the other side (a teacher, a centre)."""
+    """Three steps of ours, and of the ``official`` loss on the weights of ``theirs``, in float64: losses and gradients
+    are equal, and after each step all parameters. ``shown``: the views of each step. Yields the views and our gradients
+    when ours has followed the step, for what follows it on the other side (a teacher, a centre)."""
     for number in range(3):
         views, moment = shown(number), step(number)
         found, loss = ours(views, SAMPLE, moment), official(views)
-        torch.testing.assert_close(found.loss, loss, rtol=1e-5, atol=1e-5)
+        equal(found.loss, loss, "the loss")
         mine, wanted = gradients(ours, found.loss), gradients(theirs, loss)
         assert mine.keys() == wanted.keys()
         for name, gradient in wanted.items():
-            torch.testing.assert_close(mine[name], gradient, rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+            equal(mine[name], gradient, f"the gradient of {name}")
         with torch.no_grad():
             for model in (ours, theirs):
                 for p in model.parameters():
@@ -93,8 +91,16 @@ def take_equal_steps(
                         p -= rate * p.grad
         ours.update(found.keys, moment)
         yield views, mine
-        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            equal(one, other, name)
+
+
+def equal(found: Tensor | None, wanted: Tensor | None, what: str) -> None:
+    """Two tensors of float64 are equal to rounding: an element to 1e-9 of itself, or to 1e-12."""
+    assert found is not None and wanted is not None and found.dtype == torch.float64, what
+    torch.testing.assert_close(
+        found.detach(), wanted.detach().reshape(found.shape), rtol=1e-9, atol=1e-12, msg=lambda text: f"{what}: {text}"
+    )
 
 
 def normal(x: Tensor) -> Tensor:
@@ -134,7 +140,7 @@ def test_instdisc_z_is_set_once() -> None:
     model(images(1), SAMPLE, step())
     first = model.loss.z.clone()
     assert first > 0
-    model({0: torch.rand(B, 3, 16, 16)}, SAMPLE, step(1))
+    model({0: torch.rand(B, 3, 16, 16, dtype=torch.float64)}, SAMPLE, step(1))
     assert torch.equal(model.loss.z, first)
 
 
@@ -175,7 +181,7 @@ def test_instdisc_memory_moves_by_half_and_stays_unit() -> None:
     after = model.negatives.bank(0)
     for place, index in enumerate(SAMPLE.tolist()):
         mixed = 0.5 * before[index] + 0.5 * v[place]
-        torch.testing.assert_close(after[index], mixed / mixed.norm(), rtol=1e-5, atol=1e-5)
+        equal(after[index], mixed / mixed.norm(), "what is remembered")
     others = [index for index in range(POPULATION) if index not in SAMPLE.tolist()]
     assert torch.equal(after[others], before[others])
 
@@ -229,7 +235,7 @@ def test_moco_keys_return_in_their_order_after_shuffling() -> None:
     _, keys = shuffled.encode(views, SAMPLE, step())
     plain = normal(embed(shuffled.key_encoder.encoder, views[1]))  # eval mode: batch statistics play no part
     assert torch.equal(keys.sample, SAMPLE)
-    torch.testing.assert_close(keys.vectors, plain, rtol=1e-5, atol=1e-6)
+    equal(keys.vectors, plain, "the keys")
 
 
 # CPC
@@ -239,7 +245,7 @@ def test_cpc_patches() -> None:
     model = made("cpc")
     down = model.encoder.directions["down"]
     side = 4  # of the grid
-    patches = torch.rand(B, side**2, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    patches = torch.rand(B, side**2, 3, 14, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for block in model.encoder.network.modules():  # branches that start at zero would hide their gradients
         if hasattr(block, "expand"):
             torch.nn.init.normal_(block.expand.weight, std=0.05)
@@ -263,7 +269,7 @@ def test_cpc_patches() -> None:
 def test_cpc_sequence() -> None:
     small = ["width=6", "context=5", "steps=3", "kernels=[4, 4]", "strides=[2, 2]"]
     model = made("cpc-audio", "data.root=unused", f"train.batch_size={B}", *(f"method.encoder.{s}" for s in small))
-    sound = torch.randn(B, 1, 40, generator=torch.Generator().manual_seed(0))
+    sound = torch.randn(B, 1, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def oracle() -> Tensor:
         z = model.encoder.network(sound).transpose(1, 2)
@@ -303,7 +309,7 @@ def naive_sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
             q[k] = q[k] / q[k].sum() / q.shape[0]
         for b in range(q.shape[1]):
             q[:, b] = q[:, b] / q[:, b].sum() / q.shape[1]
-    return (q * q.shape[1]).T.float()
+    return (q * q.shape[1]).T
 
 
 def swav_oracle(model: LookUp, views: dict[int, Tensor], queue: dict[int, Tensor]) -> Tensor:

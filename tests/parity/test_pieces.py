@@ -19,7 +19,7 @@ from tests.parity.test_methods import POPULATION, SAMPLE, B, embed, gradients, i
 
 
 def pieces(count: int = 4, size: int = 8) -> Tensor:
-    return torch.rand(B, count, 3, size, size, generator=torch.Generator().manual_seed(7))
+    return torch.rand(B, count, 3, size, size, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
 def embed_pieces(model: LookUp, x: Tensor) -> Tensor:

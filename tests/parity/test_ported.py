@@ -25,7 +25,7 @@ from tests.parity.test_methods import EXPANDER, LABELS, POPULATION, SAMPLE, SMAL
 
 def test_barlow_twins_is_the_papers_pseudocode() -> None:
     model, views = made("barlow", EXPANDER), images(2)
-    standard = nn.BatchNorm1d(10, affine=False)
+    standard = nn.BatchNorm1d(10, affine=False).double()
 
     def oracle() -> Tensor:
         one, other = (standard(embed(model.encoder, views[view])) for view in (0, 1))
@@ -92,7 +92,7 @@ def test_supcon_outside_is_the_core_cross_entropy() -> None:
 
 def labelled(negatives: str, labels: list[int]) -> LookUp:
     sets = [*SMALL, f"method.negatives={negatives}"]
-    return build.look_up(resolve("supcon", preset="digits", sets=sets).run, POPULATION, labels).train()
+    return build.look_up(resolve("supcon", preset="digits", sets=sets).run, POPULATION, labels).double().train()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_positives_are_all_entries_of_the_class(negatives: str) -> None:
                 itself = "all" in negatives and theirs == mine and view == match.query
                 of_the_class = theirs >= 0 and labels[theirs] >= 0 and labels[theirs] == labels[mine]
                 right.append((of_the_class or theirs == mine) and not itself)
-            expected = torch.tensor(right, dtype=torch.float32)
+            expected = torch.tensor(right, dtype=torch.float64)
             torch.testing.assert_close(row, expected / expected.sum())
 
 

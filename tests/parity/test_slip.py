@@ -1,4 +1,5 @@
-"""SLIP equals an independent implementation, in loss, gradients, parameters and BatchNorm's statistics, over steps.
+"""SLIP equals an independent implementation, in loss, gradients, parameters and BatchNorm's statistics, over steps,
+in float64.
 
 The oracle follows losses.py and models.py of the official code, by loops over pairs, on the same weights.
 """
@@ -17,7 +18,7 @@ from contralex.lookup.step import LookUp
 from contralex.recipes.layers import resolve
 from contralex.training import build
 from tests.parity.test_clip import CLIP_TEXT, clip_oracle, pairs, text_oracle
-from tests.parity.test_methods import POPULATION, SAMPLE, B, gradients, normal, step
+from tests.parity.test_methods import POPULATION, SAMPLE, B, equal, gradients, normal, step
 
 TAU, RATE = 0.1, 0.01
 SETS = (
@@ -33,7 +34,7 @@ SETS = (
 
 
 def slip(*sets: str) -> LookUp:
-    model = build.look_up(resolve("slip", preset="digits", sets=[*SETS, *sets]).run, POPULATION).train()
+    model = build.look_up(resolve("slip", preset="digits", sets=[*SETS, *sets]).run, POPULATION).double().train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "stem" in name:  # they start so small that the norms would magnify rounding
@@ -43,7 +44,7 @@ def slip(*sets: str) -> LookUp:
 
 def shown(number: int) -> dict[int, Tensor]:
     generator = torch.Generator().manual_seed(number)
-    crops = {view: torch.rand(B, 3, 32, 32, generator=generator) for view in (0, 2, 3)}
+    crops = {view: torch.rand(B, 3, 32, 32, generator=generator, dtype=torch.float64) for view in (0, 2, 3)}
     return {**crops, 1: pairs()[1].roll(number, dims=0)}
 
 
@@ -54,7 +55,7 @@ class Official:
     def __init__(self, model: Any, scale: float = 1.0) -> None:
         self.model, self.scale = model, scale
         self.running = {
-            index: [torch.zeros(layer.num_features), torch.ones(layer.num_features)]
+            index: [torch.zeros_like(layer.bias).detach(), torch.ones_like(layer.bias).detach()]
             for index, layer in enumerate(model.encoder.selfsup)
             if isinstance(layer, torch.nn.BatchNorm1d)
         }
@@ -105,30 +106,30 @@ def test_four_steps_equal_the_official_code() -> None:
     for number in range(4):
         views, moment = shown(number), step(number)
         found, (clip, selfsup) = ours(views, SAMPLE, moment), official.loss(views)
-        torch.testing.assert_close(found.answers["main"].loss, clip, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(found.answers["selfsup"].loss, selfsup, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(found.loss, clip + selfsup, rtol=1e-5, atol=1e-5)
+        equal(found.answers["main"].loss, clip, "CLIP's loss")
+        equal(found.answers["selfsup"].loss, selfsup, "SimCLR's loss")
+        equal(found.loss, clip + selfsup, "the loss")
         mine, wanted = gradients(ours, found.loss), gradients(theirs, clip + selfsup)
         assert mine.keys() == wanted.keys() == dict(ours.named_parameters()).keys()
         for name, gradient in wanted.items():
             assert gradient.abs().max() > 1e-6 or "bias" in name, name  # one before BatchNorm has none
-            assert (mine[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-4, name  # the rest is rounding
+            equal(mine[name], gradient, f"the gradient of {name}")
         descend(ours, official=False)
         descend(theirs, official=True)
         ours.update(found.keys, moment)
         for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+            equal(one, other, name)
         head: Any = ours.encoder.selfsup
         for index, (mean, var) in official.running.items():
-            torch.testing.assert_close(head[index].running_mean, mean, rtol=1e-5, atol=1e-6)
-            torch.testing.assert_close(head[index].running_var, var, rtol=1e-5, atol=1e-6)
+            equal(head[index].running_mean, mean, "the running mean")
+            equal(head[index].running_var, var, "the running variance")
             assert head[index].num_batches_tracked == 2 * (number + 1)  # the image beside its caption is not among them
 
 
 def test_the_scale_of_simclrs_loss_is_the_weight() -> None:
     model, views = slip("method.look_ups.selfsup.weight=0.25"), shown(0)
     clip, selfsup = Official(model).loss(views)
-    torch.testing.assert_close(model(views, SAMPLE, step()).loss, clip + 0.25 * selfsup, rtol=1e-5, atol=1e-5)
+    equal(model(views, SAMPLE, step()).loss, clip + 0.25 * selfsup, "the loss")
 
 
 def test_the_papers_settings() -> None:

@@ -1,7 +1,5 @@
-"""TiCo against an implementation of its own, after its Algorithm 1: loss, gradients and state, step after step.
-
-Networks are in float64. The look-up itself is in float32, whatever the networks are; the loss alone is in float64 too.
-"""
+"""TiCo against an implementation of its own, after its Algorithm 1: loss, gradients and state, step after step, in
+float64."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from contralex.lookup.values import Step
 from contralex.plugin import Dictionary, Rows, Targets, value_at
 from contralex_tico.loss import TiCoLoss
 from tests.parity.test_densecl import images
-from tests.parity.test_methods import SAMPLE, B, made, step
+from tests.parity.test_methods import SAMPLE, B, equal, made, step
 
 RHO, BETA, RATE = 8.0, 0.9, 0.05
 
@@ -49,26 +47,25 @@ def test_equals_the_algorithm_step_by_step() -> None:
         with torch.no_grad():
             keys = embed(teacher, views[1])
         expected, covariance = loops(embed(student, views[0]), keys, covariance)
-        torch.testing.assert_close(found.loss.double(), expected, rtol=1e-5, atol=1e-6)
+        equal(found.loss, expected, f"the loss {turn}")
         ours.zero_grad()
         theirs.zero_grad()
         found.loss.backward()
         expected.backward()
         for (name, mine), other in zip(model.encoder.named_parameters(), student.parameters(), strict=True):
-            torch.testing.assert_close(
-                mine.grad, other.grad, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n} {text}"
-            )
+            equal(mine.grad, other.grad, f"the gradient of {name}, {turn}")
         ours.step()
         theirs.step()
         assert not torch.allclose(model.loss.covariance, covariance)  # nothing is written before the step
         model.update(found.keys, moment)
-        torch.testing.assert_close(model.loss.covariance, covariance, rtol=1e-5, atol=1e-7)
+        equal(model.loss.covariance, covariance, "the covariance")
         weight = value_at(model.key_encoder.momentum, moment.clock)
         with torch.no_grad():
             for mine, other in zip(teacher.parameters(), student.parameters(), strict=True):
                 mine.mul_(weight).add_(other, alpha=1 - weight)
-    for mine, other in zip(model.key_encoder.encoder.parameters(), teacher.parameters(), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
+    key = model.key_encoder.encoder
+    for (name, mine), other in zip(key.named_parameters(), teacher.parameters(), strict=True):
+        equal(mine, other, f"{name} of the keys")
 
 
 def test_the_loss_alone_in_float64() -> None:

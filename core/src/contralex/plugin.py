@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from contralex.lookup.host_mirror import HostMirror
     from contralex.lookup.late_checks import refuse_if
     from contralex.lookup.micro_batches import encode_in_parts, slice_of_batch
+    from contralex.lookup.precision import at_least_float32
     from contralex.lookup.question import Question
     from contralex.lookup.ring_buffer import write_to_ring
     from contralex.lookup.slots import (
@@ -268,6 +269,7 @@ _WHERE = {
         "encode_in_parts",
         "slice_of_batch",
     ),
+    "contralex.lookup.precision": ("at_least_float32",),
     "contralex.lookup.question": ("Question",),
     "contralex.lookup.ring_buffer": ("write_to_ring",),
     "contralex.lookup.slots": (
@@ -473,6 +475,7 @@ __all__ = [
     "ViewCompany",
     "Views",
     "ViewsInCompany",
+    "at_least_float32",
     "bounds",
     "check_present",
     "commands",

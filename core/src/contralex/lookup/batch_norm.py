@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from contralex.compat import BatchNorm, copy_each
 from contralex.errors import ContralexError
 from contralex.lookup import distributed
+from contralex.lookup.precision import at_least_float32
 
 Over = Literal["sync", "local"] | int
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -59,7 +60,7 @@ class SyncBatchNorm(_AnyDimensions):
         if not self.training or distributed.world() == 1:
             return super().forward(input)
         over = [0, *range(2, input.dim())]
-        x = input.float()
+        x = at_least_float32(input)
         count = x.numel() // x.shape[1] * distributed.world()
         shape = [1, -1] + [1] * (x.dim() - 2)
         mean = distributed.sum_over_processes(x.sum(over)) / count

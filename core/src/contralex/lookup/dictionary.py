@@ -15,6 +15,7 @@ from contralex.lookup.answers import Answers
 from contralex.lookup.entries import Entries, sum_exponentials
 from contralex.lookup.host_copies import read_on_host
 from contralex.lookup.own_entries import OwnEntries, read_own
+from contralex.lookup.precision import at_least_float32
 from contralex.lookup.shards import Shards
 from contralex.lookup.shared_answers import SharedAnswers
 from contralex.lookup.twins import TwinAnswer, Twins
@@ -88,7 +89,7 @@ class Dictionary:
     def shared(self) -> Tensor:
         """(M, D) the entries that all queries share: a queue, the batch, prototypes. Not where they are ``shards``."""
         if self._shared is None and self._stored is not None:  # a copy, because the table is written after the look-up
-            self._shared = self._stored.to(torch.float32, copy=True)
+            self._shared = at_least_float32(self._stored, copy=True)
         return _present(self._shared, "shared", "entries that all queries share and this process holds")
 
     @property
@@ -185,16 +186,17 @@ class Dictionary:
         return queries.with_view(match.key).index_in(self.rows, same_view=True)
 
     def scores(self, queries: Tensor) -> Tensor:
-        """(N, P+M) inner products of the queries (N, D) with every entry, in float32; -inf where masked.
+        """(N, P+M) inner products of the queries (N, D) with every entry, in at least float32; -inf where
+        masked.
 
         A collective where there are ``shards``: every process calls it, with as many queries.
         """
-        vectors = queries.float()
+        vectors = self._compared(queries)
         parts = []
         if self._own is not None:
-            parts.append(torch.einsum("nd,npd->np", vectors, self.own.float()))
+            parts.append(torch.einsum("nd,npd->np", vectors, self.own.to(vectors.dtype)))
         if self.has_shared:
-            parts.append(vectors @ self.shared.float().T)
+            parts.append(vectors @ self.shared.to(vectors.dtype).T)
         if self._shards is not None:
             parts.append(self._shards.scores(vectors))
         scores = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
@@ -359,7 +361,7 @@ class Dictionary:
         return self._compared(queries) / temperature
 
     def _compared(self, queries: Tensor) -> Tensor:
-        return queries if queries.dtype == torch.float64 else queries.float()
+        return at_least_float32(queries)
 
 
 def _present(part: _Value | None, name: str, meaning: str) -> _Value:

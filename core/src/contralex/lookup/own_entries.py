@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import streaming
+from contralex.lookup.precision import at_least_float32
 from contralex.lookup.streaming import Others
 
 _NUMBERS = 2**19  # of the entries that are read at once, which should stay in a core's cache
@@ -36,9 +37,9 @@ class DrawnEntries:
         return self.index.shape[0], self.index.shape[1], self.table.shape[1]
 
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
-        """(R, C, D) those of the queries ``rows`` in ``columns``, in float32."""
+        """(R, C, D) those of the queries ``rows`` in ``columns``, in at least float32."""
         index = self.index[rows, columns]
-        return self.table.index_select(0, index.flatten()).view(*index.shape, -1).float()
+        return at_least_float32(self.table.index_select(0, index.flatten()).view(*index.shape, -1))
 
 
 OwnEntries = Tensor | DrawnEntries

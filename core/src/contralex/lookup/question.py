@@ -76,7 +76,8 @@ class Question(nn.Module):
         return any(part.compares_samples for part in self.parts)
 
     def ask(self, queries: Rows, keys: Rows, twins: Twins | None, step: Step) -> Answer:
-        """Every query view looks its key view up. ``queries`` and ``keys`` are in float32, of this question's views."""
+        """Every query view looks its key view up. ``queries`` and ``keys`` are in at least
+        float32, of this question's views."""
         step.output = self.of
         losses, hits = [], []
         for match in self.matches:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from contralex.lookup import distributed
+from contralex.lookup.precision import at_least_float32
 
 _BLOCK = 4096  # rows that are drawn at a time
 _LEAST = 16  # numbers from which on torch draws the same in blocks as at once
@@ -34,21 +35,21 @@ class Shards:
 
     def scores(self, queries: Tensor) -> Tensor:
         """(N, M) inner products of this process's queries (N, D) with every row, with the queries' gradient."""
-        part, processes = self.part.float(), distributed.world()
+        part, processes = self.part.to(queries.dtype), distributed.world()
         everyone = distributed.gather(queries, gradient=True)  # (W·N, D)
         blocks = (everyone @ part.T).unflatten(0, (processes, -1))  # (W, N, M/W): block j is of j's queries
         scores = distributed.exchange(blocks)  # (W, N, M/W): block j is of j's rows
         return scores.transpose(0, 1).flatten(1)[:, : self.total]
 
     def rows(self, indices: Tensor) -> Tensor:
-        """(..., D) the rows at ``indices`` (...) of the complete table, in float32. A collective; a row that is asked
-        for twice travels once."""
+        """(..., D) the rows at ``indices`` (...) of the complete table, in at least float32. A collective; a row
+        that is asked for twice travels once."""
         asked, inverse = indices.unique(return_inverse=True)  # sorted, and so in the order of the owners
         ask = torch.bincount(asked // len(self.part), minlength=distributed.world())  # (W,) how many of whom
         asks, answers = ask.tolist(), distributed.exchange(ask).tolist()
         wanted = distributed.exchange_rows(asked, asks, answers)
         rows = self.part[wanted - distributed.rank() * len(self.part)]
-        return distributed.exchange_rows(rows, answers, asks)[inverse].float()
+        return at_least_float32(distributed.exchange_rows(rows, answers, asks)[inverse])
 
 
 def rows_per_process(total: int) -> int:

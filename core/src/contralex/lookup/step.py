@@ -23,6 +23,7 @@ from contralex.lookup import nested
 from contralex.lookup.clock import Schedule, value_at
 from contralex.lookup.micro_batches import encode_in_parts
 from contralex.lookup.names import IMAGE, MAIN
+from contralex.lookup.precision import at_least_float32
 from contralex.lookup.question import Question, add
 from contralex.lookup.sharded_state import sharded_buffers
 from contralex.lookup.slots import Encoder, KeyEncoder, Loss, NegativeSource, TargetGenerator
@@ -206,12 +207,12 @@ class LookUp(Question):
         return {IMAGE: self.key_encoder(self.encoder, seen, embedded, sample, step)}
 
     def look_up(self, queries: Rows, keys: Rows, step: Step) -> StepResult:
-        """The cheap half, in float32: each question's query views look their key views up. ``queries`` and ``keys`` are
-        the main one's; what the others ask is in ``step``, where :meth:`encode` has put it."""
+        """The cheap half, in at least float32: each question's query views look their key views up. ``queries`` and
+        ``keys`` are the main one's; what the others ask is in ``step``, where :meth:`encode` has put it."""
         if self._asks_once:
             return self._look_up_once(queries, keys, step)
         with _without_autocast(queries.vectors.device.type):
-            _put_in_float32(step, {**step.queries, self.of: queries}, {**step.keys, self.of: keys})
+            _put_precisely(step, {**step.queries, self.of: queries}, {**step.keys, self.of: keys})
             twins: dict[tuple[int, int], Twins | None] = {}
             answers = {
                 name: self._answer(question, step.of_look_up(name), twins) for name, question in self.questions.items()
@@ -226,8 +227,8 @@ class LookUp(Question):
         """The same where there is one look-up of one output, in fewer steps of Python."""
         is_same = queries is keys
         with _without_autocast(queries.vectors.device.type):
-            queries = _in_float32(queries)
-            keys = queries if is_same else _in_float32(keys)
+            queries = _make_precise(queries)
+            keys = queries if is_same else _make_precise(keys)
             step.queries, step.keys = {self.of: queries}, {self.of: keys}
             answer = self.ask(queries, keys, Twins.find(queries, keys), step)
         found = keys.detach()
@@ -285,14 +286,15 @@ def _without_autocast(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def _put_in_float32(step: Step, queries: dict[str, Rows], keys: dict[str, Rows]) -> None:
+def _put_precisely(step: Step, queries: dict[str, Rows], keys: dict[str, Rows]) -> None:
     """The rows of each output into ``step``; queries that are the keys stay one and the same."""
-    step.queries = {of: _in_float32(rows) for of, rows in queries.items()}
-    step.keys = {of: step.queries[of] if rows is queries.get(of) else _in_float32(rows) for of, rows in keys.items()}
+    step.queries = {of: _make_precise(rows) for of, rows in queries.items()}
+    step.keys = {of: step.queries[of] if rows is queries.get(of) else _make_precise(rows) for of, rows in keys.items()}
 
 
-def _in_float32(rows: Rows) -> Rows:
-    return rows if rows.vectors.dtype == torch.float32 else replace(rows, vectors=rows.vectors.float())
+def _make_precise(rows: Rows) -> Rows:
+    vectors = at_least_float32(rows.vectors)
+    return rows if vectors is rows.vectors else replace(rows, vectors=vectors)
 
 
 def _weigh(loss: Tensor, weight: float | Schedule, step: Step) -> Tensor:

@@ -219,7 +219,7 @@ class _Tiles:
     def _score_all(self) -> Tensor:
         rows, columns = (self.vectors[part] for part in self._all)
         if self._side <= _SMALL:
-            hidden = _hide(self._side, None if self.across else self._half)
+            hidden = _hide(self._side, None if self.across else self._half, rows.dtype)
             return torch.addmm(hidden, rows, columns.T, alpha=1 / self.divisor)
         scores = (rows / self.divisor) @ columns.T
         self._hide_in(scores, *self._all)
@@ -251,9 +251,9 @@ def _cut(rows: slice) -> list[slice]:
 
 
 @lru_cache(maxsize=8)
-def _hide(side: int, half: int | None) -> Tensor:
+def _hide(side: int, half: int | None, dtype: torch.dtype) -> Tensor:
     """(side, side) 0, and -inf on the diagonal and, where there are two halves, between a row and its twin."""
-    hidden = torch.zeros(side, side)
+    hidden = torch.zeros(side, side, dtype=dtype)
     for offset in (0,) if half is None else (0, half, -half):
         hidden.diagonal(offset).fill_(float("-inf"))
     return hidden

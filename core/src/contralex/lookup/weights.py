@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 
-def weigh_by_sample(is_row: Tensor, per_sample: int) -> Tensor:
+def weigh_by_sample(is_row: Tensor, per_sample: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """(N,) the weight of each of ``per_sample`` rows of a sample, with which a mean over all rows is the mean over
     samples of the mean over their rows. ``is_row`` (N,): whether a row stands for something, and is no filling; a
-    sample without such rows counts as 0."""
-    rows = is_row.view(-1, per_sample).float()
+    sample without such rows counts as 0. ``dtype``: of what the weights are multiplied with."""
+    rows = is_row.view(-1, per_sample).to(dtype)
     return (rows * per_sample / rows.sum(dim=1, keepdim=True).clamp_min(1)).flatten()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from contralex.plugin import Encoder
+from contralex.plugin import Encoder, at_least_float32
 from contralex_clip.initialization import init_text_as_siglip
 from contralex_clip.spec import BPE_VOCAB
 from contralex_clip.transformer import Activation, Transformer
@@ -144,5 +144,5 @@ def select_end(vectors: Tensor, tokens: Tensor) -> Tensor:
 
 
 def scale(vectors: Tensor, unit: bool) -> Tensor:
-    """The vectors brought to unit length, in float32 even under autocast; or as they are, where not ``unit``."""
-    return F.normalize(vectors.float(), dim=1) if unit else vectors
+    """The vectors of unit length, in at least float32 even under autocast; or as they are, where not ``unit``."""
+    return F.normalize(at_least_float32(vectors), dim=1) if unit else vectors

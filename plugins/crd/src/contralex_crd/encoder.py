@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import contralex
-from contralex.plugin import Backbone, ContralexError, Encoder, ImageEncoder, error_at
+from contralex.plugin import Backbone, ContralexError, Encoder, ImageEncoder, at_least_float32, error_at
 from contralex_crd.spec import IMAGE, LOGITS
 
 STUDENT, TEACHER = 0, 1  # the views
@@ -65,7 +65,7 @@ class DistilledEncoder(Encoder):
         return {IMAGE: embedding(features), **({} if classifier is None else {LOGITS: classifier(features)})}
 
     def keys(self, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
-        return {view: (F.normalize(each[IMAGE].float(), dim=1), None) for view, each in embedded.items()}
+        return {view: (F.normalize(at_least_float32(each[IMAGE]), dim=1), None) for view, each in embedded.items()}
 
     def keys_of(self, output: str, embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]]:
         if output == IMAGE:
@@ -84,7 +84,7 @@ class DistilledEncoder(Encoder):
         return self.backbone(view).flatten(1)  # type: ignore[no-any-return]
 
     def embedding(self, view: Tensor) -> Tensor:
-        return F.normalize(self.student_embedding(self.features(view)).float(), dim=1)
+        return F.normalize(at_least_float32(self.student_embedding(self.features(view))), dim=1)
 
 
 class Teacher(nn.Module):

@@ -14,6 +14,7 @@ from contralex.plugin import (
     Step,
     TargetGenerator,
     Targets,
+    at_least_float32,
     value_at,
 )
 
@@ -37,9 +38,9 @@ class CentredSoftmaxTargets(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        prototypes = dictionary.key_shared.float()  # (K, D)
+        prototypes = at_least_float32(dictionary.key_shared)  # (K, D)
         if _MEAN_SCORES not in step.cache:  # it is the score of the mean; when update() comes, C has moved
-            step.cache[_MEAN_SCORES] = prototypes @ keys.vectors.float().mean(dim=0)  # (K,)
+            step.cache[_MEAN_SCORES] = prototypes @ at_least_float32(keys.vectors).mean(dim=0)  # (K,)
         wanted = keys.select_view(match.key)
         rows = queries.find_slice_in(wanted)
         if rows is None:
@@ -51,7 +52,7 @@ class CentredSoftmaxTargets(TargetGenerator):
         return found
 
     def _weights(self, keys: Tensor, prototypes: Tensor, step: Step) -> Tensor:
-        scores = keys.float() @ prototypes.T  # (N, K)
+        scores = at_least_float32(keys) @ prototypes.T  # (N, K)
         return torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
 
     def update(self, keys: Rows, step: Step) -> None:

@@ -13,6 +13,7 @@ from contralex.plugin import (
     Step,
     TargetGenerator,
     Targets,
+    at_least_float32,
     distributed,
     value_at,
     weigh_by_sample,
@@ -35,7 +36,7 @@ class PooledSinkhornTargets(TargetGenerator):
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         if _ASSIGNED not in step.cache:  # once for all matches: it is of all key views together
-            step.cache[_ASSIGNED] = self._assign(keys, dictionary.key_shared.float(), step)
+            step.cache[_ASSIGNED] = self._assign(keys, at_least_float32(dictionary.key_shared), step)
         return Targets(weights=step.cache[_ASSIGNED][match.key])
 
     def _assign(self, keys: Rows, prototypes: Tensor, step: Step) -> dict[int, Tensor]:
@@ -44,11 +45,11 @@ class PooledSinkhornTargets(TargetGenerator):
         found = {view: rows.find_in(keys.select_view(view), same_view=False) for view, rows in asked.items()}
         index = torch.cat(list(found.values()))
         vectors = torch.cat([keys.select_view(view).vectors[at.clamp_min(0)] for view, at in found.items()])
-        scores = vectors.float() @ prototypes.T / value_at(self.temperature, step.clock)
+        scores = at_least_float32(vectors) @ prototypes.T / value_at(self.temperature, step.clock)
         weights = balance(scores, index >= 0, self.iterations)
         per_sample = next(iter(asked.values())).per_sample
         if per_sample > 1:
-            weights *= weigh_by_sample(index >= 0, per_sample).unsqueeze(1)
+            weights *= weigh_by_sample(index >= 0, per_sample, weights.dtype).unsqueeze(1)
         return dict(zip(found, weights.split([len(at) for at in found.values()]), strict=True))
 
 

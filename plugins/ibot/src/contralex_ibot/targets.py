@@ -14,6 +14,7 @@ from contralex.plugin import (
     Step,
     TargetGenerator,
     Targets,
+    at_least_float32,
     distributed,
     value_at,
     weigh_by_sample,
@@ -42,15 +43,16 @@ class CentredPatchTargets(TargetGenerator):
 
     @torch.no_grad()
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
-        prototypes = dictionary.key_shared.float()  # (K, D)
+        prototypes = at_least_float32(dictionary.key_shared)  # (K, D)
         if _MEAN_SCORES not in step.cache:  # it is the score of the mean; when update() comes, C has moved
-            mean = distributed.mean_over_processes(keys.vectors.float().mean(dim=0))
+            mean = distributed.mean_over_processes(at_least_float32(keys.vectors).mean(dim=0))
             step.cache[_MEAN_SCORES] = prototypes @ mean  # (K,)
         wanted = keys.select_view(match.key)
         index = queries.find_in(wanted, same_view=False)
-        scores = wanted.vectors[index.clamp_min(0)].float() @ prototypes.T  # (N, K)
+        scores = at_least_float32(wanted.vectors[index.clamp_min(0)]) @ prototypes.T  # (N, K)
         weights = torch.softmax((scores - self.centre) / value_at(self.temperature, step.clock), dim=1)
-        return Targets(weights=weights * weigh_by_sample(index >= 0, queries.per_sample).unsqueeze(1))
+        weights *= weigh_by_sample(index >= 0, queries.per_sample, weights.dtype).unsqueeze(1)
+        return Targets(weights=weights)
 
     def update(self, keys: Rows, step: Step) -> None:
         means = [cache[_MEAN_SCORES] for cache in step.caches if _MEAN_SCORES in cache]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets, at_least_float32
 
 
 class SmoothL1(Loss):
@@ -22,4 +22,4 @@ class SmoothL1(Loss):
         self.beta = beta
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        return F.smooth_l1_loss(queries.vectors.float(), targets.vectors.float(), beta=self.beta)
+        return F.smooth_l1_loss(at_least_float32(queries.vectors), at_least_float32(targets.vectors), beta=self.beta)

@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from contralex.plugin import Backbone, ContralexError, Encoder, refuse_if, sincos_positions
+from contralex.plugin import Backbone, ContralexError, Encoder, at_least_float32, refuse_if, sincos_positions
 from contralex_mae.spec import DECODER, Decoder
 
 
@@ -59,7 +59,7 @@ class MaskedAutoencoder(Encoder):
         for block in vit.blocks:
             tokens = block(tokens)
         with_class = nn.functional.pad(position, (1, 0), value=-1).unsqueeze(2)
-        return torch.cat([vit.norm(tokens).float(), with_class], dim=2)
+        return torch.cat([at_least_float32(vit.norm(tokens)), with_class], dim=2)
 
     def _visible_positions(self, masked: Tensor) -> Tensor:
         vit, size = self.backbone, masked.shape[-1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from contralex.plugin import Encoder, KeyEncoder, Rows, Step
+from contralex.plugin import Encoder, KeyEncoder, Rows, Step, at_least_float32
 from contralex_mae.encoder import MaskedAutoencoder, patches
 
 
@@ -34,7 +34,7 @@ class PatchKeys(KeyEncoder):
         return Rows.cat([Rows.from_view(self._keys(masked), sample, view) for view, masked in views.items()])
 
     def _keys(self, masked: Tensor) -> Tensor:
-        pixels = patches(masked[:, :-1].float(), self.patch)  # (B, P, D)
+        pixels = patches(at_least_float32(masked[:, :-1]), self.patch)  # (B, P, D)
         if not self.normalize:
             return pixels
         variance, mean = torch.var_mean(pixels, dim=2, keepdim=True)  # unbiased, as in the official code

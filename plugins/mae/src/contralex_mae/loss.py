@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.plugin import Dictionary, Loss, Rows, Step, Targets
+from contralex.plugin import Dictionary, Loss, Rows, Step, Targets, at_least_float32
 
 
 class SquaredError(Loss):
@@ -14,4 +14,4 @@ class SquaredError(Loss):
     compares_samples = False
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
-        return F.mse_loss(queries.vectors.float(), targets.vectors.float())
+        return F.mse_loss(at_least_float32(queries.vectors), at_least_float32(targets.vectors))

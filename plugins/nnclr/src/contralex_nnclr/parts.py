@@ -15,6 +15,7 @@ from contralex.plugin import (
     Step,
     TargetGenerator,
     Targets,
+    at_least_float32,
     distributed,
     value_at,
     write_to_ring,
@@ -63,10 +64,10 @@ class NeighbourNCELoss(Loss):
 
     def forward(self, queries: Rows, dictionary: Dictionary, targets: Targets, step: Step) -> Tensor:
         temperature = value_at(self.temperature, step.clock)
-        everyone = distributed.gather(queries.vectors, gradient=True).float()  # (W·N, D)
+        everyone = at_least_float32(distributed.gather(queries.vectors, gradient=True))  # (W·N, D)
         own = torch.arange(len(everyone), device=everyone.device)[distributed.own_slice(len(queries))]
         loss = Dictionary(shared=everyone).cross_entropy(targets.vectors, own, temperature).mean()
         if not self.symmetric:
             return loss
-        neighbours = distributed.gather(targets.vectors, gradient=False).float()  # (W·N, D)
+        neighbours = at_least_float32(distributed.gather(targets.vectors, gradient=False))  # (W·N, D)
         return (loss + Dictionary(shared=neighbours).cross_entropy(queries.vectors, own, temperature).mean()) / 2

@@ -8,7 +8,16 @@ from typing import Any, cast
 from torch import Tensor
 from torch.nn import functional as F
 
-from contralex.plugin import Backbone, ContralexError, Encoder, ImageEncoder, Layer, TowersEncoder, mlp
+from contralex.plugin import (
+    Backbone,
+    ContralexError,
+    Encoder,
+    ImageEncoder,
+    Layer,
+    TowersEncoder,
+    at_least_float32,
+    mlp,
+)
 from contralex_slip.spec import IMAGE, SELFSUP
 
 _CAPTION = 1
@@ -73,4 +82,4 @@ def _pick(embedded: Mapping[int, Any]) -> dict[int, tuple[Tensor, Tensor | None]
             f"A look-up asks for the output {SELFSUP} of view {missing[0]}, and only the crops after the caption have "
             "it, which are views 2, 3, ...; let its matches be of those."
         )
-    return {view: (F.normalize(each[SELFSUP].float(), dim=1), None) for view, each in embedded.items()}
+    return {view: (F.normalize(at_least_float32(each[SELFSUP]), dim=1), None) for view, each in embedded.items()}

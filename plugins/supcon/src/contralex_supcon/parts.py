@@ -46,26 +46,31 @@ class LabelTargets(TargetGenerator):
         theirs = torch.where(entries.sample >= 0, self.classes[entries.sample], nobody)
         hides_many = dictionary.has_mask and not dictionary.has_hidden
         if not dictionary.has_own and not hides_many:
-            return Targets(weights=_SameClass(mine, theirs, dictionary.hidden if dictionary.has_hidden else None))
+            hidden = dictionary.hidden if dictionary.has_hidden else None
+            return Targets(weights=_SameClass(mine, theirs, hidden, queries.vectors.dtype))
         right = mine.unsqueeze(1) == theirs
         if dictionary.has_own:  # the query's own positive
             right = torch.cat([torch.ones_like(right[:, :1]), right], dim=1)
         if dictionary.has_mask:
             right &= dictionary.mask
-        return Targets(weights=right / right.sum(dim=1, keepdim=True).clamp_min(1))
+        count = right.sum(dim=1, keepdim=True).clamp_min(1)
+        return Targets(weights=right / count.to(queries.vectors.dtype))
 
 
 class _SameClass(TiledWeights):
-    """1/|P(i)| on each of the entries P(i) whose number is the query's, but for the one that is ``hidden`` (N,)."""
+    """1/|P(i)| on each of the entries P(i) whose number is the query's, but for the one that is ``hidden`` (N,).
 
-    def __init__(self, mine: Tensor, theirs: Tensor, hidden: Tensor | None) -> None:
+    ``dtype``: of the weights.
+    """
+
+    def __init__(self, mine: Tensor, theirs: Tensor, hidden: Tensor | None, dtype: torch.dtype) -> None:
         self.mine, self.theirs, self.hidden = mine, theirs, hidden
         self.shape = (len(mine), len(theirs))
         ordered = theirs.sort().values
         count = torch.searchsorted(ordered, mine, right=True) - torch.searchsorted(ordered, mine)
         if hidden is not None:
             count -= ((hidden >= 0) & (theirs[hidden.clamp_min(0)] == mine)).long()
-        self.each = (count > 0) / count.clamp_min(1)  # (N,)
+        self.each = (count > 0) / count.clamp_min(1).to(dtype)  # (N,)
 
     def tile(self, rows: slice, columns: slice) -> Tensor:
         weights = (self.mine[rows].unsqueeze(1) == self.theirs[columns]) * self.each[rows].unsqueeze(1)

@@ -23,7 +23,8 @@ class ClassDictionary(ClusterDictionary):
         self.bias = bias
 
     def scores(self, queries: Tensor) -> Tensor:
-        return super().scores(F.relu(queries)) + self.bias.float()
+        scores = super().scores(F.relu(queries))
+        return scores + self.bias.to(scores.dtype)
 
 
 class ClusterClassifier(ClusterMemory):

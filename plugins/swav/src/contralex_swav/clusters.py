@@ -76,7 +76,7 @@ class ClusterTargets(TargetGenerator):
     def forward(self, queries: Rows, keys: Rows, dictionary: Dictionary, match: Match, step: Step) -> Targets:
         assert isinstance(dictionary, ClusterDictionary)  # no other negatives give "clusters"
         sizes, cluster = dictionary.sizes, dictionary.assigned.clamp(min=0)  # (H, K) and (N, H)
-        weight = (dictionary.assigned >= 0).float() / dictionary.heads
+        weight = (dictionary.assigned >= 0).to(queries.vectors.dtype) / dictionary.heads
         if self.balanced:
             own = sizes.gather(1, cluster.T).T  # (N, H)
             weight = weight * sizes.sum(dim=1) / ((sizes > 0).sum(dim=1) * own).clamp(min=1)
@@ -121,5 +121,5 @@ class ClusterCrossEntropy(Loss):
         weights = targets.tiled_weights
         loss = dictionary.soft_cross_entropy(queries.vectors, weights, temperature, groups=dictionary.heads)
         # How many have a cluster differs from process to process, and the mean is over those of all.
-        known = distributed.mean_over_processes((weights.largest() > 0).sum().float())
+        known = distributed.mean_over_processes((weights.largest() > 0).sum().to(loss.dtype))
         return loss.sum() / known.clamp(min=1 / distributed.world())

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.plugin import at_least_float32
+
 _BLOCK = 8192  # points that are compared with all centroids at a time
 _FLAT = 1e-6  # of the largest variance: a direction with less has none, and is not blown up
 
@@ -21,7 +23,7 @@ def kmeans(
     spherical: bool,
     empty: Literal["keep", "split"],
 ) -> tuple[Tensor, Tensor]:
-    """Points (N, D) to ``count`` centroids (K, D) in float32, and the nearest centroid of each point (N,).
+    """Points (N, D) to ``count`` centroids (K, D) in at least float32, and the nearest centroid of each point (N,).
 
     ``spherical``: nearness is the inner product, and centroids have unit length (DeepCluster-v2); else it is the
     Euclidean distance. Centroids begin as K of the points, or as all of them, and some again, where K > N. ``empty``:
@@ -30,9 +32,9 @@ def kmeans(
     """
     again = torch.randint(len(points), (max(count - len(points), 0),), generator=generator)
     begin = torch.cat([torch.randperm(len(points), generator=generator)[:count], again])
-    centroids = points[begin.to(points.device)].float()
+    centroids = at_least_float32(points[begin.to(points.device)])
     for _ in range(iterations):
-        sums, sizes = _sums(points, _nearest(points, centroids, spherical), count)
+        sums, sizes = _sums(points, _nearest(points, centroids, spherical), centroids)
         has_some = (sizes > 0).unsqueeze(1)
         centroids = torch.where(has_some, sums / sizes.clamp(min=1).unsqueeze(1), centroids)
         if empty == "split":
@@ -50,34 +52,35 @@ def whiten(points: Tensor, width: int) -> Tensor:
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
     for block in points.split(_BLOCK):
         total += block.double().sum(dim=0)
-    mean = (total / len(points)).float()
+    like = at_least_float32(points[:1])
+    mean = (total / len(points)).to(like)
     products = torch.zeros(points.shape[1], points.shape[1], dtype=torch.float64, device=points.device)
     for block in points.split(_BLOCK):
-        centred = block.float() - mean
+        centred = at_least_float32(block) - mean
         products += (centred.T @ centred).double()
     variance, directions = torch.linalg.eigh((products / len(points)).cpu())  # in rising order; not on every device
     variance, directions = variance[-width:], directions[:, -width:]
     is_there = variance > _FLAT * variance[-1].clamp(min=1e-12)
     scale = torch.where(is_there, variance.clamp(min=1e-30).rsqrt(), torch.zeros_like(variance))
-    change = (directions * scale).float().to(points.device)  # (D, width)
-    return torch.cat([F.normalize((block.float() - mean) @ change, dim=1) for block in points.split(_BLOCK)])
+    change = (directions * scale).to(like)  # (D, width)
+    return torch.cat([F.normalize((at_least_float32(block) - mean) @ change, dim=1) for block in points.split(_BLOCK)])
 
 
 def _nearest(points: Tensor, centroids: Tensor, spherical: bool) -> Tensor:
     # ‖x − c‖² = ‖x‖² − 2·(x·c − ‖c‖²/2)
     shift = 0.0 if spherical else centroids.square().sum(dim=1) / 2
-    return torch.cat([(block.float() @ centroids.T - shift).argmax(dim=1) for block in points.split(_BLOCK)])
+    return torch.cat([(at_least_float32(block) @ centroids.T - shift).argmax(dim=1) for block in points.split(_BLOCK)])
 
 
-def _sums(points: Tensor, nearest: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The sum (K, D) of the points of each centroid, and how many they are (K,).
+def _sums(points: Tensor, nearest: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum (K, D) of the points of each of the centroids (K, D), and how many they are (K,).
 
     By a product and not by scattered additions, whose order, and so whose rounding, differs from process to process
     on a GPU.
     """
-    sums = points.new_zeros(count, points.shape[1], dtype=torch.float32)
+    sums, count = torch.zeros_like(centroids), len(centroids)
     for block, index in zip(points.split(_BLOCK), nearest.split(_BLOCK), strict=True):
-        sums += F.one_hot(index, count).float().T @ block.float()
+        sums += F.one_hot(index, count).to(sums.dtype).T @ block.to(sums.dtype)
     return sums, torch.bincount(nearest, minlength=count)
 
 

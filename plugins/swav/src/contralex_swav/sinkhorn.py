@@ -5,13 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from contralex.plugin import Dictionary, HostMirror, Match, Rows, Step, TargetGenerator, Targets, write_to_ring
+from contralex.plugin import (
+    Dictionary,
+    HostMirror,
+    Match,
+    Rows,
+    Step,
+    TargetGenerator,
+    Targets,
+    at_least_float32,
+    write_to_ring,
+)
 from contralex_swav.spec import CodeQueue
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Scores (B, K) to codes (B, K) that sum to 1 over prototypes and to B/K over samples (SwAV, Eqs. 3 to 5)."""
-    scores = scores.float() / epsilon
+    scores = at_least_float32(scores) / epsilon
     codes = torch.exp(scores - scores.max())  # the factor goes away in the first normalisation
     samples, prototypes = codes.shape
     codes = codes / codes.sum()
@@ -69,7 +79,7 @@ class SinkhornTargets(TargetGenerator):
 
     @torch.no_grad()
     def _codes(self, keys: Rows, dictionary: Dictionary, view: int) -> Tensor:
-        prototypes = dictionary.key_shared.float()
+        prototypes = at_least_float32(dictionary.key_shared)
         vectors = keys.vectors
         if self.queue is not None and self._written.read(self.filled)[0] >= self.queue.size:
             vectors = torch.cat([self.get_buffer(f"queue_{view}"), vectors])  # scored by today's prototypes

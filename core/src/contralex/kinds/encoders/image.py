@@ -13,6 +13,7 @@ from contralex.errors import ContralexError
 from contralex.kinds.encoders.coordinates import locate_places
 from contralex.lookup.batch_norm import rows_per_sample
 from contralex.lookup.names import IMAGE
+from contralex.lookup.precision import at_least_float32
 from contralex.lookup.slots import Backbone, Encoder, PlacesBackbone
 from contralex.lookup.unit_length import to_unit_length
 from contralex.lookup.view import View, ViewBatch, company_of, pixels_of
@@ -283,8 +284,8 @@ def apply_to_rows(layers: nn.Module, vectors: Tensor) -> Tensor:
 
 
 def _to_unit_length(vectors: Tensor) -> Tensor:
-    # In float32 even under autocast: in float16 the guard against a zero length is itself zero.
-    return to_unit_length(vectors if vectors.dtype == torch.float64 else vectors.float())
+    # In at least float32 even under autocast: in float16 the guard against a zero length is itself zero.
+    return to_unit_length(at_least_float32(vectors))
 
 
 def _pick(output: str, embedded: Mapping[int, Any]) -> dict[int, Tensor]:

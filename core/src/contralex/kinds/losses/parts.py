@@ -1,4 +1,4 @@
-"""The core's losses. Each is the mean over this process's queries, computed in float32.
+"""The core's losses. Each is the mean over this process's queries, computed in at least float32.
 
 Used alone, a loss gets what a look-up would give it::
 

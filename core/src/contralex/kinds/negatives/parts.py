@@ -27,6 +27,7 @@ from contralex.lookup.host_copies import to_device
 from contralex.lookup.host_mirror import HostMirror
 from contralex.lookup.kept_indices import make_constant, make_range
 from contralex.lookup.own_entries import DrawnEntries
+from contralex.lookup.precision import at_least_float32
 from contralex.lookup.ring_buffer import write_to_ring
 from contralex.lookup.shards import Shards, draw_table, own_indices
 from contralex.lookup.slots import KeyEncoder, NegativeSource
@@ -203,7 +204,8 @@ class MemoryBankSource(NegativeSource):
             if self.sharded:
                 here, index = own_indices(index, self.dataset_size)
                 vectors = vectors[here]
-            mixed = self.momentum * bank[index].float() + (1 - self.momentum) * vectors.to(bank.device).float()
+            renewed = at_least_float32(vectors.to(bank.device))
+            mixed = self.momentum * at_least_float32(bank[index]) + (1 - self.momentum) * renewed
             bank[index] = F.normalize(mixed, dim=1).to(bank.dtype)
 
 
@@ -290,11 +292,11 @@ def _entries(table: Tensor, rows: Rows, *, sharded: bool, own: Tensor | None = N
     """The dictionary of each query's ``own`` entries, if it has any, and a whole stored table (M, D), with the tags of
     its ``rows``.
 
-    Of shards a copy in float32, because the table is written in place after the look-up, before another backward may
-    need it.
+    Of shards a copy in at least float32, because the table is written in place after the look-up, before another
+    backward may need it.
     """
     if not sharded:
         return Dictionary(own=own, stored=table, rows=rows)
-    copy = table.to(torch.float32, copy=True)
+    copy = at_least_float32(table, copy=True)
     tags = replace(rows, vectors=copy.new_empty(len(rows.sample), 0))  # tags alone: no process has the vectors
     return Dictionary(own=own, shards=Shards(copy, len(rows.sample)), rows=tags)
