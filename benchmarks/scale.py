@@ -24,12 +24,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import contralex
 from benchmarks.loss import DIM, backward, in_batch_step, moment, two_views
 from benchmarks.measuring import Options, peak_bytes
+from contralex.data.loading import EpochSampler, ViewDataset, collate
 from contralex.plugin import PrototypeSource, QueueSource, SharedKeyEncoder, SoftCrossEntropy
 
 FILE = Path(__file__).resolve().parents[1] / "docs/performance.md"
@@ -181,21 +182,19 @@ def _worker(rank: int, world: int, port: int, recipes: Sequence[str], queue: Any
 def one_step(recipe: str) -> Callable[[], None]:
     """A step of a recipe's method, with its preset ``digits``, on this process's part of a batch of 32."""
     method = contralex.build(recipe, preset="digits", sets={"train.precision": "fp32", "train.batch_size": BATCH})
-    resolved = contralex.resolve(recipe, preset="digits")
-    views = resolved.run.method.views.build()
-    item = blank(32, recipe)
-    local = BATCH // dist.get_world_size()
-    made = {view: torch.stack([views.make(item, view)] * local) for view in range(views.count)}
-    sample = torch.arange(local) + local * dist.get_rank()
-    inputs = {view: _vary(each) for view, each in made.items()}
+    run = contralex.resolve(recipe, preset="digits").run
+    split = run.data.build().train()
+    images = ViewDataset(split, run.method.views.build(), run.train.seed, BATCH)
+    sampler = EpochSampler(len(split), BATCH, run.train.seed, 1, dist.get_rank(), dist.get_world_size())
+    batch = collate([images[at] for at in next(iter(sampler))])
 
-    def run() -> None:
+    def train() -> None:
         step = moment(BATCH)
-        result = method(inputs, sample, step)
+        result = method(batch["views"], batch["index"], step)
         result.loss.backward()
         method.update(result.keys, step)
 
-    return run
+    return train
 
 
 def blank(size: int, recipe: str) -> Image.Image:
@@ -206,10 +205,6 @@ def blank(size: int, recipe: str) -> Image.Image:
     from contralex_clip.captions import set_caption
 
     return set_caption(image, "a photograph")
-
-
-def _vary(views: Tensor) -> Tensor:
-    return views + 0.1 * torch.rand(views.shape) if views.is_floating_point() else views
 
 
 class Collectives:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+import socket
+from typing import Any
+from unittest import mock
 
-from benchmarks.scale import BATCH, counted, exchanged, gathered_bytes
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from benchmarks.scale import BATCH, Collectives, counted, exchanged, gathered_bytes, one_step
 
 DIM = 128  # of the vectors of the presets `digits`
 TAGS = 24 * BATCH  # bytes of three integers for each key of one view, at the most
@@ -32,3 +40,39 @@ def test_what_processes_exchange_follows_the_formulas() -> None:
     for recipe, (least, most) in expected.items():
         total = sum(size for size, _ in found[recipe].values())
         assert least <= total <= most, recipe
+
+
+def test_keys_with_positions_stay_where_no_part_compares_samples() -> None:
+    """A step of I-JEPA and of MAE exchanges nothing; gathered, their keys would be as many bytes as the docs say."""
+    queue = mp.get_context("spawn").SimpleQueue()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_count_with_and_without, (port, queue), nprocs=2)
+    found = queue.get()
+    samples = 8 * BATCH  # the tags that are gathered: positions are known
+    ijepa, mae = (gathered_bytes(BATCH, patches, dim, gradient=False) for patches, dim in ((64, 96), (64, 48)))
+    assert found == {"ijepa": (0, ijepa + samples), "mae": (0, mae + samples)}
+    assert (ijepa + samples, mae) == (786_688, 393_216)
+
+
+def _count_with_and_without(rank: int, port: int, queue: Any) -> None:
+    """The bytes of a step as it is, and as it would be with a loss that compared samples."""
+    from contralex_ijepa.loss import SmoothL1
+    from contralex_mae.loss import SquaredError
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    found = {}
+    for recipe, loss in (("ijepa", SmoothL1), ("mae", SquaredError)):
+        counts = []
+        for compares in (False, True):
+            with mock.patch.object(loss, "compares_samples", compares), Collectives() as seen:
+                one_step(recipe)()
+            counts.append(sum(seen.bytes.values()))
+        found[recipe] = tuple(counts)
+    if rank == 0:
+        queue.put(found)
+    dist.barrier()
+    dist.destroy_process_group()
