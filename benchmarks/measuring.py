@@ -185,13 +185,14 @@ def compare_calls(
 
 def timed(call: Callable[[], object], options: Options, least: float = 0.05) -> Callable[[], float]:
     """A function that times ``call`` and returns the seconds of one repetition."""
-    once = _seconds(call, 1, options.device)
-    once = min(once, _seconds(call, 1, options.device))
+    once = time_calls(call, 1, options.device)
+    once = min(once, time_calls(call, 1, options.device))
     repeats = 1 if options.small else max(1, int(least / max(once, 1e-7)))
-    return lambda: _seconds(call, repeats, options.device) / repeats
+    return lambda: time_calls(call, repeats, options.device) / repeats
 
 
-def _seconds(call: Callable[[], object], repeats: int, device: str) -> float:
+def time_calls(call: Callable[[], object], repeats: int, device: str) -> float:
+    """The seconds of all repetitions together."""
     _wait(device)
     began = time.perf_counter()
     for _ in range(repeats):

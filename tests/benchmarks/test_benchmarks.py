@@ -17,7 +17,7 @@ from benchmarks.bounds import at_least, at_most
 from benchmarks.measuring import Spread, compare, peak_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("step", "loss", "queue", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn")
+NAMES = ("step", "loss", "queue", "dense", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn")
 
 
 def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
