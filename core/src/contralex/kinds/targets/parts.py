@@ -82,7 +82,7 @@ class ClassLabelTargets(TargetGenerator):
         if not self.some:
             return Targets(index=label)
         classes = torch.arange(dictionary.size, device=label.device)
-        return Targets(weights=(label.unsqueeze(1) == classes).float())
+        return Targets(weights=(label.unsqueeze(1) == classes).to(queries.vectors.dtype))
 
 
 class TeacherLogitsTargets(TargetGenerator):
