@@ -124,7 +124,8 @@ def find_turn(image: Image.Image) -> Image.Transpose | None:
     """What makes an opened image upright, by its EXIF orientation: a JPEG has that in its header, others have it behind
     the pixels."""
     with suppress(Exception):  # damaged metadata raise many kinds, and the pixels are there
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
+        return _UPRIGHT.get(orientation)
     return None
 
 
