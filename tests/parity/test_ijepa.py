@@ -198,3 +198,34 @@ def test_loss_is_torch_s() -> None:
     rows = Rows.from_view(q, torch.arange(6), 0)
     loss = SmoothL1()(rows, Dictionary(shared=torch.zeros(0, 5)), Targets(vectors=k), step())
     torch.testing.assert_close(loss, F.smooth_l1_loss(q, k))
+
+
+# the first weights
+
+
+def test_init_std_is_of_all_weights_and_of_no_position() -> None:
+    from contralex_ijepa.encoder import BlockPredictor
+    from contralex_ijepa.spec import Predictor
+    from contralex_ijepa.vit import patch_vit_backbone
+
+    torch.manual_seed(0)
+    small = patch_vit_backbone(16, 4, width=96, depth=2, heads=4).module
+    torch.manual_seed(0)
+    large = patch_vit_backbone(16, 4, width=96, depth=2, heads=4, init_std=0.1).module
+    for (name, first), second in zip(small.named_parameters(), large.parameters(), strict=True):
+        drawn = first.ndim > 1 and "pos_embed" not in name
+        torch.testing.assert_close(second, first * 5 if drawn else first)
+        if drawn:
+            assert second.std().item() == pytest.approx(0.1, rel=0.1), name
+    predictor = BlockPredictor(96, 4, Predictor(width=96, depth=1, init_std=0.1), heads=4)
+    for name, parameter in predictor.named_parameters():
+        if parameter.ndim > 1:
+            assert parameter.std().item() == pytest.approx(0.1, rel=0.3 if name == "mask_token" else 0.1), name
+
+
+def test_a_default_init_std_is_no_part_of_a_digest() -> None:
+    from contralex.recipes.layers import resolve
+
+    sets = [f"method.encoder.{part}.init_std=0.02" for part in ("backbone", "predictor")]
+    assert resolve("ijepa", sets=sets).digest == resolve("ijepa").digest
+    assert resolve("ijepa", sets=[sets[0].replace("0.02", "0.1")]).digest != resolve("ijepa").digest

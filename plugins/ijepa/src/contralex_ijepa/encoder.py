@@ -107,10 +107,10 @@ class BlockPredictor(nn.Module):
         )
         self.norm = norm(sizes.width)
         self.predict = nn.Linear(sizes.width, dim)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        nn.init.trunc_normal_(self.mask_token, std=sizes.init_std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=sizes.init_std)
                 nn.init.zeros_(module.bias)
 
     def forward(self, tokens: Tensor, context: Tensor, targets: Tensor) -> Tensor:

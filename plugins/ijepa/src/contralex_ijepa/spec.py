@@ -135,7 +135,11 @@ class PatchViTSpec(Spec):
     """The hidden layer of a block's MLP, in widths."""
     channels: int = Field(3, gt=0, le=4096)
     """Channels of the image."""
+    init_std: float = Field(0.02, gt=0, le=1)
+    """The standard deviation of the first weights. Positions do not follow it: where a patch has few pixels, small
+    weights make tokens that say where they are and little else."""
     gives = frozenset({"places"})
+    added = frozenset({"init_std"})
     source = "I-JEPA, arXiv:2301.08243, appendix A.1; code: ijepa vision_transformer.py"
     example = {"image_size": 16, "patch": 4, "width": 8, "depth": 1, "heads": 2}
 
@@ -160,6 +164,9 @@ class Predictor(Spec):
     """Blocks."""
     heads: int | None = Field(None, gt=0, le=1024)
     """Heads of attention in each block; null: as many as the encoder's."""
+    init_std: float = Field(0.02, gt=0, le=1)
+    """The standard deviation of the first weights, and of the mask token."""
+    added = frozenset({"init_std"})
 
 
 _PREDICTOR = Predictor()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from timm.models import vision_transformer as timm
 from torch import Tensor, nn
 
 from contralex.plugin import Backbone, ContralexError, PlacesBackbone, sincos_positions
+
+_DRAWN_STD = 0.02  # of the weights of linear layers, as timm draws them
 
 
 def patch_vit_backbone(
@@ -16,12 +19,13 @@ def patch_vit_backbone(
     heads: int = 12,
     mlp_ratio: float = 4.0,
     channels: int = 3,
+    init_std: float = 0.02,
 ) -> Backbone:
     """A Vision Transformer without a class token, and ``width``, the dimensions of its features (I-JEPA,
     arXiv:2301.08243, appendix A.1; code: vision_transformer.py).
 
     Sizes as of :func:`contralex.plugin.vit_backbone`. All weights are drawn from a normal distribution of standard
-    deviation .02, cut off; biases are zero.
+    deviation ``init_std``; biases are zero.
     """
     vit = PatchTransformer(
         img_size=image_size,
@@ -36,8 +40,12 @@ def patch_vit_backbone(
         num_heads=heads,
         mlp_ratio=mlp_ratio,
     )
-    nn.init.trunc_normal_(vit.patch_embed.proj.weight, std=0.02)
+    nn.init.trunc_normal_(vit.patch_embed.proj.weight, std=_DRAWN_STD)
     nn.init.zeros_(vit.patch_embed.proj.bias)
+    with torch.no_grad():
+        for module in vit.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.weight.mul_(init_std / _DRAWN_STD)
     fixed = sincos_positions(image_size // patch, width)[1:]
     vit.pos_embed = nn.Parameter(fixed.unsqueeze(0), requires_grad=False)
     return Backbone(vit, width)
