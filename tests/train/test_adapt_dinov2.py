@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from contralex.api.adaptation import Adapted
 from contralex.errors import ContralexError
 from contralex.importing import published
 from contralex.kinds.datasets.folder import write_tiny_folder
+from contralex.plugin import PlacesBackbone
 from contralex.plugins.registry import registry
 from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.feature_cache import read_weights_digest
+from contralex.training.stop_errors import RunStopped
 from tests.official_dinov2 import forward, official_state
 
 pytest.importorskip("timm")
@@ -86,6 +89,7 @@ def test_the_untouched_network_is_the_official_one(adapted: Adapted) -> None:
     state = torch.load(adapted.folder.parent / "weights.pth", weights_only=True)
     backbone = contralex.load_backbone(adapted.folder / "published")
     assert set(backbone.state_dict()) == set(state)  # the mask token, too
+    assert isinstance(backbone, PlacesBackbone)
     pixels, mask = torch.rand(3, 3, SIZE, 3 * PATCH), torch.rand(3, 18) < 0.3
     with torch.no_grad():
         found, expected = (
@@ -122,6 +126,20 @@ def test_features_are_kept_of_kept_checkpoints_alone(adapted: Adapted) -> None:
     assert {*stored} == weights
     assert len([*(run / "features").iterdir()]) == len(stored)  # no folder is left of the others
     assert [*(adapted.folder / "published" / "features").glob("*/entry.json")]
+
+
+def test_a_signal_names_the_command_that_goes_on(
+    adapted: Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise RunStopped("Stopped at step 3; go on with: contralex train --resume", 15)
+
+    begun = replace(adapted, folder=tmp_path, rows=adapted.rows[:1], stopped=False)
+    (tmp_path / "adaptation.json").write_text(json.dumps(begun.to_dict()), "utf-8")
+    monkeypatch.setattr("contralex.training.run.train_in_folder", stop)
+    with pytest.raises(RunStopped, match=r"Go on with:\n +contralex adapt --resume --out ") as found:
+        contralex.adapt(resume=True, out=tmp_path)
+    assert found.value.exit_code == 143 and "contralex train" not in str(found.value)
 
 
 def test_it_stops_where_it_does_not_help(images: Path, tmp_path: Path) -> None:

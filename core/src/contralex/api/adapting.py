@@ -128,6 +128,7 @@ def _begin(
 def _go_on(found: Adapted) -> Adapted:
     """Evaluate, and train up to the next evaluation, until the end or until it no longer helps."""
     from contralex.training.run import train_in_folder
+    from contralex.training.stop_errors import RunStopped
 
     plan, folder = found.plan, found.folder
     init = f"init={{checkpoint: {json.dumps(str(folder / PUBLISHED))}}}"
@@ -141,7 +142,13 @@ def _go_on(found: Adapted) -> Adapted:
         if found.no_longer_helps:
             break
         begun = (run / SPEC).is_file()
-        train_in_folder(resolved, run, begun, to="stderr", evaluate=False, until_epoch=epoch)
+        try:
+            train_in_folder(resolved, run, begun, to="stderr", evaluate=False, until_epoch=epoch)
+        except RunStopped as stopped:  # the run alone would go on without evaluations
+            raise stopped.with_sentence(
+                "Stopped; its checkpoint is written. Go on with:"
+                + remedy("contralex", "adapt", "--resume", "--out", folder)
+            ) from None
         newest = read.steps(run / "checkpoints")[0]
         if newest == folder / found.rows[-1].checkpoint:  # train.max_steps ended it
             break

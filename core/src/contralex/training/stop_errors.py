@@ -14,7 +14,11 @@ class RunStopped(ContralexError):
 
     def __init__(self, sentence: str, signal: int) -> None:
         super().__init__(sentence)
-        self.exit_code = 128 + signal
+        self.signal, self.exit_code = signal, 128 + signal
+
+    def with_sentence(self, sentence: str) -> RunStopped:
+        """Of what this run is a part of."""
+        return RunStopped(sentence, self.signal)
 
 
 class BadLoss(ContralexError):
