@@ -80,7 +80,6 @@ FORMS: dict[str, tuple[dict[str, Any], Tensor]] = {
     "own and shared, hidden": ({"own": OWN, "shared": SHARED, "hidden": INDEX % (M + P)}, (INDEX + 1) % (M + P)),
     "shards": ({"shards": Shards(SHARED, M)}, INDEX),
     "own and shards": ({"own": OWN, "shards": Shards(SHARED, M)}, torch.where(INDEX % 2 == 0, 1, INDEX + P)),
-    "span": ({"shared": SHARED[:, :10], "span": (8, 18)}, INDEX),
     "drawn": ({"own": DrawnEntries(SHARED, DRAWN)}, INDEX % P),
     "drawn, mask": ({"own": DrawnEntries(SHARED, DRAWN), "mask": LONE[:, :P] | (torch.arange(P) == 1)}, 0 * INDEX + 1),
     "drawn and shared": ({"own": DrawnEntries(OTHER, DRAWN), "shared": SHARED}, torch.where(INDEX % 2 == 0, 1, INDEX)),
@@ -91,15 +90,14 @@ FORMS: dict[str, tuple[dict[str, Any], Tensor]] = {
 
 def plain(queries: Tensor, parts: dict[str, Any]) -> Tensor:
     """(N, P+M) scores, as the dictionary's definition says."""
-    first, last = parts.get("span") or (0, D)
     table = parts.get("shared", parts.get("stored"))
     if "shards" in parts:
         table = parts["shards"].part
     scores = []
     if "own" in parts:
-        scores.append((queries[:, None, first:last] * read_own(parts["own"]).double()).sum(dim=2))
+        scores.append((queries[:, None] * read_own(parts["own"]).double()).sum(dim=2))
     if table is not None:
-        scores.append(queries[:, first:last] @ table.double().T)
+        scores.append(queries @ table.double().T)
     together = torch.cat(scores, dim=1)
     if "mask" in parts:
         together = together.masked_fill(~parts["mask"], float("-inf"))
