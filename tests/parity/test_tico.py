@@ -89,7 +89,7 @@ def test_the_loss_alone_in_float64() -> None:
 def test_the_covariance_is_in_the_checkpoint_and_follows_queries_not_keys() -> None:
     model: Any = made("tico")
     assert "loss.covariance" in model.state_dict()
-    views = {view: each.float() for view, each in images(0).items()}
+    views = images(0)
     moment = Step(step().clock, seed=0, batch=B)
     found = model(views, SAMPLE, moment)
     queries = moment.queries["image"].select_view(0).vectors
@@ -105,9 +105,9 @@ def spread_after_training(weight: float) -> float:
     model: Any = made("tico", head, "method.key_encoder.momentum=0.9", f"method.loss.weight={weight}")
     optimizer = torch.optim.SGD(model.encoder.parameters(), lr=0.1, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
-    squares = F.interpolate(torch.rand(B, 3, 4, 4, generator=generator), size=16)
+    squares = F.interpolate(torch.rand(B, 3, 4, 4, generator=generator, dtype=torch.float64), size=16)
     for number in range(120):
-        noise = torch.randn(2, B, 3, 16, 16, generator=generator)
+        noise = torch.randn(2, B, 3, 16, 16, generator=generator, dtype=torch.float64)
         moment = step(number)
         found = model({view: squares + 0.3 * noise[view] for view in (0, 1)}, SAMPLE, moment)
         optimizer.zero_grad()
