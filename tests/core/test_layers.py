@@ -10,7 +10,7 @@ import pytest
 from contralex.plugin import ContralexError
 from contralex.recipes import yaml
 from contralex.recipes.diff import diff
-from contralex.recipes.layers import resolve, resolve_data
+from contralex.recipes.layers import resolve, resolve_data, unwritten_defaults
 
 Write = Callable[..., str]
 
@@ -582,3 +582,8 @@ def test_layers_leaves_and_what_is_taken_out(recipe: Write) -> None:
         "train.optimizer.lr": "steps(start=0.03, factor=0.1, at=[1], warmup_epochs=0) → 0.1",
         "train.optimizer.groups": "[] → [norm_and_bias weight_decay=0]",
     }
+
+
+def test_a_default_in_a_list_that_is_not_written_has_its_origin() -> None:
+    origin = unwritten_defaults(resolve("simclr-v1"))["train.optimizer.groups.0.layer_decay"]
+    assert [(each.layer, each.value) for each in origin] == [("default of ParamGroup", True)]

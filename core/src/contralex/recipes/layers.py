@@ -330,7 +330,10 @@ def _default(run: RunSpec, path: yaml.Path, value: Any) -> Origin:
     owner: Any = run
     node: Any = run
     for key in path[:-1]:
-        node = getattr(node, str(key)) if isinstance(node, Spec) else node[key]
+        if isinstance(node, Spec):
+            node = getattr(node, str(key))
+        else:
+            node = node[int(key) if isinstance(node, tuple | list) else key]
         owner = node if isinstance(node, Spec) else owner
     label = f"default of {getattr(owner, 'kind', type(owner).__name__)}"
     return Origin(label, label, None, value)
