@@ -178,7 +178,7 @@ def view_lines(options: Options, peers: Peers) -> Iterator[Line]:
 
 
 def _view_lines(options: Options, peers: Peers) -> Iterator[Line]:
-    count = views.BATCH if options.small else 4 * views.BATCH
+    count = views.BATCH if options.small else 12 * views.BATCH
     case = compare("", views.moco(224, WIDE, count, peers), options.rounds)
     fused = f"{OURS}, fused"
     yield against(at_least, "MoCo v2 views, exact: speed against lightly", 3.5, faster(case, "lightly"), "lightly")
@@ -188,7 +188,7 @@ def _view_lines(options: Options, peers: Peers) -> Iterator[Line]:
     sides = {name: side for name, side in views.simclr(count, peers).items() if name != "lightly"}
     case = compare("", sides, options.rounds)
     yield at_least("SimCLR views, exact: speed against torchvision", 5, faster(case, "torchvision"))
-    many = count if options.small else 16 * count
+    many = count if options.small else 5 * count
     case = compare("", views.moco(32, SMALL, many, peers), options.rounds)
     for peer, bound in (("lightly", 8), ("albumentations", 2)):
         yield against(at_least, f"views at 32 px: speed against {peer}", bound, faster(case, peer), peer)

@@ -41,10 +41,10 @@ def measure(options: Options, report: Report, peers: Peers) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        count = BATCH if options.small else 4 * BATCH
+        count = BATCH if options.small else 12 * BATCH  # the first batches take their memory from the system
         report.add(compare("MoCo v2 views, 224 px", moco(224, WIDE, count, peers), options.rounds))
         report.add(compare("SimCLR views, 224 px", simclr(count, peers), options.rounds))
-        many = count if options.small else 16 * count
+        many = count if options.small else 5 * count
         report.add(compare("views, 32 px", moco(32, SMALL, many, peers), options.rounds))
     finally:
         torch.set_num_threads(threads)
