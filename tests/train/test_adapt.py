@@ -20,25 +20,11 @@ from contralex.kinds.datasets.folder import write_tiny_folder
 from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from tests.official_dinov2 import official_state
+from tests.train.tiny_vit import DEPTH, GRID, PATCH, TINY_VIT, WIDTH
 
 pytest.importorskip("timm")
 
-WIDTH, DEPTH, PATCH, GRID = 12, 2, 4, 5
-TINY = {
-    "method.encoder.backbone.width": WIDTH,
-    "method.encoder.backbone.depth": DEPTH,
-    "method.encoder.backbone.heads": 2,
-    "method.encoder.backbone.patch": PATCH,
-    "method.encoder.backbone.image_size": GRID * PATCH,
-    "method.encoder.backbone.drop_path": 0,  # its noise is of no seed
-    "method.encoder.projector": [{"width": 16, "activation": "gelu"}, {"width": 8}],
-    "method.views.groups.locals.count": 2,
-    "method.negatives.count": 16,
-    "train.batch_size": 8,
-    "train.workers": 0,
-    "train.precision": "fp32",
-    "train.threads": 1,
-}
+TINY = {**TINY_VIT, "method.encoder.backbone.drop_path": 0}  # its noise is of no seed
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +203,7 @@ def test_every_published_encoder_fits_the_recipe_that_goes_on_with_it() -> None:
             choice = published.choose(encoder.name, recipe)
             settings = [
                 f"{path}={json.dumps(v)}"
-                for path, v in {**choice.encoder.settings, **choice.adaptation.settings}.items()
+                for path, v in {**choice.encoder.all_settings(), **choice.adaptation.settings}.items()
             ]
             resolve(choice.adaptation.recipe, sets=settings)
         assert encoder.url.endswith(encoder.file) and encoder.url.startswith("https://")
@@ -227,7 +213,7 @@ def test_every_published_encoder_fits_the_recipe_that_goes_on_with_it() -> None:
     ("name", "size"), [("dinov2-vits14", (384, 12, 6, 14)), ("dinov2-vitg14-reg", (1536, 40, 24, 14))]
 )
 def test_sizes_are_dinov2s(name: str, size: tuple[int, ...]) -> None:
-    found = published.choose(name).encoder.settings
+    found = published.choose(name).encoder.all_settings()
     assert tuple(found[f"method.encoder.backbone.{key}"] for key in ("width", "depth", "heads", "patch")) == size
 
 

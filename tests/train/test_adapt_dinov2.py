@@ -21,27 +21,13 @@ from contralex.training.checkpoints.read import open_checkpoint
 from contralex.training.feature_cache import read_weights_digest
 from contralex.training.stop_errors import RunStopped
 from tests.official_dinov2 import forward, official_state
+from tests.train.tiny_vit import DEPTH, GRID, HEAD, HEADS, PATCH, TINY_VIT, WIDTH
 
 pytest.importorskip("timm")
 
-WIDTH, DEPTH, HEADS, PATCH, GRID, SIZE = 12, 2, 2, 4, 5, 24
-_HEAD = [{"width": 16, "activation": "gelu"}, {"width": 8}]
-TINY = {
-    "method.encoder.backbone.width": WIDTH,
-    "method.encoder.backbone.depth": DEPTH,
-    "method.encoder.backbone.heads": HEADS,
-    "method.encoder.backbone.patch": PATCH,
-    "method.encoder.backbone.image_size": GRID * PATCH,
-    "method.encoder.projector": _HEAD,
-    "method.views.groups.locals.count": 2,
-    "method.negatives.count": 16,
-    "train.batch_size": 8,
-    "train.workers": 0,
-    "train.precision": "fp32",
-    "train.threads": 1,
-}
+SIZE = 24
 DINOV2 = {
-    "method.encoder.outputs.patches.projector": _HEAD,
+    "method.encoder.outputs.patches.projector": HEAD,
     "method.look_ups.patches.negatives.count": 16,
 }
 
@@ -63,7 +49,7 @@ def write_weights(folder: Path, registers: int = 0) -> Path:
 
 def adapt(encoder: str, images: Path, weights: Path, out: Path, sets: dict[str, Any], **options: Any) -> Adapted:
     given: dict[str, Any] = {"epochs": 1, "every": 1, "size": SIZE} | options
-    return contralex.adapt(encoder, images, weights=weights, out=out, sets=TINY | sets, **given)
+    return contralex.adapt(encoder, images, weights=weights, out=out, sets=TINY_VIT | sets, **given)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from contralex.kinds.datasets.limits import MAX_PIXELS, MaxPixels
     from contralex.kinds.encoders.coordinates import locate_places
     from contralex.kinds.encoders.image import ImageEncoder, mlp
-    from contralex.kinds.encoders.specs import JigsawHead, Layer
+    from contralex.kinds.encoders.specs import JigsawHead, Layer, OutputName
     from contralex.kinds.encoders.towers import TowersEncoder
     from contralex.kinds.key_encoders.parts import FrozenEncoder, MomentumEncoder, SharedKeyEncoder
     from contralex.kinds.layouts import rename_dinov2_backbone
@@ -105,7 +105,7 @@ if TYPE_CHECKING:
     from contralex.plugins.building import BuildContext
     from contralex.plugins.company import ViewCompany, draw_scattered
     from contralex.plugins.hooks import Run, hookimpl
-    from contralex.plugins.layouts import Adaptation, Layout, PublishedEncoder, Rename
+    from contralex.plugins.layouts import Adaptation, Layout, PublishedEncoder, Rename, rename_weight_norm
     from contralex.plugins.spec import Delay, Least, Slot, Spec
     from contralex.recipes.code_files import permission
     from contralex.recipes.data_files import check_present
@@ -194,6 +194,7 @@ _WHERE = {
     "contralex.kinds.encoders.specs": (
         "JigsawHead",
         "Layer",
+        "OutputName",
     ),
     "contralex.kinds.encoders.towers": ("TowersEncoder",),
     "contralex.kinds.key_encoders.parts": (
@@ -319,6 +320,7 @@ _WHERE = {
         "Layout",
         "PublishedEncoder",
         "Rename",
+        "rename_weight_norm",
     ),
     "contralex.plugins.spec": (
         "Delay",
@@ -433,6 +435,7 @@ __all__ = [
     "NoNegatives",
     "Normalize",
     "Number",
+    "OutputName",
     "Paths",
     "Photograph",
     "Placement",
@@ -515,6 +518,7 @@ __all__ = [
     "refuse_if",
     "remedy",
     "rename_dinov2_backbone",
+    "rename_weight_norm",
     "resolve_data",
     "sincos_positions",
     "slice_of_batch",

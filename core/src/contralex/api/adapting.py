@@ -211,7 +211,7 @@ def _finite(value: float | None) -> float | None:
 
 def _settings(choice: Choice, epochs: int, every: int) -> Iterator[str]:
     """Those of the network, of the recipe on few images, and of evaluations."""
-    yield from _texts(choice.encoder.settings)
+    yield from _texts(choice.encoder.all_settings())
     yield from _texts(choice.adaptation.settings)
     yield f"train.epochs={epochs}"
     yield f"train.batch_size={_BATCH}"

@@ -24,13 +24,10 @@ _MIRRORS_X = {_Turn.FLIP_LEFT_RIGHT, _Turn.ROTATE_180, _Turn.ROTATE_270, _Turn.T
 _MIRRORS_Y = {_Turn.FLIP_TOP_BOTTOM, _Turn.ROTATE_180, _Turn.ROTATE_90, _Turn.TRANSVERSE}
 
 
-class Photograph:
-    """A JPEG file whose header was read, and whose pixels were not. ``size``: width and height, upright."""
+class _OfSize:
+    """``size``: width and height of the full image, upright."""
 
-    def __init__(self, image: JpegImageFile, path: Path | str, max_pixels: int) -> None:
-        self._image, self._path, self._max_pixels = image, path, max_pixels
-        self._turn = images.find_turn(image)
-        self.size: tuple[int, int] = self._upright(image.size)
+    size: tuple[int, int]
 
     @property
     def width(self) -> int:
@@ -39,6 +36,15 @@ class Photograph:
     @property
     def height(self) -> int:
         return self.size[1]
+
+
+class Photograph(_OfSize):
+    """A JPEG file whose header was read, and whose pixels were not. ``size``: width and height, upright."""
+
+    def __init__(self, image: JpegImageFile, path: Path | str, max_pixels: int) -> None:
+        self._image, self._path, self._max_pixels = image, path, max_pixels
+        self._turn = images.find_turn(image)
+        self.size = self._upright(image.size)
 
     def decode(self, divisor: int = 1) -> Image.Image | ScaledImage:
         """Its pixels, once: as :func:`contralex.data.images.read` gives them, or with sides divided by one of
@@ -61,7 +67,7 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class ScaledImage:
+class ScaledImage(_OfSize):
     """An ``image`` whose sides are those of ``size``, (width, height), divided by ``divisor`` and rounded up.
 
     ``left``, ``top``: how many pixels of the full image it reaches beyond it there, as one does that was stored upside
@@ -73,14 +79,6 @@ class ScaledImage:
     divisor: int
     left: int = 0
     top: int = 0
-
-    @property
-    def width(self) -> int:
-        return self.size[0]
-
-    @property
-    def height(self) -> int:
-        return self.size[1]
 
 
 def open_image(path: Path | str, max_pixels: int) -> Photograph | Image.Image:

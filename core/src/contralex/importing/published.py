@@ -88,7 +88,7 @@ def _of_timm(name: str) -> PublishedEncoder:
         file=f"{name}.safetensors",
         url=f"https://huggingface.co/timm/{name}",
         recipes=("dino",),
-        settings={"method.encoder.backbone.kind": "timm", "method.encoder.backbone.name": name.partition(".")[0]},
+        backbone={"kind": "timm", "name": name.partition(".")[0]},
     )
 
 

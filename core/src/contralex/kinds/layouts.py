@@ -40,7 +40,7 @@ def _published_dinov2(letter: str, registers: int) -> PublishedEncoder:
         file=file,
         url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vit{letter}14/{file}",
         recipes=("dinov2", "dino"),
-        settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
+        backbone=backbone,
     )
 
 

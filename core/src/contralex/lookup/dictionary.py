@@ -191,7 +191,7 @@ class Dictionary:
 
         A collective where there are ``shards``: every process calls it, with as many queries.
         """
-        vectors = self._compared(queries)
+        vectors = at_least_float32(queries)
         parts = []
         if self._own is not None:
             parts.append(torch.einsum("nd,npd->np", vectors, self.own.to(vectors.dtype)))
@@ -217,9 +217,9 @@ class Dictionary:
             self._answers.remember_lead(queries, index, answer.lead, has_ties=answer.has_ties)
             return answer.loss
         if isinstance(temperature, Tensor):
-            loss, lead = self._entries().cross_entropy(self._divide(queries, temperature), index, 1.0)
+            loss, lead = self._entries().cross_entropy(_divide(queries, temperature), index, 1.0)
         else:
-            loss, lead = self._entries().cross_entropy(self._compared(queries), index, temperature)
+            loss, lead = self._entries().cross_entropy(at_least_float32(queries), index, temperature)
         self._answers.remember_lead(queries, index, lead)
         return loss
 
@@ -243,9 +243,9 @@ class Dictionary:
             return -(dense * log_p).sum(dim=1)
         shared = self._shared_answers()
         if shared is not None and isinstance(tiled, DenseWeights) and groups == 1:
-            loss, best = shared.soft_cross_entropy(queries, tiled.weights, temperature, self._compared)
+            loss, best = shared.soft_cross_entropy(queries, tiled.weights, temperature)
         else:
-            loss, best = self._entries().soft_cross_entropy(self._divide(queries, temperature), tiled, groups)
+            loss, best = self._entries().soft_cross_entropy(_divide(queries, temperature), tiled, groups)
         self._answers.remember_best(queries, best)
         return loss
 
@@ -260,7 +260,7 @@ class Dictionary:
         if self._has_own_scores() if tiled is None else self._needs_all_scores(tiled):
             scores = self.scores(queries) / temperature
             return sum_exponentials(scores if tiled is None else scores + tiled.dense().to(scores).log(), dim=1)
-        return self._entries().log_sum_exp(self._divide(queries, temperature), tiled)
+        return self._entries().log_sum_exp(_divide(queries, temperature), tiled)
 
     def sigmoid_cross_entropy(
         self, queries: Tensor, index: Tensor, temperature: float | Tensor = 1.0, bias: float | Tensor = 0.0
@@ -269,7 +269,7 @@ class Dictionary:
         not hidden (SigLIP, Eq. 3)."""
         is_fixed = not isinstance(bias, Tensor) or not bias.requires_grad
         if is_fixed and not self._has_own_scores() and self._entries().has_only_fixed_own:
-            divided = self._divide(queries, temperature)
+            divided = _divide(queries, temperature)
             shift = bias.detach() if isinstance(bias, Tensor) else divided.new_tensor(bias)
             loss, lead = self._entries().own_sigmoid_cross_entropy(divided, index, shift)
             self._answers.remember_lead(queries, index, lead)
@@ -281,7 +281,7 @@ class Dictionary:
             own = torch.arange(logits.shape[1], device=index.device) == index.unsqueeze(1)
             return -F.logsigmoid(torch.where(own, logits, -logits)).masked_fill(absent, 0.0).sum(dim=1)
         # A dimension more, in which every query has the bias and every entry has 1.
-        divided, table = self._divide(queries, temperature), self._entries().only_table()
+        divided, table = _divide(queries, temperature), self._entries().only_table()
         biased = torch.cat([divided, torch.zeros_like(divided[:, :1]) + bias], dim=1)
         entries = replace(self._entries(), table=torch.cat([table, torch.ones_like(table[:, :1])], dim=1))
         loss, lead = entries.sigmoid_cross_entropy(biased, index)
@@ -294,7 +294,7 @@ class Dictionary:
         if known is None:
             if self._has_own_scores():
                 return self.scores(queries).argmax(dim=1)
-            known = self._entries().find_best(self._divide(queries.detach(), 1.0))
+            known = self._entries().find_best(at_least_float32(queries.detach()))
             self._answers.remember_best(queries, known)
         return known
 
@@ -357,11 +357,9 @@ class Dictionary:
     def _has_own_scores(self) -> bool:
         return type(self).scores is not Dictionary.scores
 
-    def _divide(self, queries: Tensor, temperature: float | Tensor) -> Tensor:
-        return self._compared(queries) / temperature
 
-    def _compared(self, queries: Tensor) -> Tensor:
-        return at_least_float32(queries)
+def _divide(queries: Tensor, temperature: float | Tensor) -> Tensor:
+    return at_least_float32(queries) / temperature
 
 
 def _present(part: _Value | None, name: str, meaning: str) -> _Value:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from contralex.compat import times_written
 from contralex.lookup import streaming
+from contralex.lookup.precision import at_least_float32
 from contralex.lookup.streaming import Hidden
 
 _Value = TypeVar("_Value")
@@ -39,13 +40,12 @@ class SharedAnswers:
         self._cache, self._entries = cache, entries
 
     def soft_cross_entropy(
-        self, queries: Tensor, weights: Tensor, temperature: float | Tensor, compare: Callable[[Tensor], Tensor]
+        self, queries: Tensor, weights: Tensor, temperature: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(N,) −Σ w·log softmax(scores/temperature), and (N,) the best entry. ``compare`` gives the dimensions of the
-        queries that are compared. ``weights`` (N, M) have no gradient."""
+        """(N,) −Σ w·log softmax(scores/temperature), and (N,) the best entry. ``weights`` (N, M) have no gradient."""
 
         def score() -> _Scored:
-            divided = compare(queries) / temperature
+            divided = at_least_float32(queries) / temperature
             return _Scored(divided, *streaming.log_sum_exp_and_best(divided, self._entries, Hidden()))
 
         def average() -> tuple[Tensor, Tensor]:

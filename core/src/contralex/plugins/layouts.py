@@ -45,19 +45,35 @@ def name_pattern(text: str) -> re.Pattern[str]:
     return re.compile(_TOKEN.sub(lambda token: _GROUPS[token[0]], re.escape(text)))
 
 
+def rename_weight_norm(theirs: str, ours: str) -> list[Rename]:
+    """Of a layer with torch's weight norm: as it was first written, and as a parametrisation."""
+    gain, direction = (f"parametrizations.weight.original{part}" for part in (0, 1))
+    return [
+        Rename(f"{theirs}.weight_g", f"{ours}.{gain}"),
+        Rename(f"{theirs}.weight_v", f"{ours}.{direction}"),
+        Rename(f"{theirs}.parametrizations.*", f"{ours}.parametrizations.*"),
+    ]
+
+
 @dataclass(frozen=True)
 class PublishedEncoder:
     """An encoder whose weights somebody published, for ``contralex adapt NAME``.
 
     ``file``: what it is called where it is published, at ``url``. ``recipes``: those that can go on with it; the first
-    that is installed is taken. ``settings``: by their paths, those with which a recipe makes the network of the file.
+    that is installed is taken. ``backbone``: the fields of a recipe's backbone with which it makes the network of the
+    file; ``settings``: others, by their paths.
     """
 
     name: str
     file: str
     url: str
     recipes: Sequence[str]
+    backbone: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def all_settings(self) -> dict[str, Any]:
+        """By their paths."""
+        return {**{f"method.encoder.backbone.{name}": value for name, value in self.backbone.items()}, **self.settings}
 
 
 @dataclass(frozen=True)

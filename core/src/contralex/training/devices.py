@@ -138,7 +138,8 @@ def quiet_worker(number: int) -> None:
 @contextmanager
 def close_process_group() -> Iterator[None]:
     """Closes the process group that Accelerate opened, however the run ends, and leaves Accelerate's state, torch's
-    threads and cuDNN's tuning as they were, so that the next run of this process may have another precision.
+    threads and cuDNN's tuning as they were, so that the next run of this process may have another precision. Memory
+    that :func:`keep_memory` has kept goes back to the system.
 
     Accelerate keeps one state for the whole process. The caller's own, where there is any, is back afterwards.
     """

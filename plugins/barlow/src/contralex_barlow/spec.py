@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from contralex.plugin import Least, Spec
-
-OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+from contralex.plugin import Least, OutputName, Spec
 
 # Both compare the two views dimension by dimension over the whole batch, and learn from both sides.
 _NEEDS = {

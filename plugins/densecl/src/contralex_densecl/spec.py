@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from contralex.plugin import Placement, Spec, StoredIn
-
-OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+from contralex.plugin import OutputName, Placement, Spec, StoredIn
 
 
 class PlaceQueueSpec(Spec):

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
-
-_GAIN, _DIRECTION = (f"parametrizations.weight.original{part}" for part in (0, 1))
-
-
-def _last_layer(theirs: str, ours: str) -> list[Rename]:
-    """Of torch's weight norm as it was, and as a parametrisation."""
-    return [
-        Rename(f"{theirs}.weight_g", f"{ours}.{_GAIN}"),
-        Rename(f"{theirs}.weight_v", f"{ours}.{_DIRECTION}"),
-        Rename(f"{theirs}.parametrizations.*", f"{ours}.parametrizations.*"),
-    ]
+from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename, rename_weight_norm
 
 
 def _network(theirs: str, ours: str) -> list[Rename]:
@@ -28,21 +15,23 @@ def _network(theirs: str, ours: str) -> list[Rename]:
 def _published(letter: str, name: str, patch: int) -> PublishedEncoder:
     """The teacher's backbone alone (hubconf.py)."""
     width, heads = {"s": (384, 6), "b": (768, 12)}[letter]
-    backbone: dict[str, Any] = {
+    backbone = {
         "kind": "vit",
         "patch": patch,
         "width": width,
         "depth": 12,
         "heads": heads,
         "any_size": True,
+        "layer_scale": None,
+        "feed_forward": "mlp",
+        "frozen_patches": True,
     }
-    backbone |= {"layer_scale": None, "feed_forward": "mlp", "frozen_patches": True}
     return PublishedEncoder(
         name=f"dino-vit{letter}{patch}",
         file=f"dino_{name}{patch}_pretrain.pth",
         url=f"https://dl.fbaipublicfiles.com/dino/dino_{name}{patch}_pretrain/dino_{name}{patch}_pretrain.pth",
         recipes=("dino",),
-        settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
+        backbone=backbone,
     )
 
 
@@ -74,9 +63,9 @@ LAYOUTS = [
         recipes=("dino",),
         renames=[
             *_network("student", "encoder"),
-            *_last_layer("student/head.last_layer", "negatives.layer"),
+            *rename_weight_norm("student/head.last_layer", "negatives.layer"),
             *_network("teacher", "key_encoder.encoder"),
-            *_last_layer("teacher/head.last_layer", "key_encoder.twins.0"),
+            *rename_weight_norm("teacher/head.last_layer", "key_encoder.twins.0"),
             Rename("dino_loss/center", "targets.centre", "reshaped"),
         ],
         published=[
@@ -92,7 +81,7 @@ LAYOUTS = [
         recipes=("dino",),
         renames=[
             *_network("teacher", "encoder"),
-            *_last_layer("teacher/head.last_layer", "negatives.layer"),
+            *rename_weight_norm("teacher/head.last_layer", "negatives.layer"),
         ],
         left_out={
             "student/*": "both sides begin as the teacher",

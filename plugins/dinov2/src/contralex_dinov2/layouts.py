@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from contralex.plugin import Adaptation, Layout, Rename, rename_dinov2_backbone
-
-_GAIN, _DIRECTION = (f"parametrizations.weight.original{part}" for part in (0, 1))
+from contralex.plugin import Adaptation, Layout, Rename, rename_dinov2_backbone, rename_weight_norm
 
 
 def _head(theirs: str, projector: str, prototypes: str) -> list[Rename]:
-    """The last layer by torch's weight norm as it was, and as a parametrisation."""
     return [
         Rename(f"teacher/{theirs}.mlp.{{n}}.*", f"{projector}.{{n}}.*"),
-        Rename(f"teacher/{theirs}.last_layer.weight_g", f"{prototypes}.layer.{_GAIN}"),
-        Rename(f"teacher/{theirs}.last_layer.weight_v", f"{prototypes}.layer.{_DIRECTION}"),
-        Rename(f"teacher/{theirs}.last_layer.parametrizations.*", f"{prototypes}.layer.parametrizations.*"),
+        *rename_weight_norm(f"teacher/{theirs}.last_layer", f"{prototypes}.layer"),
     ]
 
 

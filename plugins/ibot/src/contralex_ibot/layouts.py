@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
 
 _SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}  # models/vision_transformer.py
@@ -12,22 +10,24 @@ _SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}  # models/
 def _published(letter: str) -> PublishedEncoder:
     """The teacher's backbone alone (README.md), in a file that has one name for all."""
     width, depth, heads = _SIZES[letter]
-    backbone: dict[str, Any] = {
+    backbone = {
         "kind": "vit",
         "patch": 16,
         "width": width,
         "depth": depth,
         "heads": heads,
         "any_size": True,
+        "layer_scale": None,
+        "feed_forward": "mlp",
+        "frozen_patches": True,
     }
-    backbone |= {"layer_scale": None, "feed_forward": "mlp", "frozen_patches": True}
     return PublishedEncoder(
         name=f"ibot-vit{letter}16",
         file="checkpoint_teacher.pth",
         url="https://lf3-nlp-opensource.bytetos.com/obj/nlp-opensource/archive/2022/ibot/"
         f"vit{letter}_16/checkpoint_teacher.pth",
         recipes=("ibot", "dino"),
-        settings={f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
+        backbone=backbone,
     )
 
 

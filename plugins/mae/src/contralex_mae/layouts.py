@@ -8,16 +8,13 @@ from contralex.plugin import Adaptation, Layout, PublishedEncoder, Rename
 def _published(letter: str, size: str, patch: int, width: int, depth: int, heads: int) -> PublishedEncoder:
     """The encoder alone (FINETUNE.md)."""
     file = f"mae_pretrain_vit_{size}.pth"
-    backbone = {"patch": patch, "width": width, "depth": depth, "heads": heads, "frozen_patches": True}
     return PublishedEncoder(
         name=f"mae-vit{letter}{patch}",
         file=file,
         url=f"https://dl.fbaipublicfiles.com/mae/pretrain/{file}",
         recipes=("mae",),
-        settings={
-            **{f"method.encoder.backbone.{name}": value for name, value in backbone.items()},
-            "method.views.patch": patch,
-        },
+        backbone={"patch": patch, "width": width, "depth": depth, "heads": heads, "frozen_patches": True},
+        settings={"method.views.patch": patch},
     )
 
 

@@ -13,7 +13,7 @@ def _published(letter: str, heads: int, width: int) -> PublishedEncoder:
         file=file,
         url=f"https://dl.fbaipublicfiles.com/moco-v3/vit-{letter}-300ep/{file}",
         recipes=("moco-v3-vit",),
-        settings={"method.encoder.backbone.width": width, "method.encoder.backbone.heads": heads},
+        backbone={"width": width, "heads": heads},
     )
 
 

@@ -67,7 +67,7 @@ class ImageEncoder(Encoder):
         self._others = dict(outputs)
         self._located = tuple(name for name, other in self._others.items() if other.reads == "coordinates")
         own_heads = {
-            name: other for name, other in self._others.items() if other.head is None and other.reads != "coordinates"
+            name: other for name, other in self._others.items() if other.head is None and name not in self._located
         }
         self.heads = nn.ModuleDict({name: OutputHead(name, self.feature_dim, own) for name, own in own_heads.items()})
         self._reads_places = any(other.reads != "pooled" for other in self._others.values())

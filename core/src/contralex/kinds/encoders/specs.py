@@ -13,6 +13,7 @@ from contralex.plugins.spec import Slot, Spec, leave_out_defaults
 
 Channels = Annotated[int, Field(gt=0, le=4096)]
 OutputName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+"""Marks a field that holds the name of an output of the encoder."""
 _TINY = {
     "kind": "image",
     "backbone": {"kind": "conv", "widths": (6, 8), "strides": (2, 2)},
