@@ -44,8 +44,8 @@ def keep_freed() -> bool:
     """Have the C library keep the memory that this process frees, and take it for what is allocated next. Returns
     whether it does.
 
-    glibc gives large blocks back to the system, so that each step of training pays for the same pages anew: up to a
-    third of a small network's time on the CPU. Where the environment says how it is to be (``MALLOC_TRIM_THRESHOLD_``,
+    glibc gives large blocks back to the system, so that each step of training pays for the same pages anew: a tenth of
+    its time on two idle cores. Where the environment says how it is to be (``MALLOC_TRIM_THRESHOLD_``,
     ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``), that is obeyed.
     """
     library = _glibc()

@@ -60,7 +60,7 @@ def tune_convolutions(device: torch.device) -> None:
 
 def keep_memory(device: torch.device) -> None:
     """On the CPU a step takes the memory that the step before it has freed; :func:`close_process_group` gives it back
-    to the system. Measured on two cores: 1.2 to 1.3 times the speed for a small network at 32 pixels, 1.05 for a
+    to the system. Measured on two idle cores: 1.1 times the speed, for a small network at 32 pixels as for a
     ResNet-18 at 128, and at most 3 % more memory."""
     if device.type == "cpu":
         memory.keep_freed()
