@@ -8,6 +8,8 @@ gradient is made in one of three ways:
 * Few scores: backward reads the exponentials of the pass.
 * Else backward computes the scores again, tile by tile, from queries and entries.
 
+On a GPU, where it pays, kernels make the sums that have neither weights nor a mask (:mod:`.triton_sums`).
+
 Queries come divided by the temperature. Everything is in the dtype of the queries, float32 or float64.
 """
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contralex.lookup import triton_sums
 from contralex.lookup.host_copies import HostCopy, find_on_host
 from contralex.lookup.weights import TiledWeights
 
@@ -76,8 +79,9 @@ def score_picked(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     inside = (index >= 0) & (index < entries.shape[-2])
     index, wide = index.clamp(0, entries.shape[-2] - 1), _wide(queries)
     scores = []
-    for start in range(0, len(queries), _ROWS):
-        rows = slice(start, start + _ROWS)
+    step = _ROWS if queries.device.type == "cpu" else max(_ROWS, KEPT // max(queries.shape[1], 1))
+    for start in range(0, len(queries), step):
+        rows = slice(start, start + step)
         if entries.dim() == 2:
             own = entries[index[rows]]
         else:
@@ -213,6 +217,10 @@ class _Running:
         self.weighted = torch.zeros_like(queries) if mean else None
         self._least = torch.finfo(queries.dtype).min
 
+    def put(self, sums: triton_sums.Sums) -> None:
+        """Take the sums over all entries."""
+        self.largest, self.sum, self.weighted = sums.largest, sums.total, sums.weighted
+
     def shift(self, tile: _Tile, scores: Tensor, top: Tensor | None = None) -> Tensor:
         """Make a tile's ``scores`` relative to the largest so far. Return by how much that rose (R,). ``top`` (R,): the
         largest of the tile, where it is known."""
@@ -233,7 +241,7 @@ class _Running:
         if self.weighted is not None:
             self.weighted[rows] = self.weighted[rows].mul_(fraction.unsqueeze(1)).addmm_(scores, tile.entries)
 
-    def reference(self, rows: slice) -> Tensor:
+    def reference(self, rows: slice = slice(None)) -> Tensor:
         """The largest score; a finite number where all are hidden, because −∞ − −∞ is none."""
         return self.largest[rows].clamp_min(self._least)
 
@@ -264,6 +272,10 @@ class _Best:
         self.score = queries.new_full((len(queries),), float("-inf"))
         self.index = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
 
+    def put(self, sums: triton_sums.Sums) -> None:
+        """Take what is best of all entries."""
+        self.score, self.index = sums.largest.clone(), sums.best
+
     def add(self, tile: _Tile, scores: Tensor, top: Tensor) -> None:
         """Count a tile. ``top`` (R,): the largest of its ``scores``."""
         score, index = self.score[tile.rows], self.index[tile.rows]
@@ -284,6 +296,7 @@ class _Way:
         self.in_the_pass = needs_queries and not needs_entries
         self.at_once = len(queries) * len(entries) <= KEPT
         self.kept: Tensor | None = None
+        self.by_kernel = False
         self._keeps = needs_entries and self.at_once
         if needs_entries:
             ctx.save_for_backward(queries, entries)
@@ -292,6 +305,36 @@ class _Way:
         """Keep what became of the only tile's scores, where backward is to read them."""
         if self._keeps:
             self.kept = scores
+
+    def sum_by_kernel(
+        self, queries: Tensor, entries: Tensor, hidden: Hidden, *, picked: Tensor | None = None, best: bool = False
+    ) -> triton_sums.Sums | None:
+        """None where tiles are to be summed."""
+        if hidden.mask is not None:
+            return None
+        sums = triton_sums.sum_tiles(queries, entries, hidden.indices, picked=picked, best=best, mean=self.in_the_pass)
+        self.by_kernel = sums is not None
+        return sums
+
+
+def _weigh_by_kernel(
+    ctx: Any, factor: Tensor, picked: Tensor | None = None, of_picked: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None] | None:
+    """The gradients of queries and entries, where a score's is exp(score − largest)·factor, and ``of_picked`` for the
+    picked one; all (N,). None where tiles are to be weighed."""
+    if not ctx.way.by_kernel:
+        return None
+    queries, entries = ctx.saved_tensors
+    return triton_sums.weigh_tiles(
+        queries,
+        entries,
+        ctx.hidden.indices,
+        reference=ctx.running.reference(),
+        factor=factor,
+        picked=picked,
+        of_picked=of_picked,
+        needs=ctx.needs_input_grad[:2],
+    )
 
 
 def _weigh_tiles(ctx: Any, weigh: Callable[[_Tile], Tensor]) -> tuple[Tensor | None, Tensor | None]:
@@ -326,11 +369,16 @@ class _SumOthers(torch.autograd.Function):
         way = _Way(ctx, queries, entries)
         running = _Running(queries, mean=way.in_the_pass)
         picked = queries.new_full((len(queries),), float("-inf"))
-        for tile in _tiles(queries, entries, at_once=way.at_once):
-            scores = tile.scores(hidden)
-            tile.pick(scores, index, picked)
-            running.add(tile, scores, running.shift(tile, scores))
-            way.keep(scores)
+        sums = way.sum_by_kernel(queries, entries, hidden, picked=index)
+        if sums is not None:
+            running.put(sums)
+            picked = sums.rounded
+        else:
+            for tile in _tiles(queries, entries, at_once=way.at_once):
+                scores = tile.scores(hidden)
+                tile.pick(scores, index, picked)
+                running.add(tile, scores, running.shift(tile, scores))
+                way.keep(scores)
         ctx.way, ctx.running, ctx.hidden, ctx.index = way, running, hidden, index
         ctx.mean, ctx.own = running.mean(), None
         if way.in_the_pass and len(entries):
@@ -350,7 +398,11 @@ class _SumOthers(torch.autograd.Function):
         if way.in_the_pass:
             gradient = of_sum.unsqueeze(1) * ctx.mean
             return (gradient if ctx.own is None else gradient + of_picked.unsqueeze(1) * ctx.own), None, None, None
-        factor = running.divide(of_sum).unsqueeze(1)
+        factor = running.divide(of_sum)
+        gradients = _weigh_by_kernel(ctx, factor, ctx.index, of_picked)
+        if gradients is not None:
+            return *gradients, None, None
+        factor = factor.unsqueeze(1)
 
         def weigh(tile: _Tile) -> Tensor:
             if way.kept is not None:
@@ -425,14 +477,22 @@ class _LogSumExp(torch.autograd.Function):
     ) -> Tensor:
         way = _Way(ctx, queries, entries)
         running = _Running(queries, mean=way.in_the_pass)
-        for tile in _tiles(queries, entries, at_once=way.at_once):
-            scores = tile.scores(hidden)
-            weight = None if weights is None else _hide_weightless(tile, scores, weights)
-            top = scores.amax(dim=1)
+        sums = None
+        if weights is None:
+            sums = way.sum_by_kernel(queries, entries, hidden, best=best is not None)
+        if sums is not None:
+            running.put(sums)
             if best is not None:
-                best.add(tile, scores, top)
-            running.add(tile, scores, running.shift(tile, scores, top), weight)
-            way.keep(scores)
+                best.put(sums)
+        else:
+            for tile in _tiles(queries, entries, at_once=way.at_once):
+                scores = tile.scores(hidden)
+                weight = None if weights is None else _hide_weightless(tile, scores, weights)
+                top = scores.amax(dim=1)
+                if best is not None:
+                    best.add(tile, scores, top)
+                running.add(tile, scores, running.shift(tile, scores, top), weight)
+                way.keep(scores)
         ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.mean = way, running, hidden, weights, running.mean()
         return running.log_sum()
 
@@ -444,7 +504,11 @@ class _LogSumExp(torch.autograd.Function):
         of_sum = grads[0].to(running.sum.dtype)
         if way.in_the_pass:
             return of_sum.unsqueeze(1) * ctx.mean, None, None, None, None
-        factor = running.divide(of_sum).unsqueeze(1)
+        factor = running.divide(of_sum)
+        gradients = _weigh_by_kernel(ctx, factor)
+        if gradients is not None:
+            return *gradients, None, None, None
+        factor = factor.unsqueeze(1)
 
         def weigh(tile: _Tile) -> Tensor:
             if way.kept is not None:

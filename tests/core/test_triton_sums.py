@@ -1,0 +1,116 @@
+"""When kernels are used; and all checks of them, in Triton's interpreter where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from contralex.lookup import streaming, triton_sums
+from contralex.lookup.streaming import Hidden
+from tests.packages import ROOT
+
+CHECKS = Path(__file__).with_name("triton_checks.py")
+
+
+def test_kernels_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "pytest", str(CHECKS), "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this device could run kernels."""
+    monkeypatch.setattr(triton_sums, "_is_able", lambda device: device not in triton_sums._failed)
+    monkeypatch.setattr(triton_sums, "_failed", set())
+    monkeypatch.setattr(triton_sums, "LEAST_SCORES", 200)
+
+
+def units(count: int, dim: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(count, dim), dim=1).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("queries", "entries", "hides", "uses"),
+    [
+        (units(10), units(20), 2, True),
+        (units(10), units(20).bfloat16(), 0, True),
+        (units(10, 256), units(20, 256), 0, True),
+        (units(10), units(19), 0, False),  # too few scores
+        (units(10), units(20), 3, False),
+        (units(10, 257), units(20, 257), 0, False),
+        (units(10).double(), units(20).double(), 0, False),
+        (units(10), units(20).double(), 0, False),
+        (units(0), units(20), 0, False),
+    ],
+)
+def test_kernels_are_used_for_what_they_can_do(
+    able: None, queries: Tensor, entries: Tensor, hides: int, uses: bool
+) -> None:
+    hidden = tuple(torch.zeros(len(queries), dtype=torch.long) for _ in range(hides))
+    with mock.patch.object(triton_sums, "_sum_tiles", return_value="sums") as launched:
+        found = triton_sums.sum_tiles(queries, entries, hidden)
+    assert (found == "sums") == launched.called == uses
+
+
+def test_a_mask_is_left_to_torch(able: None) -> None:
+    with mock.patch.object(triton_sums, "_sum_tiles") as launched:
+        index = torch.zeros(10, dtype=torch.long)
+        streaming.sum_others(units(10), units(20), index, Hidden((), torch.ones(10, 20, dtype=torch.bool)))
+    assert not launched.called
+
+
+def test_no_kernels_on_the_cpu_and_where_they_are_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_sums, "LEAST_SCORES", 1)
+    assert triton_sums.sum_tiles(units(10), units(20), ()) is None
+    monkeypatch.setattr(triton_sums, "FORCED", False)
+    monkeypatch.setattr(triton_sums, "_is_able", lambda device: True)
+    assert triton_sums.sum_tiles(units(10), units(20), ()) is None
+
+
+def test_torch_goes_on_where_a_kernel_cannot_be_compiled(able: None) -> None:
+    queries, entries, index = units(10).requires_grad_(), units(20).requires_grad_(), torch.arange(10)
+    plain = streaming.sum_others(queries.double(), entries.double(), index, Hidden())
+    failure = RuntimeError("in gcc:\nno C compiler was found")
+    with (
+        mock.patch.object(triton_sums, "_sum_tiles", side_effect=failure) as launched,
+        pytest.warns(UserWarning, match=r"^Triton does not work here, .* by torch: no C compiler was found$"),
+    ):
+        found = streaming.sum_others(queries, entries, index, Hidden())
+    assert torch.allclose(found.sum.double(), plain.sum)
+    with mock.patch.object(triton_sums, "_sum_tiles", side_effect=failure) as launched:
+        streaming.sum_others(queries, entries, index, Hidden())
+    assert not launched.called  # nor is it tried again
+
+
+def test_torch_makes_the_gradient_where_only_its_kernel_fails(able: None) -> None:
+    queries, entries, index = units(10).requires_grad_(), units(20).requires_grad_(), torch.arange(10)
+    with mock.patch.object(triton_sums, "FORCED", False):
+        plain = streaming.log_sum_exp(queries, entries, None, Hidden())
+    wanted = torch.autograd.grad(plain.sum(), [queries, entries])
+    scores = (queries @ entries.T).detach()
+    top = scores.amax(dim=1)
+    sums = triton_sums.Sums(top, (scores - top[:, None]).exp().sum(dim=1), top[:0], index[:0], None)
+    with mock.patch.object(triton_sums, "_sum_tiles", return_value=sums):
+        found = streaming.log_sum_exp(queries, entries, None, Hidden())
+    with (
+        mock.patch.object(triton_sums, "_weigh_side", side_effect=RuntimeError("out of resource: shared memory")),
+        pytest.warns(UserWarning, match="shared memory$"),
+    ):
+        gradients = torch.autograd.grad(found.sum(), [queries, entries])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(gradients, wanted, strict=True))
+
+
+def test_triton_is_not_imported_before_a_kernel_runs() -> None:
+    code = "import sys, contralex.lookup.streaming; assert 'contralex.lookup.triton_kernels' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
