@@ -111,6 +111,41 @@ def test_torch_makes_the_gradient_where_only_its_kernel_fails(able: None) -> Non
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(gradients, wanted, strict=True))
 
 
+POINTERS = {"picked": "*i64", "hidden": "*i64", "best_out": "*i32"}
+COUNTS = ("query_count", "entry_count", "outer_count", "inner_count", "query_stride", "entry_stride")
+COUNTS += ("outer_stride", "inner_stride", "chunk")
+
+
+@pytest.mark.parametrize("dim", triton_sums.BLOCKS)
+@pytest.mark.parametrize("name", ["sum_tiles", "weigh_tiles"])
+def test_kernels_compile_for_an_h100_and_fit_it(
+    name: str, dim: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed for this."""
+    pytest.importorskip("triton", minversion="3.6")
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from contralex.lookup import triton_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel, blocks = getattr(triton_kernels, name), triton_sums.BLOCKS[dim]
+    settings = {"DIM": dim, "WIDTH": dim, "HIDDEN": 2, "PICKS": True, "PRECISION": triton_sums.PRECISION}
+    if name == "sum_tiles":
+        settings |= {"ROWS": blocks.outer, "COLUMNS": blocks.inner, "BEST": True, "MEAN": True}
+    else:
+        settings |= {"OUTER": blocks.outer, "INNER": blocks.inner, "TURNED": True}
+    types = dict.fromkeys(settings, "constexpr") | POINTERS | dict.fromkeys(COUNTS, "i32")
+    signature = {argument: types.get(argument, "*fp32") for argument in kernel.arg_names}
+    aligned = {(at,): [["tt.divisibility", 16]] for at, type in enumerate(signature.values()) if type != "constexpr"}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=settings, attrs=aligned)
+    options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    assert compiled.metadata.shared <= 227 * 1024
+    assert "wgmma" in compiled.asm["ptx"]  # tensor cores
+
+
 def test_triton_is_not_imported_before_a_kernel_runs() -> None:
     code = "import sys, contralex.lookup.streaming; assert 'contralex.lookup.triton_kernels' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The passes of :mod:`contralex.lookup.streaming` on a GPU of NVIDIA, as one kernel each where Triton is there.
+"""The passes of :mod:`contralex.lookup.streaming` on an H100 and its kind, as one kernel each where Triton is there.
 
 A tile of scores stays in a core's registers, so that memory is read for queries and entries alone. Sums, their
 gradient where entries have none, and the two gradients where they have one are those of the tiles of torch: the same
@@ -81,7 +81,7 @@ def sum_tiles(
     """
     if not _can_sum(queries, entries, hidden):
         return None
-    return _attempt(queries.device, lambda: _sum_tiles(queries, entries, hidden, picked, best, mean))
+    return _attempt(queries, lambda: _sum_tiles(queries, entries, hidden, picked, best, mean))
 
 
 def weigh_tiles(
@@ -110,7 +110,7 @@ def weigh_tiles(
         of_queries = _weigh_side(one, hidden, *rows) if needs[0] else None
         return of_queries, _weigh_side(other, hidden, *rows).to(entries.dtype) if needs[1] else None
 
-    return _attempt(queries.device, weigh)
+    return _attempt(queries, weigh)
 
 
 def _can_sum(queries: Tensor, entries: Tensor, hidden: tuple[Tensor, ...]) -> bool:
@@ -130,13 +130,13 @@ def _can_sum(queries: Tensor, entries: Tensor, hidden: tuple[Tensor, ...]) -> bo
 
 
 def _is_able(device: torch.device) -> bool:
-    return device.type == "cuda" and device not in _failed and _has_tensor_cores(device) and _has_triton()
+    return device.type == "cuda" and device not in _failed and _is_hopper(device) and _has_triton()
 
 
 @lru_cache
-def _has_tensor_cores(device: torch.device) -> bool:
-    """Whether these multiply float32, as NVIDIA's do since 2020."""
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+def _is_hopper(device: torch.device) -> bool:
+    """Whether this is an H100, or of its kind, for which the blocks were chosen: others have other limits."""
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) == (9, 0)
 
 
 @lru_cache
@@ -144,16 +144,16 @@ def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-def _attempt(device: torch.device, launch: Callable[[], _Found]) -> _Found | None:
+def _attempt(queries: Tensor, launch: Callable[[], _Found]) -> _Found | None:
     """What ``launch`` returns; None after the first failure, of which a warning tells. Triton compiles when a kernel is
     first launched, with a C compiler that may be missing, for a GPU that may have too little memory in a core."""
-    if FORCED:
-        return launch()
     try:
-        with torch.cuda.device_of(torch.empty(0, device=device)):
+        with torch.cuda.device_of(queries):
             return launch()
     except Exception as error:
-        _failed.add(device)
+        if FORCED:
+            raise
+        _failed.add(queries.device)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         warnings.warn(f"Triton does not work here, so the look-up is computed by torch: {reason}", stacklevel=2)
         return None
