@@ -208,18 +208,18 @@ def _tiles(queries: Tensor, entries: Tensor, *, at_once: bool = False) -> Iterat
 class _Running:
     """Σ w·exp(score) of every query, relative to its largest score, and that score.
 
-    ``mean``: also Σ w·exp(score)·entry, whose quotient by the sum is the gradient of the sum's logarithm.
+    ``weighted``: also Σ w·exp(score)·entry, whose quotient by the sum is the gradient of the sum's logarithm.
     """
 
-    def __init__(self, queries: Tensor, *, mean: bool) -> None:
-        self.largest = queries.new_full((len(queries),), float("-inf"))
-        self.sum = queries.new_zeros(len(queries))
-        self.weighted = torch.zeros_like(queries) if mean else None
-        self._least = torch.finfo(queries.dtype).min
+    def __init__(self, largest: Tensor, total: Tensor, weighted: Tensor | None = None) -> None:
+        self.largest, self.sum, self.weighted = largest, total, weighted
+        self._least = torch.finfo(largest.dtype).min
 
-    def put(self, sums: triton_sums.Sums) -> None:
-        """Take the sums over all entries."""
-        self.largest, self.sum, self.weighted = sums.largest, sums.total, sums.weighted
+    @classmethod
+    def start(cls, queries: Tensor, *, mean: bool) -> _Running:
+        """Of no entry so far. ``mean``: with ``weighted``."""
+        largest = queries.new_full((len(queries),), float("-inf"))
+        return cls(largest, queries.new_zeros(len(queries)), torch.zeros_like(queries) if mean else None)
 
     def shift(self, tile: _Tile, scores: Tensor, top: Tensor | None = None) -> Tensor:
         """Make a tile's ``scores`` relative to the largest so far. Return by how much that rose (R,). ``top`` (R,): the
@@ -367,20 +367,20 @@ class _SumOthers(torch.autograd.Function):
         ctx: Any, queries: Tensor, entries: Tensor, index: Tensor, hidden: Hidden
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         way = _Way(ctx, queries, entries)
-        running = _Running(queries, mean=way.in_the_pass)
-        picked = queries.new_full((len(queries),), float("-inf"))
         sums = way.sum_by_kernel(queries, entries, hidden, picked=index)
         if sums is not None:
-            running.put(sums)
-            picked = sums.rounded
+            running, picked, mean = _Running(sums.largest, sums.total), sums.rounded, sums.mean
         else:
+            running = _Running.start(queries, mean=way.in_the_pass)
+            picked = queries.new_full((len(queries),), float("-inf"))
             for tile in _tiles(queries, entries, at_once=way.at_once):
                 scores = tile.scores(hidden)
                 tile.pick(scores, index, picked)
                 running.add(tile, scores, running.shift(tile, scores))
                 way.keep(scores)
+            mean = running.mean()
         ctx.way, ctx.running, ctx.hidden, ctx.index = way, running, hidden, index
-        ctx.mean, ctx.own = running.mean(), None
+        ctx.mean, ctx.own = mean, None
         if way.in_the_pass and len(entries):
             ctx.own = _rows_at(queries, entries, index)
         exact = score_picked(queries, entries, index) if len(entries) else picked.to(_wide(queries))
@@ -476,15 +476,15 @@ class _LogSumExp(torch.autograd.Function):
         ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights | None, hidden: Hidden, best: _Best | None
     ) -> Tensor:
         way = _Way(ctx, queries, entries)
-        running = _Running(queries, mean=way.in_the_pass)
         sums = None
         if weights is None:
             sums = way.sum_by_kernel(queries, entries, hidden, best=best is not None)
         if sums is not None:
-            running.put(sums)
+            running, mean = _Running(sums.largest, sums.total), sums.mean
             if best is not None:
                 best.put(sums)
         else:
+            running = _Running.start(queries, mean=way.in_the_pass)
             for tile in _tiles(queries, entries, at_once=way.at_once):
                 scores = tile.scores(hidden)
                 weight = None if weights is None else _hide_weightless(tile, scores, weights)
@@ -493,7 +493,8 @@ class _LogSumExp(torch.autograd.Function):
                     best.add(tile, scores, top)
                 running.add(tile, scores, running.shift(tile, scores, top), weight)
                 way.keep(scores)
-        ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.mean = way, running, hidden, weights, running.mean()
+            mean = running.mean()
+        ctx.way, ctx.running, ctx.hidden, ctx.weights, ctx.mean = way, running, hidden, weights, mean
         return running.log_sum()
 
     @staticmethod
@@ -529,7 +530,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, queries: Tensor, entries: Tensor, weights: TiledWeights, hidden: Hidden, best: _Best
     ) -> Tensor:
         way = _Way(ctx, queries, entries)
-        running = _Running(queries, mean=way.in_the_pass)
+        running = _Running.start(queries, mean=way.in_the_pass)
         total = queries.new_zeros(len(queries))  # Σ w of the tiles so far
         below = queries.new_zeros(len(queries))  # Σ w·(largest − score): no term is negative, so that none cancels
         wanted = torch.zeros_like(queries) if way.in_the_pass else None  # Σ w·entry

@@ -45,7 +45,7 @@ FORCED: bool | None = None  # True: use them for any size and device, and let er
 
 _ENTRY_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MOST_HIDDEN = 2
-_LOWEST = torch.finfo(torch.float32).min
+_LOWEST, _TINY = torch.finfo(torch.float32).min, torch.finfo(torch.float32).tiny
 _failed: set[torch.device] = set()
 
 _Found = TypeVar("_Found")
@@ -62,8 +62,8 @@ class Sums(NamedTuple):
     """(N,) the score of the picked entry; -inf where it is hidden or out of range. Empty where none is picked."""
     best: Tensor
     """(N,) the index of the first entry with the largest score. Empty where it is not asked for."""
-    weighted: Tensor | None
-    """(N, D) Σ exp(score − largest)·entry. None where it is not asked for."""
+    mean: Tensor | None
+    """(N, D) the mean entry under the softmax, 0 where all are hidden. None where it is not asked for."""
 
 
 def sum_tiles(
@@ -185,14 +185,18 @@ def _sum_tiles(
     )
     top = largest.amax(dim=0)
     fraction = (largest - top.clamp_min(_LOWEST)).exp_()  # (parts, N)
+    summed = total.mul_(fraction).sum(dim=0)
+    mean_entry = None
+    if mean:
+        mean_entry = weighted.mul_(fraction.div_(-summed.clamp_min(_TINY)).unsqueeze(2)).sum(dim=0)
     if best:  # of equal scores the first; none is equal to NaN
         first = torch.where(largest == top, first, len(entries)).amin(dim=0).clamp_max_(len(entries) - 1)
     return Sums(
-        top,
-        (total * fraction).sum(dim=0),
-        rounded if picked is None else rounded.amax(dim=0),
-        first.long(),
-        weighted.mul_(fraction.neg_().unsqueeze(2)).sum(dim=0) if mean else None,
+        largest=top,
+        total=summed,
+        rounded=rounded if picked is None else rounded.amax(dim=0),
+        best=first.long(),
+        mean=mean_entry,
     )
 
 
