@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from contralex.compat import detached_image
+from contralex.data import jpeg
 from contralex.data.base import Unreadable
 from contralex.errors import remedy
 
@@ -54,6 +55,10 @@ def read(path: Path | str, max_pixels: int) -> Image.Image:
 
 def decode(file: Path | str | IO[bytes], max_pixels: int) -> Image.Image:
     """The image in a file, decoded. Raises whatever PIL does, of which :func:`reason_of` makes words."""
+    return jpeg.read(file, max_pixels) or _decode_any(file, max_pixels)
+
+
+def _decode_any(file: Path | str | IO[bytes], max_pixels: int) -> Image.Image:
     allow(max_pixels)
     with Image.open(file) as image:
         check_size(image, max_pixels)
