@@ -19,10 +19,11 @@ from typing import Any, Protocol, TypedDict
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from contralex.data.base import Split, Unreadable
 from contralex.data.packed import PackedViews
+from contralex.data.parcels import Parcel
 from contralex.data.photographs import Photograph, ScaledImage
 from contralex.data.views import Views
 from contralex.errors import ContralexError
@@ -312,8 +313,10 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
 def load(dataset: Items, collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
     """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
     as it was; of itself torch would hand on its traceback as text."""
+    pinned = options.get("pin_memory", False)
     try:
-        for batch in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn), **options):
+        for sent in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn, pinned), **options):
+            batch = sent.open() if isinstance(sent, Parcel) else sent
             if isinstance(batch, ContralexError):
                 raise batch
             yield batch
@@ -361,9 +364,11 @@ class _Caught(Dataset[Any]):
             return [error]
 
 
-def _collated(collate_fn: Callable[[Any], Any], items: Sequence[Any]) -> Any:
+def _collated(collate_fn: Callable[[Any], Any], pinned: bool, items: Sequence[Any]) -> Any:
+    """Memory is pinned by torch's thread, which has to see the tensors."""
     mistakes = (item for item in items if isinstance(item, ContralexError))
-    return next(mistakes, None) or collate_fn(items)
+    batch = next(mistakes, None) or collate_fn(items)
+    return batch if pinned or get_worker_info() is None else Parcel(batch)
 
 
 class EpochSampler(Sampler[list[Place]]):
