@@ -45,10 +45,10 @@ def units(count: int, dim: int = 16, dtype: torch.dtype = torch.float32) -> Tens
     [
         (units(10), units(20), 2, True),
         (units(10), units(20).bfloat16(), 0, True),
-        (units(10, 256), units(20, 256), 0, True),
+        (units(10, 128), units(20, 128), 0, True),
         (units(10), units(19), 0, False),  # too few scores
         (units(10), units(20), 3, False),
-        (units(10, 257), units(20, 257), 0, False),
+        (units(10, 129), units(20, 129), 0, False),
         (units(10).double(), units(20).double(), 0, False),
         (units(10), units(20).double(), 0, False),
         (units(0), units(20), 0, False),

@@ -125,7 +125,9 @@ class Entries:
 
     def _has_few_scores(self, queries: Tensor, index: Tensor) -> bool:
         """Whether there are few scores of a table, and beside it at most each query's own entry, which is wanted."""
-        if self.table is None or self.shards is not None or len(queries) * len(self.table) > streaming.KEPT:
+        if self.table is None or self.shards is not None:
+            return False
+        if len(queries) * len(self.table) > streaming.most_kept(queries):
             return False
         if self.own is None:
             return bool(len(self.table) and len(queries))

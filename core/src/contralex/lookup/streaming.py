@@ -27,9 +27,12 @@ from contralex.lookup import triton_sums
 from contralex.lookup.host_copies import HostCopy, find_on_host
 from contralex.lookup.weights import TiledWeights
 
-KEPT = 2**20  # scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer
+# Scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer. Elsewhere a
+# step is as slow as it has operations, and layers are larger (measured on an H200: benchmarks/gpu.md).
+KEPT, _FAR_KEPT = 2**20, 2**24
 EXACT = 40.0  # exp(-40) is below the rounding of 1, in float64 as well
 _ROWS, _COLUMNS = 512, 1024  # of a tile, which should stay in a core's cache
+_FAR_ROWS, _FAR_SCORES = 4096, 2**26  # rows, and all scores
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def score_picked(queries: Tensor, entries: Tensor, index: Tensor) -> Tensor:
     inside = (index >= 0) & (index < entries.shape[-2])
     index, wide = index.clamp(0, entries.shape[-2] - 1), _wide(queries)
     scores = []
-    step = _ROWS if queries.device.type == "cpu" else max(_ROWS, KEPT // max(queries.shape[1], 1))
+    step = _ROWS if queries.device.type == "cpu" else max(_ROWS, most_kept(queries) // max(queries.shape[1], 1))
     for start in range(0, len(queries), step):
         rows = slice(start, start + step)
         if entries.dim() == 2:
@@ -197,12 +200,23 @@ class _Tile:
 
 def _tiles(queries: Tensor, entries: Tensor, *, at_once: bool = False) -> Iterator[_Tile]:
     """All tiles, those of the same queries after one another; a single one ``at_once``."""
-    rows, columns = (len(queries), len(entries)) if at_once else (_ROWS, _COLUMNS)
+    rows, columns = (len(queries), len(entries)) if at_once else _tile_shape(queries)
     room = queries.new_empty(min(rows, len(queries)) * min(columns, len(entries)))
     for first in range(0, len(queries), max(rows, 1)):
         for start in range(0, len(entries), max(columns, 1)):
             here = slice(first, min(first + rows, len(queries)))
             yield _Tile(queries, entries, here, slice(start, min(start + columns, len(entries))), room)
+
+
+def most_kept(queries: Tensor) -> int:
+    """Scores of these queries that may be complete at once."""
+    return KEPT if queries.device.type == "cpu" else _FAR_KEPT
+
+
+def _tile_shape(queries: Tensor) -> tuple[int, int]:
+    if queries.device.type == "cpu":
+        return _ROWS, _COLUMNS
+    return _FAR_ROWS, _FAR_SCORES // max(min(_FAR_ROWS, len(queries)), 1)
 
 
 class _Running:
@@ -294,7 +308,7 @@ class _Way:
     def __init__(self, ctx: Any, queries: Tensor, entries: Tensor) -> None:
         needs_queries, needs_entries = ctx.needs_input_grad[:2]
         self.in_the_pass = needs_queries and not needs_entries
-        self.at_once = len(queries) * len(entries) <= KEPT
+        self.at_once = len(queries) * len(entries) <= most_kept(queries)
         self.kept: Tensor | None = None
         self.by_kernel = False
         self._keeps = needs_entries and self.at_once

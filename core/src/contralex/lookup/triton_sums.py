@@ -31,15 +31,14 @@ class Blocks:
     stages: int
 
 
-# Not yet measured on a GPU. The blocks are those that the compiler keeps in registers, or nearly so, and within the
-# 227 KB that a core of an H100 has for its programs.
-LEAST_SCORES = 2**20  # N·M from which the kernels are used
+# Measured on an H200 (benchmarks/gpu.md): these blocks are as fast as or faster than five others, and three products on
+# tensor cores are four times as fast as float32 without them. In wider dimensions a kernel read beyond its memory.
+LEAST_SCORES = 2**18  # N·M from which the kernels are faster than tiles of torch's
 PROGRAMS = 264  # that should run, so that no core is idle: the inner side is divided among them if outer ones are few
 PRECISION: Literal["tf32x3", "ieee"] = "tf32x3"  # of products: three on tensor cores, or float32 without these
 BLOCKS = {  # by the largest dimension that they are for, in order
     64: Blocks(64, 64, 4, 2),
     128: Blocks(128, 32, 8, 2),
-    256: Blocks(64, 16, 8, 2),
 }
 FORCED: bool | None = None  # True: use them for any size and device, and let errors out. False: never use them
 
