@@ -135,6 +135,14 @@ class RebuildingTower(Tower):
         return super().forward(views)
 
 
+class WatchedTower(Tower):
+    """Notes in which precision it computes."""
+
+    def forward(self, views: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        self.precise = not torch.is_autocast_enabled("cpu") and not torch.backends.cudnn.allow_tf32
+        return super().forward(views)
+
+
 def _method(encoder: Encoder, gradient: bool = True) -> LookUp:
     return LookUp(
         encoder,
@@ -274,6 +282,16 @@ def test_what_mixes_samples_is_refused() -> None:
         micro_batch_check.check(spec, _method(Tower()).eval(), views)
         with pytest.raises(ContralexError, match=r"method.encoder makes other vectors .* beside other samples"):
             micro_batch_check.check(spec, _method(CentredTower()).eval(), views)
+
+
+def test_what_mixes_samples_is_asked_in_float32() -> None:
+    """Else rounding would look like mixing: a GPU computes two samples by other kernels than one."""
+    spec = resolve("moco-v3", preset="digits", sets=["train.batch_size=8", "train.micro_batch=4"]).run
+    tower, before = WatchedTower(), torch.backends.cudnn.allow_tf32
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        micro_batch_check.check(spec, _method(tower).eval(), {view: x[:2] for view, x in _views().items()})
+    assert tower.precise
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_a_buffer_that_is_replaced_is_refused() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -27,10 +28,11 @@ def check(spec: RunSpec, method: LookUp, views: Mapping[int, ViewBatch]) -> None
     if not _is_divided(spec):
         return
     sample = torch.arange(2, device=next(iter(views.values())).device)
-    together, again, alone = (
-        method.encode_own(views, sample, Step(Clock(0, 1, 1), spec.train.seed, batch=2, micro_batch=size))
-        for size in (None, None, 1)
-    )
+    with _precisely(sample.device):
+        together, again, alone = (
+            method.encode_own(views, sample, Step(Clock(0, 1, 1), spec.train.seed, batch=2, micro_batch=size))
+            for size in (None, None, 1)
+        )
     sides = {"method.encoder": 0, "method.key_encoder": 1}
     for slot, side in sides.items():
         if _are_close(together[side], again[side]) and not _are_close(together[side], alone[side]):
@@ -38,6 +40,16 @@ def check(spec: RunSpec, method: LookUp, views: Mapping[int, ViewBatch]) -> None
                 f"train.micro_batch: {slot} makes other vectors of a sample where it is encoded beside other samples, "
                 "so a batch cannot be encoded in parts. Try:" + remedy("--set", "train.micro_batch=null")
             )
+
+
+@contextmanager
+def _precisely(device: torch.device) -> Iterator[None]:
+    """In float32 itself. In bfloat16, or in the TF32 that cuDNN takes for it, one layer after another adds to the
+    difference: a GPU computes a sample alone by other kernels than two."""
+    cudnn = torch.backends.cudnn
+    without_tf32 = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    with torch.autocast(device.type, enabled=False), without_tf32:
+        yield
 
 
 def warnings(spec: RunSpec, method: nn.Module) -> list[str]:
