@@ -35,8 +35,10 @@ run gpu 110 "$PYTHON" -m benchmarks.gpu --device "$DEVICE" $SMALL --rounds 3 --j
 run loss 70 "$PYTHON" -m benchmarks.loss --device "$DEVICE" $SMALL --rounds 5 --json "$OUT/loss.json"
 run queue 30 "$PYTHON" -m benchmarks.queue --device "$DEVICE" $SMALL --rounds 5 --json "$OUT/queue.json"
 run ema 30 "$PYTHON" -m benchmarks.ema --device "$DEVICE" $SMALL --rounds 5 --json "$OUT/ema.json"
-# Last, because it may take all that is left.
-run tests 470 "$PYTHON" -m pytest tests/gpu -q -n 0 -p no:cacheprovider ${SMALL:+-k "moco or collectives"} --junitxml="$OUT/tests.xml"
+# Last, because it may take all that is left. Several at once share the GPU, each with a core for its CPU's side.
+CORES=$(nproc) && AT_ONCE=$((CORES < 4 ? 0 : CORES < 16 ? CORES / 2 : 8))
+[ "$AT_ONCE" -gt 0 ] && export OMP_NUM_THREADS=1
+run tests 470 "$PYTHON" -m pytest tests/gpu -q -n "$AT_ONCE" -p no:cacheprovider ${SMALL:+-k "moco or collectives"} --junitxml="$OUT/tests.xml"
 "$PYTHON" - "$OUT" "$DEVICE" "$BEGAN" <<'END'
 import json, sys, time
 from pathlib import Path
