@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -19,6 +18,7 @@ class Paths(Sequence[Path]):
     def __init__(self, root: Path, names: Texts) -> None:
         self.root = root
         self.names = names
+        self._before = str(root / "name").removesuffix("name")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -34,10 +34,13 @@ class Paths(Sequence[Path]):
             return [self.root / name for name in self.names[index]]
         return self.root / self.names[index]
 
+    def string(self, index: int) -> str:
+        """``str`` of a path, in a fraction of the time."""
+        return self._before + self.names[index]
+
     def strings(self) -> Iterator[str]:
         """All paths as strings, which take a tenth of the time of a ``Path`` each."""
-        before = os.path.join(self.root, "")
-        return (before + name for name in self.names)
+        return (self._before + name for name in self.names)
 
     def select(self, indices: Iterable[int]) -> Paths:
         return Paths(self.root, self.names.select(indices))

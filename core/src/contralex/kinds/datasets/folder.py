@@ -93,13 +93,13 @@ class FolderSplit(Split):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return images.read(self.paths[index], self.max_pixels)
+        return images.read(self.paths.string(index), self.max_pixels)
 
     def open_item(self, index: int) -> Photograph | Image.Image:
-        return open_image(self.paths[index], self.max_pixels)
+        return open_image(self.paths.string(index), self.max_pixels)
 
     def item_name(self, index: int) -> str:
-        return str(self.paths[index])
+        return self.paths.string(index)
 
     def fingerprint(self) -> str:
         """Of the names below the folder, the sizes, and the classes."""
