@@ -57,6 +57,14 @@ def test_each_place_equals_its_formula() -> None:
                 assert found[image, row * columns + column].tolist() == pytest.approx(wanted, rel=1e-6)
 
 
+def test_coordinates_cannot_be_looked_up() -> None:
+    asked = LOOK_UP.replace("of: map", "of: where").replace(
+        "{kind: place_queue, size: 8, match: where}", "{kind: in_batch, views: matched}"
+    )
+    with pytest.raises(ContralexError, match=r"method.look_ups.dense.of is where, .* coordinates of places and no vec"):
+        resolve("simclr-v1", preset="digits", sets=[*SETS, asked])
+
+
 @pytest.mark.parametrize("order", [("crop", "flip"), ("flip", "crop")])
 @pytest.mark.parametrize("engine", ["exact", "fused"])
 def test_a_place_shows_what_lies_at_its_coordinates(order: Any, engine: Any) -> None:

@@ -75,6 +75,7 @@ class _Slots:
 
 
 _ASKED = ("negatives", "targets", "loss")
+_COORDINATES = frozenset({"coordinates"})  # what an output offers that has nothing else
 
 
 def _output_exists(run: RunSpec, question: str) -> None:
@@ -96,6 +97,13 @@ def _output_exists(run: RunSpec, question: str) -> None:
                     "outputs": _words(there, "and"),
                 },
             )
+    if encoder.offers_of(asked.of) == _COORDINATES:
+        raise PydanticCustomError(
+            "no_vectors",
+            "{path} is {name}, an output of method.encoder that has the coordinates of places and no vectors; name "
+            "another output, whose targets may read these coordinates",
+            {"path": slot_path(question, "of"), "name": asked.of},
+        )
 
 
 def _owner_exists(run: RunSpec, question: str) -> None:

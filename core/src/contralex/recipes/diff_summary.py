@@ -55,7 +55,9 @@ def brief(value: Any) -> str:
     }
     kind = str(getattr(value, "kind", ""))
     inside = ", ".join(f"{name}={brief(item)}" for name, item in said.items())
-    return f"{kind}({inside})" if inside or not kind else kind
+    if not inside:
+        return kind or "defaults"
+    return f"{kind}({inside})"
 
 
 _Change = tuple[str, str, str]  # the path inside the block, before, after
