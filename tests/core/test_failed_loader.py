@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from contralex.data.loading import load
 
@@ -45,3 +49,30 @@ def test_a_dead_worker_is_heard_of_once(unraisable: list[str]) -> None:
     with pytest.raises(ConnectionResetError):
         next(load(Fails(), list))
     assert unraisable == []
+
+
+class Large:
+    """Batches that do not fit into a pipe, so that a worker stands in the middle of sending one."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitems__(self, wanted: Sequence[int]) -> list[Tensor]:
+        return [torch.full((300_000,), index, dtype=torch.uint8) for index in wanted]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_worker_that_dies_while_it_sends_is_reported() -> None:
+    batches: Any = load(Large(), list, batch_size=1, num_workers=1)
+    assert int(next(batches)[0][-1]) == 0
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        kill_worker_and_wait()
+    batches.close()
+
+
+def kill_worker_and_wait() -> None:
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        time.sleep(0.01)  # the signal of its death interrupts it
