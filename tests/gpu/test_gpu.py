@@ -109,6 +109,19 @@ def test_a_run_in_each_precision(recipe: str, precision: str, tmp_path: Path, de
     assert all(abs(line["loss"]) < 1e4 for line in run.metrics() if "loss" in line)
 
 
+def test_a_run_with_all_that_belongs_to_it(tmp_path: Path, device: str) -> None:
+    """Workers as a user has them, both evaluations, a checkpoint from which it goes on, and questions about it."""
+    sets = {"train.epochs": 2, "train.log_every": 5, "eval.knn.every": 1, "eval.linear": {}}
+    run = contralex.train("moco-v2", preset="digits", sets=sets, out=tmp_path / "run")
+    assert run.results["device"] == device
+    assert 0.05 < run.results["knn"]["this run"]["top1"] <= 1
+    half = run.results["steps"] // 2
+    fork = contralex.fork(run.folder, half, steps=5, out=tmp_path / "fork", evaluate=False)
+    assert fork.rows[-1]["step"] > half
+    assert contralex.embed(run.folder).features.isfinite().all()
+    contralex.doctor(run.folder)
+
+
 def test_a_batch_in_parts(tmp_path: Path, device: str) -> None:
     """A deep network in bfloat16, which a GPU computes by other kernels for other numbers of samples."""
     backbone = {"kind": "torchvision", "name": "resnet50", "stem": "small"}
