@@ -271,7 +271,7 @@ class TrainSpec(Spec):
     cache: Literal["none", "memory"] = "none"
     """Whether decoded images to train on stay in ``memory``, which all workers share, so that each is read once: for
     many small images. At most a quarter of the free memory is filled; other images are read each time. Views do not
-    depend on it. Not beside a GPU, where workers are not forked."""
+    depend on it. Not on macOS and Windows, where workers are not forked."""
     threads: int | None = Field(None, gt=0, le=1024)
     """Threads in which the CPU computes; null obeys ``OMP_NUM_THREADS``, or keeps the number with which the first steps
     of a run on the CPU are fastest. Results depend on it in the rounding of floats alone."""
