@@ -56,33 +56,20 @@ def views_on_device(options: Options) -> Case:
 def in_parts(options: Options) -> Case:
     """SimCLR's batch of 4096 in parts of 64, beside a batch of 64: the memory of a run of two steps, with its data.
 
-    BatchNorm is computed in groups of a part, so that a batch may be encoded in parts.
+    BatchNorm is computed in groups of a part, so that a batch may be encoded in parts. Only small runs warm up: others
+    take long.
     """
     size, parts = (128, 32) if options.small else (4096, 64)
     backbone = CONV if options.small else "{kind: torchvision, name: resnet50}"
     pixels = 32 if options.small else 224
     case = Case(f"simclr in parts of {parts}, {pixels} px, batch {size}")
     same = {"train.precision": "bf16", "train.batch_norm": parts}
+    divided = same | {"train.micro_batch": parts}
     whole, small = (Task("", "simclr", backbone, pixels, batch, 2) for batch in (size, parts))
-    case.bytes[f"a batch of {parts}"] = _peak_of_a_run(small, same, options)
-    case.bytes[OURS] = _peak_of_a_run(whole, same | {"train.micro_batch": parts}, options)
+    case.bytes[f"a batch of {parts}"] = peak_bytes(lambda: ours(small, same), options.device, warm_up=options.small)
+    case.bytes[OURS] = peak_bytes(lambda: ours(whole, divided), options.device, warm_up=options.small)
     case.figures["seconds a step, with its data"] = CLOCK.mean_seconds()
     return case
-
-
-def _peak_of_a_run(task: Task, sets: dict[str, Any], options: Options) -> int:
-    if options.device == "cuda":
-        return _peak_of_the_gpu(lambda: ours(task, sets))
-    return peak_bytes(lambda: ours(task, sets), options.device)
-
-
-def _peak_of_the_gpu(call: Callable[[], object]) -> int:
-    """As :func:`peak_bytes`, without a first call: a run of two steps takes long."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def steps(

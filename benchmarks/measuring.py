@@ -206,13 +206,15 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
+def peak_bytes(call: Callable[[], object], device: str = "cpu", *, warm_up: bool = True) -> int:
     """The most bytes that torch's allocator had handed out at once during ``call``, beyond those before it.
 
     On the CPU every allocation and release of torch's allocator is recorded by its profiler, so temporaries inside an
     operation count as well; what other libraries allocate for themselves (NumPy, OpenCV, oneDNN's scratch) does not.
+    Without ``warm_up`` the first call is measured, not the second.
     """
-    call()
+    if warm_up:
+        call()
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

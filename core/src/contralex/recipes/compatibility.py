@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def check(run: RunSpec) -> None:
     for question in run.method.questions():
         _output_exists(run, question)
+        _output_has_vectors(run, question)
         _owner_exists(run, question)
         slots = _Slots(run, question)
         for slot, spec in slots.own.items():
@@ -97,7 +98,12 @@ def _output_exists(run: RunSpec, question: str) -> None:
                     "outputs": _words(there, "and"),
                 },
             )
-    if encoder.offers_of(asked.of) == _COORDINATES:
+
+
+def _output_has_vectors(run: RunSpec, question: str) -> None:
+    """Whether what a look-up asks of the encoder can be looked up."""
+    asked = run.method.questions()[question]
+    if run.method.encoder.offers_of(asked.of) == _COORDINATES:
         raise PydanticCustomError(
             "no_vectors",
             "{path} is {name}, an output of method.encoder that has the coordinates of places and no vectors; name "

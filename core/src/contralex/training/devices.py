@@ -117,8 +117,8 @@ def _local_processes() -> int:
 
 def worker_context() -> BaseContext:
     # Forked workers share the data set's memory and begin at once, beside a GPU as well: they never use it, as torch's
-    # own do not. A worker that is not forked imports torch first, and while it does the next one has to wait: sixteen
-    # of them, with a list of 50,000 files, took more than a minute. On macOS no process forks safely.
+    # own do not. A worker that is not forked imports torch first: with fifteen of them and 50,000 files no step had
+    # begun after a minute. On macOS no process forks safely.
     method = "fork" if sys.platform == "linux" else "spawn"
     return multiprocessing.get_context(method)
 
