@@ -66,7 +66,7 @@ def test_of_many_files_a_part_is_looked_at(folder: Path, monkeypatch: pytest.Mon
     assert sorted(looked) == [f"{number:02}.png" for number in range(0, FILES, 3)]
     assert train.skipped == [str(folder / "03.png")] and len(train) == FILES - 1
     assert source.describe().endswith(
-        "; 9 of these files were looked at, evenly spread; others that are broken are replaced when drawn"
+        "; 9 of these files were looked at, evenly spread; others that are broken are found when read"
     )
     item = ViewDataset(train, _Colour(), 0, 1)[0, 3]
     assert item["unreadable"] == {str(folder / "04.png"): "it is no image that PIL can read"}

@@ -356,6 +356,16 @@ def test_what_cannot_be_read_is_named_and_left_out(run: contralex.Run, tmp_path:
     assert repr(found).endswith("1 could not be read (see .skipped)")
 
 
+def test_a_folder_that_is_left_out_is_named(
+    run: contralex.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        (tmp_path / split).mkdir()
+        noise((40, 40), 80, number).save(tmp_path / split / "0.png")
+    assert run.embed(tmp_path).paths == ["train/0.png", "val/0.png"]
+    assert f"{tmp_path}: folder test (1) is left out\n" in capsys.readouterr().err
+
+
 def test_embeddings_of_the_runs_own_data_name_their_splits(run: contralex.Run) -> None:
     found = run.embed()
     assert len(found) == 1797

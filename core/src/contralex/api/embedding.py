@@ -26,6 +26,7 @@ from contralex.evaluation.encoding import encode, nothing_readable
 from contralex.evaluation.features import LARGE, Which, feature_function
 from contralex.files import expand_user
 from contralex.plugins.registry import registry
+from contralex.plugins.spec import Spec
 from contralex.recipes.code_files import permission
 from contralex.training import build, devices
 from contralex.training.checkpoints.manifest import MODEL
@@ -82,12 +83,13 @@ def embed(
     batch_size: int | None = None,
     allow_code: bool = False,
 ) -> Embeddings:
-    """The features of every image in a folder, by the encoder of a run.
+    """The features of the images in a folder, by the encoder of a run.
 
-    ``data``: a folder, or a kind such as ``cifar10``, as for ``contralex train --data``; without it, the run's own. All
-    splits of it are taken. ``which``: the ``backbone``'s features, or the ``embedding`` behind the projector.
-    ``batch_size``: images at a time; it changes the speed and not the features. Images that cannot be read are named,
-    and left out. The features are kept in the run's folder, and read from there the next time.
+    ``data``: a folder, or a kind such as ``cifar10``, as for ``contralex train --data``; without it, the run's own. The
+    images that a run would train on or evaluate on are taken; other folders are named, and left out. ``which``: the
+    ``backbone``'s features, or the ``embedding`` behind the projector. ``batch_size``: images at a time; it changes the
+    speed and not the features. Images that cannot be read are named, and left out. The features are kept in the run's
+    folder, and read from there the next time.
 
     >>> import contralex
     >>> found = contralex.embed("runs/my-run", "photos")
@@ -99,9 +101,7 @@ def embed(
     with progress.listening("stderr"), permission(allow_code):
         checkpoint = open_checkpoint(Path(run), [MODEL])
         spec = checkpoint.resolved().run
-        everything = Everything(
-            build.read_source(build.evaluation_data(spec, path_text(data))), root_of(path_text(data))
-        )
+        everything = _read(build.evaluation_data(spec, path_text(data)), path_text(data))
         device = devices.to_evaluate_on()
         encoder = devices.place(build.encoder_of(checkpoint, spec), device, spec.train.channels_last)
         dataset = EvalDataset(everything, spec.method.views.build())
@@ -123,6 +123,15 @@ def embed(
             dict(everything.skipped.reasons),
             everything.skipped.total,
         )
+
+
+def _read(spec: Spec, data: str | None) -> Everything:
+    """The images of a spec of data, after a line for whatever is left out, such as a folder ``test`` beside ``val``."""
+    source = build.read_source(spec)
+    for note in source.notes:
+        if "\n" not in note:  # a setting that it ends in is one for training
+            progress.say(f"{data or 'data'}: {note}")
+    return Everything(source, root_of(data))
 
 
 def root_of(data: str | None) -> Path | None:

@@ -316,7 +316,7 @@ class Run(os.PathLike[str]):
         which: Which = "backbone",
         batch_size: int | None = None,
     ) -> Embeddings:
-        """The features of every image in a folder; see :func:`contralex.embed`."""
+        """The features of the images in a folder; see :func:`contralex.embed`."""
         from contralex.api.embedding import embed
 
         return embed(self, data, which=which, batch_size=batch_size, allow_code=self.allow_code)

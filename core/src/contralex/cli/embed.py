@@ -47,7 +47,8 @@ def embed(
 ) -> None:
     """Save the features of a folder of images.
 
-    The file holds the features, the paths and the labels of all images.
+    The file holds the features, the paths and the labels. Of a folder with splits, the images are those that a run
+    would train on or evaluate on; a folder that is left out is named.
     """
     from contralex.api import embedding, feature_files, runs
 

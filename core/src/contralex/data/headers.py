@@ -39,7 +39,7 @@ def note(*counts: int) -> list[str]:
     if max(counts, default=0) <= CHECKED:
         return []
     looked = sum(len(checked(count)) for count in counts)
-    return [f"{looked:,} of these files were looked at, evenly spread; others that are broken are replaced when drawn"]
+    return [f"{looked:,} of these files were looked at, evenly spread; others that are broken are found when read"]
 
 
 def _look(which: range, fault: Callable[[int], str | None]) -> dict[int, str]:
