@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ("## As a look-up", "## Recipes", "## Published figures", "## Where we differ")
 CONFORMANCE = """\
@@ -69,6 +71,8 @@ def check_card(folder: Path, name: str, recipes: list[Path]) -> None:
     assert [section for section in SECTIONS if section not in told] == []
     assert recipes, "a plugin without a recipe gives a user nothing to run"
     assert [recipe.stem for recipe in recipes if f"`{recipe.stem}`" not in card] == []
+    presets = {preset for recipe in recipes for preset in yaml.safe_load(recipe.read_text("utf-8")).get("presets", {})}
+    assert [preset for preset in sorted(presets - {"tiny"}) if f"`{preset}`" not in card] == []  # tiny is the kit's
     assert all(recipe.read_text("utf-8").startswith("# yaml-language-server: $schema=") for recipe in recipes)
 
 

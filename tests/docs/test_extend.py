@@ -1,4 +1,4 @@
-"""The pages for plugin authors: each example installs and keeps to the conformance kit, each link leads somewhere."""
+"""The pages for plugin authors: each example installs and keeps to the conformance kit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 import contralex.plugin
+import contralex.testing
 from contralex.cli import new
 from contralex.cli.app import app
 from contralex.cli.check import STATES
@@ -41,8 +42,6 @@ _NEW = re.compile(r"^\$ contralex new (\S+) --as (\S+)$", re.MULTILINE)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _COUNTS = re.compile(r"^(contralex-\S+): ((?:\d+ [a-z ]+(?:, )?)+)$", re.MULTILINE)
-_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-_FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _WORD = re.compile(r"`([^`\n]+)`")
 
 
@@ -263,25 +262,6 @@ def test_python_on_a_page_can_be_read(page: Path) -> None:
         ast.parse(textwrap.dedent(block))
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
-def test_links_lead_somewhere(page: Path) -> None:
-    broken = [link for link in _links(page) if not _leads_somewhere(page, link)]
-    assert broken == []
-
-
-def _links(page: Path) -> list[str]:
-    return [link for link in _LINK.findall(_FENCE.sub("", page.read_text("utf-8"))) if "://" not in link]
-
-
-def _leads_somewhere(page: Path, link: str) -> bool:
-    path, _, anchor = link.partition("#")
-    target = (page.parent / path).resolve() if path else page
-    if not target.exists() or not anchor:
-        return target.exists()
-    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", target.read_text("utf-8")), re.MULTILINE)
-    return anchor in [re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings]
-
-
 def test_the_map_names_every_hook_and_every_check() -> None:
     text = (EXTEND / "README.md").read_text("utf-8") + (EXTEND / "life-cycle.md").read_text("utf-8")
     named = {word.partition("(")[0] for word in _WORD.findall(text)}
@@ -292,4 +272,34 @@ def test_the_map_names_every_hook_and_every_check() -> None:
 
 def test_the_policy_names_what_is_public() -> None:
     named = set(_WORD.findall((EXTEND / "compatibility.md").read_text("utf-8")))
-    assert set(contralex.plugin.__all__) - named == set()
+    assert {*contralex.plugin.__all__, *contralex.testing.__all__} - named == set()
+
+
+def members(part: type) -> set[str]:
+    """What a class of the author's door has of its own that an author may write or use."""
+    own = {*vars(part), *part.__annotations__}
+    return {name for name in own if not name.startswith("_") and name not in FOR_THE_ENGINE}
+
+
+# What the engine or pydantic alone asks of a part.
+FOR_THE_ENGINE = {"has_same_sides", "shares_draws", "on_accelerator", "skip_all", "model_config"}
+BASES = (
+    "Spec",
+    "Run",
+    "Encoder",
+    "KeyEncoder",
+    "NegativeSource",
+    "TargetGenerator",
+    "Loss",
+    "Views",
+    "Source",
+    "Split",
+)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_the_pages_name_every_member_of_what_an_author_subclasses(name: str) -> None:
+    pages = "".join(page.read_text("utf-8") for page in PAGES)
+    code = [*_PYTHON.findall(pages), *_WORD.findall(pages)]
+    words = {word for text in code for word in re.findall(r"\w+", text)}
+    assert members(getattr(contralex.plugin, name)) - words == set()

@@ -55,8 +55,9 @@ def adapt(
     folder or in the cache of ``torch.hub``. ``out``: the folder; without it one below ``runs``. ``epochs``: at most.
     ``every``: epochs from one evaluation to the next; without it, a tenth of all. ``patience``: evaluations that may
     be no better than the best one before it stops. ``size``: pixels of the large crops. ``recipe``: the one to go on
-    with. ``by``: the figure that decides; without it, ``knn_top1`` where images have labels, else ``lidar``. ``sets``:
-    single values by their paths. ``resume``: go on with the adaptation in ``out``.
+    with. ``by``: the figure that decides; without it, ``knn_top1`` where images have labels, else ``lidar``, or
+    ``rankme`` of a method whose views are masked. ``sets``: single values by their paths. ``resume``: go on with the
+    adaptation in ``out``.
 
     The untouched weights are evaluated first, and the adapted ones beside them; the best checkpoint is kept. Raises
     :class:`ContralexError`.

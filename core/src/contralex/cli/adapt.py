@@ -51,7 +51,7 @@ def adapt(
         str | None,
         typer.Option(
             metavar="FIGURE",
-            help="The figure that decides. Without it: knn_top1 where there are labels, else lidar.",
+            help="The figure that decides. Without it: knn_top1 where there are labels, else lidar, or rankme of mae.",
             show_default=False,
         ),
     ] = None,

@@ -28,9 +28,9 @@ class FolderSource(Source):
     as far as they are looked at then (see headers); the others are replaced where they are drawn (see ViewDataset).
 
     ``root``: flat, nested, or with one folder for each class; folders ``train``, ``val`` and ``test`` are splits.
-    ``labels``: folders are classes where all images lie in two or more (``auto``), in any case (``folders``), or never
-    (``none``). ``held_out``: the fraction of labelled images that is kept for evaluation, where there is no split for
-    it. ``max_pixels``: an image of more is left out.
+    ``labels``: folders are classes where nearly all images lie in two or more (``auto``), in any case (``folders``), or
+    never (``none``). ``held_out``: the fraction of labelled images that is kept for evaluation, where there is no split
+    for it. ``max_pixels``: an image of more is left out.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ class ImageFolderSpec(Spec):
     root: Annotated[str, LocalPath()]
     """The folder that holds the images."""
     labels: Literal["auto", "folders", "none"] = "auto"
-    """``auto`` takes the folders directly below as classes if all images lie in two or more such folders, ``folders``
-    insists, ``none`` ignores them."""
+    """``auto`` takes folders as classes where nearly all images lie in two or more of them, ``folders`` insists,
+    ``none`` ignores them."""
     held_out: float = Field(0.2, ge=0, lt=1)
     """The fraction of labelled images that is kept for evaluation, where there is no split for it."""
     max_pixels: MaxPixels = MAX_PIXELS
