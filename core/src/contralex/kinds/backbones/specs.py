@@ -221,7 +221,7 @@ class ViTSpec(Spec):
     """The first value of what multiplies the output of each attention and of each MLP, learnt; null: nothing does."""
     drop_path_rule: Literal["linear", "uniform"] = "linear"
     """The rate of each block: ``linear`` rises from 0 at the first block to ``drop_path`` at the last; ``uniform`` is
-    the same in all, and above .1 a block computes a random part of the batch alone (DINOv2)."""
+    the same in all, and a block computes a random part of the batch alone (DINOv2)."""
     feed_forward: Literal["mlp", "swiglu"] = "mlp"
     """The layers after attention: an ``mlp``, or ``swiglu``, silu(x₁)·x₂ of two thirds of its hidden layer."""
     registers: int = Field(0, ge=0, le=1024)

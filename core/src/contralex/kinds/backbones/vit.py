@@ -16,7 +16,7 @@ from contralex.lookup.slots import Backbone, PlacesBackbone
 
 try:
     from timm.layers.drop import DropPath
-    from timm.layers.mlp import SwiGLUPacked
+    from timm.layers.mlp import GluMlp
     from timm.models import vision_transformer as timm
 except ImportError as error:
     raise ContralexError(
@@ -59,7 +59,7 @@ def vit_backbone(
 
     DINOv2's (arXiv:2304.07193, section 5 and appendix; code: vision_transformer.py, layers/): ``layer_scale``: what
     multiplies the output of each attention and MLP at first, learnt; None: nothing does. ``drop_path_rule``:
-    ``uniform``, all blocks have the rate ``drop_path``, and above .1 a random part of the batch is computed at all.
+    ``uniform``, all blocks have the rate ``drop_path``, and a random part of the batch is computed at all.
     ``feed_forward``: an MLP, or ``swiglu``, silu(x₁)·x₂ of two thirds of its hidden layer. ``registers``: learnt tokens
     without a position (arXiv:2309.16588). ``mask_token``: what stands for patches that ``encode_places`` is told to
     hide. ``resampling``: positions of other sizes with DINO's ``offset``, or to the exact size and with ``antialias``.
@@ -179,13 +179,13 @@ class VisionTransformer(timm.VisionTransformer, PlacesBackbone):
 
 
 class SubsetBlock(timm.Block):
-    """timm's block, which above a drop path of .1 computes a random part of the batch in training: max(⌊B(1−p)⌋, 1)
-    samples, whose outputs count B/their number times (DINOv2; code: layers/block.py). Below, each sample is dropped by
-    itself."""
+    """timm's block, which with a drop path computes a random part of the batch in training: max(⌊B(1−p)⌋, 1) samples,
+    whose outputs count B/their number times (DINOv2; code: layers/block.py, ``forward_nested``, by which its student
+    goes at any rate; ``forward``, of a single tensor, does so above .1 alone)."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         rate = float(getattr(self.drop_path1, "drop_prob", 0.0))  # without a rate, timm has an Identity there
-        if not self.training or rate <= 0.1:
+        if not self.training or not rate:
             dropped: Tensor = super().forward(x, *args, **kwargs)
             return dropped
         x = _add_for_some(x, rate, lambda some: self.ls1(self.attn(self.norm1(some), *args, **kwargs)))
@@ -205,14 +205,20 @@ def _drop_uniformly(vit: VisionTransformer, rate: float) -> None:
 
 
 def _swiglu(both: int) -> Callable[..., nn.Module]:
-    """timm's layers of silu(x₁)·x₂, with x₁ and x₂, of ``both`` dimensions, by one layer; timm counts the hidden layer
-    in widths of tokens, which do not give each number of dimensions."""
+    """Layers with x₁ and x₂, of ``both`` dimensions, by one layer; timm counts the hidden layer in widths of tokens,
+    which do not give each number of dimensions."""
 
     def make(*, hidden_features: int, **options: Any) -> nn.Module:
-        made: nn.Module = SwiGLUPacked(hidden_features=both, **options)
-        return made
+        return SwiGLU(hidden_features=both, gate_last=False, **options)
 
     return make
+
+
+class SwiGLU(GluMlp):
+    """timm's layers of silu(x₁)·x₂, which begin as any other layer does (DINOv2; code: layers/swiglu_ffn.py)."""
+
+    def init_weights(self) -> None:
+        """Called by timm after all layers have their weights; its own makes x₂ of 1, with weights of 1e-6."""
 
 
 def _start_xavier(vit: VisionTransformer) -> None:
