@@ -94,6 +94,27 @@ def test_what_is_known_of_rows_is_what_a_search_finds(asked: int | str, view: in
     assert queries.select_matching(queries, Match(view, view)).vectors.tolist() == queries.vectors.tolist()
 
 
+def test_a_row_that_fills_up_has_no_partner() -> None:
+    """Its position is -1; a search by packed tags must not take it for the last one of the sample before."""
+    keys = Rows.from_view(torch.randn(3, 5, 2), torch.arange(3), 0)
+    queries = Rows.from_view(torch.randn(3, 2, 2), torch.arange(3), 0, torch.tensor([[4, -1], [-1, -1], [2, -1]]))
+    expected = [4, -1, -1, -1, 12, -1]
+    assert queries.find_in(keys, same_view=False).tolist() == expected
+    order = torch.tensor([5, 1, 3, 0, 2, 4])
+    assert queries[order].find_in(keys, same_view=False).tolist() == [expected[i] for i in order]
+    by_hand = Rows(keys.vectors, keys.sample, keys.view, keys.position)
+    assert queries.find_in(by_hand, same_view=True).tolist() == expected
+
+
+def test_a_row_that_fills_up_is_not_counted_as_found() -> None:
+    keys = Rows.from_view(torch.eye(5).repeat(2, 1, 1), SAMPLE, 0)
+    positions = torch.tensor([[-1, 4, -1], [-1, -1, -1]])
+    like_the_last = torch.nn.functional.one_hot(torch.full((2, 3), 4), 5).float()
+    queries = Rows.from_view(like_the_last, SAMPLE, 0, positions)
+    found = _measure_accuracy(queries, keys, Dictionary(), Targets(vectors=torch.zeros(6, 5)), Match(0, 0))
+    torch.testing.assert_close(found, torch.tensor(1 / 6))
+
+
 def test_nothing_that_training_asks_of_rows_waits() -> None:
     with HostWaits() as waits, late_checks.collect():
         keys = Rows.from_views({each: (torch.randn(2, 5, 2), None) for each in (0, 1)}, SAMPLE).gather(gradient=True)

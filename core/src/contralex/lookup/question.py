@@ -127,7 +127,8 @@ def _measure_accuracy(queries: Rows, keys: Rows, dictionary: Dictionary, targets
             scores = asked @ entries.T
         else:  # of its own sample's keys alone: all patches against all patches would be larger than the network
             asked = asked.unflatten(0, (-1, queries.per_sample))  # (B, Q, D)
-            own = entries.unflatten(0, (-1, per_sample))[index.view(asked.shape[:2])[:, 0] // per_sample]  # (B, P, D)
-            scores, index = (asked @ own.mT).flatten(0, 1), index % per_sample
+            its_sample = index.view(asked.shape[:2]).amax(dim=1) // per_sample  # of a query that has a key
+            own = entries.unflatten(0, (-1, per_sample))[its_sample]  # (B, P, D)
+            scores, index = (asked @ own.mT).flatten(0, 1), torch.where(index >= 0, index % per_sample, -1)
         return (scores.argmax(dim=1) == index).float().mean()
     return dictionary.finds(queries.vectors, targets.index).float().mean()

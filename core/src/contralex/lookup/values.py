@@ -274,7 +274,8 @@ class Rows:
         mine_key, their_key = _pack(mine, base), _pack(theirs, base)
         order = torch.argsort(their_key, stable=True)
         candidate = order[torch.searchsorted(their_key[order], mine_key).clamp(max=len(order) - 1)]
-        return torch.where(their_key[candidate] == mine_key, candidate, torch.full_like(candidate, -1))
+        is_there = (their_key[candidate] == mine_key) & (self.position >= 0)  # -1 stands for none, and packs as another
+        return torch.where(is_there, candidate, torch.full_like(candidate, -1))
 
 
 _ROW_FIELDS = ("vectors", "sample", "view", "position")
