@@ -2,7 +2,8 @@
 
 They work on any backend (gloo on the CPU as well as NCCL) and are the identity on one process. Where a
 gradient flows, backward *sums* over the processes: with the mean over processes that
-DistributedDataParallel takes of every parameter's gradient, that is the exact gradient of the mean loss.
+DistributedDataParallel takes of every parameter's gradient, that is the exact gradient of the mean loss. A backward
+is made of these collectives again, so that it has a gradient of its own.
 """
 
 from __future__ import annotations
@@ -153,9 +154,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         # Every process's loss reads this process's rows, so their gradients add up; a backward that kept
         # only the local slice would lose all but its own.
-        total = grads[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total[own_slice(ctx.rows)]
+        return sum_over_processes(grads[0])[own_slice(ctx.rows)]
 
 
 class _Sum(torch.autograd.Function):
@@ -167,9 +166,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return sum_over_processes(grads[0])
 
 
 class _Exchange(torch.autograd.Function):
@@ -179,4 +176,4 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _all_to_all(grads[0])  # a transposition of blocks, which is its own inverse
+        return exchange(grads[0])  # a transposition of blocks, which is its own inverse
