@@ -26,7 +26,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relativ
 _BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"^(?:\$ )?(?:torchrun .*-m |accelerate launch .*-m )?contralex (.+)", re.MULTILINE)
-_BESIDE = re.compile(r" {3,}[^'\"]*$")  # what a line says beside its command
+_BESIDE = re.compile(r"(  +| > )[^'\"]*$")  # what stands beside a command, and where its output goes
 # Of packages that the reader writes: a recipe or command by a word, or a kind within a setting.
 _TO_BE_WRITTEN = re.compile(r"mine|hard|consistent|spread|.*(kind: hard|away_from_mean).*")
 
@@ -88,6 +88,20 @@ def test_the_commands_of_a_page_are_ones_that_there_are(page: Path) -> None:
         if named and words[0] in ("train", "show", "explain", "views", "why"):
             data = options.get("data") if options.get("data") in registry().kinds("data") else None
             resolve(named[0], preset=options.get("preset"), data=data, sets=options.get("sets"))
+
+
+def help_texts(command: Any, context: Any) -> Iterator[str]:
+    yield f"{command.help}\n{command.epilog}"
+    for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
+        yield from help_texts(command.get_command(context, name), context)
+
+
+def test_the_examples_of_the_help_are_commands_that_there_are() -> None:
+    texts = "\n".join(help_texts(COMMANDS, CONTEXT))
+    examples = re.findall(r"^ *contralex (.+)$", texts, re.MULTILINE)
+    assert len(examples) > 50
+    for example in examples:
+        read(_split(example, ""))
 
 
 @each_page
