@@ -117,10 +117,18 @@ def test_a_command_that_there_is_not_is_found(words: list[str]) -> None:
         read(words)
 
 
+def links(page: Path) -> list[str]:
+    return [link for link in _LINK.findall(_BLOCK.sub("", page.read_text("utf-8"))) if "://" not in link]
+
+
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
-    links = _LINK.findall(_BLOCK.sub("", page.read_text("utf-8")))
-    assert [link for link in links if "://" not in link and not _leads_somewhere(page, link)] == []
+    assert [link for link in links(page) if not _leads_somewhere(page, link)] == []
+
+
+def test_a_page_leads_to_every_page_but_the_two_that_are_met_first() -> None:
+    found = {(page.parent / link.partition("#")[0]).resolve() for page in PAGES for link in links(page)}
+    assert [page for page in PAGES if not {page, page.parent} & found] == [ROOT / "README.md", ROOT / "core/README.md"]
 
 
 def _leads_somewhere(page: Path, link: str) -> bool:
