@@ -178,6 +178,15 @@ def test_a_dictionary_with_a_replaced_part_keeps_the_others() -> None:
         before.replace(shard=PARTS["shards"])
 
 
+def test_another_table_is_read_by_all_questions() -> None:
+    first, second = torch.eye(DIM), torch.eye(DIM).flip(0)
+    before = Dictionary(stored=first)
+    assert torch.equal(before.shared, first)  # a copy, which the dictionary keeps
+    after = before.replace(stored=second)
+    assert torch.equal(after.scores(first), first @ second.T)
+    assert torch.equal(after.find_best(first), (first @ second.T).argmax(dim=1))
+
+
 def test_reading_an_absent_form_of_targets_raises_one_sentence() -> None:
     targets = Targets(index=torch.zeros(2, dtype=torch.long), weights=torch.ones(2, 3))
     assert targets.has_index and targets.has_weights and not targets.has_vectors

@@ -80,6 +80,12 @@ FORMS: dict[str, tuple[dict[str, Any], Tensor]] = {
     "own and shared, hidden": ({"own": OWN, "shared": SHARED, "hidden": INDEX % (M + P)}, (INDEX + 1) % (M + P)),
     "shards": ({"shards": Shards(SHARED, M)}, INDEX),
     "own and shards": ({"own": OWN, "shards": Shards(SHARED, M)}, torch.where(INDEX % 2 == 0, 1, INDEX + P)),
+    "shards, hidden": ({"shards": Shards(SHARED, M), "hidden": torch.where(INDEX % 2 == 0, BESIDE, -1)}, INDEX),
+    "shards, mask": ({"shards": Shards(SHARED, M), "mask": MASK}, INDEX),
+    "shared and shards": (
+        {"shared": OTHER.float(), "shards": Shards(SHARED, M)},
+        torch.where(INDEX % 2 == 0, INDEX, INDEX + M),
+    ),
     "drawn": ({"own": DrawnEntries(SHARED, DRAWN)}, INDEX % P),
     "drawn, mask": ({"own": DrawnEntries(SHARED, DRAWN), "mask": LONE[:, :P] | (torch.arange(P) == 1)}, 0 * INDEX + 1),
     "drawn and shared": ({"own": DrawnEntries(OTHER, DRAWN), "shared": SHARED}, torch.where(INDEX % 2 == 0, 1, INDEX)),
@@ -90,14 +96,13 @@ FORMS: dict[str, tuple[dict[str, Any], Tensor]] = {
 
 def plain(queries: Tensor, parts: dict[str, Any]) -> Tensor:
     """(N, P+M) scores, as the dictionary's definition says."""
-    table = parts.get("shared", parts.get("stored"))
+    tables = [parts[name] for name in ("shared", "stored") if name in parts]
     if "shards" in parts:
-        table = parts["shards"].part
+        tables.append(parts["shards"].part)
     scores = []
     if "own" in parts:
         scores.append((queries[:, None] * read_own(parts["own"]).double()).sum(dim=2))
-    if table is not None:
-        scores.append(queries @ table.double().T)
+    scores += [queries @ table.double().T for table in tables]
     together = torch.cat(scores, dim=1)
     if "mask" in parts:
         together = together.masked_fill(~parts["mask"], float("-inf"))
@@ -191,11 +196,22 @@ def test_float64_is_answered_in_float64(tiles: str) -> None:
     torch.testing.assert_close(shared.grad, entries.grad, rtol=1e-12, atol=1e-12)
 
 
-def test_a_learned_temperature_gets_its_gradient(tiles: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_learned_temperature_gets_its_gradient(form: str, tiles: str) -> None:
+    parts, index = FORMS[form]
     mine, theirs = (torch.tensor(0.3, dtype=dtype, requires_grad=True) for dtype in (torch.float32, torch.float64))
-    Dictionary(shared=SHARED).cross_entropy(QUERIES, INDEX, mine).mean().backward()
-    F.cross_entropy(QUERIES.double() @ SHARED.double().T / theirs, INDEX).backward()
-    close(mine.grad, theirs.grad, 1e-6)
+    scores = plain(QUERIES.double(), parts)
+    absent = scores == float("-inf")
+    divided = (scores.masked_fill(absent, 0) / theirs).masked_fill(absent, float("-inf"))
+    (wanted,) = torch.autograd.grad(F.cross_entropy(divided, index), theirs, retain_graph=True)
+    (found,) = torch.autograd.grad(Dictionary(**parts).cross_entropy(QUERIES, index, mine).mean(), mine)
+    close(found, wanted, 1e-5)
+    weights = F.one_hot(index, scores.shape[1]).float()
+    (found,) = torch.autograd.grad(Dictionary(**parts).soft_cross_entropy(QUERIES, weights, mine).mean(), mine)
+    close(found, wanted, 1e-5)
+    sums = torch.autograd.grad(divided.logsumexp(dim=1).mean(), theirs)
+    (found,) = torch.autograd.grad(Dictionary(**parts).log_sum_exp(QUERIES, mine).mean(), mine)
+    close(found, sums[0], 1e-5)
 
 
 def test_a_hidden_positive_costs_without_end(tiles: str) -> None:
@@ -235,7 +251,12 @@ WEIGHED: dict[str, tuple[dict[str, Any], Tensor]] = {
     "shared, mask": ({"shared": SHARED, "mask": (WEIGHTS > 0) | MASK}, WEIGHTS),
     "nothing to see": ({"shared": SHARED, "mask": WEIGHTS > 0}, WEIGHTS),
     "own and shared": ({"own": OWN, "shared": SHARED}, torch.cat([0 * WEIGHTS[:, :P], WEIGHTS], dim=1)),
+    "own and shared, nothing to see": (
+        {"own": OWN, "shared": SHARED, "mask": torch.cat([WEIGHTS[:, :P] < 0, WEIGHTS > 0], dim=1)},
+        torch.cat([0 * WEIGHTS[:, :P], WEIGHTS], dim=1),
+    ),
     "shards": ({"shards": Shards(SHARED, M)}, WEIGHTS),
+    "shards, mask": ({"shards": Shards(SHARED, M), "mask": (WEIGHTS > 0) | MASK}, WEIGHTS),
     "stored": ({"stored": SHARED}, WEIGHTS),
 }
 

@@ -171,8 +171,9 @@ class Dictionary:
         kept = {
             name.lstrip("_"): part for name, part in vars(self).items() if name not in ("_answers", "_twins", "_cache")
         }
-        if "shared" in parts:
-            kept["stored"] = None
+        for name, other in (("shared", "stored"), ("stored", "shared")):  # the one may be a copy of the other
+            if name in parts:
+                kept[other] = None
         return type(self)(**kept | parts)
 
     def positives(self, queries: Rows, match: Match) -> Tensor:
@@ -210,8 +211,8 @@ class Dictionary:
 
         It keeps its digits where the softmax is nearly 1. A learned ``temperature`` is a tensor, and gets its gradient.
         """
-        if self._has_own_scores():
-            return F.cross_entropy(self.scores(queries) / temperature, index, reduction="none")
+        if self._reads_scores():
+            return F.cross_entropy(self._temper_scores(queries, temperature), index, reduction="none")
         answer = self._ask_twins(queries, index, temperature)
         if answer is not None:
             self._answers.remember_lead(queries, index, answer.lead, has_ties=answer.has_ties)
@@ -237,10 +238,9 @@ class Dictionary:
             raise ValueError(f"{self.size} entries do not divide into {groups} groups of equal size")
         tiled = DenseWeights(weights) if isinstance(weights, Tensor) else weights
         if self._needs_all_scores(tiled):
-            scores = self.scores(queries) / temperature
-            dense = tiled.dense().to(scores)
-            log_p = F.log_softmax(scores.unflatten(1, (groups, -1)), dim=2).flatten(1).masked_fill(dense == 0, 0.0)
-            return -(dense * log_p).sum(dim=1)
+            scores = self._temper_scores(queries, temperature)
+            in_groups = (each.unflatten(1, (groups, -1)) for each in (scores, tiled.dense().to(scores)))
+            return _cross_entropy(*in_groups)
         shared = self._shared_answers()
         if shared is not None and isinstance(tiled, DenseWeights) and groups == 1:
             loss, best = shared.soft_cross_entropy(queries, tiled.weights, temperature)
@@ -257,8 +257,8 @@ class Dictionary:
     ) -> Tensor:
         """(N,) log Σ w·exp(scores/temperature). Without ``weights`` (N, P+M) all are 1; where all are 0, it is -inf."""
         tiled = DenseWeights(weights) if isinstance(weights, Tensor) else weights
-        if self._has_own_scores() if tiled is None else self._needs_all_scores(tiled):
-            scores = self.scores(queries) / temperature
+        if self._reads_scores() if tiled is None else self._needs_all_scores(tiled):
+            scores = self._temper_scores(queries, temperature)
             return sum_exponentials(scores if tiled is None else scores + tiled.dense().to(scores).log(), dim=1)
         return self._entries().log_sum_exp(_divide(queries, temperature), tiled)
 
@@ -268,16 +268,16 @@ class Dictionary:
         """(N,) −Σ log σ(±(scores/temperature + bias)), with + for the entry ``index`` (N,) and − for each other that is
         not hidden (SigLIP, Eq. 3)."""
         is_fixed = not isinstance(bias, Tensor) or not bias.requires_grad
-        if is_fixed and not self._has_own_scores() and self._entries().has_only_fixed_own:
+        if is_fixed and not self._reads_scores() and self._entries().has_only_fixed_own:
             divided = _divide(queries, temperature)
             shift = bias.detach() if isinstance(bias, Tensor) else divided.new_tensor(bias)
             loss, lead = self._entries().own_sigmoid_cross_entropy(divided, index, shift)
             self._answers.remember_lead(queries, index, lead)
             return loss
         if self._needs_all_scores(None):
-            scores = self.scores(queries)
-            absent = scores == float("-inf")  # 0 in its place: ∞·0 in the gradient of a learned temperature is NaN
-            logits = scores.masked_fill(absent, 0.0) / temperature + bias
+            logits = self._temper_scores(queries, temperature)
+            absent = logits == float("-inf")
+            logits = logits.masked_fill(absent, 0.0) + bias
             own = torch.arange(logits.shape[1], device=index.device) == index.unsqueeze(1)
             return -F.logsigmoid(torch.where(own, logits, -logits)).masked_fill(absent, 0.0).sum(dim=1)
         # A dimension more, in which every query has the bias and every entry has 1.
@@ -292,7 +292,7 @@ class Dictionary:
         """(N,) the entry with the largest score, the first where several have it."""
         known = self._answers.best(queries)
         if known is None:
-            if self._has_own_scores():
+            if self._reads_scores():
                 return self.scores(queries).argmax(dim=1)
             known = self._entries().find_best(at_least_float32(queries.detach()))
             self._answers.remember_best(queries, known)
@@ -352,14 +352,35 @@ class Dictionary:
     def _needs_all_scores(self, weights: TiledWeights | None) -> bool:
         """Whether a question about weights, or about sums that are not of exponentials, has no answer in tiles."""
         learned = isinstance(weights, DenseWeights) and weights.weights.requires_grad
-        return self._has_own_scores() or learned or not self._entries().has_only_table
+        return self._reads_scores() or learned or not self._entries().has_only_table
 
-    def _has_own_scores(self) -> bool:
-        return type(self).scores is not Dictionary.scores
+    def _temper_scores(self, queries: Tensor, temperature: float | Tensor) -> Tensor:
+        """(N, P+M) scores/temperature. What is hidden stays -inf, and is kept from the division: ∞·0 in the gradient
+        of a learned temperature is NaN."""
+        scores = self.scores(queries)
+        if not isinstance(temperature, Tensor):
+            return scores / temperature
+        absent = scores == float("-inf")
+        return (scores.masked_fill(absent, 0.0) / temperature).masked_fill(absent, float("-inf"))
+
+    def _reads_scores(self) -> bool:
+        """Whether all answers are from :meth:`scores`: a subclass has its own, or there are shards beside a table or a
+        mask, which no tile has together."""
+        has_other = self._mask is not None or self._table() is not None
+        return type(self).scores is not Dictionary.scores or (self._shards is not None and has_other)
 
 
 def _divide(queries: Tensor, temperature: float | Tensor) -> Tensor:
     return at_least_float32(queries) / temperature
+
+
+def _cross_entropy(scores: Tensor, weights: Tensor) -> Tensor:
+    """(N,) −Σ w·log softmax of scores (N, G, M), over M. Where a query sees nothing and is to find nothing it is 0, and
+    so is its gradient: that of log softmax would be NaN."""
+    unwanted = weights == 0
+    blind = ((scores == float("-inf")) & unwanted).all(dim=2, keepdim=True)
+    log_p = F.log_softmax(scores.masked_fill(blind, 0.0), dim=2).masked_fill(unwanted, 0.0)
+    return -(weights * log_p).sum(dim=(1, 2))
 
 
 def _present(part: _Value | None, name: str, meaning: str) -> _Value:
