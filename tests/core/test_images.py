@@ -257,6 +257,22 @@ def test_exif_orientation_is_applied_once(end: str, orientation: int, tmp_path: 
     assert np.array_equal(images.to_rgb(rgb), rgb)
 
 
+def test_an_orientation_behind_the_pixels_of_a_png_is_applied() -> None:
+    """As libpng writes it where a program sets it after the pixels; nothing else is said in the file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (8, 4), "red").save(file, "png", exif=exif)
+    data = file.getvalue()
+    start = data.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    end = data.index(b"IEND") - 4
+    moved = data[:start] + data[stop:end] + data[start:stop] + data[end:]
+    assert Image.open(io.BytesIO(moved)).info == {}
+    assert images.decode(io.BytesIO(moved), MAX_PIXELS).size == (4, 8)
+    assert images.to_rgb(Image.open(io.BytesIO(moved))).size == (4, 8)
+
+
 def test_orientation_and_deep_grey_or_transparency_go_together(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

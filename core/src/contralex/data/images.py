@@ -110,9 +110,9 @@ def to_own_rgb(image: Image.Image) -> Image.Image:
 
 def _convert(image: Image.Image, own: bool) -> Image.Image:
     copy_rgb = detached_image if own else Image.Image.copy
+    image.load()  # PIL turns a TIFF itself, and then forgets the orientation; it finds a PNG's behind the pixels
     if image.mode == "RGB" and not image.info:
         return copy_rgb(image)
-    image.load()  # PIL turns a TIFF itself, and then forgets the orientation; it finds a PNG's behind the pixels
     turn = find_turn(image)
     if image.mode.startswith("I") or image.mode == "F":
         rgb = _grey(image).convert("RGB")
