@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from contralex import memory
 from contralex.data.base import Subset, as_tensor, compact
-from contralex.data.loading import Order
+from contralex.data.loading import EvalDataset, Order
 from contralex.errors import ContralexError
-from contralex.evaluation import features
-from contralex.evaluation.features import baseline_splits, describe_pixels, reduced, split_features
+from contralex.evaluation import encoding, features
+from contralex.evaluation.encoding import encode
+from contralex.evaluation.features import baseline_splits, describe_pixels, raw_pixels, reduced, split_features
 from contralex.evaluation.knn import evaluate_knn
 from contralex.evaluation.linear import evaluate_linear
 from contralex.recipes.run_spec import KNNSpec, LinearSpec
@@ -60,6 +62,25 @@ def test_what_is_kept_in_half_precision_neither_overflows_nor_loses_digits() -> 
         torch.cat([block for block, _ in kept.blocks(9)]).sub(rows).div(rows.norm(dim=1, keepdim=True)).abs().max()
         < 1e-3
     )
+
+
+def first_tokens(images: Tensor) -> Tensor:
+    """As a ViT's backbone gives its class token: a part of the tensor of all tokens."""
+    return images.unsqueeze(1).repeat(1, 50, 1)[:, 0]
+
+
+@pytest.mark.parametrize("function", [raw_pixels, first_tokens, torch.nn.Identity()])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_features_that_are_kept_hold_no_memory_but_their_own(
+    function: Callable[[Tensor], Tensor], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "_WORTH_WORKERS", 0)
+    rows = torch.randn(8, 1 << 17)  # a batch of which travels in shared memory
+    dataset = EvalDataset(Rows(rows, None), AsIs())
+    blocks = [block for block, _ in encode(function, dataset, 4, "cpu", workers)]
+    assert torch.cat(blocks).equal(rows)
+    for block in blocks:
+        assert block.untyped_storage().nbytes() == block.nbytes and not block.is_shared()
 
 
 def test_features_that_fit_nowhere_are_refused_with_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,17 +68,26 @@ def encode_part(
 ) -> Iterator[tuple[Tensor | None, Tensor, Sequence[Unreadable]]]:
     """Features and indices of these samples, in their order, with the faults of those that cannot be read. The features
     are None where none of a batch can be."""
-    options = {"batch_size": batch_size, "sampler": part, "num_workers": workers if len(part) >= _WORTH_WORKERS else 0}
+    num_workers = workers if len(part) >= _WORTH_WORKERS else 0
+    loaded = load(Portable(dataset), collate_plain, num_workers=num_workers, batch_size=batch_size, sampler=part)
     seen = 0
     with evaluating(function), progress.during("Encoding samples to evaluate with", len(part)) as done:
-        for at, inputs, faults in load(Portable(dataset), collate_plain, **options):
+        for at, inputs, faults in loaded:
             seen += len(at) + len(faults)
             done(seen)
             features = None
             if inputs is not None:
                 with torch.no_grad():
-                    features = function(inputs.to(device)).float()
+                    features = _release(function(inputs.to(device)).float(), inputs)
             yield features, at, faults
+
+
+def _release(features: Tensor, inputs: Tensor) -> Tensor:
+    """The features without a larger tensor that they are a part of, such as all tokens of a ViT, and without the memory
+    of their inputs, which a worker shares: each batch of it is an open file, and takes of /dev/shm."""
+    storage = features.untyped_storage()
+    is_part = storage.nbytes() > features.nbytes or storage.data_ptr() == inputs.untyped_storage().data_ptr()
+    return features.clone() if is_part else features
 
 
 def skip_everywhere(dataset: EvalDataset, unread: Skipped) -> None:
