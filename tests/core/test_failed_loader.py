@@ -1,13 +1,14 @@
-"""A loader that fails ends its workers, and says what failed once."""
+"""How workers begin and end: with a loader that fails, that is given up, or that is held until the process ends."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -76,3 +77,71 @@ def kill_worker_and_wait() -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         time.sleep(0.01)  # the signal of its death interrupts it
+
+
+class Unpicklable:
+    """Items say how a worker takes signals."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[], list[bool]] = lambda: [
+            signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGTERM)
+        ]
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitems__(self, wanted: Sequence[int]) -> list[list[bool]]:
+        return [self.ask() for _ in wanted]
+
+
+@pytest.fixture
+def python_spawns() -> Iterator[None]:
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+@pytest.mark.usefixtures("python_spawns")
+def test_workers_of_every_loader_are_forked_whatever_python_does_and_leave_signals_alone() -> None:
+    assert list(load(Unpicklable(), list, batch_size=1, num_workers=1)) == [[[True, True]]]
+
+
+HELD = """
+import signal, sys, time
+import torch
+from contralex.data.loading import load
+
+class Slow:
+    def __len__(self):
+        return 100
+    def __getitems__(self, wanted):
+        time.sleep(3 * ("interrupted" in sys.argv) * (wanted[0] > 0))
+        return [torch.zeros(2) for _ in wanted]
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def consume():
+    held = load(Slow(), list, batch_size=1, num_workers=2)
+    next(held)
+    if "interrupted" in sys.argv:
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        next(held)
+    raise ValueError("a mistake of the caller")
+
+consume()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+@pytest.mark.parametrize(("how", "error"), [("stopped", "ValueError"), ("interrupted", "KeyboardInterrupt")])
+def test_a_process_ends_whose_last_error_still_holds_a_loader(how: str, error: str) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HELD, how], stderr=subprocess.PIPE, text=True)
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode != 0 and said.splitlines()[-1].startswith(error)

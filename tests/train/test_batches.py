@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import contralex
+from contralex.data import workers
 from contralex.data.base import Split, Unreadable
 from contralex.data.kept_images import KeptImages, bytes_to_keep
 from contralex.data.loading import Batch
@@ -25,7 +26,6 @@ from contralex.kinds.views.parts import CropViews
 from contralex.lookup.view import pixels_of
 from contralex.recipes.layers import resolve
 from contralex.recipes.run_spec import TrainSpec
-from contralex.training import devices
 from contralex.training.batches import batches
 from tests.train.tiny import TINY
 
@@ -188,7 +188,7 @@ class OneImage(Split):
 
 
 def test_workers_that_are_not_forked_share_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "worker_context", lambda: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr(workers, "worker_context", lambda: multiprocessing.get_context("spawn"))
     with pytest.raises(ContralexError, match="share where they are forked") as refused:
         made(Pictures(), Counting(), settings(workers=1, cache="memory"))
     assert str(refused.value).endswith("--set train.cache=none")

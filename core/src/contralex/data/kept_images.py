@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from contralex.data import workers
 from contralex.data.base import Split
 from contralex.data.photographs import Photograph
 
@@ -38,7 +38,7 @@ class KeptImages(Split):
         self._most = most
         # Where each image begins, plus one, its width and its height; nothing for those that are not kept.
         self._table = np.frombuffer(mmap.mmap(-1, max(24 * len(split), 1)), np.int64, 3 * len(split)).reshape(-1, 3)
-        self._filled = multiprocessing.Value("q", 0)
+        self._filled = workers.worker_context().Value("q", 0)
 
     def __len__(self) -> int:
         return len(self._split)

@@ -6,21 +6,24 @@ same pixels on any number of processes and workers, and after a resume.
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Protocol, TypedDict
+from weakref import WeakSet
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from contralex.data import workers
 from contralex.data.base import Split, Unreadable
 from contralex.data.packed import PackedViews
 from contralex.data.parcels import Parcel
@@ -310,24 +313,54 @@ def collate_plain(items: Sequence[tuple[int, Tensor | Unreadable]]) -> tuple[Ten
     return index, inputs, [item for _, item in items if isinstance(item, Unreadable)]
 
 
-def load(dataset: Items, collate_fn: Callable[[Any], Any], **options: Any) -> Iterator[Any]:
-    """The batches of a torch ``DataLoader`` with these options. A user's mistake that a worker meets is raised here
-    as it was; of itself torch would hand on its traceback as text."""
-    pinned = options.get("pin_memory", False)
+def load(
+    dataset: Items, collate_fn: Callable[[Any], Any], *, num_workers: int = 0, pin_memory: bool = False, **options: Any
+) -> Iterator[Any]:
+    """The batches of a torch ``DataLoader`` with these options. Its workers begin and end as
+    :mod:`contralex.data.workers` says. A user's mistake that a worker meets is raised here as it was; of itself torch
+    would hand on its traceback as text."""
+    loader = DataLoader(
+        _Caught(dataset),
+        collate_fn=partial(_collated, collate_fn, pin_memory),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        worker_init_fn=workers.quiet_worker,
+        multiprocessing_context=workers.worker_context() if num_workers else None,
+        **options,
+    )
+    loaded = _open_batches(loader)
+    _begun.add(loaded)
+    return loaded
+
+
+_begun: WeakSet[Generator[Any, None, None]] = WeakSet()
+
+
+def _open_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     try:
-        for sent in DataLoader(_Caught(dataset), collate_fn=partial(_collated, collate_fn, pinned), **options):
+        for sent in loader:
             batch = sent.open() if isinstance(sent, Parcel) else sent
             if isinstance(batch, ContralexError):
                 raise batch
             yield batch
-    except Exception as error:
+    except GeneratorExit:  # nobody asks for more, and nothing has failed here
+        raise
+    except BaseException as error:
         _let_workers_go(error)
         raise
 
 
+@atexit.register  # after multiprocessing's own, so that it is called before that one, which waits for the workers
+def _end_workers() -> None:
+    """Of loaders that something still holds when the process ends, such as the traceback of an uncaught error."""
+    for loaded in list(_begun):
+        with suppress(ValueError):  # another thread is in it
+            loaded.close()
+
+
 def _let_workers_go(error: BaseException | None) -> None:
     """The frames of a failed loader hold its workers. Those end with the loader; at the end of the process they would
-    be waited for in vain, because they leave SIGTERM to the main process."""
+    be waited for in vain, because they leave SIGTERM to the main process (:func:`workers.quiet_worker`)."""
     with _without_word_of_workers():
         while error is not None:
             traceback.clear_frames(error.__traceback__)

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from contralex import memory
+from contralex.data import workers
 from contralex.data.base import Split
 from contralex.data.kept_images import KeptImages, bytes_to_keep
 from contralex.data.loading import Batch, EpochSampler, ViewDataset, collate, load, unpack
@@ -43,17 +44,15 @@ def batches(
         parts=train.accumulate,
         places=views.shares_draws,
     )
-    workers = devices.workers(train.workers, device.type)
+    num_workers = devices.workers(train.workers, device.type)
     if train.cache == "memory":
-        split = keep_images(split, views, workers)
+        split = keep_images(split, views, num_workers)
     loaded = load(
         Portable(ViewDataset(split, views, train.seed, train.batch_size, only, packed=True)),
         collate,
         batch_sampler=sampler,
-        num_workers=workers,
+        num_workers=num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=devices.quiet_worker,
-        multiprocessing_context=devices.worker_context() if workers else None,
     )
     finish = partial(unpack, views=views)
     # A whole batch of views is too much for a device that encodes it in parts, of which each is copied in its turn.
@@ -61,9 +60,9 @@ def batches(
     return prefetch.to_device(loaded, device, finish) if is_whole else map(finish, loaded)
 
 
-def keep_images(split: Split, views: Views, workers: int) -> Split:
+def keep_images(split: Split, views: Views, num_workers: int) -> Split:
     """The split, whose decoded images stay in memory. Only workers that are forked share it."""
-    if workers and devices.worker_context().get_start_method() != "fork":
+    if num_workers and workers.worker_context().get_start_method() != "fork":
         raise ContralexError(
             "train.cache is memory, which workers share where they are forked, and here they are not. Try:"
             + remedy("--set", "train.cache=none")

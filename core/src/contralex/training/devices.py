@@ -1,13 +1,10 @@
-"""What this machine gives a run: data-loading workers, and a process group that is closed at the end."""
+"""What this machine gives a run: how many data-loading workers, and a process group that is closed at the end."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import torch
@@ -18,7 +15,6 @@ from contralex.compat import accelerate_states, destroy_process_group
 from contralex.errors import ContralexError, remedy
 from contralex.lookup import distributed
 from contralex.recipes.run_spec import TrainSpec
-from contralex.training import parent, signals
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -113,28 +109,6 @@ def _cores() -> int:
 
 def _local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def worker_context() -> BaseContext:
-    # Forked workers share the data set's memory and begin at once, beside a GPU as well: they never use it, as torch's
-    # own do not. A worker that is not forked imports torch first: with fifteen of them and 50,000 files no step had
-    # begun after a minute. On macOS no process forks safely.
-    method = "fork" if sys.platform == "linux" else "spawn"
-    return multiprocessing.get_context(method)
-
-
-def quiet_worker(number: int) -> None:
-    """In a worker: one thread, and signals left to the main process, which ends the workers itself.
-
-    SIGTERM and SIGHUP too: a cluster, or a terminal that closes, sends them to every process of a job, and a worker
-    that died of it would take the main process down before it had saved. A worker ends when its main process is gone.
-    """
-    import signal
-
-    torch.set_num_threads(1)
-    for each in signals.stop_signals():
-        signal.signal(each, signal.SIG_IGN)
-    parent.die_with_parent()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 
@@ -27,14 +26,6 @@ def follow_parent() -> None:
     parent = os.environ.pop(VARIABLE, "")
     if parent.isdecimal() and os.name != "nt":  # on Windows the parent's number stays, though it is gone
         threading.Thread(target=_watch, args=(int(parent),), daemon=True, name="parent").start()
-
-
-def die_with_parent() -> None:
-    """For a data worker, which has nothing to save. Where the system has no such call, torch's own watch ends it."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _watch(parent: int) -> None:
