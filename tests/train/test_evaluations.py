@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 import contralex
 from contralex import ContralexError
+from contralex.evaluation import linear_protocols
 from contralex.kinds.encoders.image import ImageEncoder
 from tests.noise import noise
 from tests.train.tiny import TINY
@@ -164,6 +167,21 @@ def test_a_linear_protocol_trains_through_crops_and_without(run: contralex.Run, 
     assert plain.protocol["train_samples"] == 36 and "4 held-out" in plain.protocol["chosen"]
     chosen = max(plain.record["details"]["settings"], key=lambda each: each["held_out_top1"])
     assert plain.figures["top1"] == chosen["top1"]
+
+
+def test_an_image_that_breaks_off_is_named_where_crops_of_it_are_wanted(
+    run: contralex.Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, path in enumerate(sorted(images.rglob("*.png"))):
+        copy = tmp_path / ("val" if number % 5 == 0 else "train") / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    broken = tmp_path / "train" / "one" / "11.png"
+    broken.write_bytes(broken.read_bytes()[:-1000])
+    small = replace(linear_protocols.PROTOCOLS["moco-v2"], batch_size=8)
+    monkeypatch.setitem(linear_protocols.PROTOCOLS, "moco-v2", small)
+    assert run.train_linear("moco-v2", tmp_path, epochs=1).protocol["batch_size"] == 8
+    assert [each.getMessage().partition(" is skipped")[0] for each in caplog.records] == [str(broken)]
 
 
 def test_one_process_with_a_folder_that_cannot_be_written_still_has_figures(

@@ -185,13 +185,14 @@ class LinearTraining(Measurement):
             collate,
             batch_sampler=sampler,
             num_workers=context.workers,
-            persistent_workers=context.workers > 0,
         )
         labels = torch.searchsorted(classes, as_tensor(split.labels or ()))
         function = feature_function(encoder, self.features)
 
         def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             for made in islice(loaded, sampler.order.steps):
+                for path, reason in made["unreadable"].items():
+                    split.skip(path, reason)
                 with evaluating(function), torch.no_grad():
                     features = function(made["views"][0].to(context.device)).float()
                 yield features, labels[made["index"]].to(context.device)
