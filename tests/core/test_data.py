@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Sequence
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision import datasets
 
 from contralex.data.base import Source, Split, Unreadable
 from contralex.data.loading import Batch, EpochSampler, EvalDataset, ViewDataset, collate, load, mix_seed
@@ -23,7 +24,13 @@ from contralex.errors import ContralexError
 from contralex.kinds.datasets import digits
 from contralex.kinds.datasets.digits import DigitsSource
 from contralex.kinds.datasets.folder import FolderSource
-from contralex.kinds.datasets.torchvision_sets import cifar10_source, imagenet_source, stl10_source
+from contralex.kinds.datasets.hugging_face import HuggingFaceSplit
+from contralex.kinds.datasets.torchvision_sets import (
+    TorchvisionSplit,
+    cifar10_source,
+    imagenet_source,
+    stl10_source,
+)
 from contralex.recipes.layers import resolve
 from contralex.recipes.sample_counts import check_counts, check_share
 
@@ -461,6 +468,37 @@ def test_stl10_in_the_files_that_torchvision_reads(tmp_path: Path, monkeypatch: 
     assert source.test().labels == [0] and source.test().classes == ["airplane", "bird"]
 
 
+def test_imagenet_in_the_files_that_torchvision_unpacks(tmp_path: Path) -> None:
+    torch.save(({"n1": ("cat", "mouser"), "n2": ("dog",)}, ["n1", "n2"]), tmp_path / "meta.bin")
+    for number, name in enumerate(("train/n1/a", "train/n2/b", "train/n2/c", "val/n1/a", "val/n2/b")):
+        file = tmp_path / f"{name}.JPEG"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("CMYK", (8, 8), (0, 0, 0, 50 * number)).save(file, "JPEG")
+    source = imagenet_source(tmp_path)
+    train, test = source.train(), source.test()
+    assert train.labels == [0, 1, 1] and test.labels == [0, 1] and train.classes == ["cat, mouser", "dog"]
+    assert len(train) == 3 and len(test) == 2
+    grey = [train[index].getpixel((0, 0))[0] for index in range(3)]
+    assert grey == pytest.approx([255, 205, 155], abs=2)
+    assert train.open_item(1).decode().tobytes() == train[1].tobytes()
+    (tmp_path / "train/n2/c.JPEG").write_bytes(b"no image")
+    with pytest.raises(Unreadable, match=r"c\.JPEG"):
+        train[2]
+
+
+def test_a_million_paths_of_imagenet_are_no_objects() -> None:
+    """Else each worker would copy them, page by page, as it reads them."""
+
+    class Many(datasets.ImageNet):  # type: ignore[misc]  # torchvision has no types
+        def __init__(self) -> None:
+            self.samples = [(f"train/n1/{number}.JPEG", 0) for number in range(1000)]
+            self.targets, self.classes = [0] * 1000, [("cat",)]
+
+    split = TorchvisionSplit(Many())
+    held = [each for each in vars(split).values() if isinstance(each, list) and len(each) == 1000]
+    assert held == [split.labels] and not any(isinstance(each, Many) for each in vars(split).values())
+
+
 def test_missing_files_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ContralexError, match=r"cifar10 is not in data\.root .*set data\.download=true"):
         cifar10_source(tmp_path)
@@ -505,6 +543,29 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
     table.cast_column("picture", hub.Image()).save_to_disk(tmp_path / "saved")
     train = HuggingFaceSource(tmp_path / "saved", image="picture", label="kind").train()
     assert train.labels == [1, 0, -1] and train.classes == ["cat", "dog"]
+
+
+class Scored:
+    """A split of the package datasets with one column beside its images."""
+
+    column_names = ("image", "score")
+    features: ClassVar[dict[str, Any]] = {"score": None}
+
+    def __init__(self, scores: Sequence[Any]) -> None:
+        self.scores = scores
+
+    def select_columns(self, names: Sequence[str]) -> Scored:
+        return self
+
+    def __getitem__(self, column: str) -> Sequence[Any]:
+        return self.scores
+
+
+@pytest.mark.parametrize("scores", [[0.2, 0.9], [1.0, float("nan")], [[0], [1]]])
+def test_numbers_that_are_no_classes_are_no_labels(scores: Sequence[Any]) -> None:
+    assert HuggingFaceSplit(Scored([3.0, None, -1]), "some", label="score").labels == [3, -1, -1]
+    with pytest.raises(ContralexError, match=r"^data\.label is score, .* some holds neither whole numbers nor names"):
+        HuggingFaceSplit(Scored(scores), "some", label="score")
 
 
 def test_hugging_face_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

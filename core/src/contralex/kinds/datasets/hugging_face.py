@@ -121,12 +121,13 @@ def _labels(
     values = dataset[column][:]
     if not any(isinstance(value, str) for value in values):
         try:
-            return [-1 if value is None else int(value) for value in values], getattr(
-                dataset.features[column], "names", None
-            )
+            labels = [-1 if value is None else int(value) for value in values]
+            if any(label != value for label, value in zip(labels, values, strict=True) if value is not None):
+                raise ValueError("such as 0.5")
+            return labels, getattr(dataset.features[column], "names", None)
         except (TypeError, ValueError) as error:
             raise ContralexError(
-                f"data.label is {column}, and that column of {name} holds neither numbers nor names of classes."
+                f"data.label is {column}, and that column of {name} holds neither whole numbers nor names of classes."
             ) from error
     classes = known or sorted({value for value in values if value is not None})
     number = {label: index for index, label in enumerate(classes)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from contralex.data import images
 from contralex.data.base import Source, Split, index_bytes
 from contralex.data.fingerprints import digest, sizes, states
 from contralex.data.photographs import open_image
+from contralex.data.texts import Texts
 from contralex.errors import ContralexError
 from contralex.kinds.datasets.limits import MAX_PIXELS
 
@@ -67,19 +68,21 @@ class TorchvisionSplit(Split):
 
     def __init__(self, dataset: Any) -> None:
         super().__init__()
-        self._dataset = dataset
+        # A million paths as objects would be copied into each worker, page by page, as it reads them.
+        is_files = isinstance(dataset, datasets.ImageNet)
+        self._files = Texts(path for path, _ in dataset.samples) if is_files else None
+        self._dataset: Any = None if is_files else dataset
         # of STL-10, -1 where unlabelled
         labels = dataset.labels if isinstance(dataset, datasets.STL10) else dataset.targets
         self.labels = [int(label) for label in labels]
-        self._files = [Path(path) for path, _ in dataset.samples] if isinstance(dataset, datasets.ImageNet) else None
         # ImageNet's classes are tuples of synonyms
         self.classes = [name if isinstance(name, str) else ", ".join(name) for name in dataset.classes]
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Any:
-        return self._dataset[index][0]
+        return self._dataset[index][0] if self._files is None else images.read(self._files[index], MAX_PIXELS)
 
     def open_item(self, index: int) -> Any:
         return self[index] if self._files is None else open_image(self._files[index], MAX_PIXELS)
@@ -89,19 +92,17 @@ class TorchvisionSplit(Split):
         labels = index_bytes(self.labels)
         if self._files is None:
             return digest([labels, np.ascontiguousarray(self._dataset.data).tobytes()])
-        return digest([labels, *(file.name for file in self._files), *sizes(self._files)])
+        return digest([labels, *map(os.path.basename, self._files), *sizes(self._files)])
 
     def cache_key(self) -> str:
         if self._files is None:
             return self.fingerprint()
-        return digest([*map(str, self._files), *states(self._files)])
+        return digest([*self._files, *states(self._files)])
 
 
 def _open(name: str, root: Path, download: bool, *, train: bool) -> Any:
     opener, to_train, to_test = _OPENERS[name]
-    options: dict[str, Any] = {"download": download}
-    if name == "imagenet":  # files, which torchvision would read in a way of its own
-        options = {"loader": partial(images.read, max_pixels=MAX_PIXELS)}
+    options = {} if name == "imagenet" else {"download": download}
     return open_set(name, root, download, lambda: opener(str(root), **(to_train if train else to_test), **options))
 
 
