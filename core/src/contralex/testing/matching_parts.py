@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from contralex.errors import ContralexError
@@ -76,12 +75,19 @@ def explain_misfit(kind: Kind, own: list[Kind]) -> str:
     return "no choice of parts that are installed gives all that it needs, and takes what it gives"
 
 
-def _list_choices(kind: Kind, own: list[Kind]) -> Iterator[dict[str, Spec]]:
-    choices = {slot: [kind.example()] if slot == kind.slot else _choices(slot, own) for slot in _SLOTS}
-    for chosen in itertools.product(*choices.values()):
-        slots = dict(zip(choices, chosen, strict=True))
-        if all(wanted & slots[other].offers() for spec in chosen for other, wanted in spec.requires()):
-            yield slots
+def _list_choices(kind: Kind, own: list[Kind]) -> list[dict[str, Spec]]:
+    """Every choice in which parts fit, made slot by slot: most are out after a few slots, and all are very many."""
+    found: list[dict[str, Spec]] = [{}]
+    for slot in _SLOTS:
+        specs = [kind.example()] if slot == kind.slot else _choices(slot, own)
+        found = [slots for chosen in found for spec in specs if _fit(slots := {**chosen, slot: spec})]
+    return found
+
+
+def _fit(slots: Mapping[str, Spec]) -> bool:
+    """Whether each part gets what it needs from the others, as far as they are chosen."""
+    needs = (need for spec in slots.values() for need in spec.requires())
+    return all(wanted & slots[other].offers() for other, wanted in needs if other in slots)
 
 
 def _kinds_of_other_plugins(own: list[Kind]) -> list[Kind]:
