@@ -613,6 +613,17 @@ def test_safetensors_and_half_precision_are_read(tmp_path: Path) -> None:
     assert torch.equal(made.run.backbone.conv1.weight, tensors["conv1.weight"].float())
 
 
+def test_a_link_to_a_file_is_read_as_those_of_a_hubs_cache_are(tmp_path: Path) -> None:
+    case = CASES["torchvision's own"]
+    save_file(case.file(), tmp_path / "blob")
+    (tmp_path / "w.safetensors").symlink_to(tmp_path / "blob")
+    made = contralex.import_weights(
+        tmp_path / "w.safetensors", case.recipe, tmp_path / "run", preset="digits", sets=sets_of(case)
+    )
+    assert made.run is not None
+    assert torch.equal(made.run.backbone.conv1.weight, case.file()["conv1.weight"])
+
+
 class Trap:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("sprung"),)
@@ -691,6 +702,10 @@ def test_tensors_are_left_out_when_asked(tmp_path: Path) -> None:
         tmp_path / "w.pth", "moco-v2", preset="digits", sets=sets, skip=["queue*"], dry_run=True
     )
     assert found.problems == {} and found.left_out["state_dict/queue_ptr"] == "it was asked to be left out"
+    again = contralex.import_weights(
+        tmp_path / "w.pth", "moco-v2", preset="digits", sets=sets, skip="queue*", dry_run=True
+    )
+    assert again.left_out == found.left_out and again.read == found.read
     assert {"negatives.vectors", "negatives.pointer"} <= {*found.new}
 
 

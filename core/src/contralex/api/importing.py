@@ -74,7 +74,7 @@ def import_weights(
     preset: str | None = None,
     data: PathLike | None = None,
     sets: Sets = None,
-    skip: Sequence[str] = (),
+    skip: str | Sequence[str] = (),
     dry_run: bool = False,
     allow_code: bool = False,
 ) -> ImportedWeights:
@@ -83,8 +83,8 @@ def import_weights(
     ``file``: of safetensors, or of ``torch.save``, which is opened with ``weights_only``. ``recipe``: the one whose
     method it holds, with its ``preset``, ``data`` and ``sets``, which must make networks of the file's sizes. ``out``:
     the folder; without it one below ``runs``. ``layout``: whose names the file has; without it, the one that accounts
-    for most. ``skip``: patterns of names in the file that are not read. ``dry_run``: nothing is written. Every
-    tensor of the file is read, or left out for a reason that is said; else it is a :class:`ContralexError`.
+    for most. ``skip``: a pattern of names in the file that are not read, or several. ``dry_run``: nothing is written.
+    Every tensor of the file is read, or left out for a reason that is said; else it is a :class:`ContralexError`.
 
     >>> import contralex, safetensors.torch, torch
     >>> weights = contralex.load_backbone("runs/my-run").state_dict()
@@ -102,7 +102,8 @@ def import_weights(
     with progress.listening("stderr"), progress.during(f"Reading {path}"):
         resolved = resolve(recipe, preset=preset, data=data, sets=sets, allow_code=allow_code)
         names = [resolved.run.name, *(each.name for each in chain(str(path_text(recipe))))]
-        candidate = imports.match(path, resolved, names, layout, skip, data_given=data is not None)
+        patterns = [skip] if isinstance(skip, str) else skip
+        candidate = imports.match(path, resolved, names, layout, patterns, data_given=data is not None)
         run = None
         if not dry_run:
             imports.check(candidate)

@@ -261,7 +261,7 @@ class Run(os.PathLike[str]):
 
     def transfer(
         self,
-        to: Sequence[str] = ("cifar10", "cifar100", "flowers102", "oxford_pets", "food101", "dtd", "aircraft"),
+        to: str | Sequence[str] = ("cifar10", "cifar100", "flowers102", "oxford_pets", "food101", "dtd", "aircraft"),
         *,
         root: PathLike = "data",
         download: bool = False,
@@ -269,14 +269,15 @@ class Run(os.PathLike[str]):
         decays: Sequence[float] = (),
         sets: Sets = None,
     ) -> dict[str, Evaluation[Measures]]:
-        """kNN and a linear classifier on other data sets, by the names of their kinds.
+        """kNN and a linear classifier on another data set, or several, by the names of their kinds.
 
         ``root``: the folder that has their files, or gets them where ``download`` is true. ``decays``: weight decays of
         the linear classifier, of which the best on a fifth of the training images is taken.
         """
         from contralex.evaluation.transfer import Transfer, data_spec
 
-        specs = {name: data_spec(name, str(path_text(root)), download) for name in to}  # all, before anything is done
+        names = [to] if isinstance(to, str) else to  # all are checked before anything is done
+        specs = {name: data_spec(name, str(path_text(root)), download) for name in names}
         return {name: self._measure(Transfer(features, decays), spec, sets) for name, spec in specs.items()}
 
     def _measure(self, measurement: Measurement, data: PathLike | Spec | None, sets: Sets) -> Evaluation[Measures]:

@@ -18,6 +18,7 @@ from contralex.cli.options import (
     path,
     print_json,
 )
+from contralex.errors import command_to_resume, remedy
 
 
 def import_weights(
@@ -84,8 +85,17 @@ def import_weights(
     else:
         typer.echo(found)
         if found.run is not None:
-            typer.echo(f"Saved in {found.run.path}. Begin another run from its encoder, or continue it:")
-            typer.echo(f"  contralex train {recipe} --set init.checkpoint={found.run.path}")
-            typer.echo(f"  contralex train --resume --out {found.run.path}")
+            _say_what_next(found.run.path, recipe, preset, data, sets, allow_code)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _say_what_next(run: Path, recipe: str, preset: Preset, data: Data, sets: Sets, allow_code: bool) -> None:
+    options = [f"{name}={value}" for name, value in (("--preset", preset), ("--data", data)) if value is not None]
+    settings = [word for text in [*(sets or ()), f"init.checkpoint={run}"] for word in ("--set", text)]
+    flags = ["--allow-code"] if allow_code else []
+    typer.echo(
+        f"Saved in {run}. Begin another run from its encoder, or continue it:"
+        + remedy("contralex", "train", recipe, *options, *settings, *flags)
+        + command_to_resume(run, *flags)
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
-from contralex.files import opened, whole_folder
+from contralex.files import whole_folder
 from contralex.importing.fitting import Fit, best_fit, fit
 from contralex.importing.weights_file import read_weights
 from contralex.lookup.slots import Encoder
@@ -107,7 +107,7 @@ def write_run(candidate: Candidate, out: Path | None) -> Path:
     for name, value in values.items():
         state[name].copy_(value.reshape(state[name].shape))
     optimizer = optimizers.build(resolved.run.train.optimizer, model)
-    with opened(candidate.file) as file:
+    with candidate.file.open("rb") as file:  # a link, too, as those of a hub's cache
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     imported = {"file": candidate.file.name, "sha256": digest, "layout": found.layout.name, "new": found.new}
     place, made = folders.make_new(folders.name_by_time(resolved.run.name)) if out is None else (out, folders.make(out))
