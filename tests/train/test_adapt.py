@@ -98,6 +98,8 @@ def test_what_is_kept_is_json_and_the_end_can_be_resumed(adapted: Adapted) -> No
     found = json.loads((adapted.folder / "adaptation.json").read_text("utf-8"))
     assert found["decided_by"] == "knn_top1" and found["sentences"] == adapted.sentences()
     assert contralex.adapt(resume=True, out=adapted.folder).rows == adapted.rows
+    with pytest.raises(ContralexError, match=r"goes on with the settings of .*or leave --epochs, --set out:\n"):
+        contralex.adapt(resume=True, out=adapted.folder, epochs=20, sets=TINY)
 
 
 def test_the_command_prints_a_table_or_json(adapted: Adapted, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,10 +124,12 @@ def test_a_resumed_adaptation_equals_one_that_never_stopped(
 
     options: dict[str, Any] = {"epochs": 3, "every": 1, "size": GRID * PATCH, "recipe": "dino", "sets": TINY}
     monkeypatch.setattr(adapting, "_measure", interrupt)
+    monkeypatch.chdir(labelled.parent)
     with pytest.raises(KeyboardInterrupt):
-        contralex.adapt("dinov2-vits14", labelled, weights=weights, out=tmp_path / "out", **options)
+        contralex.adapt("dinov2-vits14", labelled.name, weights=weights, out=tmp_path / "out", **options)
     monkeypatch.setattr(adapting, "_measure", measure)
-    found = contralex.adapt(resume=True, out=tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    found = contralex.adapt(resume=True, out="out")
     assert [row.figures for row in found.rows] == [row.figures for row in adapted.rows]
     ended, other = (contralex.load_backbone(each.folder / each.rows[-1].checkpoint) for each in (found, adapted))
     assert all(torch.equal(one, two) for one, two in zip(ended.parameters(), other.parameters(), strict=True))
@@ -272,6 +276,10 @@ def test_timms_file_is_read_by_its_own_names(tmp_path: Path, labelled: Path) -> 
         *(f"timm/{name}", labelled), weights=tmp_path / "model.safetensors", out=tmp_path / "out", size=64, sets=sets
     )
     assert len(found.rows) == 2 and found.rows[-1].step == 1
+    seen = "Normalize(mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5]"  # as timm has it, and not ImageNet's of the recipe
+    assert all(seen in repr(contralex.load_transform(tmp_path / "out" / name)) for name in ("published", "adapted"))
+    views = contralex.open(tmp_path / "out" / "adapted").spec["method"]["views"]["groups"]
+    assert [group["augment"]["normalize"]["mean"] for group in views.values()] == [[0.5, 0.5, 0.5]] * 3
 
 
 def test_mistakes_are_said(weights: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,6 +304,15 @@ def test_mistakes_are_said(weights: Path, labelled: Path, tmp_path: Path, monkey
     with pytest.raises(ContralexError, match=r"has no tensor that fits dino by any layout .*cls_token"):
         contralex.adapt("dino-vits16", labelled, weights=weights, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()  # nothing is left of what did not fit
+    shallow = {**TINY, "method.encoder.backbone.depth": DEPTH - 1}
+    with pytest.raises(ContralexError, match=r"does not fit dino by the layout .* Give the file of dinov2-vits14, "):
+        contralex.adapt("dinov2-vits14", labelled, weights=weights, recipe="dino", size=GRID * PATCH, sets=shallow)
+    name = "vit_tiny_patch16_224"
+    where = rf"huggingface.co/timm/{name}\.augreg_in21k_ft_in1k/resolve/main/model\.safetensors"
+    with pytest.raises(ContralexError, match=rf"\n  curl -L -o {name}\.safetensors https://{where}$"):
+        contralex.adapt(f"timm/{name}", labelled)
+    with pytest.raises(ContralexError, match=r"_224.none: Invalid pretrained tag .* Give the name with the tag"):
+        contralex.adapt("timm/vit_tiny_patch16_224.none", labelled)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
     with pytest.raises(ContralexError, match=r"is there already.*\n.*contralex adapt --resume --out"):

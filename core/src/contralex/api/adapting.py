@@ -18,8 +18,10 @@ from contralex.api.fitting import fit_settings
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
 from contralex.files import expand_user, write_text
+from contralex.plugins.registry import registry
 from contralex.recipes.documents import chain
 from contralex.recipes.layers import Resolved, resolve
+from contralex.recipes.paths import absolute
 from contralex.training import folders
 from contralex.training.checkpoints import read, retention
 from contralex.training.folders import SPEC
@@ -27,7 +29,7 @@ from contralex.training.folders import SPEC
 if TYPE_CHECKING:
     from contralex.importing.published import Choice
 
-_SIZE = 224
+_EPOCHS, _PATIENCE, _SIZE = 20, 3, 224
 _BATCH = 64
 _DRAWS = 4  # random views of an image, for the figures without labels
 
@@ -39,10 +41,10 @@ def adapt(
     *,
     weights: PathLike | None = None,
     out: PathLike | None = None,
-    epochs: int = 20,
+    epochs: int | None = None,
     every: int | None = None,
-    patience: int = 3,
-    size: int = _SIZE,
+    patience: int | None = None,
+    size: int | None = None,
     recipe: str | None = None,
     by: str | None = None,
     sets: Sets = None,
@@ -52,12 +54,12 @@ def adapt(
 
     ``encoder``: its name, such as ``dinov2-vits14``, ``dino-vitb16``, ``moco-v3-vits16``, ``mae-vitb16``, or
     ``timm/NAME``. ``data``: the images. ``weights``: the published file; without it, one of the published name in this
-    folder or in the cache of ``torch.hub``. ``out``: the folder; without it one below ``runs``. ``epochs``: at most.
-    ``every``: epochs from one evaluation to the next; without it, a tenth of all. ``patience``: evaluations that may
-    be no better than the best one before it stops. ``size``: pixels of the large crops. ``recipe``: the one to go on
-    with. ``by``: the figure that decides; without it, ``knn_top1`` where images have labels, else ``lidar``, or
-    ``rankme`` of a method whose views are masked. ``sets``: single values by their paths. ``resume``: go on with the
-    adaptation in ``out``.
+    folder or in the cache of ``torch.hub``. ``out``: the folder; without it one below ``runs``. ``epochs``: at most;
+    without it, 20. ``every``: epochs from one evaluation to the next; without it, a tenth of all. ``patience``:
+    evaluations that may be no better than the best one before it stops; without it, 3. ``size``: pixels of the large
+    crops; without it, 224. ``recipe``: the one to go on with. ``by``: the figure that decides; without it, ``knn_top1``
+    where images have labels, else ``lidar``, or ``rankme`` of a method whose views are masked. ``sets``: single values
+    by their paths. ``resume``: go on with the adaptation in ``out``, which has its settings: nothing else is given.
 
     The untouched weights are evaluated first, and the adapted ones beside them; the best checkpoint is kept. Raises
     :class:`ContralexError`.
@@ -67,17 +69,36 @@ def adapt(
     >>> print(found)  # a line for each evaluation, and which checkpoint to use
     """
     folder = None if out is None else expand_user(str(path_text(out)))
+    own = set_texts(sets)
     with progress.listening("stderr"):
         if resume:
-            if folder is None:
-                raise ContralexError("--resume: say which adaptation with --out, such as --out runs/my-adaptation")
-            return _go_on(Adapted.read(folder))
+            numbers = {"--epochs": epochs, "--every": every, "--patience": patience, "--size": size}
+            others = {"--data": data, "--weights": weights, "--recipe": recipe, "--by": by, "--set": own or None}
+            return _go_on(_read_begun(folder, {"ENCODER": encoder, **numbers, **others}))
         if encoder is None or data is None:
             raise ContralexError("adapt: give the name of a published encoder, and the images with --data")
         file = None if weights is None else expand_user(str(path_text(weights)))
+        epochs, patience, size = (
+            default if value is None else value
+            for value, default in ((epochs, _EPOCHS), (patience, _PATIENCE), (size, _SIZE))
+        )
         _check(epochs, every, patience, size, by)
-        begun = _begin(encoder, str(path_text(data)), file, folder, epochs, every, patience, size, recipe, by, sets)
+        begun = _begin(encoder, str(path_text(data)), file, folder, epochs, every, patience, size, recipe, by, own)
         return _go_on(begun)
+
+
+def _read_begun(folder: Path | None, given: Mapping[str, object]) -> Adapted:
+    """The adaptation to go on with. ``given``: the other options, by their names, none of which it takes."""
+    if folder is None:
+        raise ContralexError("--resume: say which adaptation with --out, such as --out runs/my-adaptation")
+    found = Adapted.read(folder)
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise ContralexError(
+            f"--resume goes on with the settings of {folder}; for others begin a new adaptation, or leave "
+            f"{', '.join(extra)} out:" + remedy("contralex", "adapt", "--resume", "--out", folder)
+        )
+    return found
 
 
 def _begin(
@@ -91,7 +112,7 @@ def _begin(
     size: int,
     recipe: str | None,
     by: str | None,
-    sets: Sets,
+    own: list[str],
 ) -> Adapted:
     """Choose the settings, and write the untouched weights as a run."""
     from contralex.importing import imports, published
@@ -103,14 +124,18 @@ def _begin(
         )
     choice = published.choose(name, recipe)
     file = published.find_weights(choice.encoder, weights)
-    own, interval = set_texts(sets), every or max(1, epochs // 10)
+    interval = every or max(1, epochs // 10)
     texts = [*_settings(choice, epochs, interval), *own]
-    texts = [*_crops(choice, size, _resolve(choice, data, texts)), *texts]
+    resolved = _resolve(choice, data, texts)
+    texts = [*_crops(choice, size, resolved), *_pixel_values(choice, resolved), *texts]
 
     with progress.during(f"Reading {file}"):
         resolved = _resolve(choice, data, texts)
         candidate = imports.match(file, resolved, [each.name for each in chain(resolved.run.name)], data_given=True)
-        imports.check(candidate)
+        imports.check(
+            candidate,
+            f"Give the file of {name}, which is published at {choice.encoder.url}, or by --set the sizes of this one.",
+        )
 
     def resolve_with(more: Sequence[str]) -> Resolved:
         return _resolve(choice, data, [*texts[: len(texts) - len(own)], *more, *own])
@@ -120,7 +145,7 @@ def _begin(
     named = folders.name_by_time(f"{name.replace('/', '-')}-adapted")
     place = folders.make_new(named)[0] if out is None else out
     imports.write_run(replace(candidate, resolved=_resolve(choice, data, texts)), place / PUBLISHED)
-    plan = Plan(name, choice.adaptation.recipe, str(file), data, texts, interval, patience, by)
+    plan = Plan(name, choice.adaptation.recipe, str(file), _from_any_folder(data), texts, interval, patience, by)
     begun = Adapted(place, plan)
     _keep(begun)
     return begun
@@ -232,6 +257,25 @@ def _crops(choice: Choice, size: int, resolved: Resolved) -> Iterator[str]:
         yield f"{path}={max(1, round(size * fraction / patch)) * patch}"
     for path in choice.adaptation.patches:
         yield f"{path}={patch}"
+
+
+def _pixel_values(choice: Choice, resolved: Resolved) -> Iterator[str]:
+    """The mean and deviation with which the encoder was trained, for every view that has some."""
+    if choice.encoder.normalize:
+        for path in _find_blocks("normalize", resolved.data["method"]["views"], "method.views"):
+            yield f"{path}={json.dumps(dict(choice.encoder.normalize))}"
+
+
+def _find_blocks(name: str, spec: Mapping[str, Any], path: str) -> Iterator[str]:
+    """The paths of the blocks of this name below ``path``."""
+    for key, value in spec.items():
+        if isinstance(value, Mapping):
+            yield from [f"{path}.{key}"] if key == name else _find_blocks(name, value, f"{path}.{key}")
+
+
+def _from_any_folder(data: str) -> str:
+    """As a resume in another folder finds it: a whole path, where it is no kind of data."""
+    return data if data in registry().kinds("data") else absolute(data)
 
 
 def _resolve(choice: Choice, data: str, texts: Sequence[str]) -> Resolved:

@@ -34,15 +34,24 @@ def adapt(
             parser=path, metavar="FOLDER", help="The folder to write. Without it: below runs.", show_default=False
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs at most.")] = 20,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs at most. Without it: 20.", show_default=False)
+    ] = None,
     every: Annotated[
         int | None,
         typer.Option(min=1, help="Epochs between evaluations. Without it: a tenth of all.", show_default=False),
     ] = None,
     patience: Annotated[
-        int, typer.Option(min=1, help="Evaluations that may be no better than the best before it stops.")
-    ] = 3,
-    size: Annotated[int, typer.Option(min=1, help="Pixels of the large crops.")] = 224,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Evaluations that may be no better than the best before it stops. Without it: 3.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels of the large crops. Without it: 224.", show_default=False)
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The recipe to go on with. Without it: the encoder's.", show_default=False),
@@ -56,7 +65,9 @@ def adapt(
         ),
     ] = None,
     sets: Sets = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the adaptation in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the adaptation in --out, by the settings that it has.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Go on pre-training a published encoder.

@@ -79,18 +79,22 @@ def match(
     return Candidate(file, resolved, found, tensors, ours, count, labels, data_given)
 
 
-def check(candidate: Candidate) -> None:
-    """Raises :class:`ContralexError` where a tensor of the file is neither read nor left out for a reason."""
+def check(candidate: Candidate, way_out: str = "") -> None:
+    """Raises :class:`ContralexError` where a tensor of the file is neither read nor left out for a reason.
+
+    ``way_out``: the sentence that says what mends it; without it, that of ``contralex import``.
+    """
     found = candidate.found
     if not found.problems:
         return
     listed = "; ".join(f"{name}: {problem}" for name, problem in list(found.problems.items())[:_SHOWN])
     more = f"; and {len(found.problems) - _SHOWN} more" if len(found.problems) > _SHOWN else ""
     note = f" {found.layout.note}" if found.layout.note else ""
+    skip = remedy("--skip", next(iter(found.problems)))
+    way_out = way_out or f"Give the recipe the sizes of the file by --set, or leave tensors out:{skip}"
     raise ContralexError(
         f"{candidate.file} does not fit {candidate.resolved.run.name} by the layout {found.layout.name}: {listed}"
-        f"{more}.{note} Give the recipe the sizes of the file by --set, or leave tensors out:"
-        + remedy("--skip", next(iter(found.problems)))
+        f"{more}.{note} {way_out}"
     )
 
 

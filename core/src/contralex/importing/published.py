@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from contralex.errors import ContralexError, did_you_mean, find_similar, remedy
 from contralex.plugins.layouts import Adaptation, PublishedEncoder
@@ -56,9 +57,14 @@ def find_weights(encoder: PublishedEncoder, weights: Path | None) -> Path:
         raise ContralexError(
             f"The weights of {encoder.name} are read from {encoder.file}, which is neither in this folder nor in "
             f"{places[1].parent}. Download it from {encoder.url}, or say where it lies with --weights:"
-            + remedy("curl", "-L", "-O", encoder.url)
+            + remedy("curl", "-L", *_how_to_save(encoder), encoder.url)
         )
     return found
+
+
+def _how_to_save(encoder: PublishedEncoder) -> list[str]:
+    """The options of curl, by which the file gets the name by which it is found."""
+    return ["-O"] if encoder.url.endswith(f"/{encoder.file}") else ["-o", encoder.file]
 
 
 def _find(name: str) -> PublishedEncoder:
@@ -80,16 +86,33 @@ def _published() -> Iterator[PublishedEncoder]:
 
 
 def _of_timm(name: str) -> PublishedEncoder:
-    """A model of timm's, whose file of safetensors the hub has."""
+    """A model of timm's, whose file of safetensors the hub has. timm says which it takes without a tag, and with which
+    mean and deviation of pixel values it was trained."""
     if not re.fullmatch(r"[\w.]+", name):
         raise ContralexError(f"timm/{name} is no name of a model; write it like timm/vit_small_patch14_dinov2")
+    config = _read_timm_config(name)
+    repository = getattr(config, "hf_hub_id", None) or _TIMM + name
     return PublishedEncoder(
         name=_TIMM + name,
         file=f"{name}.safetensors",
-        url=f"https://huggingface.co/timm/{name}",
+        url=f"https://huggingface.co/{repository}/resolve/main/model.safetensors",
         recipes=("dino",),
         backbone={"kind": "timm", "name": name.partition(".")[0]},
+        normalize={"mean": list(config.mean), "std": list(config.std)} if config is not None else {},
     )
+
+
+def _read_timm_config(name: str) -> Any:
+    """What timm knows of published weights; None without timm or its model, which is said when that is built."""
+    try:
+        from timm.models import get_pretrained_cfg
+
+        return get_pretrained_cfg(name)
+    except ImportError:
+        return None
+    except RuntimeError as error:
+        way = "Give the name with the tag of your file, or without one."
+        raise ContralexError(f"timm/{name}: {error} {way}") from None
 
 
 def _hub() -> Path:

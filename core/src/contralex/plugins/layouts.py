@@ -61,7 +61,8 @@ class PublishedEncoder:
 
     ``file``: what it is called where it is published, at ``url``. ``recipes``: those that can go on with it; the first
     that is installed is taken. ``backbone``: the fields of a recipe's backbone with which it makes the network of the
-    file; ``settings``: others, by their paths.
+    file; ``settings``: others, by their paths. ``normalize``: the ``mean`` and ``std`` of the pixel values that it saw,
+    where they are not those of the recipes.
     """
 
     name: str
@@ -70,6 +71,7 @@ class PublishedEncoder:
     recipes: Sequence[str]
     backbone: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    normalize: Mapping[str, Any] = field(default_factory=dict)
 
     def all_settings(self) -> dict[str, Any]:
         """By their paths."""
