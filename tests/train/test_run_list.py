@@ -166,3 +166,26 @@ def test_the_command_prints_a_table_or_json_without_torch(
     assert {each["name"] for each in json.loads(capsys.readouterr().out)} >= {"ended", "begun"}
     code = "import sys, contralex; contralex.runs(sys.argv[1]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(some)], check=True)
+
+
+def test_a_run_that_ended_and_then_went_on_has_the_state_of_its_last_start(tmp_path: Path) -> None:
+    out = write_run(tmp_path / "mine", results={"name": "byol", "steps": 30})
+    with suppress(RunFailed), RunFolder(out, "mine", resume=True) as place:
+        place.check_free(True)
+        place.begin(True)
+        raise RunFailed("The disk is full")
+    (found,) = contralex.runs(tmp_path)
+    assert (found.state, found.reason) == ("failed", "The disk is full")
+    (out / folders.FAILURE).unlink()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lock(out, pid=gone.pid)
+    assert contralex.runs(tmp_path)[0].reason == "its process was killed"
+
+
+def test_a_run_that_begins_where_another_failed_has_not_failed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / folders.FAILURE).write_text('{"reason": "The disk is full"}', "utf-8")
+    with RunFolder(tmp_path / "mine", "mine", resume=False) as place:
+        (place.begin(True) / "metrics.jsonl").touch()
+    assert contralex.runs(tmp_path)[0].state == "stopped"

@@ -166,12 +166,12 @@ def _state(folder: Path, results: Mapping[str, Any]) -> tuple[State, str | None]
     is_written = folders.is_being_written(folder)
     if is_written:
         return "running", None
-    if results:
-        return "ended", None
     if is_written is False:
         return "failed", "its process was killed"
     failure = _read(folder / folders.FAILURE).get("reason")
-    return ("failed", failure) if isinstance(failure, str) else ("stopped", None)
+    if isinstance(failure, str):  # also of one that ended before, and went on
+        return "failed", failure
+    return ("ended", None) if results else ("stopped", None)
 
 
 def _recipe(folder: Path, results: Mapping[str, Any]) -> str | None:

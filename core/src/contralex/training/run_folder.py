@@ -76,6 +76,7 @@ class RunFolder:
             write_text(self._lock.folder / folders.FAILURE, json.dumps({"reason": reason}) + "\n")
 
     def _go_on(self, out: Path) -> Path:
+        """Without the reason for which an earlier start failed."""
         with suppress(OSError):
             (out / folders.FAILURE).unlink(missing_ok=True)
         return out
@@ -87,7 +88,7 @@ class RunFolder:
             chosen, self._made = self.out, folders.make(self.out)
         self._lock_folder(chosen)
         self._refuse_another_run()  # which came and went since
-        return chosen
+        return self._go_on(chosen)
 
     def _lock_folder(self, chosen: Path | None = None) -> None:
         lock = folders.Lock(chosen or self.out or Path())
