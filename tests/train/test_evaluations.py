@@ -15,7 +15,9 @@ from PIL import Image
 
 import contralex
 from contralex import ContralexError
+from contralex.cli.measure import whole_numbers
 from contralex.evaluation import linear_protocols
+from contralex.evaluation.few_labels import low_shot_svm
 from contralex.kinds.encoders.image import ImageEncoder
 from tests.noise import noise
 from tests.train.tiny import TINY
@@ -258,3 +260,34 @@ def test_positions_are_segmented_linearly(run: contralex.Run, tmp_path: Path) ->
     Image.new("RGB", (32, 32)).save(tmp_path / "masks" / "0.png")
     with pytest.raises(ContralexError, match="an image of colours; a mask has one channel"):
         run.segmentation(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("measure", "options", "sentence"),
+    [
+        ("quality", {"draws": 1}, "draws is 1, and must be at least 2"),
+        ("quality", {"samples": 0}, "samples is 0, and must be at least 1"),
+        ("few_label", {"shots": [1, 0]}, "shots is 0, and must be at least 1"),
+        ("few_label", {"svm": [0]}, "svm is 0, and must be at least 1"),
+        ("few_label", {"ways": 1}, "ways is 1, and must be at least 2"),
+        ("train_linear", {"protocol": "swav", "rates": [float("nan")]}, "rates are numbers above 0"),
+        ("transfer", {"to": "digit"}, "transfer to digit: "),
+    ],
+)
+def test_numbers_that_measure_nothing_are_refused(
+    measure: str, options: dict[str, Any], sentence: str, run: contralex.Run
+) -> None:
+    with pytest.raises(ContralexError, match=sentence):
+        getattr(run, measure)(**options)
+
+
+@pytest.mark.parametrize("text", ["1.5", "inf", "1,x"])
+def test_what_is_counted_is_a_whole_number(text: str) -> None:
+    with pytest.raises(ContralexError, match=f"--recall {text}: give whole numbers with commas between them"):
+        whole_numbers("--recall", text)
+
+
+def test_one_class_is_no_task_for_an_svm() -> None:
+    labels = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ContralexError, match="the training images have one class alone"):
+        low_shot_svm(torch.rand(4, 3), labels, torch.rand(4, 3), labels)

@@ -12,6 +12,7 @@ from typing import Any
 
 from contralex import progress, streams
 from contralex.api.arguments import checked
+from contralex.api.launching import check_processes
 from contralex.api.runs import Run
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.comparison.figure import MISSING, draw, has_figures, is_possible
@@ -97,8 +98,8 @@ def compare(
     >>> [row["name"] for row in table.rows]
     ['moco-v2', 'simclr-v1']
     """
-    if isinstance(methods, str):
-        raise ContralexError(f'compare: give a list of methods, such as ["{methods}", "simclr-v1"]')
+    if isinstance(methods, str) or not methods:
+        raise ContralexError(f'compare: give a list of methods, such as ["{methods or "moco-v2"}", "simclr-v1"]')
     with progress.listening("stderr"):
         return compare_methods(
             methods,
@@ -126,6 +127,9 @@ def compare_methods(
     the files, and not what was computed."""
     if resume and out is None:
         raise ContralexError("--resume: say which comparison with --out, such as --out runs/compare")
+    check_processes(processes)
+    if at_once is not None and at_once < 1:
+        raise ContralexError(f"at_once is {at_once}, and must be at least 1; without it, the machine says how many")
     _check_seeds(budget)
     said = {"train.epochs": f"--epochs {budget.epochs}" if budget.epochs is not None else ""}
     said["train.seed"] = f"--seed {budget.seed}" if budget.seed is not None else ""

@@ -22,6 +22,8 @@ def fit_settings(
     from contralex.training.dry_run import seconds_a_step
     from contralex.training.fit import fit
 
+    if minutes is not None and not minutes > 0:
+        raise ContralexError(f"minutes is {minutes:g}, and must be above 0")
     if resume:
         raise ContralexError("--fit is for a run that begins; one that is resumed has its settings already")
     launched = int(os.environ.get("WORLD_SIZE", "1"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from contralex import progress
 from contralex.api.arguments import checked
-from contralex.api.launching import Stream, is_launched, is_main, train_launched
+from contralex.api.launching import Stream, check_processes, is_launched, is_main, train_launched
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.comparison.difference import DIFFERENCE, FIGURE, difference, sentences, table, write_difference
 from contralex.errors import ContralexError
@@ -98,6 +98,7 @@ def fork(
     >>> [row["step"] for row in fork.rows]
     [2]
     """
+    check_processes(processes)
     path, step = split_step(str(path_text(run)), step)
     folder = choose_folder(path) if out is None else expand_user(str(path_text(out)))
     options = ForkOptions(path, step, folder, tuple(set_texts(sets)), steps, path_text(data), evaluate, allow_code)

@@ -22,6 +22,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def check_processes(processes: int) -> None:
+    if processes < 1:
+        raise ContralexError(f"processes is {processes}, and must be at least 1")
+
+
 def launch(argv: list[str], processes: int, to: Stream) -> int:
     """The exit code of ``contralex`` with these words in so many processes, which report to a stream of this one."""
     from contralex.training.launch import launch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from contralex import progress
 from contralex.api.arguments import checked
-from contralex.api.launching import Stream, is_launched, is_main, train_launched
+from contralex.api.launching import Stream, check_processes, is_launched, is_main, train_launched
 from contralex.api.runs import Run
 from contralex.api.settings import PathLike, Sets, path_text, set_texts
 from contralex.api.train_options import TrainOptions
@@ -60,6 +60,7 @@ def train(
     >>> run.results["steps"]
     2
     """
+    check_processes(processes)
     folder = path_text(out)
     path = None if folder is None else expand_user(folder)
     texts = set_texts(sets, epochs)
@@ -102,6 +103,7 @@ def dry_run(
 
 def train_resolved(resolved: Resolved, out: Path | None, processes: int, allow_code: bool) -> Run:
     """Train a spec that is resolved already, and return the run."""
+    check_processes(processes)
     with progress.listening("stderr") as to:
         if processes == 1 or is_launched():
             return _train_here(resolved, out, False, False, allow_code, to)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,6 +16,8 @@ from contralex.errors import ContralexError
 if TYPE_CHECKING:
     from contralex.evaluation.base import Measures
     from contralex.evaluation.records import Evaluation
+
+Number = TypeVar("Number", int, float)
 
 
 class Which(StrEnum):
@@ -71,7 +74,7 @@ def retrieval(
     The figures are the mean average precision, and the recall at numbers of neighbours.
     """
     opened = _open(run, allow_code)
-    ks = [int(number) for number in numbers("--recall", recall)]
+    ks = whole_numbers("--recall", recall)
     show(opened.retrieval(data, features=features.value, recall=ks, gallery=gallery.value, sets=sets), as_json)
 
 
@@ -116,11 +119,11 @@ def few_label(
         features=features.value,
         fractions=numbers("--fractions", fractions),
         subset=subset,
-        shots=[int(number) for number in numbers("--shots", shots)],
+        shots=whole_numbers("--shots", shots),
         ways=ways,
         queries=queries,
         episodes=episodes,
-        svm=[int(number) for number in numbers("--svm", svm)],
+        svm=whole_numbers("--svm", svm),
         seed=seed,
         sets=sets,
     )
@@ -190,10 +193,19 @@ def segmentation(
 
 def numbers(option: str, text: str) -> list[float]:
     """``0.1,1`` as numbers."""
+    return _read_list(option, text, float, "numbers")
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """``1,5`` as whole numbers."""
+    return _read_list(option, text, int, "whole numbers")
+
+
+def _read_list(option: str, text: str, read: Callable[[str], Number], what: str) -> list[Number]:
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        return [read(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ContralexError(f"{option} {text}: give numbers with commas between them, such as {option} 1,5") from None
+        raise ContralexError(f"{option} {text}: give {what} with commas between them, such as {option} 1,5") from None
 
 
 def show(found: Evaluation[Measures], as_json: bool) -> None:

@@ -87,6 +87,8 @@ def low_shot_svm(
         raise ContralexError(
             "SVMs come with scikit-learn, which is not installed:" + remedy("pip", "install", "contralex[digits]")
         ) from None
+    if len(train_labels.unique()) < 2:
+        raise ContralexError("svm: the training images have one class alone, and an SVM tells one class from others")
     inputs, asked = (_scale(features) for features in (train, test))
     labels, truth = train_labels.cpu().numpy(), test_labels.cpu().numpy()
     classes = [label for label in np.unique(labels) if (truth == label).any()]

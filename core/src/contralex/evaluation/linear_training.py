@@ -6,6 +6,7 @@ the training samples, the best on the last tenth is chosen, and its accuracy on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import Any
@@ -58,8 +59,9 @@ class LinearTraining(Measurement):
         self.protocol, self.crops, self.features, self.seed = protocol, crops, features, seed
         self.rates = tuple(rates) or (protocol.rate,)
         self.decays = tuple(decays) or (protocol.weight_decay,)
-        if min(self.rates) <= 0 or min(self.decays) < 0:
-            raise ContralexError("rates are above 0, and decays are 0 or above")
+        rates_fit, decays_fit = all(0 < r < math.inf for r in self.rates), all(0 <= d < math.inf for d in self.decays)
+        if not rates_fit or not decays_fit:
+            raise ContralexError("rates are numbers above 0, and decays are 0 or above")
         self.epochs = protocol.epochs if epochs is None else epochs
         self.pairs = list(product(self.rates, self.decays))
 

@@ -34,6 +34,13 @@ _ROWS = 8192  # features that are taken at a time
 _DELTA = 1e-4  # of LiDAR
 
 
+def _check_counts(least: int, **given: Sequence[int]) -> None:
+    for name, counts in given.items():
+        for count in counts:
+            if count < least:
+                raise ContralexError(f"{name} is {count}, and must be at least {least}")
+
+
 class Quality(Measurement):
     """Figures without labels: how many directions the features use, and how they lie to each other.
 
@@ -53,6 +60,8 @@ class Quality(Measurement):
         neighbours: int = 10,
         untrained: bool = True,
     ) -> None:
+        _check_counts(1, samples=[samples], drawn=[drawn], neighbours=[neighbours])
+        _check_counts(2, draws=[draws])
         self.baselines = (UNTRAINED,) if untrained else ()
         self.features, self.samples = features, samples
         self.drawn, self.draws, self.neighbours = drawn, draws, neighbours
@@ -193,6 +202,8 @@ class FewLabel(Measurement):
     ) -> None:
         if any(not 0 < fraction <= 1 for fraction in fractions):
             raise ContralexError("fractions: each is above 0 and at most 1, such as 0.01 and 0.1")
+        _check_counts(2, ways=[ways], episodes=[episodes])
+        _check_counts(1, shots=shots, queries=[queries], svm=svm)
         self.features, self.fractions, self.subset = features, fractions, subset
         self.shots, self.ways, self.queries, self.episodes = shots, ways, queries, episodes
         self.svm, self.seed = svm, seed

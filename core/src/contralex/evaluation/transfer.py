@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,8 +48,8 @@ class Transfer(Measurement):
     name = "transfer"
 
     def __init__(self, features: Which = "backbone", decays: Sequence[float] = ()) -> None:
-        if any(decay <= 0 for decay in decays):
-            raise ContralexError("decays: a weight decay is above 0")
+        if not all(0 < decay < math.inf for decay in decays):
+            raise ContralexError("decays: a weight decay is a number above 0")
         self.features, self.decays = features, tuple(decays)
 
     def measure(self, encoder: Encoder, context: EvalContext, run: RunSpec) -> Measures:
