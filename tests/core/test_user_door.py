@@ -274,6 +274,29 @@ def test_a_checkpoint_is_opened_as_its_run(run: contralex.Run) -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_checkpoint_is_known_by_a_path_from_within_its_run(
+    run: contralex.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, results = run.folder.resolve(), run.results
+    for folder, name in (("", "."), ("", "checkpoints/last"), ("checkpoints", "step-2"), ("checkpoints", "last")):
+        monkeypatch.chdir(whole / folder)
+        opened = contralex.open(name)
+        assert opened.folder.resolve() == whole and opened.results == results
+    monkeypatch.chdir(whole / "checkpoints" / "step-2")
+    for name in (".", "../step-2", "../../checkpoints/step-2"):
+        assert contralex.open(name).folder.resolve() == whole
+    kept = contralex.open(".").knn().file
+    assert kept is not None and kept.is_relative_to(whole)
+    contralex.export(".", "torch-export", tmp_path / "encoder.pt2")
+    assert "## Figures" in (tmp_path / "encoder.md").read_text("utf-8")
+
+
+def test_a_home_is_known_as_on_the_command_line(run: contralex.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    assert contralex.load_backbone("~/runs/my-run") is not None
+    assert contralex.doctor("~/runs/my-run", batches=False).facts["step"] == 2
+
+
 def test_a_run_is_evaluated_as_at_its_end(run: contralex.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.knn()["this run"].top1 == run.results["knn"]["this run"]["top1"]
     assert run.knn(sets={"eval.knn.k": 3})["this run"].protocol["k"] == 3

@@ -113,7 +113,7 @@ def split_step(text: str, step: int | None = None) -> tuple[Path, int]:
         return expand_user(folder), int(number)
     path = expand_user(text)
     if step is None and path.name.startswith("step-") and read.names_a_step(path):
-        return path.parent.parent, int(path.name.removeprefix("step-"))
+        return read.run_folder(path), int(path.name.removeprefix("step-"))
     if step is None:
         raise ContralexError(f"fork: say from which step of {text} on, such as {text}@100. {_listed(path)}")
     if step < 0:

@@ -14,6 +14,7 @@ from contralex import progress
 from contralex.api.arguments import checked
 from contralex.api.settings import PathLike, path_text
 from contralex.errors import ContralexError
+from contralex.files import expand_user
 from contralex.recipes.code_files import permission
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def doctor(
     """
     if run is not None:
         with progress.listening("stderr"), permission(allow_code):
-            return _examine(Path(run), path_text(data), batches)
+            return _examine(expand_user(str(path_text(run))), path_text(data), batches)
     if data is not None:
         raise ContralexError("doctor: data is about a run; give the run's folder, too")
     facts = {**_software(), **_machine()}

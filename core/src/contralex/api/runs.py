@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contralex import progress
@@ -53,7 +52,7 @@ class Run(os.PathLike[str]):
         self.allow_code = allow_code
         if not self.path.exists():
             raise ContralexError(f"there is no folder {self.path}; give a run's folder, or one of its checkpoints")
-        self.folder = _run_folder(self.path)
+        self.folder = read.run_folder(self.path)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
@@ -418,13 +417,6 @@ class Run(os.PathLike[str]):
             if by in results:
                 lines.append(f"{name} top-1: " + ", ".join(_accuracies(results[by])))
         return lines
-
-
-def _run_folder(path: Path) -> Path:
-    """The run's folder, of itself, of ``checkpoints``, of ``checkpoints/last``, or of one checkpoint."""
-    if path.name == "checkpoints":
-        return path.parent
-    return path.parent.parent if path.is_file() or read.names_a_step(path) else path
 
 
 def _accuracies(found: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -12,6 +12,7 @@ from contralex.files import read_json
 from contralex.plugins.hooks import METHOD_SLOTS, SHARED_SLOTS
 from contralex.recipes import yaml
 from contralex.recipes.paths import local_paths
+from contralex.training.feature_cache import find_run_folder
 
 if TYPE_CHECKING:
     from contralex.exporting.formats import Written
@@ -121,9 +122,11 @@ def _figures(original: Original) -> str:
 
 def _results(original: Original) -> dict[str, dict[str, Any]]:
     """The blocks of the run's results, where its last checkpoint is the one that is exported."""
-    file = original.checkpoint.folder.parents[1] / "results.json"
+    run = find_run_folder(original.checkpoint)
+    if run is None:
+        return {}
     try:
-        found = read_json(file)
+        found = read_json(run / "results.json")
     except (OSError, ValueError):
         return {}
     if not isinstance(found, dict) or found.get("steps") != original.checkpoint.step:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from contralex.errors import ContralexError, remedy
-from contralex.files import opened, read_json
+from contralex.files import expand_user, opened, read_json
 from contralex.recipes import limits
 from contralex.training.checkpoints import header, manifest
 from contralex.training.checkpoints.manifest import MANIFEST, MODEL, OPTIMIZER, STATE
@@ -73,6 +73,7 @@ def open_checkpoint(path: Path, tensors: Sequence[str] = TENSORS) -> Checkpoint:
     ``tensors``: the files of tensors that are read of it. The others need not be whole, and only their sizes are looked
     at: an encoder does not wait for the optimiser's file.
     """
+    path = expand_user(str(path))
     folder = _steps_folder(path)
     return _of_run(folder, tensors) if folder is not None else _whole(path, tensors)
 
@@ -91,6 +92,16 @@ def find(run: Path) -> Checkpoint | None:
 def names_a_step(path: Path) -> bool:
     """Whether a path is meant as one checkpoint, and not as a run that holds several."""
     return bool(_NAME.fullmatch(path.name)) or any((path / name).exists() for name in (STATE, MANIFEST, MODEL))
+
+
+def run_folder(path: Path) -> Path:
+    """The folder of the run that a path means: its own, that of its ``checkpoints``, or of one of them."""
+    whole = Path(os.path.abspath(path))
+    levels = 1 if whole.name == "checkpoints" else 2 if whole.is_file() or names_a_step(path) else 0
+    if not levels:
+        return path
+    reaches = len(path.parts) > levels and ".." not in path.parts[-levels:]
+    return (path if reaches else whole).parents[levels - 1]
 
 
 def steps(folder: Path, *, hidden: bool = False, until: int | None = None) -> list[Path]:
@@ -208,7 +219,8 @@ def _whole(folder: Path, tensors: Sequence[str]) -> Checkpoint:
         raise _damaged(folder, STATE, f"it is of step {state.step}")
     for each in tensors:
         header.read(folder / each)
-    return Checkpoint(folder, state)
+    named = folder.parent.name == "checkpoints"  # and not as from a folder in the run: step-2, or .
+    return Checkpoint(folder if named else Path(os.path.abspath(folder)), state)
 
 
 def _damaged(folder: Path, name: str, reason: str) -> ContralexError:
