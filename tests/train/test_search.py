@@ -23,6 +23,7 @@ from contralex.api import contact_sheet
 from contralex.api.contact_sheet import Cell, Section, fit
 from contralex.data.base import Source, Split
 from contralex.evaluation.clustering import find_hdbscan, find_k_means, measure_agreement
+from contralex.exporting.original import Original
 from tests.noise import noise
 
 FEW = {
@@ -152,7 +153,7 @@ def test_what_is_no_image_is_refused(run: contralex.Run, photos: Path, monkeypat
         with pytest.raises(ContralexError, match="holds sequences, and not images"):
             run.search(photos / "red" / "0.png", photos)
     spoken = types.SimpleNamespace(resolved=lambda: contralex.resolve("cpc-audio"))
-    monkeypatch.setattr("contralex.api.image_items.open_checkpoint", lambda path: spoken)
+    monkeypatch.setattr("contralex.api.image_items.open_checkpoint", lambda *_: spoken)
     for ask in (run.duplicates, run.cluster):
         with pytest.raises(ContralexError, match="was trained on data of kind sequence_folder, and not on images"):
             ask(photos)
@@ -185,6 +186,19 @@ def test_the_command_prints_a_table_or_json_and_draws(
     for name, sentence in (("a.bmp", "must end in .png"), ("no/a.png", "there is no folder")):
         assert call(monkeypatch, "search", run.folder, query, "--in", photos, "--picture", tmp_path / name) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_queries_and_images_are_encoded_by_one_checkpoint(photos: Path, tmp_path: Path) -> None:
+    sets = {**FEW, "method.negatives.size": 8, "train.batch_norm": 8}
+    sets |= {"train.max_steps": 4, "train.checkpoint.every_steps": 2, "train.optimizer.lr": 1.0}
+    run = contralex.train("moco-v2", preset="digits", data=photos, sets=sets, out=tmp_path / "run")
+    _, newest = sorted((run.folder / "checkpoints").glob("step-*"))
+    (file,) = newest.glob("optimizer*")  # which no search or export reads
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    ((best, *_),) = run.search(photos / "green" / "2.png", photos).neighbours
+    assert (best.path, best.cosine) == ("green/2.png", 1.0)
+    assert Original(run.folder).checkpoint.folder == newest
 
 
 def test_every_kind_of_encoder_searches(photos: Path, tmp_path: Path) -> None:
@@ -272,6 +286,7 @@ def test_the_number_of_clusters_is_the_one_with_the_best_silhouette(run: contral
         ({"clusters": 2, "by": "hdbscan"}, "HDBSCAN finds the number of clusters itself"),
         ({"by": "dbscan"}, "must be 'kmeans' or 'hdbscan'"),
         ({"by": "hdbscan", "min_size": 1}, "at least 2 images"),
+        ({"min_size": 5}, "leave --min-size out, or find clusters by it:\n  --by hdbscan"),
     ],
 )
 def test_impossible_clusters_are_refused(

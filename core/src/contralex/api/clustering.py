@@ -16,7 +16,7 @@ from contralex.api.contact_sheet import Cell, Section
 from contralex.api.embedding import Embeddings, embed
 from contralex.api.image_items import ImageItems, class_name, describe, describe_skipped, open_images
 from contralex.api.settings import PathLike, path_text
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.evaluation.clustering import (
     Assignment,
     find_hdbscan,
@@ -31,6 +31,7 @@ By = Literal["kmeans", "hdbscan"]
 _SHOWN = 20  # clusters that are printed
 _EXAMPLES = 16  # of a cluster that are kept
 _CLASSES = 3  # of a cluster that are named
+_MIN_SIZE = 5  # of a cluster of HDBSCAN
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def cluster(
     *,
     clusters: int | None = None,
     by: By = "kmeans",
-    min_size: int = 5,
+    min_size: int | None = None,
     seed: int = 0,
     which: Which = "backbone",
     batch_size: int | None = None,
@@ -153,10 +154,10 @@ def cluster(
 
     ``data``: a folder, or a kind such as ``cifar10``; without it, the run's own data. ``by``: ``kmeans``, or
     ``hdbscan``, which finds the number of clusters itself, leaves out what is in none, and takes ``min_size``, the
-    images of a cluster at least. ``clusters``: how many for k-means; without it, the number among 2, 3, 4, 5, 6, 8, 10,
-    12, 16, 20, 24, 32, 40 and 50 with the highest mean silhouette over at most 2,000 images. Classes are not looked at;
-    where the folder has some, ``agreement`` compares with them. Beyond 20,000 images k-means is fitted to a random
-    sample of 20,000. Needs scikit-learn (``pip install 'contralex[clusters]'``).
+    images of a cluster at least; without it, 5. ``clusters``: how many for k-means; without it, the number among 2, 3,
+    4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40 and 50 with the highest mean silhouette over at most 2,000 images. Classes
+    are not looked at; where the folder has some, ``agreement`` compares with them. Beyond 20,000 images k-means is
+    fitted to a random sample of 20,000. Needs scikit-learn (``pip install 'contralex[clusters]'``).
 
     >>> import contralex
     >>> found = contralex.cluster("runs/my-run", "photos", clusters=2)
@@ -171,7 +172,7 @@ def cluster(
         if by == "kmeans":
             assigned = find_k_means(found.features, clusters, seed)
         else:
-            assigned = find_hdbscan(found.features, min_size, seed)
+            assigned = find_hdbscan(found.features, min_size or _MIN_SIZE, seed)
     return Clusters(
         [_cluster(found, assigned, number) for number in range(assigned.count)],
         dict(zip(found.paths, assigned.cluster.tolist(), strict=True)),
@@ -183,14 +184,19 @@ def cluster(
     )
 
 
-def _check(clusters: int | None, by: str, min_size: int) -> None:
+def _check(clusters: int | None, by: str, min_size: int | None) -> None:
     if by not in ("kmeans", "hdbscan"):
         raise ContralexError(f"cluster: by is {by!r}, and must be 'kmeans' or 'hdbscan'")
     if by == "hdbscan" and clusters is not None:
         raise ContralexError("cluster: HDBSCAN finds the number of clusters itself; leave --clusters out")
+    if by == "kmeans" and min_size is not None:
+        raise ContralexError(
+            "cluster: the smallest size of a cluster is HDBSCAN's; leave --min-size out, or find clusters by it:"
+            + remedy("--by", "hdbscan")
+        )
     if clusters is not None and clusters < 1:
         raise ContralexError(f"cluster: {clusters} clusters are asked for; ask for at least 1")
-    if min_size < 2:
+    if min_size is not None and min_size < 2:
         raise ContralexError(f"cluster: min_size is {min_size}; a cluster has at least 2 images")
 
 

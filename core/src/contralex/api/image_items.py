@@ -50,7 +50,7 @@ def open_images(run: Path, data: str | None, allow_code: bool, what: str) -> Ima
     """The images of ``data``, or of the run's own. A run or data of something else are refused, by ``what`` asks for
     them, such as ``search``."""
     with permission(allow_code):
-        spec = open_checkpoint(run).resolved().run
+        spec = open_checkpoint(run, ()).resolved().run
         needed = spec.method.views.needs.get("data", frozenset())
         if needed and "images" not in spec.data.gives:
             raise ContralexError(

@@ -366,7 +366,7 @@ class Run(os.PathLike[str]):
         *,
         clusters: int | None = None,
         by: By = "kmeans",
-        min_size: int = 5,
+        min_size: int | None = None,
         seed: int = 0,
         which: Which = "backbone",
         batch_size: int | None = None,

@@ -31,6 +31,7 @@ from contralex.files import expand_user
 from contralex.kinds.datasets.limits import MAX_PIXELS
 from contralex.recipes.code_files import permission
 from contralex.training import build, devices
+from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import open_checkpoint
 
 _SHOWN = 10  # queries whose neighbours are printed
@@ -159,11 +160,10 @@ def search(
         raise ContralexError("search: give an image to search for")
     with progress.listening("stderr"):
         queries = Queries(asked)
-        items = open_images(Path(run), path_text(data), allow_code, "search")
-        features = _features(
-            Path(run), queries, which, batch_size, allow_code
-        )  # first, because what cannot be read is said here
-        found = embed(run, data, which=which, batch_size=batch_size, allow_code=allow_code)
+        one = open_checkpoint(Path(run), [MODEL]).folder  # for all that follows: a run that is trained writes others
+        items = open_images(one, path_text(data), allow_code, "search")
+        features = _features(one, queries, which, batch_size, allow_code)  # first: what cannot be read is said here
+        found = embed(one, data, which=which, batch_size=batch_size, allow_code=allow_code)
         scores, index = find_neighbours(features, found.features, k + _SPARE, device=devices.to_evaluate_on())
     lists = [
         _neighbours(found, items, file, line, own)
@@ -210,7 +210,7 @@ def _check_file(file: Path | None) -> None:
 def _features(run: Path, queries: Queries, which: Which, batch_size: int | None, allow_code: bool) -> Tensor:
     """(Q, F), as :func:`embed` makes them."""
     with permission(allow_code):
-        checkpoint = open_checkpoint(run)
+        checkpoint = open_checkpoint(run, [MODEL])
         spec = checkpoint.resolved().run
         device = devices.to_evaluate_on()
         encoder = devices.place(build.encoder_of(checkpoint, spec), device, spec.train.channels_last)

@@ -130,7 +130,12 @@ def cluster(
         ),
     ] = None,
     by: Annotated[By, typer.Option(help="The algorithm. HDBSCAN finds the number of clusters itself.")] = By.KMEANS,
-    min_size: Annotated[int, typer.Option(min=2, help="The fewest images of a cluster of HDBSCAN.")] = 5,
+    min_size: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="With --by hdbscan: the fewest images of a cluster. Without it: 5.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The seed of k-means and of samples.")] = 0,
     which: Features = Which.BACKBONE,
     picture: Picture = None,

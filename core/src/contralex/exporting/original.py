@@ -17,6 +17,7 @@ from contralex.plugins.architecture import Architecture, Library
 from contralex.plugins.spec import Spec
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import build
+from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
 
 _SIDES = ((96, 128), (160, 120), (64, 64))  # of the images of the comparison, before they are resized
@@ -54,7 +55,7 @@ class Original:
     """A run's encoder in evaluation mode on the CPU, in float32, with what its spec says of it."""
 
     def __init__(self, path: Path) -> None:
-        self.checkpoint: Checkpoint = open_checkpoint(path)
+        self.checkpoint: Checkpoint = open_checkpoint(path, [MODEL])
         self.resolved = self.checkpoint.resolved()
         self.spec: RunSpec = self.resolved.run
         self.encoder = build.encoder_of(self.checkpoint, self.spec).float()

@@ -19,6 +19,7 @@ from contralex.lookup.slots import Encoder
 from contralex.recipes.layers import Resolved, resolve_data
 from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, devices
+from contralex.training.checkpoints.manifest import MODEL
 from contralex.training.checkpoints.read import Checkpoint, open_checkpoint
 
 
@@ -44,7 +45,7 @@ class Subject:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        return open_checkpoint(self.logged.path)
+        return open_checkpoint(self.logged.path, [MODEL])
 
     @cached_property
     def resolved(self) -> Resolved:
