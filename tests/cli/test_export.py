@@ -61,3 +61,17 @@ def test_a_dry_run_that_finds_a_misfit_exits_with_1(weights: Path, call: Callabl
     }
     code, said, error = call(*words)
     assert code == 2 and "does not fit moco-v2 by the layout backbone: " in error and "\n  --skip" in error
+
+
+def test_the_present_folder_is_no_place_to_write_a_folder_to(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Result]
+) -> None:
+    run = tmp_path / "run"
+    words = ("import", str(weights), "--as", "moco-v2", "--preset", "digits", "--set", TINY)
+    assert call(*words, "--out", str(run))[0] == 0
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for command in (words, ("export", str(run), "--to", "torch-export")):
+        code, _, error = call(*command, "--out", ".")
+        assert code == 2 and "--out .: " in error and "(give it a name of its own, and not that of" in error
+    assert not list(Path().iterdir())

@@ -271,6 +271,7 @@ def test_positions_are_segmented_linearly(run: contralex.Run, tmp_path: Path) ->
         ("few_label", {"svm": [0]}, "svm is 0, and must be at least 1"),
         ("few_label", {"ways": 1}, "ways is 1, and must be at least 2"),
         ("train_linear", {"protocol": "swav", "rates": [float("nan")]}, "rates are numbers above 0"),
+        ("train_linear", {"protocol": "swav", "sets": {"eval.linear.weight_decay": 1}}, "swav is changed by --rates"),
         ("transfer", {"to": "digit"}, "transfer to digit: "),
     ],
 )

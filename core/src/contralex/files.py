@@ -57,6 +57,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A new folder that gets the name ``path`` at the end, and is removed where something is raised. At ``path`` there
     may be an empty one."""
+    if path.name in ("", ".."):
+        raise OSError(errno.EINVAL, "give it a name of its own, and not that of the present folder", str(path))
     draft = path.with_name(f".{path.name[:40]}.{os.getpid()}")
     draft.mkdir()
     try:

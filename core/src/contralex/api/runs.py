@@ -167,8 +167,15 @@ class Run(os.PathLike[str]):
         from contralex.evaluation.linear_protocols import find_protocol
         from contralex.evaluation.linear_training import LinearTraining
 
+        texts = set_texts(sets)
+        unused = next((text for text in texts if text.startswith("eval.linear")), None)
+        if unused is not None:
+            raise ContralexError(
+                f"--set {unused}: it is a setting of the logistic regression. The training of {protocol} is changed by "
+                "--rates, --decays and --epochs"
+            )
         made = LinearTraining(find_protocol(protocol), rates, decays, epochs, crops, features, seed)
-        return self._measure(made, data, sets)
+        return self._measure(made, data, texts)
 
     def quality(
         self,
