@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from typing import Any
 from unittest import mock
 
 import pytest
-import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.scale import BATCH, Collectives, counted, exchanged, gathered_bytes, one_step
+from tests.processes import free_port, join
 
 DIM = 128  # of the vectors of the presets `digits`
 TAGS = 24 * BATCH  # bytes of three integers for each key of one view, at the most
@@ -45,9 +43,7 @@ def test_what_processes_exchange_follows_the_formulas() -> None:
 def test_keys_with_positions_stay_where_no_part_compares_samples() -> None:
     """A step of I-JEPA and of MAE exchanges nothing; gathered, their keys would be as many bytes as the docs say."""
     queue = mp.get_context("spawn").SimpleQueue()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(_count_with_and_without, (port, queue), nprocs=2)
     found = queue.get()
     samples = 8 * BATCH  # the tags that are gathered: positions are known
@@ -61,9 +57,7 @@ def _count_with_and_without(rank: int, port: int, queue: Any) -> None:
     from contralex_ijepa.loss import SmoothL1
     from contralex_mae.loss import SquaredError
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     found = {}
     for recipe, loss in (("ijepa", SmoothL1), ("mae", SquaredError)):
         counts = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from contralex.evaluation.cache import FeatureCache
 from contralex.evaluation.encoding import encode
 from contralex.kinds.datasets.folder import FolderSource
 from tests.core.test_knn import AsIs, Rows
+from tests.processes import free_port
 
 
 class Known(Rows):
@@ -260,9 +260,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_encode_each_sample_once(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(_worker, (port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call, unused-ignore]
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert sum(seen for _, _, seen, _ in results) == 33

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import socket
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from contralex.data.skipped import Skipped
 from contralex.kinds.datasets.folder import FolderSource
 from contralex.plugin import ContralexError
 from tests.core.test_data import Numbers, _Colour
+from tests.processes import free_port
 
 FILES = 25
 
@@ -88,9 +88,7 @@ def test_where_none_of_the_part_can_be_read(folder: Path) -> None:
 
 
 def test_one_process_looks_for_all(folder: Path, tmp_path: Path) -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
+    port = free_port()
     mp.spawn(_open_on, args=(port, folder, tmp_path), nprocs=2)
     (main, looked), (other, not_looked) = (
         pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in range(2)

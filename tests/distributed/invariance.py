@@ -6,7 +6,6 @@ Used by the tests and by ``python -m benchmarks.invariance``, which makes the ta
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
 from contralex_cpc.sequences import write_tiny
 from tests.margins import undecided
+from tests.processes import free_port, join
 
 B, STEPS, FIRST = 16, 4, 20  # the first step is late enough for schedules to have begun, and prototypes to thaw
 _CONV = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
@@ -336,17 +336,13 @@ def alone(names: Sequence[str], folder: Path) -> dict[str, Any]:
 def together(world: int, names: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     """What each of ``world`` gloo processes records of each case."""
     _sequences(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(_worker, (world, port, list(names), folder), nprocs=world)
     return [torch.load(folder / f"{world}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
 def _worker(rank: int, world: int, port: int, names: list[str], folder: Path) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    join(rank, port, world)
     torch.save(alone(names, folder), folder / f"{world}-{rank}.pt")
     dist.barrier()
     sys.stdout.flush()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 
 from contralex.lookup import distributed
 from contralex.lookup.shards import Shards
+from tests.processes import free_port, join
 
 B, D, M = 4, 3, 5
 
@@ -42,17 +41,13 @@ def shards() -> Shards:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     torch.save(penalise(table(B, 0)[distributed.own_slice(B // 2)], shards()), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_have_the_second_derivative_of_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
     found = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in range(2)])
     torch.testing.assert_close(found, penalise(table(B, 0), shards()), rtol=1e-10, atol=1e-10)

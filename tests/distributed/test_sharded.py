@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
 from tests.distributed.test_two_processes import SGD, SMALL, B, views
 from tests.margins import same_counts, undecided
+from tests.processes import free_port
 
 POPULATION, STEPS = 41, 3  # 41 and the queues' sizes are multiples of neither 2, 4 nor the batch
 PLACEMENTS = ("replicated", "sharded")
@@ -136,9 +136,7 @@ def one() -> dict[Any, Any]:
 def several(request: Any, one: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(one, folder / "one.pt")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (request.param, port, str(folder)), nprocs=request.param)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 

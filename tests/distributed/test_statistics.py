@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import torch
@@ -12,6 +10,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from contralex.lookup import batch_norm, distributed
+from tests.processes import free_port, join
 
 STEPS, B = 5, 8
 
@@ -30,17 +29,13 @@ def running(processes: int, every: int) -> dict[str, Tensor]:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     torch.save([running(2, every) for every in (1, 2, STEPS)], Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_one_average_is_that_of_all_steps(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
     alone = running(1, 1)
     assert not torch.equal(alone["0.running_var"], torch.ones(3))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from contralex.lookup.values import Step
 from contralex.recipes.layers import resolve
 from contralex.training import build, optimizers
 from tests.margins import same_counts, undecided
+from tests.processes import free_port, join
 
 B, POPULATION, STEPS = 8, 40, 2
 SGD = "train.optimizer={kind: sgd, lr: 0.05}"
@@ -82,9 +81,7 @@ def trained(recipe: str, sets: tuple[str, ...]) -> dict[str, Any]:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     torch.save({name: trained(*case) for name, case in CASES.items()}, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -92,9 +89,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, str(folder)), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 

@@ -21,6 +21,7 @@ from contralex.plugin import RunSpec
 from contralex.recipes.layers import resolve
 from tests.distributed.invariance import METHODS
 from tests.gpu.cases import Case
+from tests.processes import free_port
 
 TRAIN = RunSpec.model_fields["train"].annotation
 
@@ -175,11 +176,7 @@ dist.destroy_process_group()
 
 
 def test_the_collectives_that_are_used(device: str) -> None:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     code = _COLLECTIVES.format(port=port)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

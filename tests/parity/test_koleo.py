@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 from contralex.kinds.losses.parts import KoLeo
 from contralex.lookup import distributed
 from contralex.plugin import Clock, Dictionary, Rows, Step, Targets
+from tests.processes import free_port, join
 
 B, D = 8, 5
 
@@ -98,9 +97,7 @@ def test_descent_spreads_the_queries() -> None:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     mine = distributed.own_slice(B // 2)
     x = vectors()[mine].requires_grad_()
     loss = koleo(x, torch.arange(B)[mine])
@@ -110,9 +107,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     x = vectors().requires_grad_()

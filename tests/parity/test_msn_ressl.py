@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from contralex.kinds.targets.parts import KeySoftmaxTargets
 from contralex.lookup import distributed
 from contralex.plugin import Clock, Dictionary, Match, Rows, Step, Targets
 from tests.parity.test_methods import SAMPLE, B, embed, images, made, normal, same, step
+from tests.processes import free_port, join
 
 K, D = 6, 5
 TINY = (
@@ -147,18 +146,14 @@ def on_rank(key: Tensor, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     mine = distributed.own_slice(B // 2)
     torch.save(on_rank(unit(B, 0)[mine], SAMPLE[mine]), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     weights, loss, gradient = on_rank(unit(B, 0), SAMPLE)

@@ -4,8 +4,6 @@ of the method with both."""
 from __future__ import annotations
 
 import copy
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from contralex.training import build
 from contralex_barlow.losses import LocalVICRegLoss
 from contralex_barlow.places import NearestPlaceTargets
 from tests.parity.test_methods import EXPANDER, SAMPLE, B, equal, images, made, take_equal_steps
+from tests.processes import free_port, join
 
 P, Q, D, WEIGHTS = 6, 4, 5, (25.0, 20.0, 3.0)
 
@@ -148,9 +147,7 @@ def test_a_place_meets_those_of_its_own_image_alone() -> None:
 
 
 def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    join(rank, port)
     own = distributed.own_slice(B // 2)
     found = []
     for at in (None, locations()):
@@ -162,9 +159,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for match, at in enumerate((None, locations())):

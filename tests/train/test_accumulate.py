@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from contralex.training.run import train
 from contralex.training.run_folder import RunFolder
 from contralex.training.run_state import PreparedMethod, Run
 from contralex.training.train_step import take_step
+from tests.processes import free_port
 from tests.train.tiny import TINY
 
 PARTS, BATCH, STEPS = 2, 8, 2
@@ -278,9 +278,7 @@ def _run_on_two(images: Path) -> Resolved:
 
 
 def test_two_processes_are_one_and_exchange_gradients_once_a_step(images: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     mp.spawn(_worker, (port, images, tmp_path), nprocs=2)
     train(_run_on_two(images), tmp_path / "one")
     one, two = (load_file(tmp_path / name / "checkpoints" / "step-5" / "model.safetensors") for name in ("one", "two"))
