@@ -206,6 +206,21 @@ def test_where_there_is_one_batch_nothing_can_stand_in() -> None:
         ViewDataset(Numbers(8, broken=[4]), Noise(), seed=1, batch=8)[0, 4]
 
 
+def test_where_no_samples_are_compared_one_of_the_same_batch_stands_in() -> None:
+    data = ViewDataset(Numbers(8, broken=[4]), Noise(), seed=1, batch=8, twice=True)
+    items = data.__getitems__([(0, index) for index in range(8)])
+    taken = items[4]["index"]
+    assert [item["index"] for item in items] == [0, 1, 2, 3, taken, 5, 6, 7] and taken != 4
+    assert [list(item["unreadable"]) for item in items] == [["4.png"] if index == 4 else [] for index in range(8)]
+    elsewhere = ViewDataset(Numbers(16, broken=[4]), Noise(), seed=1, batch=8, twice=True)
+    assert elsewhere[0, 4]["index"] == ViewDataset(Numbers(16, broken=[4]), Noise(), seed=1, batch=8)[0, 4]["index"]
+
+
+def test_where_nothing_can_be_read_no_batch_size_is_to_blame() -> None:
+    with pytest.raises(ContralexError, match=r"^8 items in a row cannot be read.*whether the disk"):
+        ViewDataset(Numbers(8, broken=range(8)), Noise(), seed=1, batch=8, twice=True)[0, 4]
+
+
 def test_a_disk_that_went_away_ends_the_run() -> None:
     with pytest.raises(ContralexError, match=r"100 items in a row cannot be read, the last of them \d+\.png"):
         ViewDataset(Numbers(200, broken=range(200)), Noise(), seed=1, batch=1)[0, 7]

@@ -172,8 +172,14 @@ def test_a_linear_protocol_trains_through_crops_and_without(run: contralex.Run, 
     assert plain.figures["top1"] == chosen["top1"]
 
 
+@pytest.mark.parametrize("batch", [8, 256])  # of 40 images: several batches, and one
 def test_an_image_that_breaks_off_is_named_where_crops_of_it_are_wanted(
-    run: contralex.Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    batch: int,
+    run: contralex.Run,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for number, path in enumerate(sorted(images.rglob("*.png"))):
         copy = tmp_path / ("val" if number % 5 == 0 else "train") / path.parent.name / path.name
@@ -181,9 +187,9 @@ def test_an_image_that_breaks_off_is_named_where_crops_of_it_are_wanted(
         shutil.copy(path, copy)
     broken = tmp_path / "train" / "one" / "11.png"
     broken.write_bytes(broken.read_bytes()[:-1000])
-    small = replace(linear_protocols.PROTOCOLS["moco-v2"], batch_size=8)
+    small = replace(linear_protocols.PROTOCOLS["moco-v2"], batch_size=batch)
     monkeypatch.setitem(linear_protocols.PROTOCOLS, "moco-v2", small)
-    assert run.train_linear("moco-v2", tmp_path, epochs=1).protocol["batch_size"] == 8
+    assert run.train_linear("moco-v2", tmp_path, epochs=1).protocol["batch_size"] == min(batch, 40)
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
     assert [each.partition(" is skipped")[0] for each in warnings] == [str(broken)]
 

@@ -73,15 +73,18 @@ class Order:
         """(population,) the samples in the order of this epoch."""
         return torch.randperm(self.population, generator=torch.Generator().manual_seed(mix_seed(self.seed, epoch)))
 
-    def stand_ins(self, epoch: int, index: int) -> Iterator[int]:
+    def stand_ins(self, epoch: int, index: int, twice: bool = False) -> Iterator[int]:
         """Who may stand in for a sample: those at its place in the other batches, the next batch first.
 
-        So two samples of a batch never get the same stand-in, nor one that is in the batch itself.
+        So two samples of a batch never get the same stand-in, nor one that is in the batch itself. With ``twice``, a
+        sample may be in a batch twice, so those of its own batch follow.
         """
         order, places = _order_and_places(self, epoch)
         step, place = divmod(int(places[index]), self.batch)
         for later in range(1, self.steps):
             yield int(order[(step + later) % self.steps * self.batch + place])
+        for later in range(1, self.batch if twice else 1):
+            yield int(order[step * self.batch + (place + later) % self.batch])
 
 
 @lru_cache(maxsize=1)  # 16 bytes for each sample, in processes that have met an unreadable one
@@ -116,8 +119,10 @@ class ViewDataset(Dataset[Item]):
 
     Batches must have the same samples on any number of processes, so an unreadable item cannot be left out: a sample
     of another batch stands in, under its own index, and the item says which was unreadable. ``packed``: the views are
-    what :meth:`Views.pack_drawn` gives, and :func:`unpack` makes views of a batch of them. Where the views of a batch
-    share draws, an item may be asked for by (epoch, index, place in the epoch's order), else the place is looked up.
+    what :meth:`Views.pack_drawn` gives, and :func:`unpack` makes views of a batch of them. ``twice``: where no other
+    batch has a stand-in, it may be of the same batch, in which it is then twice: for losses that compare no samples
+    with each other. Where the views of a batch share draws, an item may be asked for by (epoch, index, place in the
+    epoch's order), else the place is looked up.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class ViewDataset(Dataset[Item]):
         batch: int,
         only: Sequence[int] | None = None,
         packed: bool = False,
+        twice: bool = False,
     ) -> None:
         self.split = split
         self.views = views
@@ -135,6 +141,7 @@ class ViewDataset(Dataset[Item]):
         self.seed = seed
         self.order = Order(len(split), batch, seed)
         self.packed = packed
+        self.twice = twice
         self._together = DrawnTogether(views, self.order) if views.shares_draws else None
 
     def __len__(self) -> int:
@@ -208,16 +215,16 @@ class ViewDataset(Dataset[Item]):
             return self._read_sample(epoch, wanted, {}, share)
         except Unreadable as error:
             unreadable = {error.path: error.reason}
-        for index in islice(self.order.stand_ins(epoch, wanted), _BAD_IN_A_ROW - 1):
+        for index in islice(self.order.stand_ins(epoch, wanted, self.twice), _BAD_IN_A_ROW - 1):
             try:
                 return self._read_sample(epoch, index, unreadable, share)
             except Unreadable as error:
                 unreadable[error.path] = error.reason
-        if len(unreadable) == _BAD_IN_A_ROW:
+        if len(unreadable) == _BAD_IN_A_ROW or self.twice:
             last, reason = list(unreadable.items())[-1]
             raise ContralexError(
-                f"{len(unreadable)} items in a row cannot be read, the last of them {last}; see whether the disk that "
-                f"holds the data is still there. The reason: {reason}"
+                f"{len(unreadable)} items in a row cannot be read, the last of them {last}; see whether the "
+                f"disk that holds the data is still there. The reason: {reason}"
             )
         first, reason = next(iter(unreadable.items()))
         raise ContralexError(

@@ -183,7 +183,7 @@ class LinearTraining(Measurement):
         views = CropViews({"crops": Group(count=1, augment=self._augment(context.views))})
         sampler = EpochSampler(len(split), batch, self.seed, self.epochs)
         loaded = load(
-            Portable(ViewDataset(split, views, self.seed, batch)),
+            Portable(ViewDataset(split, views, self.seed, batch, twice=True)),
             collate,
             batch_sampler=sampler,
             num_workers=context.workers,
