@@ -43,6 +43,7 @@ from contralex.kinds.views.blurs import (
 from contralex.kinds.views.drawing import SeededDraws
 from contralex.kinds.views.fusing import change_colours
 from contralex.kinds.views.parameters import Box, ViewParameters, draw_parameters, rand_augment
+from contralex.kinds.views.pillow_memory import copy_pixels
 from contralex.kinds.views.steps import solarize_from, tabulate
 from contralex.kinds.views.transforms import augmentation
 from contralex.lookup.host_copies import to_device
@@ -381,7 +382,7 @@ def resize_crop(image: Image.Image, box: Box, size: int, interpolation: Interpol
     """(3, size, size) uint8."""
     if not by_torch:
         return from_pillow(resize_by_pillow(image, box, size, interpolation))
-    resized = functional.interpolate(_padded(_cut_out(image, box)), (size, size), mode=interpolation, antialias=True)
+    resized = functional.interpolate(copy_pixels(image, box), (size, size), mode=interpolation, antialias=True)
     return _without_padding(resized)
 
 
@@ -448,15 +449,9 @@ def _cut_out(image: Image.Image, box: Box) -> Image.Image:
     return image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
 
 
-def _padded(image: Image.Image) -> Tensor:
-    """(1, 4, H, W) uint8, channels last: with the fourth byte that Pillow has beside the three of a pixel. So nothing
-    is packed, and torch resizes four channels in less time than three."""
-    levels = torch.frombuffer(bytearray(image.tobytes("raw", "RGBX")), dtype=torch.uint8)
-    return levels.view(1, image.height, image.width, 4).permute(0, 3, 1, 2)
-
-
 def _without_padding(levels: Tensor) -> Tensor:
-    """(3, H, W), channel after channel, of (1, 4, H, W)."""
+    """(3, H, W), channel after channel, of (1, 4, H, W), as torch resizes what :func:`copy_pixels` gave. Four channels
+    take it less time than three."""
     if sys.byteorder != "little" or not levels.is_contiguous(memory_format=torch.channels_last):
         return levels[0, :3].contiguous()
     # A pixel as one integer, of which a byte is taken off: faster than copying every fourth byte.
