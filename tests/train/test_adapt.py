@@ -135,20 +135,54 @@ def test_a_resumed_adaptation_equals_one_that_never_stopped(
     assert all(torch.equal(one, two) for one, two in zip(ended.parameters(), other.parameters(), strict=True))
 
 
-def test_without_labels_it_decides_by_lidar(weights: Path, labelled: Path, tmp_path: Path) -> None:
-    flat = tmp_path / "flat"
-    flat.mkdir()
+@pytest.fixture(scope="module")
+def flat(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images without labels."""
+    folder = tmp_path_factory.mktemp("flat")
     for number, file in enumerate(sorted(labelled.rglob("*.png"))):
-        (flat / f"{number}.png").write_bytes(file.read_bytes())
-    found = contralex.adapt(
-        *("dinov2-vits14", flat),
-        **{"weights": weights, "out": tmp_path / "out", "recipe": "dino"},
-        **{"epochs": 1, "size": GRID * PATCH, "sets": TINY},
-    )
+        (folder / f"{number}.png").write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("by", "sets", "sentence"),
+    [
+        (
+            "knn_top1",
+            {},
+            r"--by knn_top1: kNN needs labelled images .*needs no labels:\n  --by lidar$",
+        ),
+        ("lidar", {"train.precision": "fp16"}, r"train\.precision is fp16, which needs a GPU.*\n  --set train\.pr"),
+        ("lidar", {"train.trackers": ["abacus"]}, r"train\.trackers: Accelerate knows no tracker 'abacus'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    by: str, sets: dict[str, Any], sentence: str, weights: Path, flat: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 1, "size": GRID * PATCH, "recipe": "dino", "sets": TINY | sets, "by": by}
+    with pytest.raises(ContralexError, match=sentence):
+        contralex.adapt("dinov2-vits14", flat, weights=weights, out=tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_neighbours_than_images_are_refused_before_anything_is_written(
+    weights: Path, labelled: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"epochs": 1, "size": GRID * PATCH, "sets": TINY | {"eval.knn.k": 4000}}
+    with pytest.raises(ContralexError, match=r"eval\.knn\.k is 4000 but .*\n  --set eval\.knn\.k=\d+$"):
+        contralex.adapt("dinov2-vits14", labelled, weights=weights, out=tmp_path / "out", recipe="dino", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_labels_it_decides_by_lidar(weights: Path, flat: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 1, "size": GRID * PATCH, "sets": TINY}
+    found = contralex.adapt("dinov2-vits14", flat, weights=weights, out=tmp_path / "out", recipe="dino", **options)
     assert found.by == "lidar" and "knn_top1" not in found.rows[-1].figures
     begun = replace(found, folder=tmp_path / "out", plan=replace(found.plan, by="knn_top1"), rows=[])
     (tmp_path / "out" / "adaptation.json").write_text(json.dumps(begun.to_dict()), "utf-8")
-    with pytest.raises(ContralexError, match="--by knn_top1: these images and this method have no such figure; there"):
+    with pytest.raises(
+        ContralexError, match=r"--by knn_top1: these images and this .* no such figure; there .*\n.*--by"
+    ):
         contralex.adapt(resume=True, out=tmp_path / "out")
     assert [row.epoch for row in found.rows] == [0, 1]
 
@@ -263,6 +297,17 @@ def test_other_methods_go_on_with_their_files(name: str, sets: dict[str, Any], t
     assert [row.step for row in found.rows] == [0, 2] and found.by == "knn_top1"
     assert found.rows[0].figures["rankme"] is not None
     assert (found.rows[0].figures["lidar"] is None) == name.startswith("mae")
+    if name.startswith("mae"):
+        with pytest.raises(ContralexError, match=r"--by lidar: no view of mae is shaped as .*\n  --by rankme$"):
+            contralex.adapt(
+                name,
+                labelled,
+                weights=tmp_path / "published.pth",
+                out=tmp_path / "other",
+                by="lidar",
+                sets=sets | small,
+            )
+        assert not (tmp_path / "other").exists()
 
 
 def test_timms_file_is_read_by_its_own_names(tmp_path: Path, labelled: Path) -> None:

@@ -115,6 +115,7 @@ def _begin(
     own: list[str],
 ) -> Adapted:
     """Choose the settings, and write the untouched weights as a run."""
+    from contralex.api.adaptation_check import check_adaptation
     from contralex.importing import imports, published
 
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -142,9 +143,11 @@ def _begin(
 
     fitted = fit_settings(resolve_with, 1, None, resume=False)
     texts = [*texts[: len(texts) - len(own)], *fitted, *own]
+    resolved = _resolve(choice, data, texts)
+    check_adaptation(resolved, by)
     named = folders.name_by_time(f"{name.replace('/', '-')}-adapted")
     place = folders.make_new(named)[0] if out is None else out
-    imports.write_run(replace(candidate, resolved=_resolve(choice, data, texts)), place / PUBLISHED)
+    imports.write_run(replace(candidate, resolved=resolved), place / PUBLISHED)
     plan = Plan(name, choice.adaptation.recipe, str(file), _from_any_folder(data), texts, interval, patience, by)
     begun = Adapted(place, plan)
     _keep(begun)
@@ -191,9 +194,11 @@ def _add(found: Adapted, epoch: int, checkpoint: Path) -> Adapted:
     """With one more evaluation, which is written before anything else is done."""
     figures, test_samples = _measure(checkpoint)
     if found.plan.by is not None and figures.get(found.plan.by) is None:
+        there = [name for name, value in figures.items() if value is not None]
+        again = ("contralex", "adapt", found.plan.encoder, "--data", found.plan.data)
         raise ContralexError(
-            f"--by {found.plan.by}: these images and this method have no such figure; there are "
-            f"{', '.join(name for name, value in figures.items() if value is not None)}"
+            f"--by {found.plan.by}: these images and this method have no such figure; there are {', '.join(there)}. "
+            "Begin a new adaptation by one of them:" + remedy(*again, "--by", there[0])
         )
     step = read.open_checkpoint(checkpoint, ()).step
     row = Evaluated(epoch, step, str(checkpoint.relative_to(found.folder)), figures, test_samples)

@@ -104,14 +104,19 @@ def neighbour_accuracies(
     return first / asked.total, five / asked.total
 
 
+def check_neighbours(k: int, samples: int) -> None:
+    """Refuse more neighbours than there are labelled training samples."""
+    if k > samples:
+        raise ContralexError(
+            f"eval.knn.k is {k} but there are only {samples} labelled training samples; "
+            f"set it to at most {samples}:{remedy('--set', f'eval.knn.k={samples}')}"
+        )
+
+
 @torch.no_grad()
 def _hits(bank: Features, asked: Features, k: int, temperature: float, classes: int, chunk: int = _CHUNK) -> Tensor:
     """(2,) how many test samples of all processes have their class first, and among the first five."""
-    if k > bank.total:
-        raise ContralexError(
-            f"eval.knn.k is {k} but there are only {bank.total} labelled training samples; "
-            f"set it to at most {bank.total}:{remedy('--set', f'eval.knn.k={bank.total}')}"
-        )
+    check_neighbours(k, bank.total)
     if len(bank) > _BLOCK:
         chunk *= 4
     chunk = max(chunk // distributed.world(), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,12 +76,9 @@ class DryRun:
 
 
 def dry_run(resolved: Resolved) -> DryRun:
-    """Prepare a run as :func:`contralex.training.run.train` does, with all that it refuses, and time some steps."""
-    resolved = resolved.anchored()
-    with TemporaryDirectory() as folder, devices.close_process_group():
-        with RunFolder(Path(folder) / "run", resolved.run.name, resume=False) as place:
-            run = prepare_run(resolved, place, resume=False)
-            threads, seconds = _time_steps(run)
+    """Prepare a run, and time some steps of it."""
+    with rehearse(resolved) as run:
+        threads, seconds = _time_steps(run)
         train, kind = run.spec.train, run.spec.data.kind_name()
         return DryRun(
             data=f"{kind}: {run.source.describe()}",
@@ -96,6 +94,19 @@ def dry_run(resolved: Resolved) -> DryRun:
             kept=bytes_to_keep(memory.available()) if train.cache == "memory" else None,
             peak_memory=_peak_memory(run.device),
         )
+
+
+@contextmanager
+def rehearse(resolved: Resolved) -> Iterator[Run]:
+    """A run that is prepared as :func:`contralex.training.run.train` does, with all that it refuses, in a folder that
+    is removed."""
+    resolved = resolved.anchored()
+    with (
+        TemporaryDirectory() as folder,
+        devices.close_process_group(),
+        RunFolder(Path(folder) / "run", resolved.run.name, resume=False) as place,
+    ):
+        yield prepare_run(resolved, place, resume=False)
 
 
 def seconds_a_step(resolved: Resolved) -> float:
