@@ -39,7 +39,7 @@ WORLDS = (1, 2, 4)
 BATCH = 32
 RECIPES = (
     "simclr-v1", "moco-v2", "moco-v3", "byol", "simsiam", "swav", "dino", "barlow", "vicreg", "nnclr", "clip",
-    "siglip", "supcon", "instdisc",
+    "siglip", "supcon", "instdisc", "mae", "densecl", "tico", "ibot", "dinov2", "ijepa", "slip",
 )  # fmt: skip
 
 
