@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from contralex.data.loading import load
+from contralex.data.workers import WorkerDied, explain_death
 
 
 class Workers:
@@ -52,6 +53,9 @@ def test_a_dead_worker_is_heard_of_once(unraisable: list[str]) -> None:
     assert unraisable == []
 
 
+DIED = r"^A data worker died \(DataLoader worker \(pid \d+\) is killed by signal: Killed.*\), most often because memory"
+
+
 class Large:
     """Batches that do not fit into a pipe, so that a worker stands in the middle of sending one."""
 
@@ -66,9 +70,49 @@ class Large:
 def test_a_worker_that_dies_while_it_sends_is_reported() -> None:
     batches: Any = load(Large(), list, batch_size=1, num_workers=1)
     assert int(next(batches)[0][-1]) == 0
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    with pytest.raises(WorkerDied, match=DIED):
         kill_worker_and_wait()
     batches.close()
+
+
+class Kills(Large):
+    """The worker that makes the last batch dies of it."""
+
+    def __getitems__(self, wanted: Sequence[int]) -> list[Tensor]:
+        if wanted == [99]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitems__(wanted)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_each_of_several_loaders_reports_a_worker_that_dies_while_a_batch_is_waited_for() -> None:
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(WorkerDied, match=DIED):
+            list(load(Kills(), list, batch_size=1, num_workers=2))
+        assert time.monotonic() - began < 4.5  # torch looks by itself after five seconds
+    assert multiprocessing.active_children() == []
+
+
+class Raises(Large):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitems__(self, wanted: Sequence[int]) -> list[Tensor]:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a plugin's own"), ConnectionResetError("of a network")])
+def test_an_error_that_a_worker_meets_is_no_dead_worker(error: Exception) -> None:
+    with pytest.raises(type(error), match=r"Caught .* in DataLoader worker process 0"):
+        list(load(Raises(error), list, batch_size=1, num_workers=1))
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), ConnectionResetError("reset"), RuntimeError("DataLoader worker (pid(s) 7) exited")]
+)
+def test_a_worker_may_die_in_many_ways(error: Exception) -> None:
+    assert str(explain_death(error)).startswith("A data worker died (") and "()" not in str(explain_death(error))
 
 
 def kill_worker_and_wait() -> None:

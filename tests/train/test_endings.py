@@ -172,16 +172,6 @@ def test_a_second_signal_ends_the_run_at_once(start: Callable[..., Any], tmp_pat
     assert "Stopped at once" in said
 
 
-@pytest.mark.parametrize(
-    "error", [EOFError(), ConnectionResetError("reset"), RuntimeError("DataLoader worker (pid 7)")]
-)
-def test_a_worker_may_die_in_many_ways(error: Exception, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(failures.RunFailed, match=r"A data worker died \(\w+"), failures.explain_failures(tmp_path):
-        raise error
-    signal.signal(signal.SIGCHLD, before)
-
-
 def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     for saved, onward in ((False, "begin it again"), (True, "go on from the last checkpoint")):
         if saved:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import get_worker_info
 
 import contralex
 from contralex import ContralexError
 from contralex.cli.measure import whole_numbers
-from contralex.evaluation import linear_protocols
+from contralex.data.loading import EvalDataset
+from contralex.evaluation import encoding, linear_protocols
 from contralex.evaluation.few_labels import low_shot_svm
 from contralex.kinds.encoders.image import ImageEncoder
+from contralex.training import devices
 from tests.noise import noise
 from tests.train.tiny import TINY
 
@@ -192,6 +196,26 @@ def test_an_image_that_breaks_off_is_named_where_crops_of_it_are_wanted(
     assert run.train_linear("moco-v2", tmp_path, epochs=1).protocol["batch_size"] == min(batch, 40)
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
     assert [each.partition(" is skipped")[0] for each in warnings] == [str(broken)]
+
+
+def test_a_worker_that_dies_is_one_sentence_with_what_mends_it(
+    run: contralex.Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(self: EvalDataset, wanted: Any) -> Any:
+        assert get_worker_info() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    shutil.copytree(images, tmp_path / "images")
+    monkeypatch.setattr(encoding, "_WORTH_WORKERS", 1)
+    monkeypatch.setattr(EvalDataset, "__getitems__", die)
+    monkeypatch.setattr(devices, "workers", lambda asked, device: 2)
+    for ask, way in (
+        (lambda: run.knn(tmp_path / "images"), "--set train.workers=1"),
+        (lambda: run.retrieval(tmp_path / "images"), "--set train.workers=1"),
+        (lambda: contralex.embed(run, tmp_path / "images", batch_size=8), "--batch-size 4"),
+    ):
+        with pytest.raises(ContralexError, match=rf"^A data worker died .* memory ran out\. Try .*:\n  {way}$"):
+            ask()
 
 
 def test_one_process_with_a_folder_that_cannot_be_written_still_has_figures(

@@ -21,7 +21,8 @@ from contralex.api.settings import PathLike, path_text
 from contralex.data.base import Source, Split, index_bytes, printable
 from contralex.data.fingerprints import digest
 from contralex.data.loading import EvalDataset
-from contralex.errors import ContralexError
+from contralex.data.workers import name_the_way
+from contralex.errors import ContralexError, remedy
 from contralex.evaluation.encoding import encode, nothing_readable
 from contralex.evaluation.features import LARGE, Which, feature_function
 from contralex.files import expand_user
@@ -111,7 +112,8 @@ def embed(
         found = None if cache is None else cache.find(dataset, which)
         if found is None:
             encode_all = encode if cache is None else partial(cache.encode, which=which)
-            with Rows() as rows:
+            smaller = f"Try fewer images at a time:{remedy('--batch-size', max(size // 2, 1))}"
+            with Rows() as rows, name_the_way(smaller):
                 found = rows.collect(encode_all(function, dataset, batch_size=size, device=device, workers=workers))
         features, index = found
         labels = everything.label_tensor()

@@ -324,8 +324,9 @@ def load(
     dataset: Items, collate_fn: Callable[[Any], Any], *, num_workers: int = 0, pin_memory: bool = False, **options: Any
 ) -> Iterator[Any]:
     """The batches of a torch ``DataLoader`` with these options. Its workers begin and end as
-    :mod:`contralex.data.workers` says. A user's mistake that a worker meets is raised here as it was; of itself torch
-    would hand on its traceback as text."""
+    :mod:`contralex.data.workers` says; where one dies, :class:`contralex.data.workers.WorkerDied` is raised, here or
+    wherever the main thread is just then. A user's mistake that a worker meets is raised here as it was; of itself
+    torch would hand on its traceback as text."""
     loader = DataLoader(
         _Caught(dataset),
         collate_fn=partial(_collated, collate_fn, pin_memory),
@@ -345,7 +346,7 @@ _begun: WeakSet[Generator[Any, None, None]] = WeakSet()
 
 def _open_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     try:
-        for sent in loader:
+        for sent in _begin(loader):
             batch = sent.open() if isinstance(sent, Parcel) else sent
             if isinstance(batch, ContralexError):
                 raise batch
@@ -353,8 +354,18 @@ def _open_batches(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     except GeneratorExit:  # nobody asks for more, and nothing has failed here
         raise
     except BaseException as error:
+        died = workers.explain_death(error) if loader.num_workers else None
         _let_workers_go(error)
+        if died is not None:
+            raise died from error
         raise
+
+
+def _begin(loader: DataLoader[Any]) -> Iterator[Any]:
+    begun = iter(loader)
+    if loader.num_workers:
+        workers.watch_workers()
+    return begun
 
 
 @atexit.register  # after multiprocessing's own, so that it is called before that one, which waits for the workers
@@ -376,7 +387,7 @@ def _let_workers_go(error: BaseException | None) -> None:
 
 @contextmanager
 def _without_word_of_workers() -> Iterator[None]:
-    """torch's handler of SIGCHLD raises for a dead worker wherever Python is just then. Where a loader is ended because
+    """The handler of SIGCHLD raises for a dead worker wherever Python is just then. Where a loader is ended because
     of that worker, it would be a second time, inside of ``__del__``, which can only print it."""
     if threading.current_thread() is not threading.main_thread():  # the only one that has signals
         yield

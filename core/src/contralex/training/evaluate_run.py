@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contralex import progress
+from contralex.data.workers import name_the_way
 from contralex.errors import ContralexError, remedy
 from contralex.evaluation.base import (
     PIXELS,
@@ -73,7 +74,7 @@ def evaluate(
         results: dict[str, Accuracy] = {}
         for who, encoder, context in opened.subjects(wanted):
             progress.say(f"Evaluating: {who}")
-            with _ask_for_labels():
+            with _say_what_mends(context.workers):
                 results[who] = evaluator.evaluate(encoder, context, baseline=who != THIS)
         own = results[THIS]
         sentence = (
@@ -107,7 +108,7 @@ def measure(
             if encoder is None:  # raw pixels, which no measurement asks for
                 continue
             progress.say(f"Evaluating: {who}")
-            with _ask_for_labels():
+            with _say_what_mends(context.workers):
                 results[who] = measurement.measure(encoder, context, resolved.run)
         own = results[THIS]
         return opened.keep(measurement.name, results, measurement.sentence(own.figures, own.protocol))
@@ -190,10 +191,11 @@ def _figures(result: Accuracy, columns: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _ask_for_labels() -> Iterator[None]:
-    """Say what to give, where the data have no labels."""
+def _say_what_mends(workers: int) -> Iterator[None]:
+    """Say what to give where the data have no labels, and what to set where one of the ``workers`` dies."""
     try:
-        yield
+        with name_the_way(f"Try fewer of them:{remedy('--set', f'train.workers={workers // 2}')}"):
+            yield
     except NoLabels as error:
         if "\n" in str(error):  # it ends in the option that mends it
             raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contralex.data.workers import WorkerDied
 from contralex.errors import ContralexError, command_to_resume
 from contralex.lookup import distributed
 
@@ -31,8 +31,11 @@ def explain_failures(folder: Path) -> Iterator[None]:
         if folder.is_dir():
             raise
         raise RunFailed(f"The run's folder {folder} was removed or renamed, so the run has stopped.") from error
-    except (EOFError, ConnectionError) as error:  # a worker that died while it was handing a batch over
-        raise _dead_worker(error, _onward(folder)) from error
+    except WorkerDied as error:
+        raise RunFailed(
+            f"A data worker died ({error.reason:.120}), most often because memory ran out; set train.workers to a "
+            f"lower number, and {_onward(folder)}"
+        ) from error
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -41,8 +44,6 @@ def explain_failures(folder: Path) -> Iterator[None]:
             f"The disk that holds {where} {_DISK[error.errno]}; make room, then {_onward(folder)}"
         ) from error
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):  # raised by a signal's handler, wherever training is just then
-            raise _dead_worker(error, _onward(folder)) from error
         if distributed.world() == 1 or not any(word in str(error) for word in _LOST):
             raise
         raise RunFailed(
@@ -55,13 +56,3 @@ def _onward(folder: Path) -> str:
     saved = any((folder / "checkpoints").glob("step-*"))
     how = "go on from the last checkpoint" if saved else "begin it again"
     return f"{how} with:{command_to_resume(folder)}"
-
-
-def _dead_worker(error: Exception, onward: str) -> RunFailed:
-    # torch's handler would raise the same again, while the other workers are ended or Python shuts down.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return RunFailed(
-        f"A data worker died ({reason:.120}), most often because memory ran out; set train.workers to a lower number, "
-        f"and {onward}"
-    )
