@@ -1,12 +1,29 @@
-"""How a test begins processes of its own that compute together over gloo."""
+"""How a test begins processes of its own that compute together over gloo.
+
+A fresh Python imports torch and what belongs to it for seconds. So each worker of pytest's has one process that has
+imported them and computes nothing, a fork server of multiprocessing's, which forks itself for every process that a
+test asks for. What a test asks of a fresh interpreter, or of the command line, begins with ``subprocess``.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
+
+LIMIT = 900.0  # seconds for what processes do together, on a busy machine
+
+# torch._dynamo is imported by the first gradient of an optimizer, the others by the first views of digits.
+_PRELOADED = ["torch._dynamo", "torchvision", "numba", "sklearn.datasets", "contralex.testing.process_worker"]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(_PRELOADED)
 
 
 def free_port() -> int:
@@ -21,3 +38,31 @@ def join(rank: int, port: int, world: int = 2) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
+
+
+def spawn(worker: Callable[..., None], args: tuple[Any, ...], world: int = 2, limit: float = LIMIT) -> None:
+    """Call ``worker(rank, *args)`` in each of ``world`` processes, and wait for them. An error of one is raised here,
+    and ends the others; processes that take longer than ``limit`` seconds are killed and named."""
+    inner = (worker, dict(os.environ), args)
+    context = mp.start_processes(_work, args=inner, nprocs=world, join=False, start_method="forkserver")
+    deadline = time.monotonic() + limit
+    try:
+        while not context.join(timeout=max(0.0, deadline - time.monotonic())):
+            late = [rank for rank, process in enumerate(context.processes) if process.is_alive()]
+            if late and time.monotonic() > deadline:
+                raise TimeoutError(f"{worker.__qualname__} has not ended after {limit:g} s on ranks {late}")
+    finally:
+        for process in context.processes:
+            process.kill()
+            process.join()
+
+
+def _work(rank: int, worker: Callable[..., None], environment: dict[str, str], args: tuple[Any, ...]) -> None:
+    set_environment(environment)
+    worker(rank, *args)
+
+
+def set_environment(environment: dict[str, str]) -> None:
+    """The caller's; the server has that of the first caller."""
+    os.environ.clear()
+    os.environ.update(environment)

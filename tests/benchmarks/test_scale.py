@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from benchmarks.scale import BATCH, Collectives, counted, exchanged, gathered_bytes, one_step
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 DIM = 128  # of the vectors of the presets `digits`
 TAGS = 24 * BATCH  # bytes of three integers for each key of one view, at the most
@@ -42,9 +42,9 @@ def test_what_processes_exchange_follows_the_formulas() -> None:
 
 def test_keys_with_positions_stay_where_no_part_compares_samples() -> None:
     """A step of I-JEPA and of MAE exchanges nothing; gathered, their keys would be as many bytes as the docs say."""
-    queue = mp.get_context("spawn").SimpleQueue()
+    queue = mp.get_context("forkserver").SimpleQueue()
     port = free_port()
-    mp.spawn(_count_with_and_without, (port, queue), nprocs=2)
+    spawn(_count_with_and_without, (port, queue))
     found = queue.get()
     samples = 8 * BATCH  # the tags that are gathered: positions are known
     ijepa, mae = (gathered_bytes(BATCH, patches, dim, gradient=False) for patches, dim in ((64, 96), (64, 48)))

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from contralex.evaluation.cache import FeatureCache
 from contralex.evaluation.encoding import encode
 from contralex.kinds.datasets.folder import FolderSource
 from tests.core.test_knn import AsIs, Rows
-from tests.processes import free_port
+from tests.processes import free_port, spawn
 
 
 class Known(Rows):
@@ -261,7 +260,7 @@ def _worker(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_encode_each_sample_once(tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(_worker, (port, str(tmp_path)), nprocs=2)  # type: ignore[no-untyped-call, unused-ignore]
+    spawn(_worker, (port, str(tmp_path)))
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert sum(seen for _, _, seen, _ in results) == 33
     assert [total for *_, total in results] == [2, 2]

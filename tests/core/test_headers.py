@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from PIL import Image
 
 from contralex.data import headers, images, skipped
@@ -18,7 +17,7 @@ from contralex.data.skipped import Skipped
 from contralex.kinds.datasets.folder import FolderSource
 from contralex.plugin import ContralexError
 from tests.core.test_data import Numbers, _Colour
-from tests.processes import free_port
+from tests.processes import free_port, spawn
 
 FILES = 25
 
@@ -89,7 +88,7 @@ def test_where_none_of_the_part_can_be_read(folder: Path) -> None:
 
 def test_one_process_looks_for_all(folder: Path, tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(_open_on, args=(port, folder, tmp_path), nprocs=2)
+    spawn(_open_on, (port, folder, tmp_path))
     (main, looked), (other, not_looked) = (
         pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in range(2)
     )

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from contralex import compat
@@ -27,7 +26,7 @@ from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
 from contralex_cpc.sequences import write_tiny
 from tests.margins import undecided
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 B, STEPS, FIRST = 16, 4, 20  # the first step is late enough for schedules to have begun, and prototypes to thaw
 _CONV = "method.encoder.backbone={kind: conv, widths: [8, 12], strides: [2, 2]}"
@@ -337,7 +336,7 @@ def together(world: int, names: Sequence[str], folder: Path) -> list[dict[str, A
     """What each of ``world`` gloo processes records of each case."""
     _sequences(folder)
     port = free_port()
-    mp.spawn(_worker, (world, port, list(names), folder), nprocs=world)
+    spawn(_worker, (world, port, list(names), folder), world)
     return [torch.load(folder / f"{world}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from packaging.version import Version
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,6 +20,7 @@ from contralex.recipes.layers import Resolved, resolve
 from contralex.training.accelerate_check import FIRST_TORCH
 from contralex.training.run import train
 from contralex.training.run_state import Run
+from tests.processes import spawn
 from tests.train.tiny import TINY
 
 pytestmark = pytest.mark.skipif(Version(torch.__version__) < FIRST_TORCH, reason="refused with this torch")
@@ -108,7 +108,7 @@ def two(images: Path, folder: Path) -> Path:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         ports = [probe.getsockname()[1] for probe in probes]
-    mp.spawn(_worker, (ports, images, folder), nprocs=2)
+    spawn(_worker, (ports, images, folder))
     return folder
 
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import distributed
 from contralex.lookup.shards import Shards
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 B, D, M = 4, 3, 5
 
@@ -48,6 +47,6 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_have_the_second_derivative_of_one(tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    spawn(worker, (port, str(tmp_path)))
     found = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in range(2)])
     torch.testing.assert_close(found, penalise(table(B, 0), shards()), rtol=1e-10, atol=1e-10)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +24,7 @@ from contralex.recipes.run_spec import RunSpec
 from contralex.training import build, optimizers
 from tests.distributed.test_two_processes import SGD, SMALL, B, views
 from tests.margins import same_counts, undecided
-from tests.processes import free_port
+from tests.processes import free_port, spawn
 
 POPULATION, STEPS = 41, 3  # 41 and the queues' sizes are multiples of neither 2, 4 nor the batch
 PLACEMENTS = ("replicated", "sharded")
@@ -137,7 +136,7 @@ def several(request: Any, one: Any, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("ranks")
     torch.save(one, folder / "one.pt")
     port = free_port()
-    mp.spawn(worker, (request.param, port, str(folder)), nprocs=request.param)
+    spawn(worker, (request.param, port, str(folder)), request.param)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(request.param)]
 
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from contralex.lookup import batch_norm, distributed
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 STEPS, B = 5, 8
 
@@ -36,7 +35,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 def test_one_average_is_that_of_all_steps(tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    spawn(worker, (port, str(tmp_path)))
     alone = running(1, 1)
     assert not torch.equal(alone["0.running_var"], torch.ones(3))
     for rank in range(2):

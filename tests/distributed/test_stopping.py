@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from contralex.training.stopping import Stopping
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 STEPS = 12
 
@@ -62,7 +61,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("ranks")
     port = free_port()
-    mp.spawn(worker, (port, str(folder)), nprocs=2)
+    spawn(worker, (port, str(folder)))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.kinds.losses.parts import KoLeo
 from contralex.lookup import distributed
 from contralex.plugin import Clock, Dictionary, Rows, Step, Targets
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 B, D = 8, 5
 
@@ -108,7 +107,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 @pytest.mark.skipif(not dist.is_available(), reason="torch without torch.distributed")
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    spawn(worker, (port, str(tmp_path)))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     x = vectors().requires_grad_()
     alone = koleo(x, torch.arange(B))

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from contralex.kinds.targets.parts import KeySoftmaxTargets
 from contralex.lookup import distributed
 from contralex.plugin import Clock, Dictionary, Match, Rows, Step, Targets
 from tests.parity.test_methods import SAMPLE, B, embed, images, made, normal, same, step
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 K, D = 6, 5
 TINY = (
@@ -154,7 +153,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    spawn(worker, (port, str(tmp_path)))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     weights, loss, gradient = on_rank(unit(B, 0), SAMPLE)
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), weights, rtol=1e-5, atol=1e-6)

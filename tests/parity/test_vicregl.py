@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from contralex.errors import ContralexError
@@ -21,7 +20,7 @@ from contralex.training import build
 from contralex_barlow.losses import LocalVICRegLoss
 from contralex_barlow.places import NearestPlaceTargets
 from tests.parity.test_methods import EXPANDER, SAMPLE, B, equal, images, made, take_equal_steps
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 P, Q, D, WEIGHTS = 6, 4, 5, (25.0, 20.0, 3.0)
 
@@ -160,7 +159,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    spawn(worker, (port, str(tmp_path)))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for match, at in enumerate((None, locations())):
         sides = leaves()

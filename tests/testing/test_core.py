@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from contralex.testing import Conformance
+from tests.kit_forks import kit_forks
+
+__all__ = ["kit_forks"]
 
 
 class TestConformance(Conformance):

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from contralex.training.run import train
 from contralex.training.run_folder import RunFolder
 from contralex.training.run_state import PreparedMethod, Run
 from contralex.training.train_step import take_step
-from tests.processes import free_port
+from tests.processes import free_port, spawn
 from tests.train.tiny import TINY
 
 PARTS, BATCH, STEPS = 2, 8, 2
@@ -279,7 +278,7 @@ def _run_on_two(images: Path) -> Resolved:
 
 def test_two_processes_are_one_and_exchange_gradients_once_a_step(images: Path, tmp_path: Path) -> None:
     port = free_port()
-    mp.spawn(_worker, (port, images, tmp_path), nprocs=2)
+    spawn(_worker, (port, images, tmp_path))
     train(_run_on_two(images), tmp_path / "one")
     one, two = (load_file(tmp_path / name / "checkpoints" / "step-5" / "model.safetensors") for name in ("one", "two"))
     for name, tensor in one.items():

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from contralex.testing.trials import Trial
 PATIENCE = 60.0  # seconds that a process waits for the other in one collective
 _START = 120.0  # seconds for both to begin, on a busy machine
 _SHARED = "together"
+SAID = "said"  # the file with what both print
 
 # The child finds what this process finds, an editable installation or a test's folder as well. Two plain processes,
 # and none of multiprocessing's: those import the caller's script again, which without its guard never ends.
@@ -29,6 +30,15 @@ _CODE = (
     "import sys; sys.path[:] = {path!r}; import runpy; "
     "runpy.run_module('contralex.testing.process_worker', {{}}, '__main__')"
 )
+
+
+class Rank(Protocol):
+    """A process that was begun."""
+
+    def poll(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def wait(self) -> int | None: ...
+
 
 # For each process what came of a trial: the tensors, or a sentence where it did not come to an end.
 _Ranks = tuple[Any, Any]
@@ -86,15 +96,11 @@ def _on_two(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
 
 
 def _start(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
-    with tempfile.TemporaryDirectory() as name, open(Path(name) / "said", "w+", encoding="utf-8") as said:
+    with tempfile.TemporaryDirectory() as name, open(Path(name) / SAID, "w+", encoding="utf-8") as said:
         folder = Path(name)
         given = [(trial.label, json.dumps(trial.data), plain_views(trial.views)) for trial in trials]
         torch.save(given, folder / "trials.pt")
-        command = [sys.executable, "-c", _CODE.format(path=sys.path), name]
-        children = [
-            subprocess.Popen([*command, str(rank), str(PATIENCE)], stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-            for rank in range(2)
-        ]
+        children = [begin_rank(folder, rank, PATIENCE) for rank in range(2)]
         try:
             ended = _wait(children, folder, len(trials))
         finally:
@@ -114,6 +120,12 @@ def _start(trials: Sequence[Trial]) -> dict[Trial, _Ranks]:
         return found
 
 
+def begin_rank(folder: Path, rank: int, patience: float) -> Rank:
+    command = [sys.executable, "-c", _CODE.format(path=sys.path), str(folder), str(rank), str(patience)]
+    with open(folder / SAID, "a", encoding="utf-8") as said:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+
+
 def _why(ended: str, lines: list[str]) -> str:
     last = lines[-1] if lines else ""
     if not ended or "timeout" in last.lower():
@@ -124,7 +136,7 @@ def _why(ended: str, lines: list[str]) -> str:
     return f"{ended} ({last})" if last else ended
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], folder: Path, trials: int) -> str:
+def _wait(children: Sequence[Rank], folder: Path, trials: int) -> str:
     """Until both have ended, or one has with an error, or nothing comes of them for too long, which is ``""``."""
     there, deadline = 0, time.monotonic() + _START
     while any(child.poll() is None for child in children):
