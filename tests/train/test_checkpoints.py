@@ -66,7 +66,7 @@ def names(folder: Path) -> list[str]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(ContralexError) as error:
-        read.open_checkpoint(path)
+        read.open_checkpoint(path, read.TENSORS)
     return str(error.value)
 
 
@@ -261,11 +261,27 @@ def test_the_newest_that_is_whole_is_taken(
     damage(three)
     for path in (three.parent, three):
         caplog.clear()
-        assert read.open_checkpoint(path).step == step
+        assert read.open_checkpoint(path, read.TENSORS).step == step
         (record,) = caplog.records
         assert (record.name, record.levelno) == ("contralex", logging.WARNING)
         assert named in record.getMessage()
         assert record.getMessage().endswith(f"So {three / f'step-{step}'} is taken.")
+
+
+@pytest.mark.parametrize("damage", [flip, os.unlink, lambda file: os.truncate(file, 10)])
+def test_the_optimisers_file_is_of_no_account_where_it_is_not_read(
+    damage: Callable[[Path], Any], three: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = read.open_checkpoint(three).tensors()
+    damage(three / "step-30" / "optimizer.safetensors")
+    for path in (three.parent, three / "step-30"):
+        found = read.open_checkpoint(path)
+        assert found.step == 30 and found.tensors().keys() == whole.keys()
+        assert read.open_checkpoint(path, ()).step == 30
+    assert not caplog.records
+    assert "optimizer.safetensors is damaged" in refusal(three / "step-30")
+    flip(three / "step-30" / "model.safetensors")
+    assert read.open_checkpoint(three.parent).step == 20
 
 
 def test_what_last_names_is_taken_without_a_word(three: Path, caplog: pytest.LogCaptureFixture) -> None:

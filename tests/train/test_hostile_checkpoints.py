@@ -60,7 +60,7 @@ def copy(whole: Path, tmp_path: Path) -> Callable[[], Path]:
 
 def everything(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     """All that a run reads of a checkpoint."""
-    found = read.open_checkpoint(folder)
+    found = read.open_checkpoint(folder, read.TENSORS)
     made, optimizer = model()
     write.restore(found, made, optimizer)
     found.resolved()

@@ -101,6 +101,21 @@ def test_a_classifier_is_tuned_and_then_teaches(
         assert learnt["knn"]["this run"]["protocol"]["train_samples"] == 80  # all images, and no label of theirs
 
 
+def test_the_optimisers_files_may_be_deleted(call: Call, pretrained: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "pretrained"
+    shutil.copytree(pretrained, begun)
+    _delete_optimizer(begun)
+    one = sets("train.max_steps=1")
+    call("finetune", begun, "--labels", "0.5", *one, "--out", tmp_path / "tuned")
+    _delete_optimizer(tmp_path / "tuned")
+    call("distill", tmp_path / "tuned", "--student", begun, *one, "--out", tmp_path / "taught")
+    assert contralex.open(begun).knn().figures
+
+
+def _delete_optimizer(run: Path) -> None:
+    (_last(run) / "optimizer.safetensors").unlink()
+
+
 def test_it_starts_from_the_checkpoint_and_without_an_opinion(call: Call, pretrained: Path, tmp_path: Path) -> None:
     still = sets("train.optimizer.lr=0", "train.optimizer.weight_decay=0", "train.max_steps=1")
     call("finetune", pretrained, "--labels", "0.5", *still, "--out", tmp_path / "tuned")

@@ -38,13 +38,13 @@ def inspect(checkpoint: PathLike) -> dict[str, Any]:
 
 def contents(path: Path) -> dict[str, Any]:
     """What :func:`inspect` returns."""
-    folder = path if read.names_a_step(path) else read.open_checkpoint(path).folder
+    folder = path if read.names_a_step(path) else read.open_checkpoint(path, read.TENSORS).folder
     files = manifest.files_of(folder)
     problems = [f"{folder / file.name}: {file.problem}" for file in files if file.problem]
     state: CheckpointState | None = None
     try:
         state = read.read_state(folder)
-        read.open_checkpoint(folder)
+        read.open_checkpoint(folder, read.TENSORS)
     except ContralexError as error:
         if not problems:
             problems.append(str(error))

@@ -168,7 +168,7 @@ def _weights(parent: Path, fork: Path, step: int) -> dict[str, Any] | None:
 def _checkpoints(run: Path, step: int) -> dict[int, Path]:
     folder = run / "checkpoints"
     found = read.steps(folder) if folder.is_dir() else []
-    numbered = {int(path.name.removeprefix("step-")): path for path in found if read.is_complete(path)}
+    numbered = {int(path.name.removeprefix("step-")): path for path in found if read.is_complete(path, [MODEL])}
     return {number: path for number, path in numbered.items() if number > step}
 
 

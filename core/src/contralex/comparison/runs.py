@@ -71,7 +71,7 @@ def differences(folder: Path, results: dict[str, Any], resolved: Resolved) -> li
         begun = None
     if results.get("digest") != resolved.digest:
         # The digest alone does not tell: a default that was added to a spec since changes it too.
-        return resuming.spec_changes(open_checkpoint(folder), resolved, allowed=False)
+        return resuming.spec_changes(open_checkpoint(folder, ()), resolved, allowed=False)
     there = local_paths(resolved.anchored().run)  # which are no part of the digest
     before = {keys: _at(begun, keys) for keys in there}
     return [

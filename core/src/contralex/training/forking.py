@@ -75,7 +75,7 @@ def find_checkpoint(run: Path, step: int) -> Checkpoint | None:
     folder = run / "checkpoints"
     found = read.steps(folder, until=step) if folder.is_dir() else []
     whole = next((path for path in found if read.is_whole(path)), None)
-    return read.open_checkpoint(whole) if whole is not None else None
+    return read.open_checkpoint(whole, read.TENSORS) if whole is not None else None
 
 
 def check_changes(before: Resolved, after: Resolved) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from contralex.errors import ContralexError, remedy
 from contralex.files import expand_user, opened, read_json
 from contralex.recipes import limits
 from contralex.training.checkpoints import header, manifest
-from contralex.training.checkpoints.manifest import MANIFEST, MODEL, OPTIMIZER, STATE
+from contralex.training.checkpoints.manifest import MANIFEST, MODEL, OPTIMIZER, STATE, File
 from contralex.training.checkpoints.plugin_versions import plugin_changes
 from contralex.training.checkpoints.state import CheckpointState
 
@@ -67,11 +67,11 @@ class Checkpoint:
             raise _damaged(self.folder, name, str(error)) from error
 
 
-def open_checkpoint(path: Path, tensors: Sequence[str] = TENSORS) -> Checkpoint:
+def open_checkpoint(path: Path, tensors: Sequence[str] = (MODEL,)) -> Checkpoint:
     """A checkpoint from its own folder, from ``checkpoints``, from ``checkpoints/last``, or from a run's folder.
 
-    ``tensors``: the files of tensors that are read of it. The others need not be whole, and only their sizes are looked
-    at: an encoder does not wait for the optimiser's file.
+    ``tensors``: the files of tensors that are read of it, and so are checked. The optimiser's file may be damaged or
+    missing where it is none of them; the model's must have its size.
     """
     path = expand_user(str(path))
     folder = _steps_folder(path)
@@ -86,7 +86,7 @@ def find(run: Path) -> Checkpoint | None:
             return _of_run(folder, TENSORS) if folder.is_dir() else None
         except ContralexError:  # a draft that is not complete
             return None
-    return open_checkpoint(run)
+    return open_checkpoint(run, TENSORS)
 
 
 def names_a_step(path: Path) -> bool:
@@ -112,9 +112,9 @@ def steps(folder: Path, *, hidden: bool = False, until: int | None = None) -> li
     return sorted(found, key=lambda path: (numbers[path], path.name), reverse=True)
 
 
-def is_complete(folder: Path) -> bool:
-    """Quickly: by the sizes of its files, and without reading them."""
-    return not folder.is_symlink() and not any(file.problem for file in manifest.files_of(folder, hashes=False))
+def is_complete(folder: Path, tensors: Sequence[str] = TENSORS) -> bool:
+    """Quickly: by the sizes of its files, and without reading them. ``tensors``: as for :func:`open_checkpoint`."""
+    return not folder.is_symlink() and not _problems(folder, tensors, hashes=False)
 
 
 def is_whole(folder: Path) -> bool:
@@ -210,9 +210,8 @@ def _whole(folder: Path, tensors: Sequence[str]) -> Checkpoint:
         raise ContralexError(f"{folder} is a symbolic link that leads out of {folder.parent}; give the folder itself.")
     if not folder.is_dir():
         raise ContralexError(f"{folder} is missing; give a run's folder or one of its checkpoints/step-N.")
-    for file in manifest.files_of(folder, hashes={STATE, *tensors}):
-        if file.problem:
-            raise _damaged(folder, file.name, file.problem)
+    for file in _problems(folder, tensors, hashes={STATE, *tensors}):
+        raise _damaged(folder, file.name, file.problem)
     state = read_state(folder)
     name = _NAME.fullmatch(folder.name)
     if name and int(name[1]) != state.step:
@@ -221,6 +220,12 @@ def _whole(folder: Path, tensors: Sequence[str]) -> Checkpoint:
         header.read(folder / each)
     named = folder.parent.name == "checkpoints"  # and not as from a folder in the run: step-2, or .
     return Checkpoint(folder if named else Path(os.path.abspath(folder)), state)
+
+
+def _problems(folder: Path, tensors: Sequence[str], hashes: bool | Container[str]) -> list[File]:
+    """The files of a checkpoint that do not fit its manifest, without the optimiser's where that is not read."""
+    found = manifest.files_of(folder, hashes=hashes)
+    return [file for file in found if file.problem and (file.name != OPTIMIZER or OPTIMIZER in tensors)]
 
 
 def _damaged(folder: Path, name: str, reason: str) -> ContralexError:
