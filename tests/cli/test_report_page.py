@@ -240,6 +240,19 @@ def test_the_map_is_a_table_for_embedding_atlas(run: contralex.Run, tmp_path: Pa
     assert rows[0]["image"]["bytes"][:3] == b"\xff\xd8\xff"
 
 
+def test_a_map_takes_the_place_of_a_map_and_of_no_other_file(run: contralex.Run, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    first, again = (contralex.report(run, out=tmp_path / "page.html", images=10) for _ in range(2))
+    assert again.table == first.table and again.table is not None
+    own = run.embed().save(tmp_path / "mine.parquet")
+    for file in (own, tmp_path / "other.parquet"):
+        file.exists() or file.write_text("of the user")
+        before = file.read_bytes()
+        with pytest.raises(ContralexError, match=rf"parquet is there already and is no.*\n.*{file.stem}-report\.html$"):
+            contralex.report(run, out=file.with_suffix(".html"), images=10)
+        assert file.read_bytes() == before and not file.with_suffix(".html").exists()
+
+
 def test_without_pyarrow_there_is_a_page_alone(
     run: contralex.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from contralex.errors import ContralexError, remedy
 from contralex.files import replacing
 
 _ROWS = 8192  # written at a time
+_MAP = {b"contralex": b"map of a report"}
 _HEADER = 100_000_000  # bytes of a safetensors file's header, of which its readers take no more
 
 
@@ -114,12 +115,23 @@ def has_pyarrow() -> bool:
     return find_spec("pyarrow") is not None
 
 
-def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Columns of one length into a ``.parquet`` file; nested values are structs and lists."""
+def write_map(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """The map of a report into a ``.parquet`` file, which says that it is one: columns of one length, whose nested
+    values are structs and lists."""
     check(path)
     arrow, parquet = _pyarrow()
     with replacing(path) as draft:
-        parquet.write_table(arrow.table(dict(columns)), draft)
+        parquet.write_table(arrow.table(dict(columns), metadata=_MAP), draft)
+
+
+def is_map(path: Path) -> bool:
+    """Whether :func:`write_map` wrote this file."""
+    _, parquet = _pyarrow()
+    try:
+        found: Mapping[bytes, bytes] = parquet.read_schema(path).metadata or {}
+    except (OSError, ValueError):
+        return False
+    return _MAP.items() <= found.items()
 
 
 def _pyarrow() -> tuple[Any, Any]:

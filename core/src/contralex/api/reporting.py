@@ -13,13 +13,12 @@ from contralex.api import feature_files
 from contralex.api.arguments import checked
 from contralex.api.runs import Run
 from contralex.api.settings import PathLike, path_text
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.files import expand_user, write_text
 from contralex.recipes.code_files import permission
 from contralex.reporting.limits import IMAGES, MOST_IMAGES
 
 if TYPE_CHECKING:
-    from contralex.reporting.atlas import Atlas
     from contralex.reporting.subjects import Logged
 
 
@@ -77,6 +76,7 @@ def report(
         _check_is_run(run)
     _check_images(images)
     page = _page_path(opened, out)
+    table = _table_path(page)
     if umap:
         from contralex.reporting.projection import import_umap
 
@@ -85,8 +85,9 @@ def report(
         command = _command(opened, out, data, images, umap, allow_code)
         found, atlas = collect([_log(run) for run in opened], Options(path_text(data), images, umap, [command]))
         _write(page, make_page(found))
-        table = _write_table(page.with_suffix(".parquet"), atlas) if atlas is not None else None
-    return Report(page, table, list(sentences(found)), found)
+        if table is not None and atlas is not None:
+            feature_files.write_map(table, atlas.columns())
+    return Report(page, table if atlas is not None else None, list(sentences(found)), found)
 
 
 def _listed(runs: PathLike | Sequence[PathLike]) -> list[PathLike]:
@@ -116,7 +117,22 @@ def _page_path(runs: Sequence[Run], out: PathLike | None) -> Path:
         raise ContralexError(f"{page}: the name of a report must end in .html")
     if not page.parent.is_dir():
         raise ContralexError(f"{page}: there is no folder {page.parent}; make it first")
+    if page.is_dir():
+        raise ContralexError(f"{page} is a folder; give the name of a file")
     return page
+
+
+def _table_path(page: Path) -> Path | None:
+    """Of the map beside the page, where pyarrow is installed. Refuses a file there that is something else."""
+    if not feature_files.has_pyarrow():
+        return None
+    table = page.with_suffix(".parquet")
+    if os.path.lexists(table) and not feature_files.is_map(table):
+        raise ContralexError(
+            f"{table} is there already and is no map of a report, which would be saved under this name; give the "
+            "report another name:" + remedy("--out", page.with_name(f"{page.stem}-report{page.suffix}"))
+        )
+    return table
 
 
 def _log(run: Run) -> Logged:
@@ -131,14 +147,6 @@ def _write(page: Path, text: str) -> None:
         write_text(page, text)
     except OSError as error:
         raise ContralexError(f"{page}: the report cannot be written ({error.strerror})") from None
-
-
-def _write_table(file: Path, atlas: Atlas) -> Path | None:
-    """The map for embedding-atlas, where pyarrow is installed."""
-    if not feature_files.has_pyarrow():
-        return None
-    feature_files.write_columns(file, atlas.columns())
-    return file
 
 
 def _command(
