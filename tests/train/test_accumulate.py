@@ -50,7 +50,7 @@ METHODS = {
 
 
 def resolved(name: str, images: Path, *more: str) -> Resolved:
-    sets = [*TINY, SGD, "train.log_every=1", *METHODS[name], *more]
+    sets = [*TINY, SGD, "train.log_every=1", *METHODS.get(name, []), *more]
     return resolve(name, preset="digits", data=str(images), sets=sets)
 
 
@@ -250,7 +250,7 @@ def test_a_run_says_that_its_look_ups_are_small(
     assert spec.digest != resolved("simclr-v1", images, "train.epochs=1").digest
 
 
-def _worker(rank: int, port: int, images: Path, folder: Path) -> None:
+def _worker(rank: int, port: int, images: Path, folder: Path, name: str, sets: Sequence[str]) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2")
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2")
     torch.set_num_threads(1)
@@ -268,20 +268,32 @@ def _worker(rank: int, port: int, images: Path, folder: Path) -> None:
         return made
 
     PreparedMethod.wrap = wrap_and_count  # type: ignore[method-assign]
-    train(_run_on_two(images), folder / "two")
+    train(_run_on_two(images, name, sets), folder / "two")
     (folder / f"{rank}.json").write_text(json.dumps(reduced))
 
 
-def _run_on_two(images: Path) -> Resolved:
-    return resolved("moco-v2", images, "train.accumulate=2", "train.batch_norm=2", "train.epochs=1", "train.clip=0.5")
+def _run_on_two(images: Path, name: str, sets: Sequence[str]) -> Resolved:
+    every = ("train.accumulate=2", "train.batch_norm=2", "train.epochs=1", "train.clip=0.5")
+    return resolved(name, images, *every, *sets)
 
 
-def test_two_processes_are_one_and_exchange_gradients_once_a_step(images: Path, tmp_path: Path) -> None:
+DENSECL = ["method.negatives.size=24", "method.look_ups.dense.negatives.size=24"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [("moco-v2", []), ("densecl", DENSECL), ("densecl", [*DENSECL, "method.look_ups.dense.negatives.pooled=null"])],
+    ids=["moco-v2", "densecl", "densecl, whose queue has means of its own"],
+)
+def test_two_processes_are_one_and_exchange_gradients_once_a_step(
+    name: str, sets: Sequence[str], images: Path, tmp_path: Path
+) -> None:
+    """Queues, whose keys are written in the order of one process, are the same, too."""
     port = free_port()
-    spawn(_worker, (port, images, tmp_path))
-    train(_run_on_two(images), tmp_path / "one")
+    spawn(_worker, (port, images, tmp_path, name, sets))
+    train(_run_on_two(images, name, sets), tmp_path / "one")
     one, two = (load_file(tmp_path / name / "checkpoints" / "step-5" / "model.safetensors") for name in ("one", "two"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+    for key, tensor in one.items():
+        torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
     for rank in range(2):
         assert json.loads((tmp_path / f"{rank}.json").read_text()) == [0] * 5

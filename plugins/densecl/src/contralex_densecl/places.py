@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,10 +67,18 @@ class PlaceQueue(QueueSource):
         return super().forward(move_to_best_place(queries, keys, match, step, self.match), keys, match, step)
 
     def follow(self, queries: Rows, keys: Rows, step: Step) -> None:
-        own = len(queries.select_view(queries.views[0])) // queries.select_view(queries.views[0]).per_sample
-        entering = self._pool(keys) if self.pooled is None else step.keys[self.pooled].select_views(keys.views)
-        are_own = len(entering) == own * len(entering.views)
-        self.update(entering.gather(gradient=False) if are_own else entering, step)
+        entering = [self._gather_entering(look_up, keys.views) for look_up in step.look_ups or (step,)]
+        self.update(Rows.join_batches(entering), step)
+
+    def _gather_entering(self, step: Step, views: Sequence[int]) -> Rows:
+        """What one look-up adds, of every process: look-ups that are gathered one by one are in the order that one
+        process would have."""
+        keys = step.keys[self.pooled or step.output].select_views(views)
+        entering = self._pool(keys) if self.pooled is None else keys
+        asked = step.queries[step.output]
+        queries = asked.select_view(asked.views[0])
+        are_own = len(entering) == len(queries) // queries.per_sample * len(views)
+        return entering.gather(gradient=False) if are_own else entering
 
     def _pool(self, keys: Rows) -> Rows:
         """The mean of each image's keys in each view, of unit length."""
