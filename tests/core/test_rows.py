@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from contralex.kinds.negatives.parts import InBatchSource
 from contralex.lookup import late_checks
+from contralex.lookup.clock import Clock
 from contralex.lookup.dictionary import Dictionary
 from contralex.lookup.question import _measure_accuracy
-from contralex.lookup.values import Match, Rows, Targets
+from contralex.lookup.values import Match, Rows, Step, Targets
 from contralex.testing.host_waits import HostWaits
 
 SAMPLE = torch.tensor([5, 3])
@@ -92,6 +94,23 @@ def test_what_is_known_of_rows_is_what_a_search_finds(asked: int | str, view: in
         assert queries.find_in(others, same_view=same_view).tolist() == expected
         assert by_hand.find_in(others, same_view=same_view).tolist() == expected
     assert queries.select_matching(queries, Match(view, view)).vectors.tolist() == queries.vectors.tolist()
+
+
+def test_a_sample_that_is_twice_in_a_batch_is_its_own_key_twice() -> None:
+    """With a layout and without one, a query hides its own key, and finds that of its own second view."""
+    sample = torch.tensor([7, 3, 7, 5, 7])
+    vectors = torch.nn.functional.normalize(torch.randn(10, 4), dim=1)
+    known = Rows.from_views({0: (vectors[:5], None), 1: (vectors[5:], None)}, sample)
+    searched = Rows(known.vectors, known.sample, known.view, known.position)
+    assert searched.layout is None
+    step, match = Step(Clock(0, 1, 1), 0, 5), Match(0, 1)
+    for rows in (known, searched):
+        queries = rows.select_view(0)
+        dictionary = InBatchSource("all")(queries, rows, match, step)
+        assert dictionary.hidden is not None and dictionary.hidden.tolist() == [0, 1, 2, 3, 4]
+        assert dictionary.positives(queries, match).tolist() == [5, 6, 7, 8, 9]
+    fewer = searched[torch.tensor([5, 6, 8])]  # of a view with one row of the sample, all find that one
+    assert searched.select_view(0).find_in(fewer, same_view=False).tolist() == [0, 1, 0, 2, 0]
 
 
 def test_a_row_that_fills_up_has_no_partner() -> None:

@@ -269,11 +269,16 @@ class Rows:
         return self._search(others, same_view)
 
     def _search(self, others: Rows, same_view: bool) -> Tensor:
+        """As :meth:`find_in`, by the tags. Of rows with the same tags, of a sample that is twice in a batch, the second
+        finds the second; the first, where there is no second."""
         mine, theirs = _tags(self, same_view), _tags(others, same_view)
         base = torch.stack([tags.max(dim=0).values for tags in (mine, theirs)]).max(dim=0).values + 1
         mine_key, their_key = _pack(mine, base), _pack(theirs, base)
         order = torch.argsort(their_key, stable=True)
-        candidate = order[torch.searchsorted(their_key[order], mine_key).clamp(max=len(order) - 1)]
+        ordered = their_key[order]
+        first = torch.searchsorted(ordered, mine_key)
+        first, again = (at.clamp(max=len(order) - 1) for at in (first, first + _count_before(mine_key)))
+        candidate = order[torch.where(ordered[again] == mine_key, again, first)]
         is_there = (their_key[candidate] == mine_key) & (self.position >= 0)  # -1 stands for none, and packs as another
         return torch.where(is_there, candidate, torch.full_like(candidate, -1))
 
@@ -311,6 +316,14 @@ def _join_positions(positions: Sequence[Tensor | None], blocks: Sequence[Block],
 def _tags(rows: Rows, with_view: bool) -> Tensor:
     view = rows.view if with_view else torch.zeros_like(rows.view)
     return torch.stack([rows.sample, view, rows.position], dim=1)
+
+
+def _count_before(key: Tensor) -> Tensor:
+    """(R,) how many rows before this one have the same key (R,)."""
+    order = torch.argsort(key, stable=True)
+    ordered = key[order]
+    among = torch.arange(len(key), device=key.device) - torch.searchsorted(ordered, ordered)
+    return torch.empty_like(among).scatter_(0, order, among)
 
 
 def _pack(tags: Tensor, base: Tensor) -> Tensor:
