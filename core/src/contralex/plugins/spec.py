@@ -157,6 +157,11 @@ class Spec(BaseModel):
         changed = {name: value for name, value in inner.items() if value is not getattr(self, name)}
         return self.model_copy(update=changed) if changed else self
 
+    def published_pixels(self) -> "tuple[tuple[float, ...], tuple[float, ...]] | None":
+        """Of a backbone that begins with published weights: the mean and the standard deviation of each of the three
+        channels, by which pixels in [0, 1] were normalised when those were trained. None where nobody says."""
+        return None
+
     def explained_as(self) -> list[str] | None:
         """The lines that `contralex explain` shows of it, where not one for each field."""
         return None

@@ -31,7 +31,7 @@ from contralex.recipes import delays
 from contralex.recipes.code_files import used_plugins
 from contralex.recipes.layers import Resolved
 from contralex.recipes.run_spec import RunSpec
-from contralex.training import micro_batch_check, optimizers
+from contralex.training import micro_batch_check, optimizers, pixel_check
 from contralex.training.batches import batches
 from contralex.training.checkpoints.hook_state import PREFIX, join_states
 from contralex.training.checkpoints.manifest import OPTIMIZER
@@ -207,6 +207,7 @@ class Run:
         self.warnings = [
             *delays.too_long(self.spec, data.total / data.per_epoch),
             *micro_batch_check.warnings(self.spec, prepared.method),
+            *pixel_check.warnings(self.spec),
         ]
         self.parts_to_clip = optimizers.clip_parts(prepared.method, self.spec.train.clip_parts)
         self.stopping = Stopping()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -82,6 +82,15 @@ class TorchvisionBackboneSpec(Spec):
     def without_published_weights(self) -> Spec:
         return self.model_copy(update={"pretrained": False}) if self.pretrained else self
 
+    def published_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        if not self.pretrained:
+            return None
+        from torchvision.models import get_model_weights
+
+        weights: Any = get_model_weights(self.name)
+        seen = weights.DEFAULT.transforms()
+        return tuple(seen.mean), tuple(seen.std)
+
     def architecture(self, library: Library) -> Architecture | str:
         if library == "torchvision":
             return self._of_torchvision()
@@ -156,6 +165,14 @@ class TimmBackboneSpec(Spec):
 
     def without_published_weights(self) -> Spec:
         return self.model_copy(update={"pretrained": False}) if self.pretrained else self
+
+    def published_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        if not self.pretrained or self.channels != 3:
+            return None
+        from timm.models import get_pretrained_cfg
+
+        seen = get_pretrained_cfg(self.name)
+        return None if seen is None else (tuple(seen.mean), tuple(seen.std))
 
     def architecture(self, library: Library) -> Architecture | str:
         if library == "timm":
