@@ -217,6 +217,15 @@ def test_a_mistake_is_a_contralex_error(call: Any, sentence: str) -> None:
 # Training
 
 
+def test_a_recipe_is_not_overwritten_by_the_spec_of_its_run(tmp_path: Path) -> None:
+    own = tmp_path / "spec.yaml"
+    own.write_text("# mine\nschema: 1\nname: mine\nextends: moco-v2\nsummary: x\n")
+    before = own.read_text()
+    with pytest.raises(ContralexError, match=r"would take the place of .*spec\.yaml.*\n  --out \S+run$"):
+        contralex.train(str(own), preset="digits", sets=FEW, out=tmp_path)
+    assert own.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+
+
 def test_runs_follow_each_other_in_one_process_and_are_equal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

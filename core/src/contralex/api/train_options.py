@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contralex.api.fitting import fit_settings
-from contralex.errors import ContralexError
+from contralex.errors import ContralexError, remedy
 from contralex.recipes.code_files import permission
 from contralex.recipes.data_files import check_present
 from contralex.recipes.layers import Resolved, resolve
@@ -43,6 +43,7 @@ class TrainOptions:
             presets_of_its_name=is_own,
         )
         if not self.resume:
+            self._check_recipe_stays(recipe)
             check_present(resolved, recipe, ["contralex", "train", recipe], allow_code=self.allow_code)
         return resolved
 
@@ -58,6 +59,16 @@ class TrainOptions:
 
         with permission(self.allow_code):
             return replace(self, sets=[*fit_settings(resolve_with, processes, minutes, self.resume), *self.sets])
+
+    def _check_recipe_stays(self, recipe: str) -> None:
+        """A run writes its resolved spec into its folder."""
+        if self.out is None or not (self.out / SPEC).is_file() or not Path(recipe).is_file():
+            return
+        if (self.out / SPEC).samefile(recipe):
+            raise ContralexError(
+                f"--out {self.out}: the run's {SPEC} would take the place of {recipe}, which is the recipe; choose "
+                "another folder:" + remedy("--out", self.out / "run")
+            )
 
     def command(self) -> list[str]:
         """The words of ``contralex train``, for each process."""
