@@ -12,8 +12,6 @@ them, nor is that of synchronised BatchNorm.
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from benchmarks.loss import DIM, backward, in_batch_step, moment, two_views
 from benchmarks.measuring import Options, peak_bytes
 from contralex.data.loading import EpochSampler, ViewDataset, collate
 from contralex.plugin import PrototypeSource, QueueSource, SharedKeyEncoder, SoftCrossEntropy
+from tests.processes import free_port, join, spawn
 
 FILE = Path(__file__).resolve().parents[1] / "docs/performance.md"
 _START, _END = "<!-- written by benchmarks/scale.py: {} -->\n", "<!-- /{} -->\n"
@@ -153,19 +152,14 @@ def collective_table() -> list[str]:
 
 def exchanged(world: int, recipes: Sequence[str] = RECIPES) -> dict[str, dict[str, tuple[int, int]]]:
     """By recipe and collective: the bytes that each process receives or reduces in a step, and how many calls."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    queue = mp.get_context("spawn").SimpleQueue()
-    mp.spawn(_worker, (world, port, tuple(recipes), queue), nprocs=world)
+    queue = mp.get_context("forkserver").SimpleQueue()
+    spawn(_worker, (world, free_port(), tuple(recipes), queue), world)
     found: dict[str, dict[str, tuple[int, int]]] = queue.get()
     return found
 
 
 def _worker(rank: int, world: int, port: int, recipes: Sequence[str], queue: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    join(rank, port, world)
     found = {}
     for recipe in recipes:
         seen = Collectives()

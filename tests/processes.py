@@ -1,8 +1,8 @@
-"""How a test begins processes of its own that compute together over gloo.
+"""How a test begins processes of its own: some that compute together over gloo, or a command.
 
 A fresh Python imports torch and what belongs to it for seconds. So each worker of pytest's has one process that has
 imported them and computes nothing, a fork server of multiprocessing's, which forks itself for every process that a
-test asks for. What a test asks of a fresh interpreter, or of the command line, begins with ``subprocess``.
+test asks for. What a test asks of a fresh interpreter, of signals or of the terminal begins with ``subprocess``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,3 +70,32 @@ def set_environment(environment: dict[str, str]) -> None:
     """The caller's; the server has that of the first caller."""
     os.environ.clear()
     os.environ.update(environment)
+
+
+def contralex(*words: object, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+    """``python -m contralex WORDS`` on one thread, with nothing to read. Killed after ``limit`` seconds."""
+    command = ["contralex", *(str(word) for word in words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as name:
+        written = Path(name) / "stdout", Path(name) / "stderr"
+        process = SERVER.Process(target=_be_a_command, args=(environment, os.getcwd(), command, written))
+        process.start()
+        process.join(limit)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(command, limit)
+        out, err = (file.read_text("utf-8") for file in written)
+        return subprocess.CompletedProcess(command, process.exitcode, out, err)
+
+
+def _be_a_command(environment: dict[str, str], folder: str, command: list[str], written: tuple[Path, Path]) -> None:
+    from contralex.__main__ import main
+
+    set_environment(environment)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    for stream, file in enumerate(written, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv = command
+    sys.exit(main())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+
+from tests.processes import contralex
 
 RECIPES = {
     "deepcluster-v2": (
@@ -36,10 +35,8 @@ SETS = (
 
 
 def run(recipe: str, images: Path, folder: Path, processes: int) -> dict[str, Tensor]:
-    command = [sys.executable, "-m", "contralex", "train", recipe, "--preset=digits", f"--data={images}"]
-    command += [f"--out={folder}", f"--processes={processes}", *(f"--set={text}" for text in (*RECIPES[recipe], *SETS))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    options = ["--preset=digits", f"--data={images}", f"--out={folder}", f"--processes={processes}"]
+    done = contralex("train", recipe, *options, *(f"--set={text}" for text in (*RECIPES[recipe], *SETS)))
     assert done.returncode == 0, done.stderr
     return load_file(folder / "checkpoints" / "step-15" / "model.safetensors")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 from contralex.testing import process_checks
 from tests.kit_forks import ForkedRank
-from tests.processes import spawn
+from tests.processes import contralex, spawn
 
 left: list[int] = []
 
@@ -70,3 +71,14 @@ def test_a_rank_of_the_kits_leaves_what_it_says_and_can_be_killed(tmp_path: Path
     assert alone.poll() is None
     alone.kill()
     assert alone.wait() == -9
+
+
+def test_a_command_is_one_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("schema: 1\nextends: moco-v2\n", "utf-8")
+    done = contralex("show", "mine.yaml")
+    assert (done.returncode, done.stderr) == (0, "") and "momentum" in done.stdout
+    done = contralex("show", "nothing")
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("Error: ")
+    with pytest.raises(subprocess.TimeoutExpired, match="contralex"):
+        contralex("train", "mine.yaml", "--preset=digits", limit=0.1)

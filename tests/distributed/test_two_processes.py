@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from contralex.lookup import batch_norm, distributed
@@ -17,7 +16,7 @@ from contralex.lookup.values import Step
 from contralex.recipes.layers import resolve
 from contralex.training import build, optimizers
 from tests.margins import same_counts, undecided
-from tests.processes import free_port, join
+from tests.processes import free_port, join, spawn
 
 B, POPULATION, STEPS = 8, 40, 2
 SGD = "train.optimizer={kind: sgd, lr: 0.05}"
@@ -90,7 +89,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     port = free_port()
-    mp.spawn(worker, (port, str(folder)), nprocs=2)
+    spawn(worker, (port, str(folder)))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.processes import contralex
 
 SETS = (
     "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}",
@@ -30,9 +29,7 @@ SETS = (
 
 
 def run(folder: Path, processes: int, *words: str) -> None:
-    command = [sys.executable, "-m", "contralex", "train", *words, f"--out={folder}", f"--processes={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = contralex("train", *words, f"--out={folder}", f"--processes={processes}")
     assert done.returncode == 0, done.stderr
 
 

@@ -24,6 +24,7 @@ from contralex.comparison.table import cells, markdown, summary
 from contralex.comparison.variants import list_variants, split_values
 from contralex.errors import ContralexError
 from contralex.recipes.layers import resolve
+from tests.processes import contralex
 
 TINY = (
     "method.encoder.backbone={kind: conv, widths: [8], strides: [4]}",
@@ -55,8 +56,7 @@ def command(*words: str) -> list[str]:
 
 
 def compare(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command(*words), env=environment, capture_output=True, text=True, check=False, timeout=400)
+    return contralex("compare", *words, *(f"--set={text}" for text in TINY))
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from contralex.recipes.layers import resolve
 from contralex.training.build import load_encoder
 from contralex.training.run import train
 from contralex.training.stop_errors import HookFailed
+from tests.processes import contralex
 from tests.train.tiny import TINY
 
 Install = Callable[..., Path]
@@ -269,12 +268,6 @@ def mine(tmp_path: Path) -> Callable[[str], Path]:
         return recipe
 
     return write
-
-
-def contralex(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "contralex", *(str(word) for word in words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
 def started(recipe: Path, images: Path, folder: Path, processes: int) -> subprocess.CompletedProcess[str]:
