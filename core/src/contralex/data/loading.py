@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -389,7 +388,7 @@ def _let_workers_go(error: BaseException | None) -> None:
 def _without_word_of_workers() -> Iterator[None]:
     """The handler of SIGCHLD raises for a dead worker wherever Python is just then. Where a loader is ended because
     of that worker, it would be a second time, inside of ``__del__``, which can only print it."""
-    if threading.current_thread() is not threading.main_thread():  # the only one that has signals
+    if not workers.hears_of_children():
         yield
         return
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)

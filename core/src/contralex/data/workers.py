@@ -81,10 +81,15 @@ _DEAD = "DataLoader worker (pid"  # how torch's own errors begin
 _HANDED_ON = "Caught "
 
 
+def hears_of_children() -> bool:
+    """Whether this thread may handle the signal that a process has ended: the main one alone, and not on Windows."""
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+
+
 def watch_workers() -> None:
     """Once a loader has begun: torch's handler of SIGCHLD raises a RuntimeError for a dead worker, wherever the main
     thread is just then. From now on that is a :class:`WorkerDied`."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+    if not hears_of_children():
         return
     handler = signal.getsignal(signal.SIGCHLD)
     if callable(handler) and not isinstance(handler, _Explained):
