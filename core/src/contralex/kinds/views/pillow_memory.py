@@ -16,21 +16,22 @@ from contralex.kinds.views.parameters import Box
 
 
 class _ArrowArray(ctypes.Structure):
-    """``struct ArrowArray``."""
+    """``struct ArrowArray``. ``children`` are pointers to more of it."""
+
+    _fields_ = [
+        ("length", ctypes.c_int64),
+        ("null_count", ctypes.c_int64),
+        ("offset", ctypes.c_int64),
+        ("n_buffers", ctypes.c_int64),
+        ("n_children", ctypes.c_int64),
+        ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+        ("children", ctypes.POINTER(ctypes.c_void_p)),
+        ("dictionary", ctypes.c_void_p),
+        ("release", ctypes.c_void_p),
+        ("private_data", ctypes.c_void_p),
+    ]
 
 
-_ArrowArray._fields_ = [
-    ("length", ctypes.c_int64),
-    ("null_count", ctypes.c_int64),
-    ("offset", ctypes.c_int64),
-    ("n_buffers", ctypes.c_int64),
-    ("n_children", ctypes.c_int64),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
-    ("dictionary", ctypes.c_void_p),
-    ("release", ctypes.c_void_p),
-    ("private_data", ctypes.c_void_p),
-]
 _read_capsule = ctypes.pythonapi.PyCapsule_GetPointer
 _read_capsule.restype, _read_capsule.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
@@ -56,7 +57,7 @@ def _copy_lent(image: Image.Image, box: Box) -> Tensor | None:
     table = _ArrowArray.from_address(_read_capsule(lent, b"arrow_array"))
     if table.n_children != 1 or table.length != image.width * image.height:
         return None
-    levels = table.children[0].contents
+    levels = _ArrowArray.from_address(table.children[0])
     if levels.length != 4 * table.length or levels.offset or table.offset:
         return None
     memory = (ctypes.c_uint8 * levels.length).from_address(levels.buffers[1])
