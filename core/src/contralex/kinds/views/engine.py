@@ -43,7 +43,7 @@ from contralex.kinds.views.blurs import (
 from contralex.kinds.views.drawing import SeededDraws
 from contralex.kinds.views.fusing import change_colours
 from contralex.kinds.views.parameters import Box, ViewParameters, draw_parameters, rand_augment
-from contralex.kinds.views.pillow_memory import copy_pixels
+from contralex.kinds.views.pillow_memory import copy_pixels, cut_out
 from contralex.kinds.views.steps import solarize_from, tabulate
 from contralex.kinds.views.transforms import augmentation
 from contralex.lookup.host_copies import to_device
@@ -422,7 +422,7 @@ def enlarges_as_pillow(kernels: ModuleType) -> bool:
 
 def resize_by_pillow(image: Image.Image, box: Box, size: int, interpolation: Interpolation) -> Image.Image:
     """The crop, resized to ``size`` x ``size`` pixels."""
-    return _cut_out(image, box).resize((size, size), Image.Resampling[interpolation.upper()])
+    return cut_out(image, box).resize((size, size), Image.Resampling[interpolation.upper()])
 
 
 class _Joined:
@@ -443,10 +443,6 @@ class _Joined:
 
 
 _joined = _Joined()
-
-
-def _cut_out(image: Image.Image, box: Box) -> Image.Image:
-    return image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
 
 
 def _without_padding(levels: Tensor) -> Tensor:

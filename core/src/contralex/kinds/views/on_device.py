@@ -26,6 +26,7 @@ from contralex.kinds.views.blurs import KERNEL_ONE, box_weights, whole_half_kern
 from contralex.kinds.views.colours import LUMA, hue_steps, turn_hue
 from contralex.kinds.views.engine import EVERY_ORDER, Engine, TensorEngine, normalize
 from contralex.kinds.views.parameters import Box, ColourFactors, ViewParameters
+from contralex.kinds.views.pillow_memory import cut_out
 from contralex.kinds.views.steps import solarize_from
 
 _PIXELS = 1 << 24  # of the crops that are worked on together, each counted as large as the largest of them
@@ -68,7 +69,7 @@ class DeviceEngine(Engine):
 
     def _pack(self, image: Image.Image, drawn: ViewParameters) -> PackedViews:
         box = drawn.crop or Box(0, 0, image.height, image.width)
-        levels = image.crop((box.left, box.top, box.left + box.width, box.top + box.height)).tobytes()
+        levels = cut_out(image, box).tobytes()
         row = [0.0, box.height, box.width, drawn.gray, drawn.flip, drawn.solarize]
         row += [*_changes(drawn.jitter), *self._blur_weights(drawn.blur)]
         table = torch.from_numpy(np.array([row], np.float64))

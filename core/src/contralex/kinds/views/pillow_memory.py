@@ -36,13 +36,16 @@ _read_capsule = ctypes.pythonapi.PyCapsule_GetPointer
 _read_capsule.restype, _read_capsule.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
+def cut_out(image: Image.Image, box: Box) -> Image.Image:
+    return image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+
+
 def copy_pixels(image: Image.Image, box: Box) -> Tensor:
     """(1, 4, H, W) uint8, channels last: a part of an image in RGB, with the fourth byte that Pillow has beside the
     three of a pixel."""
     part = _copy_lent(image, box) if image.mode == "RGB" else None
     if part is None:
-        cut = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-        levels = torch.frombuffer(bytearray(cut.tobytes("raw", "RGBX")), dtype=torch.uint8)
+        levels = torch.frombuffer(bytearray(cut_out(image, box).tobytes("raw", "RGBX")), dtype=torch.uint8)
         part = levels.view(box.height, box.width, 4)
     return part.unsqueeze(0).permute(0, 3, 1, 2)
 
