@@ -103,6 +103,8 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 def to_bytes(levels: Tensor) -> Tensor:
     """uint8, without fractions. On the CPU NumPy converts them several times as fast as torch."""
+    if levels.dtype == torch.uint8:
+        return levels
     if levels.device.type != "cpu":
         return levels.to(torch.uint8)
     return torch.from_numpy(levels.numpy().astype(np.uint8))
@@ -153,7 +155,7 @@ def whole_half_kernel(sigma: float, size: int) -> NDArray[np.int32]:
 
 def smooth_half_kernel(sigma: float, size: int | None, side: int) -> NDArray[np.float32]:
     """The weights of :func:`blur_smoothly` from the middle on, for images whose shorter side this is."""
-    line = _smooth_kernel(sigma, size, side).numpy()
+    line = _smooth_kernel(sigma, size, side)
     return line[len(line) // 2 :]
 
 
@@ -163,12 +165,13 @@ def _both_halves(half: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def blur_smoothly(pixels: Tensor, sigma: float, kernel: int | None) -> Tensor:
     """The same blurs without rounding: by this kernel, or by the one that Pillow's boxes make together."""
-    return _convolve(pixels, _smooth_kernel(sigma, kernel, min(pixels.shape[-2:])).to(pixels.device))
+    line = _smooth_kernel(sigma, kernel, min(pixels.shape[-2:]))
+    return _convolve(pixels, torch.from_numpy(line).to(pixels.device))
 
 
-def _smooth_kernel(sigma: float, size: int | None, side: int) -> Tensor:
+def _smooth_kernel(sigma: float, size: int | None, side: int) -> NDArray[np.float32]:
     if size is not None:
-        return _shortened(gaussian_kernel(sigma, size))
+        return _shortened(gaussian_kernel(sigma, size).numpy())
     line = _shortened(_pillow_kernel(sigma))
     beyond = len(line) // 2 - (side - 1)  # of what can be mirrored
     if beyond > 0:
@@ -177,12 +180,12 @@ def _smooth_kernel(sigma: float, size: int | None, side: int) -> Tensor:
     return line
 
 
-def _pillow_kernel(sigma: float) -> Tensor:
+def _pillow_kernel(sigma: float) -> NDArray[np.float64]:
     radius, centre, edge = box_weights(sigma)
-    box = torch.tensor([edge, *[centre] * (2 * radius + 1), edge], dtype=torch.float64) / _ONE
+    box = np.array([edge, *[centre] * (2 * radius + 1), edge], np.float64) / _ONE
     line = box
     for _ in range(_PASSES - 1):
-        line = functional.conv1d(line.view(1, 1, -1), box.view(1, 1, -1), padding=len(box) - 1).flatten()
+        line = np.convolve(line, box)
     return line
 
 
@@ -192,11 +195,10 @@ def gaussian_kernel(sigma: float, size: int) -> Tensor:
     return torch.softmax(-(positions**2) / (2 * sigma**2), 0)
 
 
-def _shortened(kernel: Tensor) -> Tensor:
+def _shortened(kernel: NDArray[np.float64]) -> NDArray[np.float32]:
     """Without ends that are too small to be seen in a byte."""
-    cumulated = kernel.cumsum(0)
-    ends = min(int((cumulated < _LEFT_OUT / 2).sum()), len(kernel) // 2)
-    return kernel[ends : len(kernel) - ends].float()
+    ends = min(int(np.searchsorted(kernel.cumsum(), _LEFT_OUT / 2)), len(kernel) // 2)
+    return kernel[ends : len(kernel) - ends].astype(np.float32)
 
 
 def _convolve(pixels: Tensor, kernel: Tensor) -> Tensor:

@@ -191,9 +191,8 @@ class TensorEngine(Engine):
         ]
         each = zip(images, boxes, by_torch, strict=True)
         if any(by_torch):
-            return torch.stack(
-                [resize_crop(image, box, crop.size, crop.interpolation, fast) for image, box, fast in each]
-            )
+            resized = [resize_crop(image, box, crop.size, crop.interpolation, fast) for image, box, fast in each]
+            return torch.stack(resized) if len(resized) > 1 else resized[0].unsqueeze(0)  # a large one is alone
         if (kernels := load_kernels()) and enlarges_as_pillow(kernels):
             return resize_together(kernels, images, boxes, crop.size, crop.interpolation)
         levels = b"".join(

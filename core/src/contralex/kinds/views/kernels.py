@@ -35,7 +35,7 @@ def _compiled(function: _F) -> _F:
     return made
 
 
-_f4, _f8, _u1, _u4, _i4, _i8 = np.float32, np.float64, np.uint8, np.uint32, np.int32, np.int64
+_f4, _f8, _u1, _u4, _u8, _i4, _i8 = np.float32, np.float64, np.uint8, np.uint32, np.uint64, np.int32, np.int64
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = steps.BRIGHTNESS, steps.CONTRAST, steps.SATURATION, steps.HUE
 _GRAY, _FLIP, _SOLARIZE, _BOXES, _KERNEL = steps.GRAY, steps.FLIP, steps.SOLARIZE, steps.BOXES, steps.KERNEL
@@ -150,8 +150,23 @@ def _flip(planes: _Array) -> None:
     for channel in range(planes.shape[0]):
         for y in range(planes.shape[1]):
             row = planes[channel, y]
-            line[:] = row
-            row[:] = line[::-1]
+            _copy(row, line)
+            _mirror_line(line, row)
+
+
+@_compiled
+def _copy(source: _Array, target: _Array) -> None:
+    """Line by line in a loop: numba's own assignment of a part of an array takes ten times as long."""
+    for at in range(source.size):
+        target[at] = source[at]
+
+
+@_compiled
+def _mirror_line(source: _Array, target: _Array) -> None:
+    """Indices without a sign, which cannot count from the end: only then several pixels are read at once."""
+    last = _u8(source.size - 1)
+    for at in range(_u8(source.size)):
+        target[at] = source[last - at]
 
 
 @_compiled
@@ -169,20 +184,23 @@ def _blur_by_boxes(planes: _Array, radius: int, centre: Any, edge: Any) -> None:
     here = np.zeros((height + 2 * reach, columns), np.uint8)
     there = np.zeros((height + 2 * reach, columns), np.uint8)
     for channel in range(channels):
-        here[reach : reach + height, reach : reach + width] = planes[channel]
+        for y in range(height):
+            _copy(planes[channel, y], here[reach + y, reach : reach + width])
         for _ in range(3):
             for y in range(reach, reach + height):
-                here[y, :reach] = here[y, reach]
-                here[y, reach + width :] = here[y, reach + width - 1]
+                for beyond in range(reach):
+                    here[y, beyond] = here[y, reach]
+                    here[y, reach + width + beyond] = here[y, reach + width - 1]
             _box(here.reshape(-1), there.reshape(-1), 1, radius, centre, edge)
             here, there = there, here
         for _ in range(3):
             for beyond in range(reach):
-                here[beyond] = here[reach]
-                here[reach + height + beyond] = here[reach + height - 1]
+                _copy(here[reach], here[beyond])
+                _copy(here[reach + height - 1], here[reach + height + beyond])
             _box(here.reshape(-1), there.reshape(-1), columns, radius, centre, edge)
             here, there = there, here
-        planes[channel] = here[reach : reach + height, reach : reach + width]
+        for y in range(height):
+            _copy(here[reach + y, reach : reach + width], planes[channel, y])
 
 
 @_compiled
@@ -198,6 +216,14 @@ def _box(source: _Array, target: _Array, step: int, radius: int, centre: Any, ed
         for at in range(count):
             ends = _u4(first[at]) + _u4(last[at])
             out[at] = _u1(_u4(_u4(middle[at]) * centre + ends * edge + half) >> _u4(24))
+        return
+    if radius == 1:  # in one pass, as above; larger ones are rare
+        left, right = source[step : step + count], source[3 * step : 3 * step + count]
+        middle = source[2 * step : 2 * step + count]
+        for at in range(count):
+            total = _u4(_u4(left[at]) + _u4(middle[at]) + _u4(right[at]))
+            ends = _u4(first[at]) + _u4(last[at])
+            out[at] = _u1(_u4(total * centre + ends * edge + half) >> _u4(24))
         return
     sums = np.empty(count, np.uint32)
     if radius >= _WIDE:
@@ -231,7 +257,7 @@ def _blur_by_kernel(planes: _Array, kernel: _Array) -> None:
     sums = np.empty(width, np.int64)
     for channel in range(channels):
         for y in range(height):
-            line[reach : reach + width] = planes[channel, y]
+            _copy(planes[channel, y], line[reach : reach + width])
             _mirror(line, reach)
             _weigh_line(line, kernel, rows[reach + y])
         _mirror_rows(rows, reach)
@@ -274,8 +300,8 @@ def _mirror(line: _Array, reach: int) -> None:
 def _mirror_rows(rows: _Array, reach: int) -> None:
     last = rows.shape[0] - reach - 1
     for apart in range(1, reach + 1):
-        rows[reach - apart] = rows[reach + apart]
-        rows[last + apart] = rows[last - apart]
+        _copy(rows[reach + apart], rows[reach - apart])
+        _copy(rows[last - apart], rows[last + apart])
 
 
 @_compiled
@@ -472,6 +498,7 @@ def _recolour(planes: _Array, made: _Array, is_mirrored: bool, out: _Array, half
     """Into floats as they are, or into bytes, for which ``half`` is added, and which may be the image's own."""
     width = planes.shape[2]
     lines = np.empty((3, width), np.float32)
+    mirrored = np.empty(width, np.float32)
     red, green, blue = lines[0], lines[1], lines[2]
     rr, rg, rb, r1 = made[0]
     gr, gg, gb, g1 = made[1]
@@ -485,13 +512,15 @@ def _recolour(planes: _Array, made: _Array, is_mirrored: bool, out: _Array, half
             blue[x] = br * r + bg * g + bb * b + b1 + half
         for channel in range(3):
             line, into = lines[channel], out[channel, y]
+            if is_mirrored:
+                _mirror_line(line, mirrored)
+                line = mirrored
             if half:
                 for x in range(width):
-                    line[x] = min(max(line[x], _f4(0)), _f4(255))
-            if is_mirrored:
-                line = line[::-1]
-            for x in range(width):
-                into[x] = line[x]
+                    into[x] = _u1(_i4(min(max(line[x], _f4(0)), _f4(255))))
+            else:
+                for x in range(width):
+                    into[x] = line[x]
 
 
 @_compiled
@@ -506,7 +535,7 @@ def _blur_smoothly(planes: _Array, kernel: _Array, out: _Array) -> None:
     sums = np.empty(width, np.float32)
     for channel in range(channels):
         for y in range(height):
-            line[reach : reach + width] = planes[channel, y]
+            _copy(planes[channel, y], line[reach : reach + width])
             _mirror(line, reach)
             middle, across, weight = line[reach : reach + width], rows[reach + y], kernel[0]
             for x in range(width):
