@@ -14,10 +14,9 @@ from torch import nn
 
 import contralex
 from benchmarks.loss import moment
-from benchmarks.measuring import OURS, Case, Options, Peers, Report, compare_calls, main, peak_bytes
+from benchmarks.measuring import OURS, Case, Options, Peers, Report, compare_calls, main
 from benchmarks.photographs import WIDE, pictures
-from benchmarks.ready import CLOCK
-from benchmarks.step import CONV, MoCo, Network, SimCLR, Task, ours
+from benchmarks.step import MoCo, Network, SimCLR
 from contralex.data.packed import PackedViews
 
 
@@ -27,11 +26,12 @@ def measure(options: Options, report: Report, peers: Peers) -> None:
         (("moco-v2", 4), ("simclr-v1", 4)) if options.small else (("moco-v2", 256), ("simclr-v1", 256))
     ):
         for precision in ("fp32", "bf16"):
-            calls = steps(recipe, network, batch, pixels, precision, options)
             name = f"{recipe}, {network}, {pixels} px, batch {batch}, {precision}"
+            report.begin(name)
+            calls = steps(recipe, network, batch, pixels, precision, options)
             report.add(compare_calls(name, calls, options, with_memory=True, least=0.5))
+    report.begin("two views of a batch of photographs")
     report.add(views_on_device(options))
-    report.add(in_parts(options))
 
 
 def views_on_device(options: Options) -> Case:
@@ -51,25 +51,6 @@ def views_on_device(options: Options) -> Case:
         "by a worker, without reading": lambda: [pack(view) for view in range(2)],
     }
     return compare_calls(f"two views of {batch} photographs", calls, options, with_memory=True, least=0.5)
-
-
-def in_parts(options: Options) -> Case:
-    """SimCLR's batch of 4096 in parts of 64, beside a batch of 64: the memory of a run of two steps, with its data.
-
-    BatchNorm is computed in groups of a part, so that a batch may be encoded in parts. Only small runs warm up: others
-    take long.
-    """
-    size, parts = (128, 32) if options.small else (4096, 64)
-    backbone = CONV if options.small else "{kind: torchvision, name: resnet50}"
-    pixels = 32 if options.small else 224
-    case = Case(f"simclr in parts of {parts}, {pixels} px, batch {size}")
-    same = {"train.precision": "bf16", "train.batch_norm": parts}
-    divided = same | {"train.micro_batch": parts}
-    whole, small = (Task("", "simclr", backbone, pixels, batch, 2) for batch in (size, parts))
-    case.bytes[f"a batch of {parts}"] = peak_bytes(lambda: ours(small, same), options.device, warm_up=options.small)
-    case.bytes[OURS] = peak_bytes(lambda: ours(whole, divided), options.device, warm_up=options.small)
-    case.figures["seconds a step, with its data"] = CLOCK.mean_seconds()
-    return case
 
 
 def steps(

@@ -80,12 +80,35 @@ class Report:
     command: str = ""
     date: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
+    running: str | None = None
+    """The case that is measured just now, where the benchmark names it before."""
+    complete: bool = False
+    file: Path | None = None
+    """Where all of this is written after each case, so that a benchmark that is killed loses one case alone."""
+
+    def begin(self, name: str) -> None:
+        self.running = name
+        self.save()
 
     def add(self, case: Case) -> Case:
         self.cases.append(case)
+        self.running = None
         for line in lines(case):
             print(line, flush=True)
+        self.save()
         return case
+
+    def end(self) -> None:
+        self.complete = True
+        self.save()
+
+    def save(self) -> None:
+        if self.file is None:
+            return
+        found = {name: value for name, value in asdict(self).items() if name != "file"}
+        beside = self.file.with_name(self.file.name + ".new")
+        beside.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        beside.replace(self.file)  # a file that is read is never half of one
 
 
 @dataclass(frozen=True)
@@ -121,7 +144,7 @@ def main(description: str, benchmark: str, measure: Callable[[Options, Report, P
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", type=Path, help="Write the figures to this file.")
+    parser.add_argument("--json", type=Path, help="Write the figures to this file, after each case.")
     parser.add_argument("--plot", type=Path, help="Draw the ratios into this SVG file.")
     parser.add_argument("--rounds", type=int, default=7, help="Times that each side runs after its warm-up.")
     parser.add_argument("--threads", type=int, help="Threads of torch. Without it, torch chooses.")
@@ -131,21 +154,23 @@ def main(description: str, benchmark: str, measure: Callable[[Options, Report, P
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     options = Options(arguments.small, 2 if arguments.small else arguments.rounds, arguments.device)
-    report = run(benchmark, measure, options)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+    report = run(benchmark, measure, options, arguments.json)
     if arguments.plot is not None:
         draw(report, arguments.plot)
 
 
-def run(benchmark: str, measure: Callable[[Options, Report, Peers], None], options: Options) -> Report:
-    """The report of one benchmark."""
+def run(
+    benchmark: str, measure: Callable[[Options, Report, Peers], None], options: Options, file: Path | None = None
+) -> Report:
+    """The report of one benchmark, which ``file`` holds after each case."""
     peers = Peers()
     command = shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
-    report = Report(benchmark, command=command, date=datetime.now(UTC).isoformat(timespec="minutes"))
+    report = Report(benchmark, absent=peers.absent, command=command, file=file)
+    report.date = datetime.now(UTC).isoformat(timespec="minutes")
     report.machine = describe_machine(options.device)
+    report.save()
     measure(options, report, peers)
-    report.absent = peers.absent
+    report.end()
     return report
 
 

@@ -28,6 +28,8 @@ class StepClock:
 
     def __init__(self) -> None:
         self.start(1)
+        self.device = "cpu"
+        """On cuda, a step has ended when the device has done it."""
         self.channels_last = False
         """Whether contralex's network was in channels-last, so that the loop beside it can be as well."""
 
@@ -51,6 +53,8 @@ class StepClock:
             self.reading += time.perf_counter() - self.began
 
     def end_step(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
         self.spent.append(self.reading)
         self.reading = 0.0
