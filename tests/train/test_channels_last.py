@@ -45,12 +45,18 @@ def test_it_is_the_default_where_it_pays_and_reaches_the_key_encoder() -> None:
         assert torch.equal(method.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("groups", [1, 4, 32])
 def test_batch_norm_in_groups_keeps_the_order(groups: int) -> None:
-    norm = GroupedBatchNorm(5)
-    norm.group = 16 // groups
-    out = norm(torch.randn(16, 5, 6, 6).contiguous(memory_format=torch.channels_last))
+    norm, first = GroupedBatchNorm(5), GroupedBatchNorm(5)
+    norm.group = first.group = 64 // groups
+    x = torch.randn(64, 5, 6, 6)
+    last = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    out = norm(last)
     assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, first(x))
+    torch.testing.assert_close(norm.running_var, first.running_var)
+    (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+    assert last.grad is not None and last.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_checkpoint_is_contiguous_and_serves_both(images: Path, tmp_path: Path) -> None:

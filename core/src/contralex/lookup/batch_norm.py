@@ -25,7 +25,9 @@ from contralex.lookup.precision import at_least_float32
 
 Over = Literal["sync", "local"] | int
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
-_APART = 16  # groups, up to which they are normalised one after the other; more are too many small operations
+# Groups, up to which they are normalised one after the other; more are too many small operations. Where channels are
+# last, more are so as well: to make them channels, each value would be moved twice, and the next layer's order is lost.
+_APART = 16
 _ROWS = ContextVar("rows per sample", default=1)
 
 
@@ -100,7 +102,7 @@ class GroupedBatchNorm(_AnyDimensions):
                 f"train.batch_norm is {self.group}, which does not divide the {len(input) // _ROWS.get()} samples that "
                 "a process normalises at once; choose a divisor of train.batch_size / processes, sync or local."
             )
-        if groups <= _APART:
+        if groups <= _APART or _is_channels_last(input):
             return self._normalize_apart(input.split(rows))
         # Groups become channels, so that torch's own kernel normalises each by itself, all of them at once.
         channels = input.shape[1]
@@ -142,6 +144,11 @@ class GroupedBatchNorm(_AnyDimensions):
         if self.running_mean is None or self.running_var is None:
             return None, None
         return self.running_mean.repeat(groups), self.running_var.repeat(groups)
+
+
+def _is_channels_last(input: Tensor) -> bool:
+    """Whether channels are last, and not first as well."""
+    return input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
 
 
 def convert(module: nn.Module, over: Over, device: str = "cpu") -> nn.Module:
