@@ -113,12 +113,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Options:
-    """The options that every benchmark has."""
+    """The options that every benchmark has, and its own."""
 
     small: bool = False
     """The smallest sizes, which only show that everything runs."""
     rounds: int = 7
     device: str = "cpu"
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """All that the command line gave, by name, the options of this benchmark alone among them."""
 
 
 class Peers:
@@ -137,8 +139,13 @@ class Peers:
             return None
 
 
-def main(description: str, benchmark: str, measure: Callable[[Options, Report, Peers], None]) -> None:
-    """The command line of a benchmark: its options, and where its report goes."""
+def main(
+    description: str,
+    benchmark: str,
+    measure: Callable[[Options, Report, Peers], None],
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda _: None,
+) -> None:
+    """The command line of a benchmark: its options, and where its report goes. ``add_options``: of its own."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{benchmark}",
         description=description,
@@ -150,10 +157,12 @@ def main(description: str, benchmark: str, measure: Callable[[Options, Report, P
     parser.add_argument("--threads", type=int, help="Threads of torch. Without it, torch chooses.")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     parser.add_argument("--small", action="store_true", help="Run the smallest sizes, to see that everything works.")
+    add_options(parser)
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    options = Options(arguments.small, 2 if arguments.small else arguments.rounds, arguments.device)
+    rounds = 2 if arguments.small else arguments.rounds
+    options = Options(arguments.small, rounds, arguments.device, vars(arguments))
     report = run(benchmark, measure, options, arguments.json)
     if arguments.plot is not None:
         draw(report, arguments.plot)

@@ -19,7 +19,7 @@ from benchmarks.measuring import Case, Options, Peers, Report, Spread, compare, 
 from benchmarks.measuring import run as measure_into
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("step", "loss", "queue", "dense", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn")
+NAMES = ("step", "loss", "queue", "dense", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn", "parts")
 FOR_A_GPU = ("gpu", "micro_batches")
 
 
