@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from benchmarks import ema, end_to_end, loss, queue, startup, step, views
-from benchmarks.measuring import OURS, Case, Options, Peers, compare, compare_calls, describe_machine, peak_bytes
+from benchmarks import ema, end_to_end, loss, micro_batch, queue, startup, step, views
+from benchmarks.measuring import OURS, Case, Options, Peers, compare, compare_calls, describe_machine
 from benchmarks.photographs import SMALL, WIDE, write_folder
 from contralex.plugin import PIXELS, THIS, UNTRAINED
 
@@ -231,23 +231,16 @@ def waits(options: Options, peers: Peers) -> Iterator[Line]:
 
 
 def micro_batches(options: Options, peers: Peers) -> Iterator[Line]:
-    """On a small network. Of a run's peak, the pixels of one batch are taken out, which no method can do without."""
-    batch, whole, pixels = (128, 128, 16) if options.small else (4096, 1024, 32)
-    cut = {"train.micro_batch": 64}
-
-    def run(size: int, sets: Mapping[str, Any]) -> float:
-        return step.ours(step.Task("", "simclr", end_to_end.CONV, pixels, size, 3), sets)
-
-    def memory(size: int, sets: Mapping[str, Any]) -> int:
-        return peak_bytes(lambda: run(size, sets)) - 2 * size * 3 * pixels**2 * 4
-
-    what = f"SimCLR at {batch}, micro_batch 64: memory against batch 64, without pixels"
-    yield at_most(what, 1.3, memory(batch, cut) / memory(64, {}))
-    case = compare("", {OURS: lambda: run(whole, cut), "full": lambda: run(whole, {})}, 2)
-    yield at_most(f"SimCLR at {whole}, micro_batch 64: time against the full batch", 1.5, taken(case, "full"))
-    yield at_most(
-        "micro_batch: relative difference of the gradient", 1e-6, None, "see tests/train/test_micro_batches.py"
-    )
+    batch, pixels = (128, 16) if options.small else (4096, 32)
+    figure = micro_batch.gradient_difference(batch)
+    yield at_most(f"SimCLR at {batch}, micro_batch 64: relative difference of the gradient", 1e-6, figure, "float64")
+    figure = micro_batch.peak(batch, pixels, micro_batch.IN_PARTS) / micro_batch.peak(64, pixels, {})
+    yield at_most(f"SimCLR at {batch}, micro_batch 64: memory against batch 64, without pixels", 1.3, figure)
+    whole = micro_batch.fitting(batch)
+    case = micro_batch.times(whole, pixels)
+    note = "" if whole == batch else f"too little memory for {batch} at once"
+    what = f"SimCLR at {whole}, micro_batch 64: time against the full batch"
+    yield at_most(what, 1.5, taken(case, "whole"), note)
 
 
 def commands(options: Options, peers: Peers) -> Iterator[Line]:

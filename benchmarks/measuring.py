@@ -183,12 +183,14 @@ def run(
     return report
 
 
-def compare(name: str, sides: Mapping[str, Callable[[], float]], rounds: int) -> Case:
+def compare(name: str, sides: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool = True) -> Case:
     """Run the sides in turn. Each returns its own seconds, and its first run, a warm-up, is not counted.
 
-    Where a turn of all sides takes long, there are three rounds.
+    Where a turn of all sides takes long, there are three rounds. Without ``warm_up`` every run is counted, because each
+    warms up by itself.
     """
-    rounds = min(rounds, 3) if sum(side() for side in sides.values()) > LONG else rounds
+    if warm_up and sum(side() for side in sides.values()) > LONG:
+        rounds = min(rounds, 3)
     found: dict[str, list[float]] = {each: [] for each in sides}
     order = list(sides)
     for turn in range(rounds):

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import lines
+from benchmarks import lines, micro_batch
 from benchmarks.bounds import at_least, at_most
 from benchmarks.gpu_results import collect
 from benchmarks.measuring import Case, Options, Peers, Report, Spread, compare, peak_bytes
 from benchmarks.measuring import run as measure_into
+from contralex.lookup import batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("step", "loss", "queue", "dense", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn", "parts")
@@ -54,6 +55,12 @@ def test_bounds_are_a_line_each(tmp_path: Path) -> None:
     verdicts = [line["verdict"] for line in found["lines"]]
     assert set(verdicts) <= {"holds", "falls short", "not measured"} and len(verdicts) == 6
     assert done.returncode == int("falls short" in verdicts), done.stderr
+
+
+def test_the_gradient_of_micro_batches_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert micro_batch.gradient_difference(16, 4) < 1e-12
+    monkeypatch.setattr(batch_norm, "convert", lambda *_: None)  # then statistics are of other samples
+    assert micro_batch.gradient_difference(16, 4) > 1e-3
 
 
 def test_a_bound_holds_on_its_own_side() -> None:
