@@ -4,55 +4,43 @@ python -m benchmarks.bounds                       in the peers' environment (mak
 python -m benchmarks.bounds --only loss queue     some groups of lines alone
 python -m benchmarks.bounds --json bounds.json
 
-It takes at most twenty minutes on two cores. The exit code is 1 where a figure falls short of its bound. A line that
-cannot be measured here (a peer is absent, or this version lacks what it is about) says so, and does not count.
+It takes at most twenty minutes on two cores. A group of lines that would end after them is left out, and named. The
+exit code is 1 where a figure falls short of its bound. A line that cannot be measured here (a peer is absent, or this
+version lacks what it is about) says so, and does not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import shlex
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import torch
-
-from benchmarks import ema, end_to_end, loss, micro_batch, queue, startup, step, views
-from benchmarks.measuring import OURS, Case, Options, Peers, compare, compare_calls, describe_machine
-from benchmarks.photographs import SMALL, WIDE, write_folder
-from contralex.plugin import PIXELS, THIS, UNTRAINED
+from benchmarks.measuring import Options, Peers, describe_machine
+from benchmarks.promises import GROUPS, Group, Line
 
 ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 20.0  # minutes
 
 
 @dataclass
-class Line:
-    """One figure and its bound. ``figure``: None where it cannot be measured here, for the reason in ``note``."""
+class Measured:
+    """The lines of some groups."""
 
-    what: str
-    sense: Literal["at most", "at least"]
-    bound: float
-    figure: float | None = None
-    note: str = ""
+    lines: dict[str, list[Line]] = field(default_factory=dict)
+    minutes: dict[str, float] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    """The groups of which lines were not measured because the time was over."""
 
-    @property
-    def verdict(self) -> str:
-        if self.figure is None:
-            return "not measured"
-        holds = self.figure <= self.bound if self.sense == "at most" else self.figure >= self.bound
-        return "holds" if holds else "falls short"
-
-    def __str__(self) -> str:
-        figure = "" if self.figure is None else f"{self.figure:.3g}"
-        note = f"  ({self.note})" if self.note else ""
-        return f"{self.verdict:12}  {figure:>9}  {self.sense} {self.bound:<8.3g}  {self.what}{note}"
+    def count(self, verdict: str) -> int:
+        return sum(line.verdict == verdict for lines in self.lines.values() for line in lines)
 
 
 def main() -> None:
@@ -67,220 +55,74 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="Run the smallest sizes, whose verdicts mean nothing.")
     arguments = parser.parse_args()
     options, peers = Options(arguments.small, 2 if arguments.small else arguments.rounds), Peers()
-    began, found, seconds = time.perf_counter(), [], {}
-    for name in arguments.only or GROUPS:
-        start = time.perf_counter()
-        for line in GROUPS[name](options, peers):
-            found.append(line)
-            print(line, flush=True)
-        seconds[name] = round(time.perf_counter() - start, 1)
-    short = sum(line.verdict == "falls short" for line in found)
-    held = sum(line.verdict == "holds" for line in found)
-    minutes = (time.perf_counter() - began) / 60
-    print(f"{held} of {len(found)} hold, {short} fall short, in {minutes:.1f} minutes")
+    about = describe_run()
+    names = arguments.only or GROUPS
+    found = measure({name: GROUPS[name] for name in names}, options, peers)
+    print(f"\nOf commit {about['commit']}; {about['machine']['processor']}, torch {about['machine']['torch']}")
+    print(", ".join(f"{name} {minutes:.1f}" for name, minutes in found.minutes.items()), "minutes")
+    if found.left_out:
+        print(f"Not measured, or not all, because {LIMIT:.0f} minutes were over: {', '.join(found.left_out)}")
+    held, short, total = found.count("holds"), found.count("falls short"), sum(map(len, found.lines.values()))
+    print(f"{held} of {total} hold, {short} fall short, in {sum(found.minutes.values()):.1f} minutes")
     if arguments.json is not None:
-        lines = [asdict(line) | {"verdict": line.verdict} for line in found]
-        whole = {"machine": describe_machine(), "minutes": minutes, "seconds": seconds, "lines": lines}
-        arguments.json.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+        arguments.json.write_text(json.dumps(about | report(found), indent=1) + "\n", "utf-8")
     sys.exit(1 if short else 0)
 
 
-def at_most(what: str, bound: float, figure: float | None, note: str = "") -> Line:
-    return Line(what, "at most", bound, figure, note)
+def measure(groups: Mapping[str, Group], options: Options, peers: Peers, limit: float = LIMIT) -> Measured:
+    """Measure group after group, as long as they end within ``limit`` minutes, and print their lines."""
+    began, expected, found = time.perf_counter(), 0.0, Measured()
+    for name, group in groups.items():
+        start = _minutes_since(began)
+        pace = max(1.0, start / expected) if expected else 1.0  # of this machine
+        if start + pace * group.minutes > limit:
+            found.left_out.append(name)
+            print(f"not measured  group {name}: {limit:g} minutes would be over", flush=True)
+            continue
+        found.lines[name] = []
+        for line in group.lines(options, peers):
+            found.lines[name].append(line)
+            print(line, flush=True)
+            if _minutes_since(began) > limit:
+                found.left_out.append(name)
+                print(f"not measured  more of group {name}: {limit:g} minutes were over", flush=True)
+                break
+        expected += group.minutes
+        found.minutes[name] = _minutes_since(began) - start
+        print(f"{'':14}group {name}: {found.minutes[name]:.1f} minutes", flush=True)
+    return found
 
 
-def at_least(what: str, bound: float, figure: float | None, note: str = "") -> Line:
-    return Line(what, "at least", bound, figure, note)
+def describe_run() -> dict[str, Any]:
+    """What the figures are of, and where and when they were made."""
+    command = shlex.join(["python", "-m", "benchmarks.bounds", *sys.argv[1:]])
+    date = datetime.now(UTC).isoformat(timespec="minutes")
+    return {"command": command, "date": date, "commit": _commit(), "machine": describe_machine()}
 
 
-def taken(case: Case, peer: str) -> float | None:
-    """The fraction of the peer's time that contralex takes; None where the peer is absent."""
-    return case.ratios[peer].median if peer in case.ratios else None
+def report(found: Measured) -> dict[str, Any]:
+    lines = [
+        {"group": name} | asdict(line) | {"verdict": line.verdict}
+        for name, group in found.lines.items()
+        for line in group
+    ]
+    minutes = {name: round(minutes, 2) for name, minutes in found.minutes.items()}
+    total = round(sum(found.minutes.values()), 2)
+    return {"minutes": total, "minutes_by_group": minutes, "left_out": found.left_out, "lines": lines}
 
 
-def held(case: Case, peer: str) -> float | None:
-    """The fraction of the peer's memory."""
-    return case.memory_ratio(peer) if peer in case.bytes else None
+def _minutes_since(began: float) -> float:
+    return (time.perf_counter() - began) / 60
 
 
-def faster(case: Case, peer: str, side: str = OURS) -> float | None:
-    """How many times as fast as the peer."""
-    if peer not in case.seconds or side not in case.seconds:
-        return None
-    return case.seconds[peer].median / case.seconds[side].median
-
-
-def absent(figure: float | None, peer: str) -> str:
-    return f"{peer} is absent" if figure is None else ""
-
-
-def against(kind: Callable[..., Line], what: str, bound: float, figure: float | None, peer: str) -> Line:
-    return kind(what, bound, figure, absent(figure, peer))
-
-
-def losses(options: Options, peers: Peers) -> Iterator[Line]:
-    for rows in (64,) if options.small else (4096, 16384):
-        case = compare_calls("", loss.ntxent(rows, peers, options), options, with_memory=True)
-        less = 1 / 15 if rows <= 4096 else 1 / 60
-        yield against(at_most, f"NT-Xent, {rows} rows: time against lightly", 0.25, taken(case, "lightly"), "lightly")
-        yield against(at_most, f"NT-Xent, {rows} rows: memory against lightly", less, held(case, "lightly"), "lightly")
-    for rows in (64,) if options.small else (256, 1024):
-        case = compare_calls("", loss.ntxent(rows, peers, options), options)
-        hand = "cross-entropy by hand"
-        yield at_most(f"NT-Xent, {rows} rows: time against plain cross-entropy", 0.8, taken(case, hand))
-    pairs = 32 if options.small else 8192
-    case = compare_calls("", loss.clip(pairs, peers, options), options, with_memory=True)
-    peer = "open_clip"
-    yield against(at_most, f"CLIP, {pairs} pairs: time against open_clip", 0.7, taken(case, peer), peer)
-    yield against(at_most, f"CLIP, {pairs} pairs: memory against open_clip", 0.1, held(case, peer), peer)
-    rows = 64 if options.small else 4096
-    case = compare_calls("", loss.supcon(rows, peers, options), options, with_memory=True)
-    peer = "pytorch-metric-learning"
-    yield against(at_most, f"SupCon, {rows} rows: time against {peer}", 0.3, taken(case, peer), peer)
-    yield against(at_most, f"SupCon, {rows} rows: memory against {peer}", 1 / 15, held(case, peer), peer)
-
-
-def queues(options: Options, peers: Peers) -> Iterator[Line]:
-    size, batch = (512, 64) if options.small else (65536, 256)
-    case = compare_calls("", queue.look_ups(size, batch, peers, options), options, with_memory=True)
-    yield against(at_most, f"queue of {size}: time against lightly", 0.4, taken(case, "lightly"), "lightly")
-    yield against(at_most, f"queue of {size}: memory against lightly", 1 / 50, held(case, "lightly"), "lightly")
-
-
-def averages(options: Options, peers: Peers) -> Iterator[Line]:
-    name = "resnet18" if options.small else "resnet50"
-    case = compare_calls("", ema.updates(name, peers, options), options)
-    yield against(at_most, f"EMA of a {name}: time against lightly", 0.6, taken(case, "lightly"), "lightly")
-
-
-def steps(options: Options, peers: Peers) -> Iterator[Line]:
-    for method in ("simclr", "moco"):
-        task = step.Task(method, method, step.CONV, 16, 32, 12 if options.small else 200)
-        case = compare("", step.sides(task, peers, options), options.rounds)
-        yield at_most(f"tiny {method} step: time against a bare loop", 1.05, taken(case, "bare loop"))
-        figure = taken(case, "lightly")
-        yield against(at_most, f"tiny {method} step: time against lightly", 0.45, figure, "lightly or Lightning")
-    if options.small:
-        return
-    task = step.Task("", "simclr", step.RESNET, 32, 16, 8)
-    two = {name: side for name, side in step.sides(task, peers, options).items() if name in (OURS, "bare loop")}
-    case = compare("", two, options.rounds)
-    yield at_most("ResNet-18 step: time against a bare loop", 1.01, taken(case, "bare loop"))
-
-
-def view_lines(options: Options, peers: Peers) -> Iterator[Line]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _commit() -> str | None:
+    """The commit of this clone; with a plus sign where files differ from it."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
     try:
-        yield from _view_lines(options, peers)
-    finally:
-        torch.set_num_threads(threads)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
-
-def _view_lines(options: Options, peers: Peers) -> Iterator[Line]:
-    count = views.BATCH if options.small else 12 * views.BATCH
-    case = compare("", views.moco(224, WIDE, count, peers), options.rounds)
-    fused = f"{OURS}, fused"
-    yield against(at_least, "MoCo v2 views, exact: speed against lightly", 3.5, faster(case, "lightly"), "lightly")
-    figure = faster(case, "lightly", fused)
-    missing = "lightly" if fused in case.seconds else "the engine fused"
-    yield against(at_least, "MoCo v2 views, fused: speed against lightly", 6, figure, missing)
-    sides = {name: side for name, side in views.simclr(count, peers).items() if name != "lightly"}
-    case = compare("", sides, options.rounds)
-    yield at_least("SimCLR views, exact: speed against torchvision", 5, faster(case, "torchvision"))
-    many = count if options.small else 5 * count
-    case = compare("", views.moco(32, SMALL, many, peers), options.rounds)
-    for peer, bound in (("lightly", 8), ("albumentations", 2)):
-        yield against(at_least, f"views at 32 px: speed against {peer}", bound, faster(case, peer), peer)
-
-
-def ends(options: Options, peers: Peers) -> Iterator[Line]:
-    task = step.Task("", "moco", end_to_end.CONV, 32, 32, 6 if options.small else 250)
-    with tempfile.TemporaryDirectory() as name:
-        root = write_folder(Path(name, "train"), (2 if options.small else 4) * task.count, SMALL)
-        case = compare("", end_to_end.sides(task, root, peers, options), options.rounds)
-    figure = faster(case, "lightly")
-    yield against(at_least, "end to end at 32 px: speed against lightly", 1.7, figure, "lightly or Lightning")
-    yield at_least("end to end at 32 px: fraction of the speed without data", 0.92, faster(case, "floor"))
-
-
-def waits(options: Options, peers: Peers) -> Iterator[Line]:
-    """In the third step of each recipe, with forward, backward, optimiser and update: seen by the operations."""
-    from contralex.lookup import late_checks
-    from contralex.testing.host_waits import HostWaits
-    from tests.distributed.invariance import METHODS
-    from tests.gpu.cases import Case as OneStep
-
-    found: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in list(METHODS)[:2] if options.small else METHODS:
-            case = OneStep(name, Path(folder))
-            method = case.method("cpu")
-            optimizer = case.optimizer(method)
-            for _ in range(3):  # what is made or read once, in the first steps, may wait
-                inputs = case.inputs("cpu")  # with a Step of its own, whose cache lives no longer
-                with HostWaits() as seen, late_checks.collect():  # as in training
-                    result = case.step(method, inputs)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    method.update(result.keys, inputs[2])
-            found[name] = seen.total
-    worst = max(found, key=lambda name: found[name])
-    what = "host synchronisations of a step, the most of any recipe"
-    yield at_most(what, 0, found[worst], f"{worst}; {sum(map(bool, found.values()))} of {len(found)} wait")
-
-
-def micro_batches(options: Options, peers: Peers) -> Iterator[Line]:
-    batch, pixels = (128, 16) if options.small else (4096, 32)
-    figure = micro_batch.gradient_difference(batch)
-    yield at_most(f"SimCLR at {batch}, micro_batch 64: relative difference of the gradient", 1e-6, figure, "float64")
-    figure = micro_batch.peak(batch, pixels, micro_batch.IN_PARTS) / micro_batch.peak(64, pixels, {})
-    yield at_most(f"SimCLR at {batch}, micro_batch 64: memory against batch 64, without pixels", 1.3, figure)
-    whole = micro_batch.fitting(batch)
-    case = micro_batch.times(whole, pixels)
-    note = "" if whole == batch else f"too little memory for {batch} at once"
-    what = f"SimCLR at {whole}, micro_batch 64: time against the full batch"
-    yield at_most(what, 1.5, taken(case, "whole"), note)
-
-
-def commands(options: Options, peers: Peers) -> Iterator[Line]:
-    for words in startup.COMMANDS:
-        command = [*startup.contralex(), *words.split()]
-        case = compare("", {OURS: lambda command=command: startup.seconds(command)}, options.rounds)  # type: ignore[misc]
-        yield at_most(f"contralex {words}: seconds", 0.3, case.seconds[OURS].median)
-
-
-def demo(options: Options, peers: Peers) -> Iterator[Line]:
-    """``make demo`` once it is installed."""
-    if options.small:
-        return
-    with tempfile.TemporaryDirectory() as name:
-        out = Path(name, "run")
-        words = ["train", "moco-v2", "--preset", "digits", "--epochs", "60", "--fit"]  # the Makefile's
-        command = [*startup.contralex(), *words, "--out", str(out)]
-        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-        began = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        minutes = (time.perf_counter() - began) / 60
-        results = json.loads((out / "results.json").read_text("utf-8"))
-    yield at_most("make demo: minutes", 5, minutes)
-    knn = results["knn"]
-    best = max(knn[each]["top1"] for each in (UNTRAINED, PIXELS))
-    yield at_least("make demo: points above the better baseline", 20, 100 * (knn[THIS]["top1"] - best))
-
-
-GROUPS: Mapping[str, Callable[[Options, Peers], Iterator[Line]]] = {
-    "loss": losses,
-    "queue": queues,
-    "ema": averages,
-    "step": steps,
-    "views": view_lines,
-    "end_to_end": ends,
-    "waits": waits,
-    "micro_batch": micro_batches,
-    "commands": commands,
-    "demo": demo,
-}
 
 if __name__ == "__main__":
     main()

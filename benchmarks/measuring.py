@@ -296,6 +296,7 @@ def describe_machine(device: str = "cpu") -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numba": _version("numba"),
         "versions": {name: version for name in (OURS, *PEERS) if (version := _version(name))},
     }
 

@@ -81,7 +81,7 @@ def moco(pixels: int, size: tuple[int, int], count: int, peers: Peers) -> dict[s
 def simclr(count: int, peers: Peers) -> dict[str, Callable[[], float]]:
     """SimCLR's views at strength 1, with its blur of 23 pixels."""
     sides = {OURS: lambda: ours("simclr-v1", "{crop: {size: 224}}", WIDE, count, {})}
-    images = pictures(count, WIDE)
+    images = pictures(count, WIDE)[: max(BATCH, count // 3)]  # which peers take longer for than contralex for all
     if peers.load("torchvision", "torchvision"):
         one = torchvision_simclr()
         sides["torchvision"] = lambda: by_pipeline(lambda image: [one(image), one(image)], images)

@@ -6,17 +6,20 @@ import json
 import math
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import lines, micro_batch
-from benchmarks.bounds import at_least, at_most
+from benchmarks import batch_in_parts, lines
+from benchmarks.bounds import LIMIT, measure, report
 from benchmarks.gpu_results import collect
 from benchmarks.measuring import Case, Options, Peers, Report, Spread, compare, peak_bytes
 from benchmarks.measuring import run as measure_into
+from benchmarks.promises import GROUPS, Group, Line, at_least, at_most
 from contralex.lookup import batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,13 +57,37 @@ def test_bounds_are_a_line_each(tmp_path: Path) -> None:
     found = json.loads(file.read_text("utf-8"))
     verdicts = [line["verdict"] for line in found["lines"]]
     assert set(verdicts) <= {"holds", "falls short", "not measured"} and len(verdicts) == 6
+    assert found["machine"]["torch"] == torch.__version__ and found["commit"]
+    assert found["minutes_by_group"].keys() == {"queue", "ema", "micro_batch"} and not found["left_out"]
+    assert sum(found["minutes_by_group"].values()) == pytest.approx(found["minutes"], abs=0.02)
     assert done.returncode == int("falls short" in verdicts), done.stderr
 
 
+def test_lines_are_measured_while_there_is_time(capsys: pytest.CaptureFixture[str]) -> None:
+    def slow(*_: object) -> Iterator[Line]:
+        time.sleep(0.1)
+        yield at_most("first", 1.0, 0.5)
+        yield at_most("second", 1.0, 0.5)
+
+    def quick(*_: object) -> Iterator[Line]:
+        yield at_most("quick", 1.0, 0.5)
+
+    groups = {"quick": Group(quick, 1e-9), "long": Group(quick, 5.0), "slow": Group(slow, 1e-9)}
+    groups |= {"late": Group(quick, 1e-9)}
+    found = report(measure(groups, Options(), Peers(), limit=0.001))
+    assert [line["what"] for line in found["lines"]] == ["quick", "first"]
+    assert found["left_out"] == ["long", "slow", "late"]
+    assert capsys.readouterr().out.count("not measured") == 3
+
+
+def test_all_groups_fit_into_twenty_minutes() -> None:
+    assert sum(group.minutes for group in GROUPS.values()) < LIMIT
+
+
 def test_the_gradient_of_micro_batches_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert micro_batch.gradient_difference(16, 4) < 1e-12
+    assert batch_in_parts.gradient_difference(16, 4) < 1e-12
     monkeypatch.setattr(batch_norm, "convert", lambda *_: None)  # then statistics are of other samples
-    assert micro_batch.gradient_difference(16, 4) > 1e-3
+    assert batch_in_parts.gradient_difference(16, 4) > 1e-3
 
 
 def test_a_bound_holds_on_its_own_side() -> None:
