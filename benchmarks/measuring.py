@@ -62,6 +62,8 @@ class Case:
     """By side: the most memory that was live at once beyond what was live before."""
     ratios: dict[str, Spread] = field(default_factory=dict)
     """By peer: contralex's seconds over the peer's, within each round."""
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+    """By side: its seconds in each round."""
     figures: dict[str, float] = field(default_factory=dict)
     """What else was measured, by name."""
 
@@ -197,7 +199,7 @@ def compare(name: str, sides: Mapping[str, Callable[[], float]], rounds: int, *,
         start = turn % len(order)
         for each in [*order[start:], *order[:start]]:
             found[each].append(sides[each]())
-    case = Case(name, {each: Spread.over(values) for each, values in found.items()})
+    case = Case(name, {each: Spread.over(values) for each, values in found.items()}, rounds=found)
     for peer in found.keys() - {OURS} if OURS in found else ():
         case.ratios[peer] = Spread.over([own / other for own, other in zip(found[OURS], found[peer], strict=True)])
     return case

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Literal, TypeVar
 
 import torch
@@ -31,6 +32,8 @@ class Line:
     bound: float
     figure: float | None = None
     note: str = ""
+    spread: tuple[float, float] | None = None
+    """The smallest and the largest of the rounds, of which the figure is the median."""
 
     @property
     def verdict(self) -> str:
@@ -41,21 +44,35 @@ class Line:
 
     def __str__(self) -> str:
         figure = "" if self.figure is None else f"{self.figure:.3g}"
+        spread = "" if self.spread is None else "({:.3g} to {:.3g})".format(*self.spread)
         note = f"  ({self.note})" if self.note else ""
-        return f"{self.verdict:12}  {figure:>9}  {self.sense} {self.bound:<8.3g}  {self.what}{note}"
+        return f"{self.verdict:12}  {figure:>9} {spread:20}  {self.sense} {self.bound:<8.3g}  {self.what}{note}"
 
 
-def at_most(what: str, bound: float, figure: float | None, note: str = "") -> Line:
-    return Line(what, "at most", bound, figure, note)
+Rounds = list[float]
+Figure = float | Rounds | None
+"""One number, or one of each round; None where it cannot be measured here."""
 
 
-def at_least(what: str, bound: float, figure: float | None, note: str = "") -> Line:
-    return Line(what, "at least", bound, figure, note)
+def at_most(what: str, bound: float, figure: Figure, note: str = "") -> Line:
+    return _line(what, "at most", bound, figure, note)
 
 
-def taken(case: Case, peer: str) -> float | None:
+def at_least(what: str, bound: float, figure: Figure, note: str = "") -> Line:
+    return _line(what, "at least", bound, figure, note)
+
+
+def _line(what: str, sense: Literal["at most", "at least"], bound: float, figure: Figure, note: str) -> Line:
+    if isinstance(figure, list):
+        return Line(what, sense, bound, median(figure), note, (min(figure), max(figure)))
+    return Line(what, sense, bound, figure, note)
+
+
+def taken(case: Case, peer: str) -> Rounds | None:
     """The fraction of the peer's time that contralex takes; None where the peer is absent."""
-    return case.ratios[peer].median if peer in case.ratios else None
+    if peer not in case.rounds:
+        return None
+    return [own / other for own, other in zip(case.rounds[OURS], case.rounds[peer], strict=True)]
 
 
 def held(case: Case, peer: str) -> float | None:
@@ -63,18 +80,18 @@ def held(case: Case, peer: str) -> float | None:
     return case.memory_ratio(peer) if peer in case.bytes else None
 
 
-def faster(case: Case, peer: str, side: str = OURS) -> float | None:
+def faster(case: Case, peer: str, side: str = OURS) -> Rounds | None:
     """How many times as fast as the peer."""
-    if peer not in case.seconds or side not in case.seconds:
+    if peer not in case.rounds or side not in case.rounds:
         return None
-    return case.seconds[peer].median / case.seconds[side].median
+    return [other / own for own, other in zip(case.rounds[side], case.rounds[peer], strict=True)]
 
 
-def absent(figure: float | None, peer: str) -> str:
+def absent(figure: Figure, peer: str) -> str:
     return f"{peer} is absent" if figure is None else ""
 
 
-def against(kind: Callable[..., Line], what: str, bound: float, figure: float | None, peer: str) -> Line:
+def against(kind: Callable[..., Line], what: str, bound: float, figure: Figure, peer: str) -> Line:
     return kind(what, bound, figure, absent(figure, peer))
 
 
@@ -211,7 +228,7 @@ def commands(options: Options, peers: Peers) -> Iterator[Line]:
     for words in startup.COMMANDS:
         command = [*startup.contralex(), *words.split()]
         case = compare("", {OURS: lambda command=command: startup.seconds(command)}, options.rounds)  # type: ignore[misc]
-        yield at_most(f"contralex {words}: seconds", 0.3, case.seconds[OURS].median)
+        yield at_most(f"contralex {words}: seconds", 0.3, case.rounds[OURS])
 
 
 def demo(options: Options, peers: Peers) -> Iterator[Line]:

@@ -19,7 +19,7 @@ from benchmarks.bounds import LIMIT, measure, report
 from benchmarks.gpu_results import collect
 from benchmarks.measuring import Case, Options, Peers, Report, Spread, compare, peak_bytes
 from benchmarks.measuring import run as measure_into
-from benchmarks.promises import GROUPS, Group, Line, at_least, at_most
+from benchmarks.promises import GROUPS, Group, Line, at_least, at_most, faster, taken
 from contralex.lookup import batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +94,15 @@ def test_a_bound_holds_on_its_own_side() -> None:
     assert [at_most("", 1.0, figure).verdict for figure in (0.9, 1.0, 1.1)] == ["holds", "holds", "falls short"]
     assert [at_least("", 1.0, figure).verdict for figure in (0.9, 1.0, 1.1)] == ["falls short", "holds", "holds"]
     assert at_most("", 1.0, None).verdict == "not measured"
+
+
+def test_a_line_has_the_spread_of_its_rounds() -> None:
+    seconds = iter([9.0, 9.0, 2.0, 1.0, 4.0, 1.0, 3.0, 1.0])
+    case = compare("", {"contralex": lambda: next(seconds), "peer": lambda: next(seconds)}, rounds=3)
+    assert taken(case, "peer") == [2.0, 0.25, 3.0] and faster(case, "peer") == [0.5, 4.0, 1 / 3]
+    line = at_most("a ratio", 1.0, taken(case, "peer"))
+    assert (line.figure, line.spread) == (2.0, (0.25, 3.0)) and "(0.25 to 3)" in str(line)
+    assert at_most("", 1.0, 0.5).spread is None
 
 
 def test_peak_memory_is_exact() -> None:
