@@ -2,7 +2,7 @@
 
 python -m benchmarks.bounds                       in the peers' environment (make bench-env), on an idle machine
 python -m benchmarks.bounds --only loss queue     some groups of lines alone
-python -m benchmarks.bounds --json bounds.json
+python -m benchmarks.bounds --json bounds.json --plot bounds.svg
 
 It takes at most twenty minutes on two cores. A group of lines that would end after them is left out, and named. The
 exit code is 1 where a figure falls short of its bound. A line that cannot be measured here (a peer is absent, or this
@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bounds_plot import draw
 from benchmarks.measuring import Options, Peers, describe_machine
 from benchmarks.promises import GROUPS, Group, Line
 
@@ -50,6 +51,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", type=Path, help="Write the lines to this file.")
+    parser.add_argument("--plot", type=Path, help="Draw each figure relative to its bound into this SVG file.")
     parser.add_argument("--rounds", type=int, default=5, help="Times that each side runs after its warm-up.")
     parser.add_argument("--only", nargs="*", choices=sorted(GROUPS), help="Measure these groups alone.")
     parser.add_argument("--small", action="store_true", help="Run the smallest sizes, whose verdicts mean nothing.")
@@ -66,6 +68,8 @@ def main() -> None:
     print(f"{held} of {total} hold, {short} fall short, in {sum(found.minutes.values()):.1f} minutes")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(about | report(found), indent=1) + "\n", "utf-8")
+    if arguments.plot is not None:
+        draw([line for lines in found.lines.values() for line in lines], arguments.plot)
     sys.exit(1 if short else 0)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks import batch_in_parts, lines
 from benchmarks.bounds import LIMIT, measure, report
+from benchmarks.bounds_plot import relative
 from benchmarks.gpu_results import collect
 from benchmarks.measuring import Case, Options, Peers, Report, Spread, compare, peak_bytes
 from benchmarks.measuring import run as measure_into
@@ -52,8 +53,9 @@ def test_a_benchmark_writes_figures(name: str, tmp_path: Path) -> None:
 
 
 def test_bounds_are_a_line_each(tmp_path: Path) -> None:
-    file = tmp_path / "bounds.json"
-    done = run("bounds", "--only", "queue", "ema", "micro_batch", "--json", str(file))
+    file, plot = tmp_path / "bounds.json", tmp_path / "bounds.svg"
+    done = run("bounds", "--only", "queue", "ema", "micro_batch", "--json", str(file), "--plot", str(plot))
+    assert file.exists(), (done.returncode, done.stderr)
     found = json.loads(file.read_text("utf-8"))
     verdicts = [line["verdict"] for line in found["lines"]]
     assert set(verdicts) <= {"holds", "falls short", "not measured"} and len(verdicts) == 6
@@ -61,6 +63,13 @@ def test_bounds_are_a_line_each(tmp_path: Path) -> None:
     assert found["minutes_by_group"].keys() == {"queue", "ema", "micro_batch"} and not found["left_out"]
     assert sum(found["minutes_by_group"].values()) == pytest.approx(found["minutes"], abs=0.02)
     assert done.returncode == int("falls short" in verdicts), done.stderr
+    assert plot.read_text("utf-8").lstrip().startswith("<?xml")
+
+
+def test_a_line_lies_left_of_one_where_it_holds() -> None:
+    figures = [at_most("", 2.0, 1.0), at_most("", 2.0, 3.0), at_least("", 2.0, 4.0), at_least("", 2.0, 1.0)]
+    assert [relative(line, line.figure or 0.0) for line in figures] == [0.5, 1.5, 0.5, 2.0]
+    assert relative(at_most("", 0.0, 0.0), 0.0) < 1 < relative(at_most("", 0.0, 1.0), 1.0)
 
 
 def test_lines_are_measured_while_there_is_time(capsys: pytest.CaptureFixture[str]) -> None:
