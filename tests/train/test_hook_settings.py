@@ -228,6 +228,10 @@ def test_a_hook_takes_part_where_it_is_named_or_its_own_kind_is_used(
             "@hookimpl(kinds=(Spec,))\ndef contralex_losses():\n    return []\n",
             "contralex_losses has kinds, which only life-cycle hooks have",
         ),
+        (
+            "@hookimpl(uses_encoders=False)\ndef contralex_epoch_end():\n    pass\n",
+            "contralex_epoch_end has uses_encoders, which only contralex_step_end has",
+        ),
     ],
 )
 def test_a_plugin_that_declares_it_wrongly_is_broken(fake_plugin: Install, code: str, reason: str) -> None:

@@ -6,16 +6,19 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contralex.errors import ContralexError
+from contralex.lookup import batch_norm
 from contralex.plugins.registry import registry
 from contralex.recipes.layers import resolve
 from contralex.training.build import load_encoder
 from contralex.training.run import train
+from contralex.training.run_state import PreparedMethod
 from contralex.training.stop_errors import HookFailed
 from tests.processes import contralex
 from tests.train.tiny import TINY
@@ -88,6 +91,20 @@ def test_a_plugin_of_hooks_alone_takes_part_where_the_spec_names_it(
     ]
     assert [line["third"] for line in logged if "third" in line] == pytest.approx([1 / 3, 2 / 3])
     assert [line["loss"] for line in lines(tmp_path / "without")] == [line["loss"] for line in logged if "loss" in line]
+
+
+@pytest.mark.parametrize(("options", "after_steps"), [("", 10), ("(uses_encoders=False)", 0)])
+def test_processes_prepare_encoders_for_hooks_that_use_them(
+    tiny: Tiny, fake_plugin: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, after_steps: int
+) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr(batch_norm, "average_running_statistics", lambda _: prepared.append("averaged"))
+    monkeypatch.setattr(PreparedMethod, "whole", lambda _: prepared.append("gathered") or nullcontext())
+    fake_plugin("foo", STEP.replace("@hookimpl", f"@hookimpl{options}") + "metrics['double'] = 2 * run.step\n")
+    train(tiny(), tmp_path / "run")
+    assert prepared.count("averaged") == after_steps + 3  # two epochs end, and one checkpoint is saved
+    assert prepared.count("gathered") == after_steps + 4  # for them, and where the run begins and ends
+    assert [line["double"] for line in lines(tmp_path / "run") if "loss" in line] == [4, 8, 12, 16, 20]
 
 
 @pytest.mark.parametrize(("ask", "step"), [(3, 3), (5, 5)])

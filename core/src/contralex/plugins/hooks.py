@@ -37,20 +37,27 @@ def hookimpl(function: _F) -> _F: ...
 
 
 @overload
-def hookimpl(*, kinds: Sequence[type[Any]]) -> Callable[[_F], _F]: ...
+def hookimpl(*, kinds: Sequence[type[Any]] = (), uses_encoders: bool = True) -> Callable[[_F], _F]: ...
 
 
-def hookimpl(function: Any = None, *, kinds: Sequence[type[Any]] = ()) -> Any:
+def hookimpl(function: Any = None, *, kinds: Sequence[type[Any]] = (), uses_encoders: bool = True) -> Any:
     """Marks a function of a plugin as the implementation of the hook of its name.
 
     ``kinds``: of a life-cycle hook, the specs to which it belongs. It then takes part in every run that uses one of
     them, and not only where ``plugins`` of the run's spec names the plugin.
+
+    ``uses_encoders``: False for a ``contralex_step_end`` that neither calls an encoder nor reads its parameters or
+    buffers. Otherwise several processes average BatchNorm's running statistics, and gather sharded parameters, after
+    each step.
     """
 
     def mark(function: Any) -> Any:
         if kinds and function.__name__ not in LIFE_CYCLE:
             raise TypeError(f"{function.__name__} has kinds, which only life-cycle hooks have")
+        if not uses_encoders and function.__name__ != "contralex_step_end":
+            raise TypeError(f"{function.__name__} has uses_encoders, which only contralex_step_end has")
         function.contralex_kinds = frozenset(kinds)
+        function.contralex_uses_encoders = uses_encoders
         return _mark(function)
 
     return mark if function is None else mark(function)

@@ -81,9 +81,11 @@ class LifeCycle:
         for plugin in plugins:
             plugin.state = "loaded"
 
-    def implement(self, hook: str) -> bool:
-        """Whether a hook of this name takes part, which is the same on every process."""
-        return any(hook in each.hooks for each in self._plugins)
+    @property
+    def use_encoders_after_steps(self) -> bool:
+        """Whether a ``contralex_step_end`` that may use an encoder takes part, which is the same on every process."""
+        hooks = [each.hooks["contralex_step_end"] for each in self._plugins if "contralex_step_end" in each.hooks]
+        return any(vars(hook.function).get("contralex_uses_encoders", True) for hook in hooks)
 
     def call(self, hook: str, **arguments: Any) -> None:
         for each in self._plugins:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 
 from torch import Tensor
 
@@ -88,10 +89,7 @@ class TrainingLoop:
         run.progress.seconds = seconds_before + time.perf_counter()
         self.metrics.add_step(result, rate)
         self.display.advance()
-        if run.hooks.implement("contralex_step_end"):
-            self._average_statistics()
-            with run.prepared.whole():
-                run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
+        self._call_step_hooks()
         is_logged = run.step % train.log_every == 0 or run.step == run.total
         # A bad loss is neither logged nor saved.
         is_settled = is_logged or run.ends_epoch or self._is_due_by_steps() or run.step == run.until
@@ -103,6 +101,14 @@ class TrainingLoop:
         if is_logged and not run.stopping.bad_loss:
             self._log()
         self._stop_at_once()
+
+    def _call_step_hooks(self) -> None:
+        run = self.run
+        uses_encoders = run.hooks.use_encoders_after_steps
+        if uses_encoders:
+            self._average_statistics()
+        with run.prepared.whole() if uses_encoders else nullcontext():
+            run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
 
     def _log(self) -> None:
         line = self.metrics.log()

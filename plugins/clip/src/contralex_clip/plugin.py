@@ -67,7 +67,7 @@ def contralex_commands() -> dict[str, Callable[..., None]]:
     return {"eval zero-shot": zero_shot}
 
 
-@hookimpl(kinds=(ClipLossSpec, SigmoidLossSpec))
+@hookimpl(kinds=(ClipLossSpec, SigmoidLossSpec), uses_encoders=False)
 def contralex_step_end(run: Run, metrics: dict[str, float | Tensor]) -> None:
     """Logs the learned scale, and SigLIP's bias."""
     from contralex_clip.losses import ScaledLoss

@@ -49,7 +49,7 @@ def contralex_run_start(run: Run) -> None:
         fill_memory(run)
 
 
-@hookimpl(kinds=(specs.ClusterClassifierSpec,))
+@hookimpl(kinds=(specs.ClusterClassifierSpec,), uses_encoders=False)
 def contralex_step_end(run: Run) -> None:
     """Keep the classifier's steps free of momentum."""
     if isinstance(run.spec.method.negatives, specs.ClusterClassifierSpec):
