@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from contralex.lookup.host_copies import HostCopy, list_on_host, read_on_host, to_device
 from contralex.testing.host_waits import HostWaits
 
 VECTOR = torch.tensor([3.0, 1.0, 2.0])
@@ -22,6 +23,9 @@ WAITS: dict[str, Callable[[], Any]] = {
     "float": lambda: float(VECTOR.mean()),
     "tolist": VECTOR.tolist,
     "numpy": VECTOR.numpy,
+    "cpu": VECTOR.cpu,
+    "a copy that has not arrived": lambda: HostCopy(VECTOR).wait(),
+    "the numbers of one": lambda: HostCopy(VECTOR).read(),
     "a boolean mask": lambda: VECTOR[MASK],
     "writing at a boolean mask": lambda: VECTOR.clone().__setitem__(MASK, VECTOR[:2]),
     "nonzero": MASK.nonzero,
@@ -42,6 +46,10 @@ WAITS_NOT: dict[str, Callable[[], Any]] = {
     "where": lambda: torch.where(MASK, VECTOR, 0.0),
     "arange": lambda: torch.arange(4),
     "full": lambda: torch.full((2,), 3.0),
+    "a copy that has begun": lambda: HostCopy(VECTOR).has_arrived,
+    "a copy to the device": lambda: to_device(VECTOR, VECTOR.device),
+    "a number of the host's own": lambda: read_on_host(VECTOR[0]),
+    "numbers of the host's own": lambda: list_on_host(VECTOR),
     "repeats of one number": lambda: VECTOR.repeat_interleave(2),
 }
 
@@ -95,3 +103,31 @@ def test_copies_between_devices_are_counted_unless_they_say_that_they_do_not_wai
         VECTOR.to("meta")
         torch.empty(3, device="meta").copy_(VECTOR)
     assert waits.total == 2, str(waits)
+
+
+def test_a_copy_has_arrived_with_what_was_sent_after_it() -> None:
+    with HostWaits() as waits:
+        first, second, third = (HostCopy(VECTOR + number) for number in range(3))
+        assert not first.has_arrived
+        assert second.read() == [4.0, 2.0, 3.0]
+        assert (first.has_arrived, second.has_arrived, third.has_arrived) == (True, True, False)
+        assert first.read() == [3.0, 1.0, 2.0]
+        assert waits.total == 1, str(waits)
+        third.wait()
+    assert waits.total == 2, str(waits)
+    assert "test_host_waits.py:" in str(waits)
+
+
+def test_outside_copies_of_the_cpu_are_there_at_once() -> None:
+    with HostWaits() as waits:
+        copy = HostCopy(VECTOR)
+    assert copy.has_arrived and HostCopy(VECTOR).has_arrived
+    copy.read()
+    assert not waits.found, str(waits)
+
+
+def test_copies_to_the_device_are_counted_with_their_line() -> None:
+    with HostWaits() as waits:
+        to_device(VECTOR, VECTOR.device)
+    assert list(waits.copies.values()) == [1]
+    assert all("test_host_waits.py:" in line for line in waits.copies)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import distributed, few_scores, kept_indices, streaming
-from contralex.lookup.host_copies import HostCopy
+from contralex.lookup.host_copies import read_on_host
 from contralex.lookup.own_entries import (
     OwnEntries,
     find_best_own,
@@ -230,6 +230,6 @@ def _check_range(index: Tensor, size: int) -> None:
     elif index.device.type != "cpu" or not len(index):  # elsewhere the question would wait for the device
         return
     else:
-        low, high = (int(bound) for bound in HostCopy(torch.stack(index.aminmax())).read())
+        low, high = (int(read_on_host(bound)) for bound in index.aminmax())
     if low < 0 or high >= size:
         raise IndexError(f"a query should find entry {low if low < 0 else high}, and there are {size}, counted from 0")

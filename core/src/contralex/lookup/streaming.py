@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contralex.lookup import triton_sums
-from contralex.lookup.host_copies import HostCopy, find_on_host
+from contralex.lookup.host_copies import find_on_host, read_on_host
 from contralex.lookup.weights import TiledWeights
 
 # Scores that are kept for the backward: as fast as the plain form, and no more memory than a large layer. Elsewhere a
@@ -190,7 +190,7 @@ class _Tile:
         """(R, 1) columns of this tile, and whether the index was inside, None for all; None where no index is."""
         local, last = index[self.rows].unsqueeze(1) - self.columns.start, self.room.shape[1] - 1
         if index.device.type == "cpu":  # elsewhere the question would wait for the device
-            low, high = HostCopy(torch.stack(local.aminmax())).read()
+            low, high = (read_on_host(bound) for bound in local.aminmax())
             if high < 0 or low > last:
                 return None
             if low >= 0 and high <= last:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contralex.compat import overload_name
 from contralex.lookup import host_copies
+from contralex.lookup.host_copies import Arrival
 
 _TORCH = str(Path(torch.__file__).parent)
 # Read a number, or have a result whose size depends on numbers.
@@ -45,21 +48,27 @@ _WAITING = frozenset(
     }
 )
 _INDEXING = frozenset({"index", "_unsafe_index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index_put"})
-_READING = frozenset({"tolist", "numpy", "__array__"})  # on the CPU no operation; on a GPU a copy to the host
+_READING = frozenset({"tolist", "numpy", "__array__", "cpu"})  # on the CPU no operation; on a GPU a copy to the host
 
 
 class HostWaits:
     """Within it, operations are counted that would make the host wait for a GPU: ``found``, by operation and line.
 
-    Seen are ``item()``, ``bool()``, ``int()``, ``float()``, ``tolist()``, ``numpy()``, boolean masks as indices,
-    ``nonzero``, ``masked_select``, ``unique``, ``equal``, ``bincount``, ``repeat_interleave`` with a tensor of repeats,
-    values of Python's that become tensors (``torch.tensor([...])``), and copies between devices that do not say
-    ``non_blocking``. Gradients and custom autograd functions are seen, too. What torch's optimisers read of their own
-    step counters is not counted: they keep these on the host.
+    Seen are ``item()``, ``bool()``, ``int()``, ``float()``, ``tolist()``, ``numpy()``, ``cpu()``, boolean masks as
+    indices, ``nonzero``, ``masked_select``, ``unique``, ``equal``, ``bincount``, ``repeat_interleave`` with a tensor of
+    repeats, values of Python's that become tensors (``torch.tensor([...])``), and copies between devices that do not
+    say ``non_blocking``. Gradients and custom autograd functions are seen, too. What torch's optimisers read of their
+    own step counters is not counted: they keep these on the host.
+
+    What is sent to the host to be read later has not arrived before somebody waits for it, or for something that was
+    sent after it: as from a GPU that is always behind. Only a read that waits is counted. ``copies``: the tensors that
+    ``to_device`` brings to the device, which the host does not wait for.
     """
 
     def __init__(self) -> None:
         self.found: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
+        self._queue = _Queue(self)
         self._modes = ExitStack()
 
     @property
@@ -69,6 +78,7 @@ class HostWaits:
     def __enter__(self) -> HostWaits:
         self._modes.enter_context(_Operations(self))
         self._modes.enter_context(_Methods(self))
+        self._modes.enter_context(self._queue.replace())
         return self
 
     def __exit__(
@@ -87,6 +97,66 @@ class HostWaits:
         if own[-1].filename == host_copies.__file__:  # what has arrived on the host is there
             return
         self.found[f"{operation} at {own[-1].filename}:{own[-1].lineno}"] += 1
+
+
+class _Queue:
+    """Stands in for what moves numbers between host and device, and counts it."""
+
+    def __init__(self, waits: HostWaits) -> None:
+        self.waits = waits
+        self.is_counting = False
+        self.sent = 0
+        self.arrived = 0
+
+    @contextmanager
+    def replace(self) -> Iterator[None]:
+        self.is_counting = True
+        with (
+            mock.patch.object(host_copies, "send_to_host", partial(self._send_to_host, host_copies.send_to_host)),
+            mock.patch.object(host_copies, "send_to_device", partial(self._send_to_device, host_copies.send_to_device)),
+        ):
+            try:
+                yield
+            finally:
+                self.is_counting = False
+
+    def _send_to_host(
+        self, send: Callable[[Tensor], tuple[Tensor, Arrival | None]], tensor: Tensor
+    ) -> tuple[Tensor, Arrival]:
+        copy, arrival = send(tensor)
+        self.sent += 1
+        return copy, _Arrival(self, self.sent, arrival)
+
+    def _send_to_device(
+        self, send: Callable[[Tensor, torch.device], Tensor], tensor: Tensor, device: torch.device
+    ) -> Tensor:
+        self.waits.copies[f"to_device() at {_caller()}"] += 1
+        return send(tensor, device)
+
+
+class _Arrival:
+    def __init__(self, queue: _Queue, number: int, real: Arrival | None) -> None:
+        self.queue = queue
+        self.number = number
+        self.real = real
+
+    def query(self) -> bool:
+        if self.queue.is_counting:
+            return self.number <= self.queue.arrived
+        return self.real is None or self.real.query()
+
+    def synchronize(self) -> None:
+        if not self.query():
+            self.queue.waits.found[f"a HostCopy at {_caller()}"] += 1
+            self.queue.arrived = self.number
+        if self.real is not None:
+            self.real.synchronize()
+
+
+def _caller() -> str:
+    """Who moves numbers."""
+    own = [frame for frame in traceback.extract_stack() if frame.filename not in (__file__, host_copies.__file__)]
+    return f"{own[-1].filename}:{own[-1].lineno}"
 
 
 class _Operations(TorchDispatchMode):

@@ -47,7 +47,7 @@ def summarize_keys(keys: Tensor) -> Tensor:
     collapse. Some devices have no float64; the CPU has.
     """
     unit = F.normalize(keys[:: max(1, len(keys) // _ROWS)][:_ROWS].float(), dim=1)
-    if unit.device.type != "cuda":
+    if unit.device.type not in ("cpu", "cuda"):
         unit = unit.cpu()
     if len(unit) < 2:
         return unit.new_empty(0, dtype=torch.float64)

@@ -91,15 +91,13 @@ class TrainingLoop:
         self.display.advance()
         self._call_step_hooks()
         is_logged = run.step % train.log_every == 0 or run.step == run.total
-        # A bad loss is neither logged nor saved.
-        is_settled = is_logged or run.ends_epoch or self._is_due_by_steps() or run.step == run.until
-        run.loss_check.read(wait=is_settled)
-        if is_settled:
-            run.stopping.agree()
-        else:
-            run.stopping.agree_later()
-        if is_logged and not run.stopping.bad_loss:
+        if is_logged:
             self._log()
+        elif run.ends_epoch or self._is_due_by_steps() or run.step == run.until:
+            self._settle()
+        else:
+            run.loss_check.read(wait=False)
+            run.stopping.agree_later()
         self._stop_at_once()
 
     def _call_step_hooks(self) -> None:
@@ -111,9 +109,13 @@ class TrainingLoop:
             run.hooks.call("contralex_step_end", run=run, metrics=self.metrics.added)
 
     def _log(self) -> None:
-        line = self.metrics.log()
-        if line is None:
+        """A line, where no loss until now was bad. All are here. The device is waited for once, for the line's numbers:
+        what tells whether a loss was bad was sent before them, and has arrived with them."""
+        line = self.metrics.make_line()
+        self._settle()
+        if line is None or self.run.stopping.bad_loss:
             return
+        self.metrics.log(line)
         self.display.show(line)
         for sign in self.metrics.watch.new_signs(line):
             self.display.say(f"Warning: {sign}")
@@ -152,10 +154,15 @@ class TrainingLoop:
             self.save()
         raise stopped_error(run)
 
-    def _check_losses(self) -> None:
-        """Raises where a loss until now was bad. Every process calls this."""
+    def _settle(self) -> None:
+        """Every process knows of every loss until now whether it was bad: a bad one is neither logged nor saved. All
+        are here."""
         self.run.loss_check.read(wait=True)
         self.run.stopping.agree()
+
+    def _check_losses(self) -> None:
+        """Raises where a loss until now was bad. Every process calls this."""
+        self._settle()
         if self.run.stopping.bad_loss:
             raise bad_loss_error(self.run, self.run.stopping.bad_loss)
 

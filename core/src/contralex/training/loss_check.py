@@ -47,6 +47,8 @@ class LossCheck:
 
     def read(self, *, wait: bool) -> None:
         """Look at the answers that have arrived, or ``wait`` for all. Raises the error of a check that failed."""
+        if wait and self._answers:
+            self._answers[-1].numbers.wait()  # the device answers in order, so all that it was asked before is there
         while self._answers and (wait or self._answers[0].numbers.has_arrived):
             self._evaluate(self._answers.popleft())
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from contralex.files import write_text
 from contralex.lookup import distributed
-from contralex.lookup.host_copies import HostCopy
+from contralex.lookup.host_copies import HostCopy, list_on_host
 from contralex.lookup.names import MAIN
 from contralex.lookup.values import Answer, StepResult
 from contralex.training import health
@@ -67,9 +67,9 @@ class Metrics:
                 self.look_ups[name] += torch.stack([answer.loss, answer.accuracy])
         self.rate = rate
 
-    def log(self) -> dict[str, float] | None:
-        """Writes and returns the means over the logging period and over the processes; None where every step of it was
-        left out."""
+    def make_line(self) -> dict[str, float] | None:
+        """The means over the logging period and over the processes; None where every step of it was left out. Waits for
+        the device, once. All call this."""
         run = self.run
         if not self.steps:
             return None
@@ -80,7 +80,7 @@ class Metrics:
             for name, answer in self.answers.items()
         }
         speed = self.steps * run.spec.train.batch_size / (time.perf_counter() - self._since)
-        line: dict[str, float] = {
+        return {
             "step": run.step,
             "epoch": round(run.step / run.per_epoch, 4),
             "loss": loss,
@@ -91,11 +91,13 @@ class Metrics:
             **health.name_look_ups({name: (*each[at], figures[name]) for at, name in enumerate(self.look_ups)}),
             **added,
         }
-        run.progress.logged = line
+
+    def log(self, line: dict[str, float]) -> None:
+        """Writes the line of the logging period, which ends with it."""
+        self.run.progress.logged = line
         self._write(line)
         self.added.clear()
         self._begin_period()
-        return line
 
     def log_epoch(self, metrics: Mapping[str, float | Tensor]) -> None:
         """Writes what was measured at the end of an epoch."""
@@ -144,7 +146,7 @@ class Metrics:
             [number.detach().reshape(()).to(device, non_blocking=True).double() for number in numbers]
         )
         host = HostCopy(torch.cat([together, *keys.values()])).wait()
-        read = HostCopy(host[: len(numbers)]).read()
+        read = list_on_host(host[: len(numbers)])
         added = {name: value for name, value in self.added.items() if not isinstance(value, Tensor)}
         added |= dict(zip(tensors, read[len(sums) :], strict=True))
         summaries = host[len(numbers) :].split([len(summary) for summary in keys.values()])
