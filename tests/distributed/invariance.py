@@ -267,6 +267,21 @@ IN_MICRO_BATCHES: dict[str, Case] = {
         "moco-v2",
         (_CONV, _SGD, "train.batch_norm=2", "train.micro_batch=4", "method.negatives.size=24"),
     ),
+    "momentum keys and a queue, in micro-batches": (
+        "moco-v2",
+        (
+            *(_CONV, _SGD, "train.batch_norm=4", "train.micro_batch=4", "method.negatives.size=24"),
+            "method.key_encoder={kind: momentum, momentum: 0.9, shuffle_bn: false, init: copy}",
+        ),
+    ),
+    "dino, small crops included, in micro-batches": (
+        "dino",
+        (_CONV, "train.batch_norm=4", "train.micro_batch=4", "method.negatives.count=10"),
+    ),
+    "swav, small crops included, in micro-batches": (
+        "swav",
+        (_CONV, "train.batch_norm=4", "train.micro_batch=4", "method.negatives.count=10"),
+    ),
 }
 CASES = METHODS | PAIRS | IN_MICRO_BATCHES
 

@@ -273,17 +273,30 @@ def _worker(rank: int, port: int, images: Path, folder: Path, name: str, sets: S
 
 
 def _run_on_two(images: Path, name: str, sets: Sequence[str]) -> Resolved:
-    every = ("train.accumulate=2", "train.batch_norm=2", "train.epochs=1", "train.clip=0.5")
+    every = ("train.batch_norm=2", "train.epochs=1", "train.clip=0.5")
     return resolved(name, images, *every, *sets)
 
 
+ACCUMULATE = "train.accumulate=2"
 DENSECL = ["method.negatives.size=24", "method.look_ups.dense.negatives.size=24"]
 
 
 @pytest.mark.parametrize(
     ("name", "sets"),
-    [("moco-v2", []), ("densecl", DENSECL), ("densecl", [*DENSECL, "method.look_ups.dense.negatives.pooled=null"])],
-    ids=["moco-v2", "densecl", "densecl, whose queue has means of its own"],
+    [
+        ("moco-v2", [ACCUMULATE]),
+        ("densecl", [ACCUMULATE, *DENSECL]),
+        ("densecl", [ACCUMULATE, *DENSECL, "method.look_ups.dense.negatives.pooled=null"]),
+        ("moco-v2", ["train.micro_batch=2"]),
+        ("simclr-v1", ["train.micro_batch=2"]),
+    ],
+    ids=[
+        "moco-v2",
+        "densecl",
+        "densecl, whose queue has means of its own",
+        "moco-v2, in micro-batches",
+        "simclr-v1, in micro-batches",
+    ],
 )
 def test_two_processes_are_one_and_exchange_gradients_once_a_step(
     name: str, sets: Sequence[str], images: Path, tmp_path: Path
