@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import contralex
 from contralex import memory
@@ -122,6 +124,16 @@ def test_micro_batches_are_taken_where_activations_need_more_memory_than_there_i
     assert settings("train.batch_norm=local", processes=8) == {}
     assert settings(of_a_sample=2) == {}
     assert settings("train.micro_batch=64", "train.batch_norm=64") == {}
+
+
+def test_counted_activations_are_freed() -> None:
+    def live() -> int:
+        gc.collect()
+        return sum(isinstance(each, torch.Tensor) and each.grad_fn is not None for each in gc.get_objects())
+
+    before = live()
+    bytes_a_sample(resolve("simclr-v1", preset="digits").run)
+    assert live() == before
 
 
 def test_the_activations_of_a_sample_are_counted() -> None:
