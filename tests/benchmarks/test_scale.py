@@ -9,7 +9,9 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from benchmarks.scale import BATCH, Collectives, counted, exchanged, gathered_bytes, one_step
+from benchmarks import processes
+from benchmarks.scale import BATCH, Collectives, counted, exchanged, one_step
+from benchmarks.scale_sizes import gathered_bytes
 from tests.processes import free_port, join, spawn
 
 DIM = 128  # of the vectors of the presets `digits`
@@ -70,3 +72,13 @@ def _count_with_and_without(rank: int, port: int, queue: Any) -> None:
         queue.put(found)
     dist.barrier()
     dist.destroy_process_group()
+
+
+def test_steps_on_two_processes_are_what_the_formulas_say() -> None:
+    recipes = ("simclr-v1", "barlow")  # synchronised BatchNorm; statistics over the batch as well
+    found = {world: processes.measure(world, recipes, 1) for world in (1, 2)}
+    rows = processes.counted_rows(found)[2:]
+    assert [row.rpartition("|")[0].rpartition("|")[2].strip() for row in rows] == [processes.YES] * len(rows), rows
+    assert all(one.reduced > 0 and one.exchanged > 0 for one in found[2].values())
+    assert all(one.step > 0 and one.networks > 0 for each in found.values() for one in each.values())
+    assert len(processes.time_rows(found)) == 2 + 2 * len(recipes)
