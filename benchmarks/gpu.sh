@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The check of one GPU, in at most eight minutes: tests/gpu, steps of a ResNet-50 at 224 pixels, the tables of losses,
-# queue and EMA. Prints one JSON object to stdout, which says what was cut off; everything else goes to stderr. Needs an
-# environment with contralex and its plugins (make, or make bench-env for peers), and nothing from outside.
+# queue and EMA, images/s from files. Prints one JSON object to stdout, which says what was cut off; everything else goes
+# to stderr. Needs an environment with contralex and its plugins (make, or make bench-env for peers), and nothing from
+# outside.
 #
 #   benchmarks/gpu.sh                          on a GPU of CUDA
 #   benchmarks/gpu.sh --device cpu --small     a rehearsal without one, at the smallest sizes
@@ -39,6 +40,7 @@ bench loss 60 5
 bench queue 25 5
 bench ema 25 5
 bench micro_batches 90 1
+bench workers 100 1
 # Last, because it may take all that is left. Several at once share the GPU, each with a core for its CPU's side.
 CORES=$(nproc) && AT_ONCE=$((CORES < 4 ? 0 : CORES < 16 ? CORES / 2 : 8))
 [ "$AT_ONCE" -gt 0 ] && export OMP_NUM_THREADS=1

@@ -66,6 +66,8 @@ class Case:
     """By side: its seconds in each round."""
     figures: dict[str, float] = field(default_factory=dict)
     """What else was measured, by name."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By side: why it has no figures."""
 
     def memory_ratio(self, peer: str) -> float:
         return self.bytes[OURS] / self.bytes[peer]
@@ -332,6 +334,7 @@ def lines(case: Case) -> list[str]:
         if side not in case.seconds
     ]
     found += [f"  {name}: {value:.4g}" for name, value in case.figures.items()]
+    found += [f"  {side} failed: {why}" for side, why in case.failed.items()]
     return found
 
 

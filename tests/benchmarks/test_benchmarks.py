@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import batch_in_parts, lines
+from benchmarks import batch_in_parts, lines, workers
 from benchmarks.bounds import LIMIT, measure, report
 from benchmarks.bounds_plot import relative
 from benchmarks.gpu_results import collect
@@ -25,7 +25,7 @@ from contralex.lookup import batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("step", "loss", "queue", "dense", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn", "parts")
-FOR_A_GPU = ("gpu", "micro_batches")
+FOR_A_GPU = ("gpu", "micro_batches", "workers")
 
 
 def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def test_a_benchmark_writes_figures(name: str, tmp_path: Path) -> None:
         assert "contralex" in case["seconds"] | case["bytes"] or name in FOR_A_GPU
         for spread in [*case["seconds"].values(), *case["ratios"].values()]:
             assert 0 < spread["low"] <= spread["median"] <= spread["high"] < math.inf
-        assert all(count > 0 for count in case["bytes"].values())
+        assert all(count > 0 for count in case["bytes"].values()) and not case["failed"]
         if "contralex" in case["seconds"]:
             assert case["ratios"].keys() == case["seconds"].keys() - {"contralex"}
     assert report["cases"] and report["complete"]
@@ -174,3 +174,19 @@ def test_the_gpu_check_says_what_was_cut_off(tmp_path: Path) -> None:
         "tests": "stopped after 60 s, in b",
     }
     assert found["tests"] == {"passed": 1, "failed": 1, "skipped": 0, "failures": ["c (call): no"], "running": ["b"]}
+
+
+def test_a_side_that_fails_or_does_not_end_leaves_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure_side(side: str) -> list[float]:
+        if side == "views by workers":
+            raise RuntimeError("a worker died")
+        time.sleep(30)
+        return [1.0]
+
+    monkeypatch.setattr(workers, "LIMIT", 1)
+    case = workers.both_sides("training", measure_side)
+    assert case.failed == {
+        "views by workers": "RuntimeError: a worker died",
+        "views on the device": "TimeoutError: not done after 1 s",
+    }
+    assert not case.seconds
