@@ -224,6 +224,25 @@ def micro_batches(options: Options, peers: Peers) -> Iterator[Line]:
     yield at_most(what, 1.5, taken(case, "whole"), note)
 
 
+def processes(options: Options, peers: Peers) -> Iterator[Line]:
+    """Some rows of benchmarks/invariance.md, by its own functions."""
+    from tests.distributed import invariance
+
+    names = ["moco-v2"] if options.small else ["simclr-v1", "moco-v2", "byol", "swav"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of the processes has
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            one = invariance.alone(names, Path(name))
+            ranks = invariance.together(2, names, Path(name))
+    finally:
+        torch.set_num_threads(threads)
+    apart = [invariance.difference(one[name], rank[name]) for rank in ranks for name in names]
+    of = f"two processes against one, {', '.join(names)}: relative difference of the"
+    for what, column in (("first gradient", "gradient"), ("loss of four steps", "loss"), ("state after them", "state")):
+        yield at_most(f"{of} {what}", 1e-5, max(each[column] for each in apart))
+
+
 def commands(options: Options, peers: Peers) -> Iterator[Line]:
     for words in startup.COMMANDS:
         command = [*startup.contralex(), *words.split()]
@@ -263,6 +282,7 @@ GROUPS: Mapping[str, Group] = {
     "ema": Group(averages, 0.2),
     "commands": Group(commands, 0.2),
     "waits": Group(waits, 1.0),
+    "processes": Group(processes, 0.6),
     "step": Group(steps, 2.5),
     "micro_batch": Group(micro_batches, 2.5),
     "demo": Group(demo, 2.5),
