@@ -1,6 +1,7 @@
 """Accuracy against time on photographs of 32x32: nine methods, contralex beside lightly's modules under Lightning.
 
 python -m benchmarks.cifar --data DIR                       ResNet-18, all images, 200 epochs, 3 seeds: for a GPU
+python -m benchmarks.cifar --data DIR --form gpu-short      SimCLR and MoCo v2, one seed: for eight minutes of a GPU
 python -m benchmarks.cifar --data DIR --form cores          10,000 images, a small network, 8 epochs: for two cores
 python -m benchmarks.cifar --data DIR --form tiny           300 images, 1 epoch, 1 seed: to see that it runs
 
@@ -8,6 +9,9 @@ DIR has ``train/`` and ``test/``, each with a folder for each class, such as CIF
 same files, network, first weights of it, batch, augmentation, epochs and seeds: the preset ``cifar`` of each recipe,
 which is the setting of lightly's own benchmark. kNN (k 200, temperature .1) is measured by one function for both, on
 the backbone's features. Minutes are of training alone; between two evaluations time is taken to pass evenly.
+
+With ``--minutes``, which ``gpu-short`` has from the start, a method has as many epochs as the slower side trains in so
+many minutes, by a first run of one epoch on each. The learning rate falls over that number of epochs.
 
 What is done lies in ``--out``, a file for each method, side and seed. Started again, it goes on with the rest.
 """
@@ -18,8 +22,8 @@ import argparse
 import json
 import shutil
 import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +65,15 @@ class Form:
     epochs: int
     seeds: int
     points: int
+    precision: str = "fp32"
+    minutes: float | None = None
+    """Of training, for each method and side; None: ``epochs`` are trained."""
+    methods: tuple[str, ...] = tuple(METHODS)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the published figures, of 200 epochs on all images, are of the same training."""
+        return self.images is None and self.minutes is None
 
     @property
     def memory(self) -> int:
@@ -74,8 +87,9 @@ class Form:
 
 FORMS = {
     "gpu": Form(None, None, 512, 200, 3, 10),
+    "gpu-short": Form(None, None, 512, 1, 1, 4, "bf16", 1.2, ("simclr", "moco")),
     "cores": Form(10_000, CONV, 128, 8, 3, 4),
-    "tiny": Form(300, CONV, 32, 1, 1, 1),
+    "tiny": Form(300, CONV, 32, 1, 1, 1, "bf16"),
 }
 
 
@@ -96,20 +110,24 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="A folder with train/ and test/.")
     parser.add_argument("--form", choices=sorted(FORMS), default="gpu", help="How much is trained.")
-    parser.add_argument(
-        "--methods", nargs="*", choices=sorted(METHODS), default=list(METHODS), help="Some of the methods."
-    )
+    parser.add_argument("--methods", nargs="*", choices=sorted(METHODS), help="Some of the methods.")
     parser.add_argument("--sides", nargs="*", choices=SIDES, default=list(SIDES), help="One side alone.")
+    parser.add_argument("--minutes", type=float, help="Minutes of training for each run, which set its epochs.")
     parser.add_argument("--out", type=Path, default=Path("runs/cifar"), help="The folder of what is done.")
     parser.add_argument("--plot", type=Path, help="Draw accuracy over minutes into this SVG file.")
     arguments = parser.parse_args()
     form = FORMS[arguments.form]
+    if arguments.minutes is not None:
+        form = replace(form, minutes=arguments.minutes)
     out = arguments.out / arguments.form
+    if arguments.minutes is not None:
+        out = arguments.out / f"{arguments.form}-{arguments.minutes:g}-minutes"  # other minutes are other trainings
     data = subset(arguments.data, out / "data", form)
     for seed in range(form.seeds):  # seed after seed, and both sides in turn, so that a slow hour slows both
-        for method in arguments.methods:
+        for method in arguments.methods or form.methods:
+            fitted = fit(form, method, arguments.sides, data, out)
             for side in arguments.sides:
-                run(Job(method, side, seed), form, data, out)
+                run(Job(method, side, seed), fitted, data, out)
     results = collect(out)
     (out / "cifar.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     for line in table(results, form):
@@ -138,11 +156,31 @@ def subset(whole: Path, folder: Path, form: Form) -> Path:
     return folder
 
 
+def fit(form: Form, method: str, sides: Sequence[str], data: Path, out: Path) -> Form:
+    """The form with as many epochs as its minutes allow on the slower side; the same again when it is started again."""
+    if form.minutes is None:
+        return form
+    file = out / f"{method}.epochs"
+    if not file.exists():
+        first = replace(form, epochs=1, points=1)
+        for side in sides:
+            run(Job(method, side, 0), first, data, out / "first")
+        found = [each for each in collect(out / "first") if each["method"] == method and each["side"] in sides]
+        if not found:  # the one side that was asked for is not installed
+            return form
+        slowest = max(each["points"][-1]["minutes"] for each in found)
+        file.write_text(f"{max(1, int(form.minutes / slowest))}\n", "utf-8")
+    epochs = int(file.read_text("utf-8"))
+    print(f"{method}: {epochs} epochs in {form.minutes} minutes of the slower side", flush=True)
+    return replace(form, epochs=epochs, points=min(form.points, epochs))
+
+
 def run(job: Job, form: Form, data: Path, out: Path) -> None:
     """Trains one job, unless it is done. A run of contralex's that was stopped goes on."""
     file = out / f"{job.name}.json"
     if file.exists():
         return
+    out.mkdir(parents=True, exist_ok=True)
     print(f"{job.name} ...", flush=True)
     if job.side == "contralex":
         points = train_ours(job, form, data, out / "runs" / job.name)
@@ -163,6 +201,7 @@ def settings(job: Job, form: Form) -> dict[str, Any]:
     sets: dict[str, Any] = {
         "train.seed": job.seed,
         "train.epochs": form.epochs,
+        "train.precision": form.precision,
         "train.batch_size": form.batch,
         "eval.knn.k": form.k,
         "eval.knn.baselines": False,
@@ -201,7 +240,7 @@ def collect(out: Path) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]], form: Form) -> Iterator[str]:
     """A row for each method: kNN top-1 and minutes of each side, mean ± deviation over the seeds."""
-    is_published = form.images is None
+    is_published = form.is_published
     yield "| method | contralex kNN | minutes | lightly kNN | minutes |" + (" published |" if is_published else "")
     yield "|---|---|---|---|---|" + ("---|" if is_published else "")
     for method in METHODS:
@@ -240,7 +279,7 @@ def draw(results: list[dict[str, Any]], file: Path, form: Form) -> None:
             axes.plot(minutes, means, color=f"C{color}", marker=".", label=side)
             low, high = ([m + sign * d for m, d in zip(means, apart, strict=True)] for sign in (-1, 1))
             axes.fill_between(minutes, low, high, color=f"C{color}", alpha=0.2)
-        if form.images is None and method in PUBLISHED:
+        if form.is_published and method in PUBLISHED:
             axes.axhline(100 * PUBLISHED[method], color="black", linewidth=0.6, linestyle="--", label="published")
         axes.set_title(recipe, fontsize=9)
         axes.set_xlabel("minutes of training", fontsize=8)

@@ -10,6 +10,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from lightly.utils.lars import LARS
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import contralex
 from benchmarks.cifar import METHODS, Form, Job, settings
@@ -263,11 +264,24 @@ def views_of(method: str) -> Callable[[Any], Pairs]:
     return transforms.SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)  # type: ignore[no-any-return]
 
 
+class Plain(Dataset[Tensor]):
+    """The images of a split as they are evaluated."""
+
+    def __init__(self, split: Any, plain: Callable[[Any], Tensor]) -> None:
+        self.split, self.plain = split, plain
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.plain(self.split[index])
+
+
 class Evaluation(lightning.Callback):  # type: ignore[misc]
     """kNN every few epochs, and the minutes of training until then."""
 
-    def __init__(self, splits: tuple[Any, Any], plain: Callable[[Any], Tensor], form: Form) -> None:
-        self.splits, self.plain, self.form = splits, plain, form
+    def __init__(self, splits: tuple[Any, Any], plain: Callable[[Any], Tensor], form: Form, workers: int) -> None:
+        self.splits, self.plain, self.form, self.workers = splits, plain, form, workers
         self.every = max(1, form.epochs // form.points)
         self.seconds, self.began = 0.0, 0.0
         self.points: list[dict[str, float]] = []
@@ -281,15 +295,18 @@ class Evaluation(lightning.Callback):  # type: ignore[misc]
         if epoch % self.every == 0 or epoch == self.form.epochs:
             self.points.append({"epoch": epoch, "minutes": self.seconds / 60, "top1": self.top1(module)})
 
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """Of both splits, read once."""
+        loaders = [DataLoader(Plain(split, self.plain), 500, num_workers=self.workers) for split in self.splits]
+        return [torch.cat(list(loader)) for loader in loaders]
+
     @torch.no_grad()
     def top1(self, module: Any) -> float:
         module.eval()
         features = []
-        for split in self.splits:
-            rows = []
-            for start in range(0, len(split), 500):
-                images = [self.plain(split[index]) for index in range(start, min(start + 500, len(split)))]
-                rows.append(module.features(torch.stack(images).to(module.device)).float().cpu())
+        for images in self.images:
+            rows = [module.features(part.to(module.device)).float().cpu() for part in images.split(500)]
             features.append(torch.cat(rows))
         module.train()
         labels = [torch.tensor(list(split.labels)) for split in self.splits]
@@ -308,11 +325,12 @@ def train(job: Job, form: Form, data: Path) -> list[dict[str, float]]:
     files = LightlyDataset(str(data / "train"), transform=views_of(job.method))
     workers = resolved.run.train.workers or torch.get_num_threads()  # faster than half of them, on two cores
     loader = DataLoader(files, form.batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=True)
-    evaluation = Evaluation((source.train(), source.test()), views.plain, form)
+    evaluation = Evaluation((source.train(), source.test()), views.plain, form, workers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lightning.Trainer(
             max_epochs=form.epochs,
+            precision="bf16-mixed" if form.precision == "bf16" else "32-true",
             accelerator="auto",
             devices=1,
             logger=False,

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import batch_in_parts, lines, workers
+from benchmarks import batch_in_parts, cifar, lines, workers
 from benchmarks.bounds import LIMIT, measure, report
 from benchmarks.bounds_plot import relative
 from benchmarks.gpu_results import collect
 from benchmarks.measuring import Case, Options, Peers, Report, Spread, compare, peak_bytes
 from benchmarks.measuring import run as measure_into
+from benchmarks.photographs import SMALL, write_folder
 from benchmarks.promises import GROUPS, Group, Line, at_least, at_most, faster, taken
 from contralex.lookup import batch_norm
 
@@ -190,3 +191,39 @@ def test_a_side_that_fails_or_does_not_end_leaves_its_sentence(monkeypatch: pyte
         "views on the device": "TimeoutError: not done after 1 s",
     }
     assert not case.seconds
+
+
+def test_epochs_are_those_that_the_slower_side_trains_in_its_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+
+    def run_first(job: cifar.Job, form: cifar.Form, data: Path, out: Path) -> None:
+        trained.append((job.side, form.epochs))
+        points = [{"epoch": 1, "minutes": {"contralex": 0.1, "lightly": 0.25}[job.side], "top1": 0.5}]
+        out.mkdir(parents=True, exist_ok=True)
+        found = {"method": job.method, "side": job.side, "points": points}
+        (out / f"{job.name}.json").write_text(json.dumps(found), "utf-8")
+
+    monkeypatch.setattr(cifar, "run", run_first)
+    form = cifar.FORMS["gpu-short"]
+    for _ in range(2):  # started again, it asks no more
+        fitted = cifar.fit(form, "moco", cifar.SIDES, tmp_path, tmp_path)
+        assert (fitted.epochs, fitted.points, fitted.is_published) == (4, 4, False)
+    assert trained == [("contralex", 1), ("lightly", 1)]
+    assert (
+        cifar.FORMS["gpu"].is_published and cifar.fit(cifar.FORMS["gpu"], "moco", (), tmp_path, tmp_path).epochs == 200
+    )
+
+
+def test_accuracy_against_time_is_rehearsed_by_a_form_in_minutes(tmp_path: Path) -> None:
+    for part, count in (("train", 400), ("test", 80)):
+        write_folder(tmp_path / part, count, SMALL, classes=4)
+    out = tmp_path / "out"
+    options = ["--data", str(tmp_path), "--form", "tiny", "--methods", "simclr", "--sides", "contralex"]
+    command = [sys.executable, "-m", "benchmarks.cifar", *options, "--minutes", "0.01", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads((out / "tiny-0.01-minutes" / "cifar.json").read_text("utf-8"))
+    assert found["side"] == "contralex" and 0 <= found["points"][-1]["top1"] <= 1
+    assert found["points"][-1]["epoch"] == int((out / "tiny-0.01-minutes" / "simclr.epochs").read_text("utf-8"))
