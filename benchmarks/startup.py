@@ -37,8 +37,8 @@ def measure(options: Options, report: Report, peers: Peers) -> None:
         if words == "--help" and peers.load("lightly", "lightly") and command.exists():
             sides["lightly"] = partial(seconds, [str(command), "--help"])
         report.add(compare(f"contralex {words}", sides, options.rounds))
-    if not options.small:
-        report.add(compare("a process to its first step", {OURS: first_step, "plain script": plain}, options.rounds))
+    rounds = 1 if options.small else options.rounds
+    report.add(compare("a process that takes one step", {OURS: first_step, "plain script": plain}, rounds))
 
 
 def contralex() -> list[str]:

@@ -26,6 +26,7 @@ from contralex.lookup import batch_norm
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("step", "loss", "queue", "dense", "views", "loader", "end_to_end", "ema", "startup", "memory", "knn", "parts")
+NAMES += ("evaluation", "checkpoint")
 FOR_A_GPU = ("gpu", "micro_batches", "workers")
 
 
