@@ -35,7 +35,7 @@ from contralex.plugin import PrototypeSource, QueueSource, SharedKeyEncoder, Sof
 from tests.processes import free_port, join, spawn
 
 FILE = Path(__file__).resolve().parents[1] / "docs/performance.md"
-_START, _END = "<!-- written by benchmarks/scale.py: {} -->\n", "<!-- /{} -->\n"
+_START, _END = "<!-- written by benchmarks: {} -->\n", "<!-- /{} -->\n"
 WORLDS = (1, 2, 4)
 BATCH = 32
 RECIPES = (
